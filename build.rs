@@ -1,0 +1,111 @@
+//! Compiles the BPF programs in bpf/ into the objects that the binary carries.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs};
+
+const OBJECTS: [&str; 0] = [];
+
+fn main() {
+    println!("cargo:rerun-if-changed=bpf");
+    println!("cargo:rerun-if-env-changed=CLANG");
+    println!("cargo:rerun-if-env-changed=LLVM_STRIP");
+    #[cfg(feature = "regen")]
+    regenerate();
+    if env::var_os("CARGO_FEATURE_BPF").is_some() {
+        if let Err(reason) = compile_all() {
+            eprintln!("{reason}");
+            std::process::exit(1);
+        }
+    }
+}
+
+fn compile_all() -> Result<(), String> {
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets no OUT_DIR")?);
+    let libbpf = env::var("DEP_BPF_INCLUDE").map_err(|_| "libbpf-sys tells no include directory")?;
+    let arch = match env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_default().as_str() {
+        "x86_64" | "x86" => "x86",
+        "aarch64" => "arm64",
+        "arm" => "arm",
+        "s390x" => "s390",
+        "riscv64" => "riscv",
+        "powerpc64" => "powerpc",
+        "loongarch64" => "loongarch",
+        other => return Err(format!("no BPF for {other}: build with --no-default-features")),
+    };
+    let endian = match env::var("CARGO_CFG_TARGET_ENDIAN").as_deref() {
+        Ok("big") => "bpfeb",
+        _ => "bpfel",
+    };
+    for name in OBJECTS {
+        compile(name, &out, &libbpf, arch, endian)?;
+    }
+    Ok(())
+}
+
+fn compile(name: &str, out: &Path, libbpf: &str, arch: &str, endian: &str) -> Result<(), String> {
+    let object = out.join(format!("{name}.bpf.o"));
+    let clang = tool("CLANG", "clang");
+    run(
+        Command::new(&clang)
+            .args(["-target", endian, "-mcpu=v3", "-g", "-O2", "-Wall", "-Wextra", "-Werror", "-c"])
+            // The build directory must not end up in the object.
+            .arg("-fdebug-compilation-dir=.")
+            .arg(format!("-D__TARGET_ARCH_{arch}"))
+            .arg(format!("-I{libbpf}"))
+            .arg(format!("bpf/{name}.bpf.c"))
+            .arg("-o")
+            .arg(&object),
+        &clang,
+        "clang",
+    )?;
+    // Drops DWARF and leaves BTF.
+    let strip = tool("LLVM_STRIP", "llvm-strip");
+    run(Command::new(&strip).arg("-g").arg(&object), &strip, "llvm")?;
+    fs::metadata(&object).map_err(|e| format!("{}: {e}", object.display()))?;
+    Ok(())
+}
+
+fn tool(variable: &str, default: &str) -> String {
+    env::var(variable).unwrap_or_else(|_| default.to_string())
+}
+
+fn run(command: &mut Command, tool: &str, package: &str) -> Result<(), String> {
+    let output = command.output().map_err(|e| {
+        format!(
+            "cannot run {tool} ({e}): install the package '{package}' (apt install {package}, dnf install \
+             {package}), or build without BPF by --no-default-features"
+        )
+    })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(format!("{tool} failed:\n{}", String::from_utf8_lossy(&output.stderr)))
+}
+
+/// Rust's view of the records that the BPF programs write, from the header that they share.
+#[cfg(feature = "regen")]
+fn regenerate() {
+    let bindings = bindgen::Builder::default()
+        .header("bpf/records.h")
+        .allowlist_type("record|tick")
+        .allowlist_var("RECORD_.*")
+        .derive_default(true)
+        .prepend_enum_name(false)
+        .generate_comments(false)
+        .raw_line("//! The records that the BPF programs write, as bpf/records.h lays them out.")
+        .raw_line("//! Made by `make regen`; do not edit.")
+        .generate();
+    match bindings {
+        Ok(bindings) => {
+            if let Err(e) = bindings.write_to_file("src/observe/records.rs") {
+                eprintln!("cannot write src/observe/records.rs: {e}");
+                std::process::exit(1);
+            }
+        }
+        Err(e) => {
+            eprintln!("cannot read bpf/records.h: {e}");
+            std::process::exit(1);
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! stalld finds tasks that starve - runnable, yet not given their CPU for a threshold - and lets them
+//! run for a bounded moment.
+//!
+//! Data flows one way: [`observe`] takes a snapshot of the run queues, [`detect`] decides who starves
+//! and when to look next, [`engine`] ties the two together, and [`daemon`] is what a program needs
+//! around them. [`sys`] holds all system calls, and all that is `unsafe`.
+
+pub mod cpus;
+pub mod daemon;
+pub mod error;
+pub mod observe;
+#[allow(unsafe_code)]
+pub mod sys;
+pub mod task;

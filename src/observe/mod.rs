@@ -1,0 +1,94 @@
+//! Looks at the run queues: who waits on which CPU, since when, and who runs there.
+
+use crate::cpus::CpuSet;
+use crate::error::Result;
+use crate::task::{Cpu, Nanos, Task};
+
+/// A task that is queued on a CPU and not running.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waiter {
+    pub task: Task,
+    /// The moment its wait began, where the kernel has it on record; else the wait counts from the
+    /// first look that saw it with this `task.progress`.
+    pub since: Option<Nanos>,
+}
+
+/// How busy a CPU is, stalld itself left out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    pub cpu: Cpu,
+    /// Tasks that run or wait.
+    pub runnable: u32,
+    /// Those of them that are real-time.
+    pub realtime: u32,
+}
+
+/// What one look saw, of the monitored CPUs only. Reused from look to look, so that a warm one
+/// allocates nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// The moment on CLOCK_MONOTONIC that every `since` is relative to.
+    pub at: Nanos,
+    /// False where a cheaper question had already shown that nobody can be waiting: then only `load`
+    /// is filled, and what is not in `waiters` may still wait for all this look knows.
+    pub complete: bool,
+    pub waiters: Vec<Waiter>,
+    pub running: Vec<Task>,
+    /// One for each monitored CPU that is online, in order.
+    pub load: Vec<Load>,
+}
+
+impl Snapshot {
+    pub fn clear(&mut self) {
+        self.at = Nanos::ZERO;
+        self.complete = false;
+        self.waiters.clear();
+        self.running.clear();
+        self.load.clear();
+    }
+}
+
+/// A way to see the run queues.
+pub trait Backend: Send {
+    fn kind(&self) -> Kind;
+
+    /// Looks once. `woke` is when the calling thread last came out of a sleep.
+    fn snapshot(&mut self, woke: Nanos, snapshot: &mut Snapshot) -> Result<()>;
+}
+
+/// What a backend is asked to look at.
+#[derive(Clone, Debug)]
+pub struct Watch {
+    pub cpus: CpuSet,
+    /// Ask cheaply first whether anybody can be waiting at all.
+    pub idle_detection: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    TaskIter,
+    QueueTrack,
+    SchedDebug,
+}
+
+impl Kind {
+    pub const ALL: [Kind; 3] = [Kind::TaskIter, Kind::QueueTrack, Kind::SchedDebug];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::TaskIter => "task_iter",
+            Kind::QueueTrack => "queue_track",
+            Kind::SchedDebug => "sched_debug",
+        }
+    }
+
+    /// By its name, or by its one-letter name.
+    pub fn from_name(name: &str) -> Option<Kind> {
+        Some(match name {
+            "task_iter" | "T" => Kind::TaskIter,
+            "queue_track" | "Q" => Kind::QueueTrack,
+            "sched_debug" | "S" => Kind::SchedDebug,
+            _ => return None,
+        })
+    }
+}

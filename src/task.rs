@@ -1,0 +1,255 @@
+//! What stalld knows of a task: its numbers, its name, how it is scheduled.
+
+use std::fmt::{self, Write};
+
+/// A thread, by the number that gettid(2) gives it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tid(pub i32);
+
+/// A CPU, by the kernel's number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Cpu(pub u32);
+
+impl fmt::Display for Tid {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for Cpu {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Nanoseconds: a length of time, or a moment on CLOCK_MONOTONIC. All arithmetic saturates: the
+/// clocks of two CPUs may differ by a tick, and a wait is never negative.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Nanos(pub u64);
+
+impl Nanos {
+    pub const ZERO: Nanos = Nanos(0);
+    pub const MAX: Nanos = Nanos(u64::MAX);
+
+    pub const fn from_secs(secs: u64) -> Nanos {
+        Nanos(secs.saturating_mul(1_000_000_000))
+    }
+
+    pub const fn from_millis(millis: u64) -> Nanos {
+        Nanos(millis.saturating_mul(1_000_000))
+    }
+
+    pub const fn from_micros(micros: u64) -> Nanos {
+        Nanos(micros.saturating_mul(1_000))
+    }
+
+    pub const fn as_secs(self) -> u64 {
+        self.0 / 1_000_000_000
+    }
+
+    pub const fn as_millis(self) -> u64 {
+        self.0 / 1_000_000
+    }
+}
+
+impl std::ops::Add for Nanos {
+    type Output = Nanos;
+    fn add(self, other: Nanos) -> Nanos {
+        Nanos(self.0.saturating_add(other.0))
+    }
+}
+
+impl std::ops::Sub for Nanos {
+    type Output = Nanos;
+    fn sub(self, other: Nanos) -> Nanos {
+        Nanos(self.0.saturating_sub(other.0))
+    }
+}
+
+/// A task's name as the kernel keeps it: up to 15 bytes that the task itself may have chosen, control
+/// characters and all. `Display` writes it so that it can't break out of a log line.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct Comm {
+    bytes: [u8; 16],
+}
+
+impl Comm {
+    /// Takes the bytes up to the first NUL, 15 at most.
+    pub fn new(name: &[u8]) -> Comm {
+        let len = name.iter().position(|&b| b == 0).unwrap_or(name.len()).min(15);
+        let mut bytes = [0; 16];
+        bytes[..len].copy_from_slice(&name[..len]);
+        Comm { bytes }
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        let len = self.bytes.iter().position(|&b| b == 0).unwrap_or(15);
+        &self.bytes[..len]
+    }
+}
+
+impl fmt::Display for Comm {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        Escaped(self.as_bytes()).fmt(f)
+    }
+}
+
+impl fmt::Debug for Comm {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "\"{self}\"")
+    }
+}
+
+/// Bytes that came from outside, written so that no control character reaches a log or a terminal:
+/// what is not printable text becomes `\xHH`, a backslash is doubled.
+pub struct Escaped<'a>(pub &'a [u8]);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        for chunk in self.0.utf8_chunks() {
+            for c in chunk.valid().chars() {
+                match c {
+                    '\\' => f.write_str("\\\\")?,
+                    // Cc, and the characters that reorder or hide what follows them.
+                    c if c.is_control() || is_invisible(c) => {
+                        let mut utf8 = [0; 4];
+                        for byte in c.encode_utf8(&mut utf8).bytes() {
+                            write!(f, "\\x{byte:02x}")?;
+                        }
+                    }
+                    c => f.write_char(c)?,
+                }
+            }
+            for byte in chunk.invalid() {
+                write!(f, "\\x{byte:02x}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+}
+
+/// A scheduling policy, by the kernel's number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Policy(pub u32);
+
+impl Policy {
+    pub const OTHER: Policy = Policy(0);
+    pub const FIFO: Policy = Policy(1);
+    pub const RR: Policy = Policy(2);
+    pub const BATCH: Policy = Policy(3);
+    pub const IDLE: Policy = Policy(5);
+    pub const DEADLINE: Policy = Policy(6);
+    pub const EXT: Policy = Policy(7);
+
+    pub fn name(self) -> Option<&'static str> {
+        Some(match self {
+            Policy::OTHER => "SCHED_OTHER",
+            Policy::FIFO => "SCHED_FIFO",
+            Policy::RR => "SCHED_RR",
+            Policy::BATCH => "SCHED_BATCH",
+            Policy::IDLE => "SCHED_IDLE",
+            Policy::DEADLINE => "SCHED_DEADLINE",
+            Policy::EXT => "SCHED_EXT",
+            _ => return None,
+        })
+    }
+
+    /// FIFO or RR, which have a priority of their own.
+    pub fn is_realtime(self) -> bool {
+        self == Policy::FIFO || self == Policy::RR
+    }
+}
+
+/// How a task is scheduled, as far as the backend can tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sched {
+    /// None where the backend sees only the priority (sched_debug).
+    pub policy: Option<Policy>,
+    /// The kernel's scale, inheritance included: below 0 DEADLINE, 0-98 real-time (99 minus the RT
+    /// priority), 100-139 fair.
+    pub prio: i32,
+}
+
+impl Sched {
+    pub fn is_realtime(self) -> bool {
+        (0..100).contains(&self.prio)
+    }
+
+    pub fn is_deadline(self) -> bool {
+        self.prio < 0 || self.policy == Some(Policy::DEADLINE)
+    }
+}
+
+impl fmt::Display for Sched {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let name = match self.policy.and_then(Policy::name) {
+            Some(name) => name,
+            None if self.prio < 0 => "SCHED_DEADLINE",
+            // FIFO and RR look the same from outside.
+            None if self.is_realtime() => "real-time",
+            None => "fair",
+        };
+        f.write_str(name)?;
+        if self.is_realtime() {
+            write!(f, " {}", 99 - self.prio)?;
+        }
+        Ok(())
+    }
+}
+
+/// One task at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Task {
+    pub tid: Tid,
+    /// The process it is a thread of; None where the backend can't tell.
+    pub tgid: Option<Tid>,
+    pub cpu: Cpu,
+    /// When it started, in clock ticks since boot as /proc/PID/stat has it; 0 where the backend can't
+    /// tell. With the tid it names a task for good: tids are used again.
+    pub start: u64,
+    /// Grows whenever the task has been given a CPU.
+    pub progress: u64,
+    pub sched: Sched,
+    pub comm: Comm,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hostile_name_can_not_leave_its_line() {
+        let shown = |name: &[u8]| Comm::new(name).to_string();
+        assert_eq!(shown(b"a\nb"), "a\\x0ab");
+        assert_eq!(shown(b"\x1b[2J"), "\\x1b[2J");
+        assert_eq!(shown(b"cpu#3,"), "cpu#3,");
+        assert_eq!(shown(b" R x"), " R x");
+        assert_eq!(shown(b"back\\slash"), "back\\\\slash");
+        assert_eq!(shown("\u{9b}31m".as_bytes()), "\\xc2\\x9b31m");
+        assert_eq!(shown("ab\u{202e}cd".as_bytes()), "ab\\xe2\\x80\\xaecd");
+        assert_eq!(shown("größe".as_bytes()), "größe");
+        assert_eq!(shown(b"cut \xc3"), "cut \\xc3");
+        assert_eq!(shown(b""), "");
+    }
+
+    #[test]
+    fn a_name_ends_at_its_first_nul_and_has_15_bytes_at_most() {
+        assert_eq!(Comm::new(b"ab\0cd").as_bytes(), b"ab");
+        assert_eq!(Comm::new(b"0123456789abcdefgh").as_bytes(), b"0123456789abcde");
+    }
+
+    #[test]
+    fn scheduling_reads_as_people_write_it() {
+        let shown = |policy, prio| Sched { policy, prio }.to_string();
+        assert_eq!(shown(Some(Policy::FIFO), 49), "SCHED_FIFO 50");
+        assert_eq!(shown(Some(Policy::OTHER), 120), "SCHED_OTHER");
+        // A fair task that holds an rt_mutex somebody real-time waits for.
+        assert_eq!(shown(Some(Policy::OTHER), 49), "SCHED_OTHER 50");
+        assert_eq!(shown(None, 0), "real-time 99");
+        assert_eq!(shown(None, -1), "SCHED_DEADLINE");
+    }
+}
