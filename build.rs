@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-const OBJECTS: [&str; 0] = [];
+const OBJECTS: [&str; 2] = ["stalld", "empty"];
 
 fn main() {
     println!("cargo:rerun-if-changed=bpf");
@@ -48,7 +48,18 @@ fn compile(name: &str, out: &Path, libbpf: &str, arch: &str, endian: &str) -> Re
     let clang = tool("CLANG", "clang");
     run(
         Command::new(&clang)
-            .args(["-target", endian, "-mcpu=v3", "-g", "-O2", "-Wall", "-Wextra", "-Werror", "-c"])
+            .args([
+                "-target",
+                endian,
+                "-mcpu=v3",
+                "-g",
+                "-O2",
+                "-Wall",
+                "-Wextra",
+                "-Wno-unused-parameter",
+                "-Werror",
+                "-c",
+            ])
             // The build directory must not end up in the object.
             .arg("-fdebug-compilation-dir=.")
             .arg(format!("-D__TARGET_ARCH_{arch}"))
@@ -88,8 +99,8 @@ fn run(command: &mut Command, tool: &str, package: &str) -> Result<(), String> {
 fn regenerate() {
     let bindings = bindgen::Builder::default()
         .header("bpf/records.h")
-        .allowlist_type("record|tick")
-        .allowlist_var("RECORD_.*")
+        .allowlist_type("record|queue|wait|settings|losses")
+        .allowlist_var("RECORD_.*|RUNNABLE_UNKNOWN")
         .derive_default(true)
         .prepend_enum_name(false)
         .generate_comments(false)
@@ -98,8 +109,8 @@ fn regenerate() {
         .generate();
     match bindings {
         Ok(bindings) => {
-            if let Err(e) = bindings.write_to_file("src/observe/records.rs") {
-                eprintln!("cannot write src/observe/records.rs: {e}");
+            if let Err(e) = bindings.write_to_file("src/observe/bpf/records.rs") {
+                eprintln!("cannot write src/observe/bpf/records.rs: {e}");
                 std::process::exit(1);
             }
         }

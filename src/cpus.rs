@@ -3,6 +3,15 @@
 use crate::task::Cpu;
 use std::fmt;
 
+/// How many CPUs this machine may have, hot-plugged ones included.
+pub fn configured() -> u32 {
+    std::fs::read_to_string("/sys/devices/system/cpu/possible")
+        .ok()
+        .and_then(|list| CpuSet::parse(list.trim(), u32::MAX).ok())
+        .and_then(|possible| possible.iter().last())
+        .map_or(1, |last| last.0 + 1)
+}
+
 /// A set of CPUs, as large as its largest member needs.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct CpuSet {

@@ -25,6 +25,12 @@ impl Error {
         self.errno
     }
 
+    /// The same error with what else is known of it.
+    pub fn with_note(mut self, note: impl fmt::Display) -> Error {
+        self.message = format!("{} ({note})", self.message);
+        self
+    }
+
     /// The same error with what can be done about it.
     pub fn with_cure(mut self, cure: impl fmt::Display) -> Error {
         self.message = format!("{}; {cure}", self.message);

@@ -7,6 +7,8 @@
 
 pub mod cpus;
 pub mod daemon;
+pub mod detect;
+pub mod engine;
 pub mod error;
 pub mod observe;
 #[allow(unsafe_code)]

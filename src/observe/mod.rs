@@ -1,7 +1,10 @@
 //! Looks at the run queues: who waits on which CPU, since when, and who runs there.
 
+#[cfg(feature = "bpf")]
+pub mod bpf;
+
 use crate::cpus::CpuSet;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::task::{Cpu, Nanos, Task};
 
 /// A task that is queued on a CPU and not running.
@@ -54,6 +57,11 @@ pub trait Backend: Send {
 
     /// Looks once. `woke` is when the calling thread last came out of a sleep.
     fn snapshot(&mut self, woke: Nanos, snapshot: &mut Snapshot) -> Result<()>;
+
+    /// What an admin should know of since this was last asked, a sentence each.
+    fn remarks(&mut self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// What a backend is asked to look at.
@@ -69,6 +77,37 @@ pub enum Kind {
     TaskIter,
     QueueTrack,
     SchedDebug,
+}
+
+/// Opens the backend that is asked for, or the first of them that works. Returns also what the others
+/// were refused for.
+pub fn open(choice: Option<Kind>, watch: &Watch) -> Result<(Box<dyn Backend>, Vec<Error>)> {
+    let mut refusals = Vec::new();
+    for kind in choice.map_or(Kind::ALL.to_vec(), |kind| vec![kind]) {
+        match open_one(kind, watch) {
+            Ok(backend) => return Ok((backend, refusals)),
+            Err(e) => refusals.push(e),
+        }
+    }
+    match (refusals.pop(), refusals.is_empty()) {
+        (Some(only), true) => Err(only),
+        (last, _) => {
+            let all: Vec<String> = refusals.iter().chain(&last).map(Error::to_string).collect();
+            Err(Error::new(format!("no backend works here: {}", all.join("; "))))
+        }
+    }
+}
+
+fn open_one(kind: Kind, watch: &Watch) -> Result<Box<dyn Backend>> {
+    match kind {
+        #[cfg(feature = "bpf")]
+        Kind::TaskIter | Kind::QueueTrack => Ok(Box::new(bpf::BpfBackend::open(kind, watch.clone())?)),
+        #[cfg(not(feature = "bpf"))]
+        Kind::TaskIter | Kind::QueueTrack => {
+            Err(Error::new(format!("{}: this stalld was built without BPF; use -b sched_debug", kind.name())))
+        }
+        Kind::SchedDebug => Ok(Box::new(sched_debug::SchedDebug::open(watch)?)),
+    }
 }
 
 impl Kind {

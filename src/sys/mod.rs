@@ -1,5 +1,11 @@
 //! System calls, and all that is `unsafe`.
 
+#[cfg(feature = "bpf")]
+pub mod bpf;
+pub mod clock;
+pub mod memory;
+pub mod signal;
+
 use std::io;
 
 /// Turns the -1 of a system call into the error that errno names.

@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The few kernel types that the programs read. libbpf finds each field's place in the running kernel,
+ * and fits the width of a load to it where both sides are unsigned integers: `on_rq` is an int up to
+ * 7.1 and a byte from 7.2 on. So integers are declared unsigned unless their sign matters. */
+#ifndef STALLD_VMLINUX_H
+#define STALLD_VMLINUX_H
+
+typedef unsigned char __u8;
+typedef short int __s16;
+typedef short unsigned int __u16;
+typedef int __s32;
+typedef unsigned int __u32;
+typedef long long int __s64;
+typedef long long unsigned int __u64;
+typedef __u16 __be16;
+typedef __u32 __be32;
+typedef __u32 __wsum;
+typedef _Bool bool;
+enum { false = 0, true = 1 };
+
+enum bpf_map_type {
+	BPF_MAP_TYPE_HASH = 1,
+	BPF_MAP_TYPE_ARRAY = 2,
+	BPF_MAP_TYPE_TASK_STORAGE = 29,
+};
+
+enum { BPF_NOEXIST = 1 };
+enum { BPF_F_NO_PREALLOC = 1, BPF_F_MMAPABLE = 1 << 10 };
+enum { BPF_LOCAL_STORAGE_GET_F_CREATE = 1 };
+
+struct task_struct;
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct rt_rq {
+	unsigned int rt_nr_running;
+	unsigned int rt_throttled;
+};
+
+struct rq {
+	unsigned int nr_running;
+	struct rt_rq rt;
+	struct task_struct *stop;
+	__u64 clock;
+	unsigned int cpu;
+};
+
+struct cfs_rq {
+	struct rq *rq;
+	unsigned int throttle_count;
+};
+
+struct sched_entity {
+	unsigned int sched_delayed;
+	struct cfs_rq *cfs_rq;
+};
+
+struct sched_rt_entity {
+	struct sched_rt_entity *parent;
+	struct rt_rq *rt_rq;
+};
+
+struct sched_info {
+	unsigned long pcount;
+	unsigned long long last_arrival;
+	unsigned long long last_queued;
+};
+
+struct thread_info {
+	unsigned int cpu;
+};
+
+struct task_struct {
+	struct thread_info thread_info;
+	unsigned int __state;
+	unsigned int on_cpu;
+	unsigned int on_rq;
+	int prio;
+	struct sched_entity se;
+	struct sched_rt_entity rt;
+	unsigned int policy;
+	unsigned int throttled;
+	void *blocked_on;
+	struct sched_info sched_info;
+	int pid;
+	int tgid;
+	unsigned long nvcsw;
+	unsigned long nivcsw;
+	__u64 start_boottime;
+	char comm[16];
+};
+
+/* Up to 5.13, before 2f064a59a11f ("sched: Change task_struct::state"). */
+struct task_struct___with_state {
+	unsigned long state;
+};
+
+/* x86 up to 5.15, before bcf9033e5449 ("sched: move CPU field back into thread_info"). */
+struct task_struct___with_cpu {
+	unsigned int cpu;
+};
+
+struct bpf_iter_meta {
+	struct seq_file *seq;
+};
+
+struct bpf_iter__task {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
+};
+
+#pragma clang attribute pop
+
+#endif

@@ -1,0 +1,282 @@
+//! Decides from one look after the other who starves, and when the next look is due.
+//!
+//! No clock is read and no call is made here: a test can run days of looks in a moment.
+
+use crate::observe::Snapshot;
+use crate::task::{Nanos, Task, Tid};
+
+/// When a wait is starvation, and how long stalld may look away.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub threshold: Nanos,
+    pub granularity: Nanos,
+}
+
+/// A task that has waited for the threshold or longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Starving {
+    pub task: Task,
+    pub since: Nanos,
+    /// How long, at the moment of the look.
+    pub wait: Nanos,
+    /// It has been named before, in the same wait.
+    pub again: bool,
+}
+
+/// What follows from a look. Reused from look to look.
+#[derive(Clone, Debug, Default)]
+pub struct Verdict {
+    /// Those to be named now, the longest-starved first.
+    pub starving: Vec<Starving>,
+    pub next_look: Nanos,
+}
+
+/// A starving task is named again at each look, but no sooner than this, however short the threshold.
+const REPEAT: Nanos = Nanos::from_secs(1);
+
+/// Looks are this far apart at least, however many waits are about to become starvation.
+const SHORTEST_PAUSE: Nanos = Nanos::from_millis(1);
+
+/// A wait that this many looks have not seen is forgotten, once it is older than the threshold too. One
+/// look can miss a wait: a task on its way from one CPU to another is in no queue.
+const MISSES: u32 = 8;
+
+/// The state machine: the waits that have been seen and may be going on.
+pub struct Detector {
+    limits: Limits,
+    /// By tid. A tid can be in it once only: a tid that is used again replaces its former bearer.
+    waits: Vec<Wait>,
+    merged: Vec<Wait>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Wait {
+    task: Task,
+    since: Nanos,
+    seen: Nanos,
+    missed: u32,
+    named: Option<Nanos>,
+}
+
+impl Wait {
+    fn is_of(&self, task: &Task) -> bool {
+        // A task leaves its queue only by running: as long as it has not run it is the same wait, wherever
+        // it was queued anew meanwhile.
+        (self.task.tid, self.task.start, self.task.progress) == (task.tid, task.start, task.progress)
+    }
+}
+
+impl Detector {
+    pub fn new(limits: Limits) -> Detector {
+        Detector { limits, waits: Vec::new(), merged: Vec::new() }
+    }
+
+    /// Takes in what one look saw.
+    pub fn look(&mut self, snapshot: &mut Snapshot, verdict: &mut Verdict) {
+        snapshot.waiters.sort_unstable_by_key(|waiter| waiter.task.tid);
+        self.merge(snapshot);
+        self.judge(snapshot.at, verdict);
+    }
+
+    /// Since when a task that the last look saw has been waiting.
+    pub fn since(&self, tid: Tid) -> Option<Nanos> {
+        let index = self.waits.binary_search_by_key(&tid, |wait| wait.task.tid).ok()?;
+        self.waits.get(index).filter(|wait| wait.missed == 0).map(|wait| wait.since)
+    }
+
+    fn merge(&mut self, snapshot: &Snapshot) {
+        self.merged.clear();
+        let mut known = self.waits.iter().peekable();
+        for waiter in &snapshot.waiters {
+            while let Some(wait) = known.next_if(|wait| wait.task.tid < waiter.task.tid) {
+                self.merged.extend(self.limits.missed(wait, snapshot.at));
+            }
+            let before = known.next_if(|wait| wait.task.tid == waiter.task.tid);
+            let before = before.filter(|wait| wait.is_of(&waiter.task));
+            let since = waiter.since.unwrap_or(snapshot.at);
+            self.merged.push(Wait {
+                task: waiter.task,
+                since: before.map_or(since, |wait| wait.since.min(since)),
+                seen: snapshot.at,
+                missed: 0,
+                named: before.and_then(|wait| wait.named),
+            });
+        }
+        self.merged.extend(known.filter_map(|wait| self.limits.missed(wait, snapshot.at)));
+        std::mem::swap(&mut self.waits, &mut self.merged);
+    }
+
+    fn judge(&mut self, now: Nanos, verdict: &mut Verdict) {
+        let Limits { threshold, granularity } = self.limits;
+        verdict.starving.clear();
+        let mut next = now + granularity.min(threshold);
+        for wait in &mut self.waits {
+            let due = wait.since + threshold;
+            if wait.missed > 0 {
+                // It may be waiting still, and would then be due at its time.
+                if wait.missed == 1 && wait.named.is_none() && due > now {
+                    next = next.min(due);
+                }
+                continue;
+            }
+            if due > now {
+                next = next.min(due);
+                continue;
+            }
+            next = next.min(now + granularity);
+            if wait.named.is_none_or(|named| now >= named + granularity.min(REPEAT)) {
+                let again = wait.named.replace(now).is_some();
+                let Wait { task, since, .. } = *wait;
+                verdict.starving.push(Starving { task, since, wait: now - since, again });
+            }
+        }
+        verdict.starving.sort_unstable_by_key(|starving| (starving.since, starving.task.tid));
+        verdict.next_look = next.max(now + SHORTEST_PAUSE);
+    }
+}
+
+impl Limits {
+    fn missed(&self, wait: &Wait, now: Nanos) -> Option<Wait> {
+        let missed = wait.missed + 1;
+        (missed <= MISSES || now - wait.seen <= self.threshold).then_some(Wait { missed, ..*wait })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::Waiter;
+    use crate::task::Cpu;
+
+    const T: Nanos = Nanos::from_secs(2);
+    const G: Nanos = Nanos::from_secs(5);
+
+    fn ms(millis: u64) -> Nanos {
+        Nanos::from_millis(millis)
+    }
+
+    fn waiter(tid: i32, progress: u64, since: Option<Nanos>) -> Waiter {
+        Waiter { task: Task { tid: Tid(tid), start: 7, progress, cpu: Cpu(1), ..Task::default() }, since }
+    }
+
+    /// A detector and what its last look came to.
+    struct Looks {
+        detector: Detector,
+        verdict: Verdict,
+    }
+
+    impl Looks {
+        fn new() -> Looks {
+            Looks {
+                detector: Detector::new(Limits { threshold: T, granularity: G }),
+                verdict: Verdict::default(),
+            }
+        }
+
+        fn at(&mut self, at: Nanos, waiters: &[Waiter]) -> Vec<(i32, Nanos)> {
+            let mut snapshot =
+                Snapshot { at, complete: true, waiters: waiters.to_vec(), ..Snapshot::default() };
+            self.detector.look(&mut snapshot, &mut self.verdict);
+            self.verdict.starving.iter().map(|starving| (starving.task.tid.0, starving.wait)).collect()
+        }
+    }
+
+    #[test]
+    fn a_wait_is_named_at_the_threshold_and_the_look_for_it_is_due_just_then() {
+        let mut looks = Looks::new();
+        assert_eq!(looks.at(ms(1000), &[waiter(1, 1, Some(ms(400)))]), []);
+        assert_eq!(looks.verdict.next_look, ms(2400));
+        assert_eq!(looks.at(ms(2400), &[waiter(1, 1, Some(ms(400)))]), [(1, T)]);
+        assert_eq!(looks.verdict.next_look, ms(2400) + T);
+    }
+
+    #[test]
+    fn a_wait_without_a_record_counts_from_the_first_look_that_saw_it() {
+        let mut looks = Looks::new();
+        assert_eq!(looks.at(ms(1000), &[waiter(1, 1, None)]), []);
+        assert_eq!(looks.verdict.next_look, ms(3000));
+        assert_eq!(looks.at(ms(3000), &[waiter(1, 1, None)]), [(1, T)]);
+    }
+
+    #[test]
+    fn a_task_that_ran_between_two_looks_starts_a_new_wait() {
+        let mut looks = Looks::new();
+        looks.at(ms(1000), &[waiter(1, 1, None)]);
+        assert_eq!(looks.at(ms(3000), &[waiter(1, 2, None)]), []);
+        assert_eq!(looks.verdict.next_look, ms(5000));
+    }
+
+    #[test]
+    fn a_task_that_migrates_while_queued_keeps_its_wait() {
+        let mut looks = Looks::new();
+        looks.at(ms(1000), &[waiter(1, 1, Some(ms(900)))]);
+        // This look falls into the migration ...
+        assert_eq!(looks.at(ms(1500), &[]), []);
+        assert_eq!(looks.verdict.next_look, ms(2900));
+        // ... and the other CPU's queue has given it a new stamp.
+        assert_eq!(looks.at(ms(2900), &[waiter(1, 1, Some(ms(1501)))]), [(1, T)]);
+    }
+
+    #[test]
+    fn a_wait_that_many_looks_missed_is_still_the_same_wait() {
+        let mut looks = Looks::new();
+        looks.at(ms(1000), &[waiter(1, 1, None)]);
+        for look in 1..=5 {
+            looks.at(ms(1000 + look), &[]);
+        }
+        assert_eq!(looks.at(ms(3000), &[waiter(1, 1, None)]), [(1, T)]);
+    }
+
+    #[test]
+    fn a_tid_that_is_used_again_does_not_inherit_a_wait() {
+        let mut looks = Looks::new();
+        looks.at(ms(1000), &[waiter(1, 1, None)]);
+        let mut reborn = waiter(1, 1, None);
+        reborn.task.start = 8;
+        assert_eq!(looks.at(ms(3000), &[reborn]), []);
+    }
+
+    #[test]
+    fn the_longest_starved_is_first_whatever_its_place_in_the_snapshot() {
+        let mut looks = Looks::new();
+        let waiters = [waiter(3, 1, Some(ms(200))), waiter(1, 1, Some(ms(300))), waiter(2, 1, Some(ms(100)))];
+        let named = looks.at(ms(5000), &waiters);
+        assert_eq!(named.iter().map(|&(tid, _)| tid).collect::<Vec<_>>(), [2, 3, 1]);
+    }
+
+    #[test]
+    fn a_task_that_keeps_starving_is_named_again_but_once_a_second_at_most() {
+        let mut looks = Looks::new();
+        let starving = [waiter(1, 1, Some(ms(0)))];
+        assert_eq!(looks.at(ms(2000), &starving), [(1, ms(2000))]);
+        assert!(!looks.verdict.starving[0].again);
+        assert_eq!(looks.at(ms(2500), &starving), []);
+        assert_eq!(looks.at(ms(3000), &starving), [(1, ms(3000))]);
+        assert!(looks.verdict.starving[0].again);
+    }
+
+    #[test]
+    fn an_idle_machine_is_looked_at_once_per_granularity() {
+        let limits = Limits { threshold: Nanos::from_secs(60), granularity: G };
+        let mut detector = Detector::new(limits);
+        let mut verdict = Verdict::default();
+        detector.look(&mut Snapshot { at: ms(10), ..Snapshot::default() }, &mut verdict);
+        assert_eq!(verdict.next_look, ms(10) + G);
+    }
+
+    #[test]
+    fn the_next_look_is_never_in_the_past_even_if_the_clock_of_a_queue_is() {
+        let mut looks = Looks::new();
+        looks.at(ms(5000), &[waiter(1, 1, Some(ms(9000))), waiter(2, 1, Some(Nanos::MAX))]);
+        assert!(looks.verdict.next_look > ms(5000));
+    }
+
+    #[test]
+    fn what_is_over_is_forgotten() {
+        let mut looks = Looks::new();
+        for look in 0..10_000u64 {
+            looks.at(ms(look * 100), &[waiter(look as i32 + 1, 1, Some(ms(look * 100)))]);
+        }
+        assert!(looks.detector.waits.len() < 40, "{} waits are remembered", looks.detector.waits.len());
+    }
+}

@@ -1,0 +1,188 @@
+//! One look and what follows from it: the loop body that the daemon and the library share.
+
+use crate::detect::{Detector, Limits, Starving, Verdict};
+use crate::error::Result;
+use crate::observe::{Backend, Snapshot, Waiter};
+use crate::task::{Cpu, Nanos, Task};
+
+/// The task that holds a CPU.
+#[derive(Clone, Copy, Debug)]
+pub struct Hog {
+    pub task: Task,
+    /// The first of the unbroken row of looks that found it there.
+    pub seen_since: Nanos,
+}
+
+/// A backend, a detector, and what they have seen.
+pub struct Engine {
+    backend: Box<dyn Backend>,
+    detector: Detector,
+    limits: Limits,
+    snapshot: Snapshot,
+    verdict: Verdict,
+    /// One for each CPU where the last walk found a task running.
+    hogs: Vec<Hog>,
+    hogs_before: Vec<Hog>,
+    counters: Counters,
+}
+
+/// What has happened so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    pub looks: u64,
+    /// Looks that could not be carried out.
+    pub failed_looks: u64,
+    /// Waits that reached the threshold.
+    pub starved: u64,
+    /// The longest of them, as far as a look saw it.
+    pub longest_wait: Nanos,
+}
+
+impl Engine {
+    pub fn new(backend: Box<dyn Backend>, limits: Limits) -> Engine {
+        Engine {
+            backend,
+            detector: Detector::new(limits),
+            limits,
+            snapshot: Snapshot::default(),
+            verdict: Verdict::default(),
+            hogs: Vec::new(),
+            hogs_before: Vec::new(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Looks. `woke` is when the calling thread last came out of a sleep, and `now` what the clock says.
+    /// After an error nothing is known of this moment, and `next_look` is a granularity away.
+    pub fn look(&mut self, woke: Nanos, now: Nanos) -> Result<()> {
+        self.counters.looks += 1;
+        if let Err(e) = self.backend.snapshot(woke, &mut self.snapshot) {
+            self.counters.failed_looks += 1;
+            self.snapshot.clear();
+            self.verdict.starving.clear();
+            self.verdict.next_look = now + self.limits.granularity.min(self.limits.threshold);
+            return Err(e);
+        }
+        self.detector.look(&mut self.snapshot, &mut self.verdict);
+        if self.snapshot.complete {
+            self.note_hogs();
+        } else {
+            self.hogs.clear();
+        }
+        for starving in &self.verdict.starving {
+            self.counters.starved += u64::from(!starving.again);
+            self.counters.longest_wait = self.counters.longest_wait.max(starving.wait);
+        }
+        Ok(())
+    }
+
+    /// Those to be named now, the longest-starved first.
+    pub fn starving(&self) -> &[Starving] {
+        &self.verdict.starving
+    }
+
+    pub fn next_look(&self) -> Nanos {
+        self.verdict.next_look
+    }
+
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// Everybody who waited at the last look, with the wait as far as it is known.
+    pub fn waiters(&self) -> impl Iterator<Item = (&Waiter, Nanos)> {
+        self.snapshot.waiters.iter().map(|waiter| {
+            let since = self.detector.since(waiter.task.tid).unwrap_or(self.snapshot.at);
+            (waiter, self.snapshot.at - since)
+        })
+    }
+
+    pub fn hog(&self, cpu: Cpu) -> Option<&Hog> {
+        self.hogs.iter().find(|hog| hog.task.cpu == cpu)
+    }
+
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    pub fn backend(&mut self) -> &mut dyn Backend {
+        self.backend.as_mut()
+    }
+
+    fn note_hogs(&mut self) {
+        std::mem::swap(&mut self.hogs, &mut self.hogs_before);
+        self.hogs.clear();
+        for task in &self.snapshot.running {
+            // In the middle of a switch both tasks may count as running: the one to stay outranks the other.
+            if self
+                .snapshot
+                .running
+                .iter()
+                .any(|other| other.cpu == task.cpu && other.sched.prio < task.sched.prio)
+            {
+                continue;
+            }
+            let before = self
+                .hogs_before
+                .iter()
+                .find(|hog| (hog.task.tid, hog.task.start, hog.task.cpu) == (task.tid, task.start, task.cpu));
+            let seen_since = before.map_or(self.snapshot.at, |hog| hog.seen_since);
+            self.hogs.push(Hog { task: *task, seen_since });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+    use crate::observe::Kind;
+    use crate::task::Tid;
+
+    /// Plays back what it is given, one snapshot a look.
+    struct Script(Vec<Result<Snapshot>>);
+
+    impl Backend for Script {
+        fn kind(&self) -> Kind {
+            Kind::SchedDebug
+        }
+
+        fn snapshot(&mut self, _woke: Nanos, snapshot: &mut Snapshot) -> Result<()> {
+            *snapshot = self.0.remove(0)?;
+            Ok(())
+        }
+    }
+
+    fn running(at: u64, tids: &[i32]) -> Result<Snapshot> {
+        let task = |&tid: &i32| Task { tid: Tid(tid), cpu: Cpu(1), ..Task::default() };
+        let running = tids.iter().map(task).collect();
+        Ok(Snapshot { at: Nanos::from_secs(at), complete: true, running, ..Snapshot::default() })
+    }
+
+    fn engine(script: Vec<Result<Snapshot>>) -> Engine {
+        let limits = Limits { threshold: Nanos::from_secs(60), granularity: Nanos::from_secs(5) };
+        Engine::new(Box::new(Script(script)), limits)
+    }
+
+    #[test]
+    fn a_hog_is_seen_since_the_first_look_that_found_it_without_a_break() {
+        let mut engine = engine(vec![running(1, &[7]), running(2, &[7]), running(3, &[8]), running(4, &[7])]);
+        let mut seen = || {
+            engine.look(Nanos::ZERO, Nanos::ZERO).unwrap();
+            engine.hog(Cpu(1)).map(|hog| (hog.task.tid.0, hog.seen_since.as_secs()))
+        };
+        assert_eq!(
+            [seen(), seen(), seen(), seen()],
+            [Some((7, 1)), Some((7, 1)), Some((8, 3)), Some((7, 4))]
+        );
+    }
+
+    #[test]
+    fn a_look_that_fails_is_counted_and_the_next_one_is_not_rushed() {
+        let mut engine = engine(vec![Err(Error::new("garbled")), running(9, &[])]);
+        assert!(engine.look(Nanos::ZERO, Nanos::from_secs(3)).is_err());
+        assert_eq!(engine.next_look(), Nanos::from_secs(8));
+        assert!(engine.look(Nanos::ZERO, Nanos::from_secs(8)).is_ok());
+        assert_eq!((engine.counters().looks, engine.counters().failed_looks), (2, 1));
+    }
+}

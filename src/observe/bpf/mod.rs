@@ -1,0 +1,277 @@
+//! The BPF backends: `task_iter` reads the kernel's own record of who waits, `queue_track` keeps one.
+//!
+//! They are one program. `task_iter` attaches nothing: it walks the tasks when stalld looks, and only if
+//! a question that costs a read per CPU has found one with more than one task. `queue_track` has besides,
+//! for each task, its own note of when it was queued, made at every scheduler event.
+
+#[allow(non_camel_case_types)]
+mod records;
+
+use super::{Backend, Kind, Load, Snapshot, Waiter, Watch};
+use crate::cpus;
+use crate::error::{Context, Error, Result};
+use crate::sys::bpf::{self, Iterator, Keeper, Object, ObjectBytes, Program, SharedArray};
+use crate::sys::clock;
+use crate::task::{Comm, Cpu, Nanos, Policy, Sched, Task, Tid};
+use records::{losses, queue, record, settings};
+use std::ffi::CStr;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+
+static OBJECT: &ObjectBytes<[u8]> = &ObjectBytes(*include_bytes!(concat!(env!("OUT_DIR"), "/stalld.bpf.o")));
+
+const EVENTS: [&CStr; 4] = [c"on_wakeup", c"on_wakeup_new", c"on_switch", c"on_exit"];
+
+/// Tasks that can be told apart where they have to be kept by tid.
+const TRACKED_BY_TID: u32 = 65_536;
+
+/// What the kernel gives out of an iterator in one read, at most.
+const CHUNK: usize = 32 * 1024;
+
+/// /proc counts a start in these.
+const CLOCK_TICK_NS: u64 = 10_000_000;
+
+/// How long after a sleep the time at which the sleep ended still passes for now.
+const FRESH: Nanos = Nanos::from_micros(500);
+
+/// A BPF backend, ready to look.
+pub struct BpfBackend {
+    kind: Kind,
+    watch: Watch,
+    look: Iterator,
+    /// None where the kernel refuses the program that asks.
+    runnable: Option<Program>,
+    queues: SharedArray<queue>,
+    /// Whether the thread that looks is real-time itself, and so counted by its CPU.
+    self_is_realtime: bool,
+    buffer: Box<[u8]>,
+    tracking: Option<Tracking>,
+    remarks: Vec<String>,
+}
+
+/// What `queue_track` has on top of `task_iter`.
+struct Tracking {
+    keeper: Keeper,
+    losses: OwnedFd,
+    losses_told: u64,
+}
+
+impl BpfBackend {
+    pub fn open(kind: Kind, watch: Watch) -> Result<BpfBackend> {
+        let cpus = cpus::configured();
+        let settings = settings {
+            cpus,
+            tracking: (kind == Kind::QueueTrack).into(),
+            by_tid: (kind == Kind::QueueTrack && !bpf::has_task_storage()).into(),
+        };
+        let mut remarks = Vec::new();
+        let (object, asks) = match load(&settings, true) {
+            Ok(object) => (object, true),
+            Err(refusal) => {
+                let object = load(&settings, false)?;
+                remarks.push(format!(
+                    "{}: every look walks all tasks, because a cheaper question can't be asked: {refusal}",
+                    kind.name()
+                ));
+                (object, false)
+            }
+        };
+        let queues = object.take_map(c"queues")?;
+        let tracking = match kind {
+            Kind::QueueTrack => Some(Tracking {
+                keeper: attach(&object)?,
+                losses: object.take_map(c".data.losses")?,
+                losses_told: 0,
+            }),
+            _ => None,
+        };
+        let mut backend = BpfBackend {
+            kind,
+            watch,
+            look: object.take_program(c"look")?.link_iterator().context("make an iterator over all tasks")?,
+            runnable: if asks { Some(object.take_program(c"runnable")?) } else { None },
+            queues: SharedArray::map(queues.as_fd(), cpus as usize)
+                .context("map what the BPF programs write")?,
+            self_is_realtime: false,
+            buffer: vec![0; CHUNK].into_boxed_slice(),
+            tracking,
+            remarks,
+        };
+        backend.prove()?;
+        Ok(backend)
+    }
+
+    /// Looks once: a backend that can't is refused now, not when something starves.
+    fn prove(&mut self) -> Result<()> {
+        let now = self.walk(&mut Snapshot::default())?;
+        if now.is_none() && self.kind == Kind::TaskIter {
+            return Err(Error::new(
+                "task_iter: this kernel does not record when a task is queued (no CONFIG_SCHED_INFO, or delay \
+                 accounting is off: boot without 'nodelayacct', or with 'delayacct'); use -b queue_track",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Asks how many tasks each CPU has; false where nobody can be waiting, None where that is not known.
+    fn ask(&mut self, load: &mut Vec<Load>) -> Option<bool> {
+        let own_cpu = self.runnable.as_ref()?.run().ok()?;
+        let mut somebody = false;
+        for cpu in self.watch.cpus.iter() {
+            let queue = self.queues.get(cpu.0 as usize)?;
+            // A CPU that was offline at every walk so far has no address yet, nor any task.
+            if queue.address == 0 {
+                continue;
+            }
+            if queue.runnable == records::RUNNABLE_UNKNOWN {
+                return None;
+            }
+            let me = u32::from(cpu.0 == own_cpu);
+            let runnable = queue.runnable.saturating_sub(me);
+            let realtime = queue.realtime.saturating_sub(me * u32::from(self.self_is_realtime));
+            somebody |= runnable > 1;
+            load.push(Load { cpu, runnable, realtime });
+        }
+        Some(somebody)
+    }
+
+    /// Walks all tasks. Returns the run queue's clock at the moment when this thread last got a CPU; None
+    /// where nothing keeps it.
+    fn walk(&mut self, snapshot: &mut Snapshot) -> Result<Option<u64>> {
+        // That moment has to be now.
+        clock::nap(Nanos(1));
+        self.walk_from(clock::monotonic(), snapshot)
+    }
+
+    fn walk_from(&mut self, at: Nanos, snapshot: &mut Snapshot) -> Result<Option<u64>> {
+        snapshot.at = at;
+        snapshot.load.extend(
+            (self.watch.cpus.iter())
+                .filter(|cpu| self.queues.get(cpu.0 as usize).is_some_and(|queue| queue.address != 0))
+                .map(|cpu| Load { cpu, ..Load::default() }),
+        );
+        let mut now = None;
+        let mut own = Tid(0);
+        let mut walk = File::from(self.look.start().context("start a walk over all tasks")?);
+        let mut filled = 0;
+        loop {
+            let free = self.buffer.get_mut(filled..).unwrap_or_default();
+            let read = match walk.read(free) {
+                Ok(0) => break,
+                Ok(read) => read,
+                // A walk gives way after a million tasks that it had nothing to say of.
+                Err(e) if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EINTR)) => continue,
+                Err(e) => return Err(Error::io("walk over all tasks", &e)),
+            };
+            filled += read;
+            for record in bpf::records::<record>(self.buffer.get(..filled).unwrap_or_default()) {
+                if record.kind == records::RECORD_SELF {
+                    now = Some(record.queued).filter(|&queued| queued != 0);
+                    own = Tid(record.tgid);
+                    self.self_is_realtime = (0..100).contains(&record.prio);
+                } else if self.watch.cpus.contains(Cpu(record.cpu)) {
+                    take(&record, snapshot);
+                }
+            }
+            let whole = filled - filled % size_of::<record>();
+            self.buffer.copy_within(whole..filled, 0);
+            filled -= whole;
+        }
+        // Until here a wait is in the run queue's clock, and this thread may have been met last.
+        for waiter in &mut snapshot.waiters {
+            waiter.since = match (waiter.since, now) {
+                (Some(Nanos(queued)), Some(now)) if queued != 0 => Some(at - (Nanos(now) - Nanos(queued))),
+                _ => None,
+            };
+        }
+        snapshot.running.retain(|task| task.tgid != Some(own));
+        for task in snapshot.waiters.iter().map(|waiter| &waiter.task).chain(&snapshot.running) {
+            if let Ok(index) = snapshot.load.binary_search_by_key(&task.cpu, |load| load.cpu) {
+                snapshot.load[index].runnable += 1;
+                snapshot.load[index].realtime += u32::from(task.sched.is_realtime());
+            }
+        }
+        snapshot.complete = true;
+        Ok(now)
+    }
+}
+
+impl Backend for BpfBackend {
+    fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    fn snapshot(&mut self, woke: Nanos, snapshot: &mut Snapshot) -> Result<()> {
+        snapshot.clear();
+        if self.watch.idle_detection {
+            if self.ask(&mut snapshot.load) == Some(false) {
+                snapshot.at = clock::monotonic();
+                return Ok(());
+            }
+            snapshot.load.clear();
+        }
+        let now = clock::monotonic();
+        if now - woke > FRESH { self.walk(snapshot) } else { self.walk_from(now, snapshot) }.map(drop)
+    }
+
+    fn remarks(&mut self) -> Vec<String> {
+        let mut remarks = std::mem::take(&mut self.remarks);
+        let Some(tracking) = &mut self.tracking else { return remarks };
+        match tracking.keeper.poll() {
+            None => {}
+            Some(Ok(())) => remarks.push("queue_track: scheduler events are being recorded".to_string()),
+            Some(Err(e)) => remarks.push(format!(
+                "{}; going on by the kernel's own records",
+                Error::io("attach to the scheduler's events", &e)
+            )),
+        }
+        let lost = bpf::read_value::<losses>(tracking.losses.as_fd()).map_or(0, |losses| losses.untracked);
+        if lost > tracking.losses_told {
+            let more = lost - tracking.losses_told;
+            tracking.losses_told = lost;
+            remarks.push(format!(
+                "queue_track: no room to track {more} tasks, their waits count from the first look"
+            ));
+        }
+        remarks
+    }
+}
+
+fn load(settings: &settings, ask: bool) -> Result<Object> {
+    let mut object = Object::open(OBJECT, c"stalld")?;
+    let tracking = settings.tracking != 0;
+    object.want_program(c"runnable", ask)?;
+    for event in EVENTS {
+        object.want_program(event, tracking)?;
+    }
+    object.want_map(c"waits_by_task", tracking && settings.by_tid == 0)?;
+    object.want_map(c"waits_by_tid", tracking && settings.by_tid != 0)?;
+    object.set_entries(c"waits_by_tid", TRACKED_BY_TID)?;
+    object.set_entries(c"queues", settings.cpus)?;
+    object.set_constants(settings)?;
+    object.load()?;
+    Ok(object)
+}
+
+fn attach(object: &Object) -> Result<Keeper> {
+    let programs = EVENTS.iter().map(|event| object.take_program(event)).collect::<Result<Vec<_>>>()?;
+    Keeper::attach(&programs).context("start the process that attaches to the scheduler's events")
+}
+
+fn take(record: &record, snapshot: &mut Snapshot) {
+    let task = Task {
+        tid: Tid(record.tid),
+        tgid: Some(Tid(record.tgid)),
+        cpu: Cpu(record.cpu),
+        start: record.start / CLOCK_TICK_NS,
+        progress: record.progress,
+        sched: Sched { policy: Some(Policy(record.policy)), prio: record.prio },
+        comm: Comm::new(&record.comm),
+    };
+    match record.kind {
+        records::RECORD_WAITS => snapshot.waiters.push(Waiter { task, since: Some(Nanos(record.queued)) }),
+        records::RECORD_RUNS => snapshot.running.push(task),
+        _ => {}
+    }
+}

@@ -1,0 +1,414 @@
+//! BPF objects, programs and maps, through libbpf.
+
+use super::check;
+use crate::error::{Context, Error, Result};
+use libbpf_sys as bpf;
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr::{self, NonNull};
+
+/// The bytes of an ELF object, placed as libelf wants them.
+#[repr(C, align(8))]
+pub struct ObjectBytes<T: ?Sized>(pub T);
+
+/// Room for what the verifier says of a program that it refuses.
+const LOG_SIZE: usize = 64 * 1024;
+
+/// A BPF object: opened, set up, then loaded. Loaded programs and maps are taken out of it by name, and
+/// live on when the object, with all that libbpf keeps about it, is dropped.
+pub struct Object {
+    raw: NonNull<bpf::bpf_object>,
+    /// Written by the kernel during `load`, so it must not move or go before `raw` does.
+    log: Box<[u8]>,
+}
+
+impl Object {
+    pub fn open(elf: &'static ObjectBytes<[u8]>, name: &CStr) -> Result<Object> {
+        let mut log = vec![0u8; LOG_SIZE].into_boxed_slice();
+        let mut options = bpf::bpf_object_open_opts {
+            sz: size_of::<bpf::bpf_object_open_opts>() as _,
+            object_name: name.as_ptr(),
+            kernel_log_buf: log.as_mut_ptr().cast(),
+            kernel_log_size: log.len() as _,
+            ..Default::default()
+        };
+        // The last piece of a log is what matters; a level of 0 asks for it only on failure.
+        options.kernel_log_level = 0;
+        // SAFETY: sets a function pointer of libbpf; no printing function means silence, and what there
+        // is to say comes back as an error.
+        unsafe { bpf::libbpf_set_print(None) };
+        // SAFETY: `elf` is 'static, `options` outlives the call, and the log that it points to lives as
+        // long as the object.
+        let raw = unsafe { bpf::bpf_object__open_mem(elf.0.as_ptr().cast(), elf.0.len() as _, &options) };
+        let raw = NonNull::new(raw).ok_or_else(io::Error::last_os_error).context("open the BPF object")?;
+        Ok(Object { raw, log })
+    }
+
+    /// Leaves a program out, or takes it in.
+    pub fn want_program(&mut self, name: &CStr, wanted: bool) -> Result<()> {
+        let program = self.program(name)?;
+        // SAFETY: `program` belongs to this object, which is not loaded yet, or this returns an error.
+        let result = unsafe { bpf::bpf_program__set_autoload(program.as_ptr(), wanted) };
+        negative(result).map(drop).context(format_args!("choose {}", shown(name)))
+    }
+
+    pub fn want_map(&mut self, name: &CStr, wanted: bool) -> Result<()> {
+        let map = self.map(name)?;
+        // SAFETY: `map` belongs to this object.
+        let result = unsafe { bpf::bpf_map__set_autocreate(map.as_ptr(), wanted) };
+        negative(result).map(drop).context(format_args!("choose {}", shown(name)))
+    }
+
+    pub fn set_entries(&mut self, name: &CStr, entries: u32) -> Result<()> {
+        let map = self.map(name)?;
+        // SAFETY: `map` belongs to this object.
+        let result = unsafe { bpf::bpf_map__set_max_entries(map.as_ptr(), entries) };
+        negative(result).map(drop).context(format_args!("size {}", shown(name)))
+    }
+
+    /// Sets the programs' constants, which are one struct.
+    pub fn set_constants<T: Copy>(&mut self, constants: &T) -> Result<()> {
+        let map = self.map(c".rodata")?;
+        let mut size = 0;
+        // SAFETY: `map` belongs to this object; libbpf gives out its own copy of the initial value.
+        let value = unsafe { bpf::bpf_map__initial_value(map.as_ptr(), &mut size) };
+        if value.is_null() || (size as usize) < size_of::<T>() {
+            return Err(Error::new("the BPF object's constants are not what the program expects"));
+        }
+        // SAFETY: `value` has `size` bytes, enough for a T, which is Copy and so holds no owner.
+        unsafe {
+            ptr::copy_nonoverlapping(ptr::from_ref(constants).cast::<u8>(), value.cast(), size_of::<T>())
+        };
+        Ok(())
+    }
+
+    /// Gives the programs to the kernel. The error is the verifier's own last word where it has one.
+    pub fn load(&mut self) -> Result<()> {
+        // SAFETY: the object is open; loading twice is an error that libbpf returns.
+        let result = unsafe { bpf::bpf_object__load(self.raw.as_ptr()) };
+        negative(result).map(drop).map_err(|e| {
+            let error = Error::io("load the BPF programs", &e);
+            match verdict(&self.log) {
+                Some(reason) => error.with_note(&reason),
+                None => error,
+            }
+        })
+    }
+
+    pub fn take_program(&self, name: &CStr) -> Result<Program> {
+        let program = self.program(name)?;
+        // SAFETY: `program` belongs to this object.
+        let fd = negative(unsafe { bpf::bpf_program__fd(program.as_ptr()) })
+            .context(format_args!("take {}", shown(name)))?;
+        Ok(Program { fd: duplicate(fd).context(format_args!("take {}", shown(name)))? })
+    }
+
+    pub fn take_map(&self, name: &CStr) -> Result<OwnedFd> {
+        let map = self.map(name)?;
+        // SAFETY: `map` belongs to this object.
+        let fd = negative(unsafe { bpf::bpf_map__fd(map.as_ptr()) })
+            .context(format_args!("take {}", shown(name)))?;
+        duplicate(fd).context(format_args!("take {}", shown(name)))
+    }
+
+    fn program(&self, name: &CStr) -> Result<NonNull<bpf::bpf_program>> {
+        // SAFETY: the object is open and the name ends with a NUL.
+        let found = unsafe { bpf::bpf_object__find_program_by_name(self.raw.as_ptr(), name.as_ptr()) };
+        NonNull::new(found)
+            .ok_or_else(|| Error::new(format!("the BPF object has no program {}", shown(name))))
+    }
+
+    fn map(&self, name: &CStr) -> Result<NonNull<bpf::bpf_map>> {
+        // SAFETY: the object is open and the name ends with a NUL.
+        let found = unsafe { bpf::bpf_object__find_map_by_name(self.raw.as_ptr(), name.as_ptr()) };
+        NonNull::new(found).ok_or_else(|| Error::new(format!("the BPF object has no map {}", shown(name))))
+    }
+}
+
+impl Drop for Object {
+    fn drop(&mut self) {
+        // SAFETY: the object was opened by `open` and is closed once, here.
+        unsafe { bpf::bpf_object__close(self.raw.as_ptr()) };
+    }
+}
+
+/// A loaded program.
+pub struct Program {
+    fd: OwnedFd,
+}
+
+/// What the kernel counted of a program while `count_runs` was in force.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Runs {
+    pub count: u64,
+    pub time_ns: u64,
+}
+
+impl Program {
+    /// Makes an iterator of it. The link is what `bpftool link` shows.
+    pub fn link_iterator(&self) -> io::Result<Iterator> {
+        // SAFETY: no options are passed.
+        let fd = unsafe { bpf::bpf_link_create(self.fd.as_raw_fd(), 0, bpf::BPF_TRACE_ITER, ptr::null()) };
+        // SAFETY: the call made this descriptor for us.
+        negative(fd).map(|fd| Iterator { link: unsafe { OwnedFd::from_raw_fd(fd) } })
+    }
+
+    /// Attaches it to the scheduler event that it was written for, until what is returned is dropped.
+    /// Both may wait for as long as some CPU keeps RCU from making progress.
+    pub fn attach(&self) -> io::Result<OwnedFd> {
+        // SAFETY: a program that knows its event takes no name.
+        let fd = unsafe { bpf::bpf_raw_tracepoint_open(ptr::null(), self.fd.as_raw_fd()) };
+        // SAFETY: the call made this descriptor for us.
+        negative(fd).map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+
+    /// Runs it once, here and now, and returns what it returned.
+    pub fn run(&self) -> io::Result<u32> {
+        let mut options =
+            bpf::bpf_test_run_opts { sz: size_of::<bpf::bpf_test_run_opts>() as _, ..Default::default() };
+        // SAFETY: `options` passes no buffers.
+        negative(unsafe { bpf::bpf_prog_test_run_opts(self.fd.as_raw_fd(), &mut options) })?;
+        Ok(options.retval)
+    }
+
+    pub fn runs(&self) -> io::Result<Runs> {
+        let mut info = bpf::bpf_prog_info::default();
+        let mut size = size_of::<bpf::bpf_prog_info>() as u32;
+        // SAFETY: `info` is `size` bytes long and asks for none of the arrays that it could point to.
+        negative(unsafe { bpf::bpf_prog_get_info_by_fd(self.fd.as_raw_fd(), &mut info, &mut size) })?;
+        Ok(Runs { count: info.run_cnt, time_ns: info.run_time_ns })
+    }
+}
+
+/// Has the kernel count and time the runs of all programs until what is returned is dropped.
+pub fn count_runs() -> io::Result<OwnedFd> {
+    // SAFETY: takes a number and returns a descriptor.
+    let fd = negative(unsafe { bpf::bpf_enable_stats(bpf::BPF_STATS_RUN_TIME) })?;
+    // SAFETY: the call made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Whether the kernel has task storage for tracing programs (from 5.12 on).
+pub fn has_task_storage() -> bool {
+    // SAFETY: both probes take numbers only.
+    unsafe {
+        bpf::libbpf_probe_bpf_map_type(bpf::BPF_MAP_TYPE_TASK_STORAGE, ptr::null()) == 1
+            && bpf::libbpf_probe_bpf_helper(
+                bpf::BPF_PROG_TYPE_TRACING,
+                bpf::BPF_FUNC_task_storage_get,
+                ptr::null(),
+            ) == 1
+    }
+}
+
+/// Attaches programs to their events and holds them there, in a process of its own: attaching and
+/// detaching wait for RCU, which waits for every CPU, and so for as long as some hog likes. That must hold
+/// up neither a look nor the exit. The process ends, and so detaches, when this is dropped or dies.
+pub struct Keeper {
+    pid: libc::pid_t,
+    /// Closed to end it.
+    _life: OwnedFd,
+    /// Where it tells the outcome, once.
+    verdict: Option<OwnedFd>,
+}
+
+impl Keeper {
+    pub fn attach(programs: &[Program]) -> io::Result<Keeper> {
+        let (life, our_life) = pipe()?;
+        let (our_verdict, verdict) = pipe()?;
+        // SAFETY: sets a flag of a descriptor that is ours.
+        check(unsafe { libc::fcntl(our_verdict.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) })?;
+        let fds: Vec<i32> = programs.iter().map(|program| program.fd.as_raw_fd()).collect();
+        // SAFETY: clone(2) with no flags is fork(2) without a signal at the child's end, so that it can't be
+        // mistaken for a child of the program around us. The child makes nothing but system calls.
+        let pid = check(unsafe { libc::syscall(libc::SYS_clone, 0, 0, 0, 0, 0) })? as libc::pid_t;
+        if pid == 0 {
+            keep(&fds, life.as_raw_fd(), verdict.as_raw_fd());
+        }
+        Ok(Keeper { pid, _life: our_life, verdict: Some(our_verdict) })
+    }
+
+    /// The outcome, if it is known by now and has not been asked for before.
+    pub fn poll(&mut self) -> Option<io::Result<()>> {
+        let fd = self.verdict.as_ref()?.as_raw_fd();
+        let mut errno = 0i32;
+        // SAFETY: reads into an i32 of our own from a pipe that does not block.
+        let read = unsafe { libc::read(fd, ptr::from_mut(&mut errno).cast(), size_of::<i32>()) };
+        let outcome = match read {
+            4 if errno == 0 => Ok(()),
+            4 => Err(io::Error::from_raw_os_error(errno)),
+            -1 if io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock => return None,
+            _ => Err(io::Error::other("the process that attaches has died")),
+        };
+        self.verdict = None;
+        Some(outcome)
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        // SAFETY: waits, without blocking, for a child of ours; init does if it takes longer.
+        unsafe { libc::waitpid(self.pid, ptr::null_mut(), libc::WNOHANG | libc::__WALL) };
+    }
+}
+
+/// The life of the keeper's process, from fork to end: no allocation, no lock, no unwinding.
+fn keep(programs: &[i32], life: i32, verdict: i32) -> ! {
+    // SAFETY: system calls on numbers and on memory of our own. Whatever else the parent had open, such as
+    // its lock file, must not stay open here: only what lies between is closed, so the three groups that are
+    // needed stay.
+    unsafe {
+        libc::prctl(libc::PR_SET_NAME, c"stall-events".as_ptr());
+        let mut all: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&mut all);
+        libc::sigprocmask(libc::SIG_BLOCK, &all, ptr::null_mut());
+        for fd in 0..libc::sysconf(libc::_SC_OPEN_MAX).clamp(64, 4096) as i32 {
+            if fd != life && fd != verdict && !programs.contains(&fd) {
+                libc::close(fd);
+            }
+        }
+        let mut errno = 0i32;
+        for &program in programs {
+            if bpf::bpf_raw_tracepoint_open(ptr::null(), program) < 0 {
+                errno = *libc::__errno_location();
+                break;
+            }
+        }
+        libc::write(verdict, ptr::from_ref(&errno).cast(), size_of::<i32>());
+        let mut byte = 0u8;
+        while errno == 0 && libc::read(life, ptr::from_mut(&mut byte).cast(), 1) == -1 {}
+        libc::_exit(0)
+    }
+}
+
+/// A pipe, its reading end first.
+fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let mut ends = [0; 2];
+    // SAFETY: the kernel writes two descriptors, which are ours.
+    check(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) })?;
+    // SAFETY: as above.
+    unsafe { Ok((OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1]))) }
+}
+
+/// A linked iterator program.
+pub struct Iterator {
+    link: OwnedFd,
+}
+
+impl Iterator {
+    /// Starts a walk; the descriptor is read to its end.
+    pub fn start(&self) -> io::Result<OwnedFd> {
+        // SAFETY: takes a descriptor and returns one.
+        let fd = negative(unsafe { bpf::bpf_iter_create(self.link.as_raw_fd()) })?;
+        // SAFETY: the call made this descriptor for us.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+}
+
+/// An array map that the kernel's programs and this process share.
+pub struct SharedArray<T: Copy> {
+    start: NonNull<T>,
+    len: usize,
+}
+
+// SAFETY: it is memory of the process, not of a thread, and is only read.
+unsafe impl<T: Copy + Send> Send for SharedArray<T> {}
+
+impl<T: Copy> SharedArray<T> {
+    /// `len` must be what the map was made with; the kernel refuses to map more than there is.
+    pub fn map(fd: BorrowedFd, len: usize) -> io::Result<SharedArray<T>> {
+        assert!(size_of::<T>() % 8 == 0, "the kernel rounds a value's size up to 8");
+        // SAFETY: asks for a new mapping at no given address.
+        let start = unsafe {
+            libc::mmap(
+                ptr::null_mut(),
+                len * size_of::<T>(),
+                libc::PROT_READ,
+                libc::MAP_SHARED,
+                fd.as_raw_fd(),
+                0,
+            )
+        };
+        match NonNull::new(start) {
+            Some(start) if start.as_ptr() != libc::MAP_FAILED => Ok(SharedArray { start: start.cast(), len }),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    pub fn get(&self, index: usize) -> Option<T> {
+        // SAFETY: within the mapping; volatile, because the kernel writes there at any time.
+        (index < self.len).then(|| unsafe { self.start.as_ptr().add(index).read_volatile() })
+    }
+}
+
+impl<T: Copy> Drop for SharedArray<T> {
+    fn drop(&mut self) {
+        // SAFETY: unmaps what `map` mapped.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.len * size_of::<T>()) };
+    }
+}
+
+/// Reads the one value of a map such as `.data`.
+pub fn read_value<T: Copy + Default>(map: BorrowedFd) -> io::Result<T> {
+    let key = 0u32;
+    let mut info = bpf::bpf_map_info::default();
+    let mut size = size_of::<bpf::bpf_map_info>() as u32;
+    // SAFETY: `info` is `size` bytes long.
+    negative(unsafe { bpf::bpf_map_get_info_by_fd(map.as_raw_fd(), &mut info, &mut size) })?;
+    if info.value_size as usize != size_of::<T>() {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut value = T::default();
+    // SAFETY: the kernel reads a u32 and writes `value_size` bytes, the size of a T.
+    negative(unsafe {
+        bpf::bpf_map_lookup_elem(
+            map.as_raw_fd(),
+            ptr::from_ref(&key).cast(),
+            ptr::from_mut(&mut value).cast(),
+        )
+    })?;
+    Ok(value)
+}
+
+/// Views the bytes that a program wrote as the records that they are; a rest is left out.
+pub fn records<T: Copy>(bytes: &[u8]) -> impl std::iter::Iterator<Item = T> + '_ {
+    // SAFETY: each chunk is as long as a T, and T is made of integers, for which any bits will do.
+    bytes.chunks_exact(size_of::<T>()).map(|chunk| unsafe { chunk.as_ptr().cast::<T>().read_unaligned() })
+}
+
+/// libbpf's way of failing: a negative errno.
+fn negative(result: i32) -> io::Result<i32> {
+    if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(result) }
+}
+
+fn duplicate(fd: i32) -> io::Result<OwnedFd> {
+    // SAFETY: duplicates a descriptor that libbpf owns and keeps.
+    let copy = check(unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 0) })?;
+    // SAFETY: the copy is ours.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
+/// The line of the verifier's log that says why, which is the last one before its statistics.
+fn verdict(log: &[u8]) -> Option<String> {
+    let text = log.split(|&b| b == 0).next().unwrap_or_default();
+    let text = String::from_utf8_lossy(text);
+    let line = text.lines().rev().find(|line| !line.trim().is_empty() && !line.starts_with("processed "))?;
+    Some(line.trim().to_string())
+}
+
+fn shown(name: &CStr) -> std::borrow::Cow<'_, str> {
+    name.to_string_lossy()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_verifiers_reason_is_the_last_line_before_its_statistics() {
+        let log = b"0: (85) call bpf_probe_read#4\nunknown func bpf_probe_read#4\nprocessed 1 insns (limit 1000000)\n\n\0\0";
+        assert_eq!(verdict(log).as_deref(), Some("unknown func bpf_probe_read#4"));
+        assert_eq!(verdict(&[0; 16]), None);
+    }
+}

@@ -1,0 +1,38 @@
+//! Keeps the process's memory where it is.
+
+use super::check;
+use std::hint::black_box;
+use std::io;
+
+/// Locks what is mapped now, and each later page as it is first used: a page fault behind a starving disk
+/// would make stalld one more of those who wait.
+pub fn lock_all() -> io::Result<()> {
+    // MCL_ONFAULT (4.4) keeps this from filling memory with pages that nothing uses.
+    // SAFETY: takes flags only.
+    check(unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT) }).map(drop)
+}
+
+/// Touches the stack that the calling thread will need.
+#[inline(never)]
+pub fn fault_in_stack() {
+    let mut stack = [0u8; 64 * 1024];
+    for page in stack.chunks_mut(4096) {
+        page[0] = 1;
+    }
+    black_box(&stack);
+}
+
+/// Gives back what start-up took and no longer needs.
+pub fn trim_heap() {
+    // SAFETY: a call without arguments that matter; glibc only.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+/// Wakes the calling thread when it asked for, not when it suits the kernel (50 us later by default).
+pub fn no_timer_slack() {
+    // SAFETY: takes numbers only, and can't fail for the calling thread.
+    unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1) };
+}
