@@ -7,6 +7,7 @@
 
 pub mod cpus;
 pub mod daemon;
+pub mod denylist;
 pub mod error;
 pub mod observe;
 #[allow(unsafe_code)]
