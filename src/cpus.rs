@@ -1,15 +1,19 @@
 //! Sets of CPUs, and the lists people write them as: `0,2-4`.
 
 use crate::task::Cpu;
-use std::fmt;
+use std::{fmt, fs};
 
-/// How many CPUs this machine may have, hot-plugged ones included.
+/// How many CPUs the kernel can ever have, those that are offline now included: one more than the
+/// highest number.
 pub fn configured() -> u32 {
-    std::fs::read_to_string("/sys/devices/system/cpu/possible")
-        .ok()
-        .and_then(|list| CpuSet::parse(list.trim(), u32::MAX).ok())
-        .and_then(|possible| possible.iter().last())
-        .map_or(1, |last| last.0 + 1)
+    let possible = fs::read_to_string("/sys/devices/system/cpu/possible");
+    possible.ok().and_then(|list| count(&list)).unwrap_or_else(crate::sys::cpu::configured)
+}
+
+/// The same from the kernel's own list, which ascends: `0-7`, or `0,2-3`.
+fn count(possible: &str) -> Option<u32> {
+    let last = possible.trim().rsplit([',', '-']).next()?;
+    last.parse::<u32>().ok()?.checked_add(1)
 }
 
 /// A set of CPUs, as large as its largest member needs.
@@ -141,6 +145,27 @@ mod tests {
         ] {
             assert_eq!(CpuSet::parse(list, 8).unwrap_err(), reason, "{list:?}");
         }
+    }
+
+    #[test]
+    fn the_last_cpu_of_the_kernels_list_tells_how_many_there_are() {
+        for (list, expected) in [
+            ("0\n", Some(1)),
+            ("0-7\n", Some(8)),
+            ("0,2-3\n", Some(4)),
+            ("0-1,5\n", Some(6)),
+            ("", None),
+            ("0-\n", None),
+            ("4294967295", None),
+        ] {
+            assert_eq!(count(list), expected, "{list:?}");
+        }
+    }
+
+    #[test]
+    fn this_machine_has_the_cpu_it_runs_on() {
+        assert!(configured() >= 1 && crate::sys::cpu::configured() >= 1);
+        assert!(configured() as usize >= std::thread::available_parallelism().unwrap().get());
     }
 
     #[test]

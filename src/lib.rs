@@ -7,6 +7,7 @@
 
 pub mod cpus;
 pub mod daemon;
+pub mod denylist;
 pub mod detect;
 pub mod engine;
 pub mod error;

@@ -1,8 +1,44 @@
 //! The program around the engine: command line, log, signals, and everything else that a library must
 //! not do.
 
+pub mod options;
+pub mod run;
+
+use crate::cpus;
+use options::{Command, Host};
+use std::io::{self, Write};
 use std::process::ExitCode;
 
+/// A command line that makes no sense. The unit keeps systemd from trying it again.
+const USAGE: u8 = 22;
+
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    let host = Host {
+        configured_cpus: cpus::configured(),
+        notify_socket: std::env::var_os("NOTIFY_SOCKET").is_some_and(|path| !path.is_empty()),
+    };
+    match options::parse(std::env::args_os().skip(1), &host) {
+        Ok(Command::Run(options)) => run::run(options),
+        Ok(Command::Check(_)) => complain("--check is not part of this build", ExitCode::FAILURE),
+        Ok(Command::Help) => print(&options::help()),
+        Ok(Command::Version) => print(concat!(env!("CARGO_PKG_VERSION"), "\n")),
+        Err(error) => complain(&format!("{error}\nTry 'stalld --help'."), ExitCode::from(USAGE)),
+    }
+}
+
+/// Unlike println!, survives that nobody reads it.
+fn print(text: &str) -> ExitCode {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&crate::error::Error::io("write to stdout", &error).to_string(), ExitCode::FAILURE)
+        }
+    }
+}
+
+/// A message on stderr; if even that fails, only the exit code is left to tell.
+fn complain(message: &str, code: ExitCode) -> ExitCode {
+    let _ = writeln!(io::stderr(), "stalld: {message}");
+    code
 }

@@ -3,6 +3,7 @@
 #[cfg(feature = "bpf")]
 pub mod bpf;
 pub mod clock;
+pub mod cpu;
 pub mod memory;
 pub mod signal;
 

@@ -1,0 +1,280 @@
+//! All options in one table, from which come the parser, the abbreviations and the help text.
+
+use super::draft::{DURATION, Draft, GRANULARITY, PERIOD, RUNTIME, THRESHOLD};
+use super::length::Length;
+use super::{Command, Host, Mode, UsageError};
+use crate::cpus::CpuSet;
+use crate::observe::Kind;
+use std::fmt::Write;
+use std::path::PathBuf;
+
+/// One option.
+pub(super) struct Opt {
+    pub short: Option<char>,
+    pub long: &'static str,
+    pub takes: Takes,
+    /// What `--help` says of it; a second line starts below the first.
+    help: &'static str,
+}
+
+/// What follows an option, under the name that the help has for it, and what the option does.
+#[derive(Clone, Copy)]
+pub(super) enum Takes {
+    Nothing(fn(&mut Draft)),
+    Text(&'static str, fn(&mut Draft, &str, &Host) -> Result<(), String>),
+    Path(&'static str, fn(&mut Draft, PathBuf)),
+}
+
+use Takes::{Nothing, Path, Text};
+
+pub(super) const TABLE: &[Opt] = &[
+    Opt {
+        short: Some('c'),
+        long: "cpu",
+        takes: Text("CPUS", |d, list, host| {
+            set(&mut d.options.cpus, CpuSet::parse(list, host.configured_cpus))
+        }),
+        help: "watch these CPUs, such as 0,2-4 (all)",
+    },
+    Opt {
+        short: Some('a'),
+        long: "affinity",
+        takes: Text("CPUS", |d, list, host| {
+            set(&mut d.options.affinity, CpuSet::parse(list, host.configured_cpus))
+        }),
+        help: "run stalld itself on these CPUs only",
+    },
+    Opt {
+        short: Some('t'),
+        long: "starving_threshold",
+        takes: Text("TIME", |d, time, _| set(&mut d.threshold, Length::parse(time, &THRESHOLD))),
+        help: "a task starves once it has waited this long (60 s)",
+    },
+    Opt {
+        short: Some('g'),
+        long: "granularity",
+        takes: Text("TIME", |d, time, _| {
+            Length::parse(time, &GRANULARITY).map(|length| d.options.granularity = length.nanos)
+        }),
+        help: "sleep no longer than this between two looks (5 s)",
+    },
+    Opt {
+        short: Some('b'),
+        long: "backend",
+        takes: Text("NAME", |d, name, _| backend(name).map(|kind| d.options.backend = kind)),
+        help: "look through task_iter (T), queue_track (Q) or sched_debug (S)\n(auto: the best that works here)",
+    },
+    Opt {
+        short: Some('N'),
+        long: "no_idle_detect",
+        takes: Nothing(|d| d.options.idle_detection = false),
+        help: "look at CPUs that have idle time too",
+    },
+    Opt {
+        short: Some('i'),
+        long: "ignore_threads",
+        takes: Text("REGEXES", |d, list, _| d.options.ignore_threads.add(list)),
+        help: "leave threads alone whose name matches one of these",
+    },
+    Opt {
+        short: Some('I'),
+        long: "ignore_processes",
+        takes: Text("REGEXES", |d, list, _| d.options.ignore_processes.add(list)),
+        help: "leave threads of processes alone whose name matches",
+    },
+    Opt {
+        short: Some('d'),
+        long: "boost_duration",
+        takes: Text("TIME", |d, time, _| set(&mut d.duration, Length::parse(time, &DURATION))),
+        help: "boost a starving task for this long (3 s)",
+    },
+    Opt {
+        short: Some('p'),
+        long: "boost_period",
+        takes: Text("TIME", |d, time, _| set(&mut d.period, Length::parse(time, &PERIOD))),
+        help: "let it run once in each such period (1000000000 ns)",
+    },
+    Opt {
+        short: Some('r'),
+        long: "boost_runtime",
+        takes: Text("TIME", |d, time, _| {
+            Length::parse(time, &RUNTIME).map(|length| d.options.boost.runtime = length.nanos)
+        }),
+        help: "for this long each time (20000 ns)",
+    },
+    Opt {
+        short: Some('F'),
+        long: "force_fifo",
+        takes: Nothing(|d| d.options.force_fifo = true),
+        help: "boost with SCHED_FIFO instead of SCHED_DEADLINE",
+    },
+    Opt {
+        short: Some('O'),
+        long: "power_mode",
+        takes: Nothing(|d| d.options.mode = Mode::Power),
+        help: "watch all CPUs with one thread (this is the default)",
+    },
+    Opt {
+        short: Some('M'),
+        long: "adaptive_mode",
+        takes: Nothing(|d| d.options.mode = Mode::Adaptive),
+        help: "give a CPU a monitor once a task may starve there",
+    },
+    Opt {
+        short: Some('A'),
+        long: "aggressive_mode",
+        takes: Nothing(|d| d.options.mode = Mode::Aggressive),
+        help: "give each CPU a monitor from the start",
+    },
+    Opt {
+        short: Some('R'),
+        long: "reservation",
+        takes: Text("PERCENT", |d, number, _| set(&mut d.options.reservation, percent(number))),
+        help: "reserve 10 to 90 percent of a CPU for stalld (off)",
+    },
+    Opt {
+        short: Some('S'),
+        long: "systemd",
+        takes: Nothing(|d| d.options.systemd = true),
+        help: "leave RT throttling alone, only check that it is off",
+    },
+    Opt {
+        short: Some('l'),
+        long: "log_only",
+        takes: Nothing(|d| d.options.log_only = true),
+        help: "report what starves, boost nothing",
+    },
+    Opt {
+        short: Some('v'),
+        long: "verbose",
+        takes: Nothing(|d| d.options.verbose = true),
+        help: "log to the terminal, in more detail; implies -f",
+    },
+    Opt {
+        short: Some('k'),
+        long: "log_kmsg",
+        takes: Nothing(|d| d.options.log_kmsg = true),
+        help: "log to the kernel's log",
+    },
+    Opt {
+        short: Some('s'),
+        long: "log_syslog",
+        takes: Nothing(|d| d.options.log_syslog = true),
+        help: "log to syslog (on unless in the foreground)",
+    },
+    Opt {
+        short: Some('f'),
+        long: "foreground",
+        takes: Nothing(|d| d.options.foreground = true),
+        help: "do not daemonize",
+    },
+    Opt {
+        short: Some('P'),
+        long: "pidfile",
+        takes: Path("PATH", |d, path| d.options.pidfile = Some(path)),
+        help: "write stalld's pid to this file",
+    },
+    Opt {
+        short: None,
+        long: "check",
+        takes: Nothing(|d| d.check = true),
+        help: "say what this host offers and lacks for such a run, and exit;\nwith -v fact by fact",
+    },
+    Opt {
+        short: Some('V'),
+        long: "version",
+        takes: Nothing(|d| d.asked = Some(Command::Version)),
+        help: "print the version and exit",
+    },
+    Opt {
+        short: Some('h'),
+        long: "help",
+        takes: Nothing(|d| d.asked = Some(Command::Help)),
+        help: "print this text and exit",
+    },
+];
+
+fn set<T>(field: &mut Option<T>, value: Result<T, String>) -> Result<(), String> {
+    *field = Some(value?);
+    Ok(())
+}
+
+fn backend(name: &str) -> Result<Option<Kind>, String> {
+    match Kind::from_name(name) {
+        None if name != "auto" => {
+            let names = Kind::ALL.map(Kind::name).join(", ");
+            Err(format!("no such backend: give auto, {names}"))
+        }
+        kind => Ok(kind),
+    }
+}
+
+fn percent(number: &str) -> Result<u8, String> {
+    let number = number.trim();
+    match number.parse() {
+        Ok(percent @ 10..=90) if !number.starts_with('+') => Ok(percent),
+        _ => Err("not a percentage that can be reserved: give a whole number from 10 to 90".to_string()),
+    }
+}
+
+impl Opt {
+    pub fn by_letter(letter: char) -> Result<&'static Opt, UsageError> {
+        let unknown = || UsageError::about("unknown option", format!("-{letter}").as_ref(), "");
+        TABLE.iter().find(|opt| opt.short == Some(letter)).ok_or_else(unknown)
+    }
+
+    /// Finds a long option by its name, or by as much of it as fits no other.
+    pub fn by_name(name: &str) -> Result<&'static Opt, UsageError> {
+        if let Some(opt) = TABLE.iter().find(|opt| opt.long == name) {
+            return Ok(opt);
+        }
+        let fits = |opt: &&Opt| !name.is_empty() && opt.long.starts_with(name);
+        let mut candidates: Vec<&Opt> = TABLE.iter().filter(fits).collect();
+        // An option that the C stalld lacks takes no abbreviation away from one it has: --c is --cpu.
+        if candidates.len() > 1 {
+            candidates.retain(|opt| opt.short.is_some());
+        }
+        let typed = format!("--{name}");
+        match candidates.as_slice() {
+            [opt] => Ok(opt),
+            [] => Err(UsageError::about("unknown option", typed.as_ref(), "")),
+            several => {
+                let names: Vec<String> = several.iter().map(|opt| format!("--{}", opt.long)).collect();
+                let reason = format!(": it may stand for {}", names.join(", "));
+                Err(UsageError::about("ambiguous option", typed.as_ref(), &reason))
+            }
+        }
+    }
+
+    fn synopsis(&self) -> String {
+        let short = self.short.map_or("    ".to_string(), |letter| format!("-{letter}, "));
+        match self.takes {
+            Nothing(_) => format!("{short}--{}", self.long),
+            Text(what, _) | Path(what, _) => format!("{short}--{} {what}", self.long),
+        }
+    }
+}
+
+/// What `--help` prints.
+pub fn help() -> String {
+    let width = TABLE.iter().map(|opt| opt.synopsis().len()).max().unwrap_or(0);
+    let mut text = String::from(
+        "Usage: stalld [OPTION]...\n\
+         Finds tasks that starve behind real-time tasks, and lets them run for a bounded moment.\n\n",
+    );
+    for opt in TABLE {
+        let mut synopsis = opt.synopsis();
+        for line in opt.help.lines() {
+            // Writing to a String can't fail.
+            let _ = writeln!(text, "  {synopsis:width$}  {line}");
+            synopsis.clear();
+        }
+    }
+    text.push_str(
+        "\n\
+         TIME is a number with a unit (ns, us, ms, s), such as 1.5s or 20us, or a whole number in the unit\n\
+         of the default in brackets. Of an option given twice the last counts; -i and -I add up.\n\
+         More in stalld(8).\n",
+    );
+    text
+}

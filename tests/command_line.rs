@@ -1,0 +1,111 @@
+//! The command line from outside: what is printed where, and the exit code.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::process::{Command, Output, Stdio};
+
+fn stalld(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_stalld")).args(args).stdin(Stdio::null()).output().unwrap()
+}
+
+fn stdout(args: &[&str]) -> String {
+    let output = stalld(args);
+    assert_eq!(output.status.code(), Some(0), "{args:?}");
+    assert!(output.stderr.is_empty(), "{args:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn the_version_stands_alone() {
+    for option in ["-V", "--version"] {
+        assert_eq!(stdout(&[option]), format!("{}\n", env!("CARGO_PKG_VERSION")));
+    }
+}
+
+#[test]
+fn the_help_fits_a_terminal() {
+    let help = stdout(&["-h"]);
+    assert_eq!(help, stdout(&["--help"]));
+    assert!(help.starts_with("Usage: stalld "));
+    for line in help.lines() {
+        assert!(line.len() <= 100 && line == line.trim_end(), "{line}");
+    }
+}
+
+#[test]
+fn a_usage_error_is_one_line_and_a_hint_and_exit_code_22() {
+    for (args, line) in [
+        (&["-t", "0"][..], "-t '0': out of range: give 1 to 3600 (seconds), or 10ms to 3600s"),
+        (&["--bogus"], "unknown option '--bogus'"),
+        (&["-b", "bpf"], "-b 'bpf': no such backend: give auto, task_iter, queue_track, sched_debug"),
+        (&["-d", "5", "-t", "3"], "-d 5 (boost duration) is longer than -t 3 (threshold)"),
+        (&["-c", "999999"], ""),
+        (&["-v", "now"], "unexpected argument 'now'"),
+        (&["-t"], "-t needs a value: TIME"),
+        (&["-i", "a\nb("], "-i 'a\\x0ab(': cannot compile 'a\\x0ab(': found open group without closing ')'"),
+    ] {
+        let output = stalld(args);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(22), "{args:?}");
+        assert!(output.stdout.is_empty(), "{args:?}");
+        let (first, second) = stderr.split_once('\n').unwrap();
+        assert_eq!(second, "Try 'stalld --help'.\n");
+        if line.is_empty() {
+            assert!(first.starts_with("stalld: -c '999999': CPU 999999 does not exist, the last one is "));
+        } else {
+            assert_eq!(first, format!("stalld: {line}"));
+        }
+    }
+}
+
+#[test]
+fn help_that_can_not_be_written_is_a_failure_and_no_panic() {
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_stalld")).arg("-h").stdout(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        String::from_utf8(output.stderr).unwrap(),
+        "stalld: cannot write to stdout: No space left on device\n"
+    );
+}
+
+/// An option: its letter, its name, what it takes.
+type Listed = (Option<String>, String, Option<String>);
+
+#[test]
+fn the_help_and_the_man_page_list_the_same_options() {
+    let in_help: BTreeSet<Listed> = stdout(&["-h"]).lines().filter_map(listed_in_help).collect();
+    let page = include_str!("../man/stalld.8");
+    let in_page: BTreeSet<Listed> = page.lines().filter_map(listed_in_page).collect();
+    assert!(in_help.len() > 20);
+    assert_eq!(in_help, in_page);
+}
+
+/// `  -t, --starving_threshold TIME   text`
+fn listed_in_help(line: &str) -> Option<Listed> {
+    if !line.starts_with("  -") && !line.starts_with("      --") {
+        return None;
+    }
+    let synopsis = line.trim_start().split("  ").next()?;
+    let (short, rest) = match synopsis.split_once(", ") {
+        Some((short, rest)) => (short.strip_prefix('-').map(String::from), rest),
+        None => (None, synopsis),
+    };
+    let mut words = rest.strip_prefix("--")?.split(' ');
+    Some((short, words.next()?.to_string(), words.next().map(str::to_lowercase)))
+}
+
+/// `.It Fl t Ar time , Fl -starving_threshold Ns = Ns Ar time`
+fn listed_in_page(line: &str) -> Option<Listed> {
+    let flags: Vec<Vec<&str>> =
+        line.strip_prefix(".It Fl ")?.split(" , Fl ").map(|flag| flag.split(' ').collect()).collect();
+    let long = flags.last()?;
+    let value = long.iter().skip_while(|word| **word != "Ar").nth(1).map(|value| value.to_string());
+    let short = flags.first().filter(|_| flags.len() > 1).map(|flag| flag[0].to_string());
+    if flags.len() > 1 {
+        assert_eq!(flags[0].get(2).map(|value| value.to_string()), value, "{line}");
+    }
+    Some((short, long[0].strip_prefix('-')?.to_string(), value))
+}
