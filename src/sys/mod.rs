@@ -1,5 +1,8 @@
 //! System calls, and all that is `unsafe`.
 
+pub mod file;
+pub mod process;
+
 use std::io;
 
 /// Turns the -1 of a system call into the error that errno names.
