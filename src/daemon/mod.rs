@@ -1,6 +1,10 @@
 //! The program around the engine: command line, log, signals, and everything else that a library must
 //! not do.
 
+pub mod log;
+#[cfg(test)]
+mod scratch;
+
 use std::process::ExitCode;
 
 pub fn main() -> ExitCode {
