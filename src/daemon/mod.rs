@@ -1,7 +1,10 @@
 //! The program around the engine: command line, log, signals, and everything else that a library must
 //! not do.
 
+pub mod instance;
+mod lockfile;
 pub mod log;
+pub mod pidfile;
 #[cfg(test)]
 mod scratch;
 
