@@ -110,14 +110,7 @@ impl fmt::Display for Escaped<'_> {
             for c in chunk.valid().chars() {
                 match c {
                     '\\' => f.write_str("\\\\")?,
-                    // Cc, and the characters that reorder or hide what follows them.
-                    c if c.is_control() || is_invisible(c) => {
-                        let mut utf8 = [0; 4];
-                        for byte in c.encode_utf8(&mut utf8).bytes() {
-                            write!(f, "\\x{byte:02x}")?;
-                        }
-                    }
-                    c => f.write_char(c)?,
+                    c => Visible(c).fmt(f)?,
                 }
             }
             for byte in chunk.invalid() {
@@ -125,6 +118,19 @@ impl fmt::Display for Escaped<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// A character, or `\xHH` for each of its bytes where a log or a terminal would obey it, not show it.
+pub struct Visible(pub char);
+
+impl fmt::Display for Visible {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        // Cc, and the characters that reorder or hide what follows them.
+        if !self.0.is_control() && !is_invisible(self.0) {
+            return f.write_char(self.0);
+        }
+        self.0.encode_utf8(&mut [0; 4]).bytes().try_for_each(|byte| write!(f, "\\x{byte:02x}"))
     }
 }
 

@@ -1,8 +1,15 @@
 //! The program around the engine: command line, log, signals, and everything else that a library must
 //! not do.
 
+pub mod instance;
+mod lockfile;
+pub mod log;
 pub mod options;
+pub mod pidfile;
+mod report;
 pub mod run;
+#[cfg(test)]
+mod scratch;
 
 use crate::cpus;
 use options::{Command, Host};

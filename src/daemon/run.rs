@@ -1,8 +1,184 @@
-//! A run of the daemon, from its start to its end.
+//! The life of the daemon: start, look after look, end.
 
-use super::options::Options;
+use super::complain;
+use super::instance::{Instance, RUNTIME_DIR};
+use super::log::{KMSG, Kmsg, Level, Logger, Outlet, SYSLOG, Syslog, Terminal, Writer, fatal};
+use super::options::{Mode, Options};
+use super::pidfile::Pidfile;
+use super::report::Reporter;
+use crate::cpus::{self, CpuSet};
+use crate::detect::Limits;
+use crate::engine::Engine;
+use crate::error::{Context, Error, Result};
+use crate::observe::{self, Watch};
+use crate::sys::process::{self, Ready};
+use crate::sys::signal::{Signal, Signals};
+use crate::sys::{clock, memory, sched};
+use crate::task::{Nanos, Policy, Tid};
+use std::path::{self, Path};
 use std::process::ExitCode;
 
-pub fn run(_options: Options) -> ExitCode {
-    ExitCode::SUCCESS
+/// Above all ordinary tasks, below every RT application.
+const OWN_PRIORITY: u32 = 10;
+
+/// The log has this long to write what is left when stalld ends.
+const LAST_WORDS: Nanos = Nanos::from_millis(200);
+
+pub fn run(mut options: Options) -> ExitCode {
+    // A daemon's working directory is not the user's.
+    if let Some(pidfile) = &mut options.pidfile {
+        *pidfile = path::absolute(&pidfile).unwrap_or_else(|_| pidfile.clone());
+    }
+    let ready = match (!options.foreground).then(process::daemonize).transpose() {
+        Ok(ready) => ready,
+        Err(e) => return complain(&Error::io("become a daemon", &e).to_string(), ExitCode::FAILURE),
+    };
+    match live(&options, ready) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            fatal(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn live(options: &Options, ready: Option<Ready>) -> Result<()> {
+    let signals = Signals::hold().context("block signals")?;
+    if let Some(cpus) = &options.affinity {
+        sched::set_affinity(Tid(0), cpus).context(format_args!("run on CPU {cpus} only (-a)"))?;
+    }
+    // One that only watches may run beside any other.
+    let _instance = match options.log_only {
+        true => None,
+        false => Some(Instance::claim(Path::new(RUNTIME_DIR))?),
+    };
+    let (log, writer) = start_log(options)?;
+    let outcome = watch(options, ready, &signals, &log);
+    if outcome.is_ok() {
+        log.info(format_args!("stalld shutting down"));
+    }
+    writer.close(LAST_WORDS);
+    outcome
+}
+
+fn watch(options: &Options, ready: Option<Ready>, signals: &Signals, log: &Logger) -> Result<()> {
+    announce(options, log);
+    let watch = Watch {
+        cpus: options.cpus.clone().unwrap_or_else(|| CpuSet::first(cpus::configured())),
+        idle_detection: options.idle_detection,
+    };
+    let (mut backend, refusals) = observe::open(options.backend, &watch)?;
+    for refusal in &refusals {
+        log.warning(format_args!("{refusal}"));
+    }
+    for remark in backend.remarks() {
+        log.info(format_args!("{remark}"));
+    }
+    let kind = backend.kind();
+    log.verbose(format_args!("using {} backend", kind.name()));
+    let limits = Limits { threshold: options.threshold, granularity: options.granularity };
+    let mut engine = Engine::new(backend, limits);
+    let mut reporter = Reporter::new(log.clone(), options);
+    prepare_thread(log);
+    memory::trim_heap();
+    if let Err(e) = memory::lock_all() {
+        log.verbose(format_args!("{}", Error::io("lock memory", &e).with_cure("it needs CAP_IPC_LOCK")));
+    }
+    let _pidfile = options.pidfile.as_deref().map(Pidfile::create).transpose()?;
+
+    let mut ready = ready;
+    let mut planned = clock::monotonic();
+    // The time since start-up is not time since a sleep.
+    let mut woke = Nanos::ZERO;
+    loop {
+        match engine.look(woke, clock::monotonic()) {
+            Ok(()) => reporter.looked(&mut engine),
+            Err(e) => reporter.failed(&e),
+        }
+        if let Some(ready) = ready.take() {
+            ready.succeed().context("leave the terminal")?;
+        }
+        let signal = signals.wait_until(engine.next_look());
+        woke = clock::monotonic();
+        match signal {
+            Some(Signal::End) => return Ok(()),
+            Some(Signal::Report) => {
+                if let Err(e) = engine.look(woke, woke) {
+                    reporter.failed(&e);
+                }
+                reporter.status(&mut engine, kind);
+            }
+            None => {
+                planned = engine.next_look();
+                reporter.woke(planned, woke);
+            }
+        }
+    }
+}
+
+/// What the command line has set, in the lines that people look for.
+fn announce(options: &Options, log: &Logger) {
+    if let Some(cpus) = &options.cpus {
+        cpus.iter().for_each(|cpu| log.verbose(format_args!("cpulist: adding cpu {cpu}")));
+    }
+    if let Some(cpus) = &options.affinity {
+        cpus.iter().for_each(|cpu| log.verbose(format_args!("self-affinity: adding cpu {cpu}")));
+    }
+    for list in options.ignore_threads.sources() {
+        log.verbose(format_args!("task ignore string {list}"));
+    }
+    for list in options.ignore_processes.sources() {
+        log.verbose(format_args!("process ignore string {list}"));
+    }
+    if options.mode == Mode::Power {
+        log.verbose(format_args!("single threaded mode"));
+    }
+    if !options.idle_detection {
+        log.verbose(format_args!("idle detection disabled"));
+    }
+    if !options.log_only {
+        log.warning(format_args!("this version of stalld only logs who starves: it does not boost yet"));
+    }
+}
+
+fn start_log(options: &Options) -> Result<(Logger, Writer)> {
+    let mut outlets = Vec::new();
+    let mut refused = None;
+    if options.foreground {
+        let terminal = Terminal::stderr().context("write to stderr")?;
+        outlets.push(Outlet::new(terminal, if options.verbose { Level::Debug } else { Level::Error }));
+    }
+    if options.log_syslog {
+        outlets.push(Outlet::new(Syslog::new(Path::new(SYSLOG)), Level::Info));
+    }
+    if options.log_kmsg {
+        match Kmsg::open(Path::new(KMSG)) {
+            Ok(kmsg) => outlets.push(Outlet::new(kmsg, Level::Info)),
+            Err(e) => refused = Some(e),
+        }
+    }
+    let (log, writer) = Writer::start(outlets, || raise(OWN_PRIORITY).unwrap_or_default())?;
+    if let Some(refused) = refused {
+        log.warning(format_args!("{refused}"));
+    }
+    Ok((log, writer))
+}
+
+/// Makes the thread that looks fit to look when everybody else can't run.
+fn prepare_thread(log: &Logger) {
+    memory::no_timer_slack();
+    memory::fault_in_stack();
+    if let Err(e) = raise(OWN_PRIORITY) {
+        let error = Error::io("run at real-time priority", &e);
+        log.info(format_args!("{}: looks may be late on a busy host", error.with_cure("it needs CAP_SYS_NICE")));
+    }
+}
+
+/// Raises the calling thread to FIFO, unless somebody has made it real-time already. RESET_ON_FORK is not
+/// for its sake: what it starts should not be real-time by accident.
+fn raise(priority: u32) -> std::io::Result<()> {
+    if sched::get_attr(Tid(0))?.policy.is_realtime() {
+        return Ok(());
+    }
+    sched::set_scheduler(Tid(0), Policy::FIFO, priority, true)
 }

@@ -1,10 +1,12 @@
 //! BPF objects, programs and maps, through libbpf.
 
 use super::check;
+use super::process::pipe;
 use crate::error::{Context, Error, Result};
 use libbpf_sys as bpf;
 use std::ffi::CStr;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::{self, NonNull};
 
@@ -208,9 +210,9 @@ pub fn has_task_storage() -> bool {
 pub struct Keeper {
     pid: libc::pid_t,
     /// Closed to end it.
-    _life: OwnedFd,
+    _life: File,
     /// Where it tells the outcome, once.
-    verdict: Option<OwnedFd>,
+    verdict: Option<File>,
 }
 
 impl Keeper {
@@ -231,14 +233,13 @@ impl Keeper {
 
     /// The outcome, if it is known by now and has not been asked for before.
     pub fn poll(&mut self) -> Option<io::Result<()>> {
-        let fd = self.verdict.as_ref()?.as_raw_fd();
-        let mut errno = 0i32;
-        // SAFETY: reads into an i32 of our own from a pipe that does not block.
-        let read = unsafe { libc::read(fd, ptr::from_mut(&mut errno).cast(), size_of::<i32>()) };
-        let outcome = match read {
-            4 if errno == 0 => Ok(()),
-            4 => Err(io::Error::from_raw_os_error(errno)),
-            -1 if io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock => return None,
+        let mut errno = [0; size_of::<i32>()];
+        let outcome = match self.verdict.as_ref()?.read(&mut errno) {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return None,
+            Ok(read) if read == errno.len() => match i32::from_ne_bytes(errno) {
+                0 => Ok(()),
+                errno => Err(io::Error::from_raw_os_error(errno)),
+            },
             _ => Err(io::Error::other("the process that attaches has died")),
         };
         self.verdict = None;
@@ -280,15 +281,6 @@ fn keep(programs: &[i32], life: i32, verdict: i32) -> ! {
         while errno == 0 && libc::read(life, ptr::from_mut(&mut byte).cast(), 1) == -1 {}
         libc::_exit(0)
     }
-}
-
-/// A pipe, its reading end first.
-fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
-    let mut ends = [0; 2];
-    // SAFETY: the kernel writes two descriptors, which are ours.
-    check(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) })?;
-    // SAFETY: as above.
-    unsafe { Ok((OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1]))) }
 }
 
 /// A linked iterator program.

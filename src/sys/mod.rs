@@ -4,7 +4,9 @@
 pub mod bpf;
 pub mod clock;
 pub mod cpu;
+pub mod file;
 pub mod memory;
+pub mod process;
 pub mod signal;
 
 use std::io;

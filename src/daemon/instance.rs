@@ -1,0 +1,116 @@
+//! One stalld that boosts per host; any number may watch beside it.
+
+use super::lockfile::{LockFile, Taken, judge, refusal};
+use crate::error::{Context, Error, Result};
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+
+pub const RUNTIME_DIR: &str = "/run/stalld";
+
+/// The right to boost on this host, for as long as it lives.
+#[derive(Debug)]
+pub struct Instance {
+    _lock: LockFile,
+}
+
+impl Instance {
+    pub fn claim(runtime_dir: &Path) -> Result<Instance> {
+        make_runtime_dir(runtime_dir)?;
+        let path = runtime_dir.join("stalld.lock");
+        // A user who could open the file could also lock it.
+        match LockFile::take(&path, 0o600)? {
+            Taken::Ours(lock) => {
+                lock.write_pid()?;
+                Ok(Instance { _lock: lock })
+            }
+            Taken::Theirs(holder) => {
+                let by = holder.map(|pid| format!(" as pid {pid}")).unwrap_or_default();
+                Err(Error::new(format!("stalld is already running{by} (its lock is {})", path.display()))
+                    .with_cure("stop it first, or use -l to watch beside it"))
+            }
+        }
+    }
+}
+
+/// Creates the directory if need be, and makes sure that nobody else can put anything into it.
+pub fn make_runtime_dir(path: &Path) -> Result<()> {
+    match DirBuilder::new().mode(0o755).create(path) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+        made => made.context(format_args!("create the runtime directory {}", path.display()))?,
+    }
+    let seen = fs::symlink_metadata(path).context(format_args!("look at {}", path.display()))?;
+    let verdict = if seen.is_dir() { judge(&seen, 0o755) } else { Err("it is no directory".to_string()) };
+    verdict.map_err(|reason| refusal(path, reason).with_cure("remove it, stalld makes a new one"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::scratch::Scratch;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+    fn refused(dir: &Path) -> String {
+        Instance::claim(dir).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_second_instance_is_told_which_pid_runs_and_what_to_do() {
+        let scratch = Scratch::new("instance");
+        let dir = scratch.join("run");
+        let first = Instance::claim(&dir).unwrap();
+        assert_eq!(
+            refused(&dir),
+            format!(
+                "stalld is already running as pid {} (its lock is {}/stalld.lock); \
+                 stop it first, or use -l to watch beside it",
+                std::process::id(),
+                dir.display()
+            )
+        );
+        drop(first);
+        Instance::claim(&dir).unwrap();
+    }
+
+    #[test]
+    fn nobody_else_can_open_the_lock() {
+        let scratch = Scratch::new("instance-mode");
+        let _instance = Instance::claim(&scratch.join("run")).unwrap();
+        assert_eq!(fs::metadata(scratch.join("run/stalld.lock")).unwrap().mode() & 0o7777, 0o600);
+    }
+
+    #[test]
+    fn a_directory_that_others_can_write_to_is_refused() {
+        let scratch = Scratch::new("instance-hostile");
+        let dir = scratch.join("run");
+        fs::create_dir(&dir).unwrap();
+        fs::set_permissions(&dir, PermissionsExt::from_mode(0o777)).unwrap();
+        assert_eq!(
+            refused(&dir),
+            format!(
+                "cannot use {}: its mode is 0777, which allows more than 0755; remove it, stalld makes a new one",
+                dir.display()
+            )
+        );
+        assert!(!dir.join("stalld.lock").exists());
+    }
+
+    #[test]
+    fn a_link_to_a_directory_is_refused() {
+        let scratch = Scratch::new("instance-link");
+        fs::create_dir(scratch.join("elsewhere")).unwrap();
+        symlink(scratch.join("elsewhere"), scratch.join("run")).unwrap();
+        assert!(refused(&scratch.join("run")).contains("it is no directory"));
+        assert!(!scratch.join("elsewhere/stalld.lock").exists());
+    }
+
+    #[test]
+    fn a_link_in_place_of_the_lock_is_refused() {
+        let scratch = Scratch::new("instance-lock-link");
+        symlink(scratch.join("target"), scratch.join("stalld.lock")).unwrap();
+        fs::set_permissions(scratch.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        assert!(refused(scratch.path()).contains("it is a symbolic link"));
+        assert!(!scratch.join("target").exists());
+    }
+}

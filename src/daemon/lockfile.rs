@@ -1,0 +1,222 @@
+//! A file that one process at a time holds, with that process's number in it.
+
+use crate::error::{Context, Error, Result};
+use crate::sys::{file, process};
+use crate::task::Tid;
+use std::fs::{self, File, Metadata, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// Held from `take` until it is dropped, and by children forked meanwhile until they end.
+#[derive(Debug)]
+pub struct LockFile {
+    file: File,
+    path: PathBuf,
+}
+
+#[derive(Debug)]
+pub enum Taken {
+    Ours(LockFile),
+    /// Somebody else holds it: the process whose number is in it, if there is one.
+    Theirs(Option<Tid>),
+}
+
+impl LockFile {
+    /// Creates the file or opens what is there, and locks it. A file that another user could have
+    /// prepared, or may open in a way that `mode` does not allow, is refused.
+    pub fn take(path: &Path, mode: u32) -> Result<Taken> {
+        // Each further turn needs a holder who removed the file after we had opened it.
+        for _ in 0..10 {
+            let file = open(path)?;
+            let seen = file.metadata().context(format_args!("look at {}", path.display()))?;
+            judge(&seen, mode).map_err(|reason| {
+                refusal(path, reason).with_cure("make sure that nothing uses it and remove it")
+            })?;
+            if !file::lock(&file).context(format_args!("lock {}", path.display()))? {
+                return Ok(Taken::Theirs(read_pid(&file)));
+            }
+            let lock = LockFile { file, path: path.to_path_buf() };
+            if lock.is_in_place() {
+                // Only now: who can open a file for reading can also lock it.
+                let permissions = Permissions::from_mode(mode);
+                lock.file
+                    .set_permissions(permissions)
+                    .context(format_args!("change the mode of {}", path.display()))?;
+                return Ok(Taken::Ours(lock));
+            }
+        }
+        Err(refusal(path, "it is removed again and again"))
+    }
+
+    /// Writes this process's number into it, as decimal and a newline.
+    pub fn write_pid(&self) -> Result<()> {
+        let text = format!("{}\n", std::process::id());
+        self.file
+            .write_all_at(text.as_bytes(), 0)
+            // A reader meets the new number or the old one, never an empty file.
+            .and_then(|()| self.file.set_len(text.len() as u64))
+            .context(format_args!("write {}", self.path.display()))
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// False once somebody removed the file, or put another one there.
+    pub fn is_in_place(&self) -> bool {
+        match (fs::symlink_metadata(&self.path), self.file.metadata()) {
+            (Ok(there), Ok(ours)) => there.dev() == ours.dev() && there.ino() == ours.ino(),
+            _ => false,
+        }
+    }
+}
+
+/// `cannot use PATH: REASON`
+pub fn refusal(path: &Path, reason: impl std::fmt::Display) -> Error {
+    Error::new(format!("cannot use {}: {reason}", path.display()))
+}
+
+/// Why what is in this place can't be trusted to be ours alone.
+pub fn judge(seen: &Metadata, mode: u32) -> Result<(), String> {
+    let us = process::effective_uid();
+    let granted = seen.mode() & 0o777;
+    if seen.uid() != us {
+        Err(format!("it belongs to the user {}, not to {us}", seen.uid()))
+    } else if granted & !mode != 0 {
+        Err(format!("its mode is {granted:04o}, which allows more than {mode:04o}"))
+    } else if !seen.is_dir() && !seen.is_file() {
+        Err("it is no regular file".to_string())
+    } else if seen.is_file() && seen.nlink() > 1 {
+        // In a directory that all may write to, the other name can be that of any file of ours.
+        Err("it has a second name".to_string())
+    } else {
+        Ok(())
+    }
+}
+
+fn open(path: &Path) -> Result<File> {
+    let opened = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        // std adds O_CLOEXEC. O_NONBLOCK: a FIFO or a device must not keep us here.
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path);
+    match opened {
+        Err(e) if e.raw_os_error() == Some(libc::ELOOP) => {
+            Err(refusal(path, "it is a symbolic link").with_cure("remove it"))
+        }
+        opened => opened.context(format_args!("open {}", path.display())),
+    }
+}
+
+fn read_pid(file: &File) -> Option<Tid> {
+    let mut bytes = [0; 32];
+    let len = match file.read_at(&mut bytes, 0) {
+        Err(e) if e.kind() == io::ErrorKind::Interrupted => file.read_at(&mut bytes, 0),
+        read => read,
+    };
+    let text = std::str::from_utf8(bytes.get(..len.ok()?)?).ok()?;
+    text.lines().next()?.parse().ok().filter(|&pid| pid > 0).map(Tid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::scratch::Scratch;
+    use std::os::unix::fs::{chown, symlink};
+    use std::os::unix::net::UnixListener;
+
+    fn us() -> Tid {
+        Tid(std::process::id() as i32)
+    }
+
+    fn ours(path: &Path, mode: u32) -> LockFile {
+        match LockFile::take(path, mode).unwrap() {
+            Taken::Ours(lock) => lock,
+            Taken::Theirs(pid) => panic!("held by {pid:?}"),
+        }
+    }
+
+    fn refused(path: &Path) -> String {
+        LockFile::take(path, 0o600).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_second_taker_learns_who_was_first() {
+        let scratch = Scratch::new("second-taker");
+        let path = scratch.join("lock");
+        let first = ours(&path, 0o600);
+        assert!(matches!(LockFile::take(&path, 0o600).unwrap(), Taken::Theirs(None)));
+        first.write_pid().unwrap();
+        let Taken::Theirs(holder) = LockFile::take(&path, 0o600).unwrap() else { panic!("taken twice") };
+        assert_eq!(holder, Some(us()));
+        drop(first);
+        ours(&path, 0o600);
+    }
+
+    #[test]
+    fn the_pid_replaces_whatever_was_in_the_file() {
+        let scratch = Scratch::new("stale-pid");
+        let path = scratch.join("lock");
+        fs::write(&path, "99999999999\nand more\n").unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        let lock = ours(&path, 0o644);
+        lock.write_pid().unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n", us()));
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o644);
+    }
+
+    #[test]
+    fn a_symbolic_link_is_refused_and_its_target_left_alone() {
+        let scratch = Scratch::new("symlink");
+        fs::write(scratch.join("target"), "precious").unwrap();
+        for (name, target) in [("link", "target"), ("dangling", "nowhere")] {
+            symlink(scratch.join(target), scratch.join(name)).unwrap();
+            let reason = refused(&scratch.join(name));
+            assert!(reason.ends_with("it is a symbolic link; remove it"), "{reason}");
+        }
+        assert_eq!(fs::read_to_string(scratch.join("target")).unwrap(), "precious");
+        assert!(!scratch.join("nowhere").exists());
+    }
+
+    #[test]
+    fn a_file_that_others_could_have_prepared_is_refused() {
+        let scratch = Scratch::new("prepared");
+        let open = scratch.join("open");
+        fs::write(&open, "").unwrap();
+        fs::set_permissions(&open, Permissions::from_mode(0o620)).unwrap();
+        assert!(refused(&open).contains("its mode is 0620, which allows more than 0600"));
+
+        let private = scratch.join("private");
+        drop(ours(&private, 0o600));
+        fs::hard_link(&private, scratch.join("alias")).unwrap();
+        assert!(refused(&private).contains("it has a second name"));
+
+        let socket = scratch.join("socket");
+        let _bound = UnixListener::bind(&socket).unwrap();
+        assert!(refused(&socket).starts_with("cannot open "));
+
+        // Only root can give a file away, and not to everybody in a user namespace.
+        let foreign = scratch.join("foreign");
+        drop(ours(&foreign, 0o600));
+        if chown(&foreign, Some(12345), None).is_ok() {
+            assert!(refused(&foreign).contains("it belongs to the user 12345, not to "));
+        }
+    }
+
+    #[test]
+    fn a_file_put_in_its_place_is_not_ours() {
+        let scratch = Scratch::new("replaced");
+        let path = scratch.join("lock");
+        let lock = ours(&path, 0o600);
+        assert!(lock.is_in_place());
+        fs::remove_file(&path).unwrap();
+        assert!(!lock.is_in_place());
+        fs::write(&path, "").unwrap();
+        assert!(!lock.is_in_place());
+    }
+}

@@ -1,0 +1,238 @@
+//! One place that lines go to: how many, how fast, and what is said of those that did not make it.
+
+use super::{Level, Sink};
+use crate::task::Nanos;
+
+const SECOND: Nanos = Nanos::from_secs(1);
+/// Between two attempts to tell a broken sink what it missed.
+const LONGEST_PAUSE: Nanos = Nanos::from_secs(60);
+
+pub struct Outlet {
+    sink: Box<dyn Sink>,
+    up_to: Level,
+    allowance: Allowance,
+    dropped: u64,
+    /// When to say so. Not at once: under a flood there would be a remark between any two lines.
+    due: Option<Nanos>,
+    pause: Nanos,
+}
+
+impl Outlet {
+    /// Writes to `sink` the lines of levels up to this one.
+    pub fn new(sink: impl Sink + 'static, up_to: Level) -> Outlet {
+        let allowance = Allowance::new(sink.lines_per_second());
+        Outlet { sink: Box::new(sink), up_to, allowance, dropped: 0, due: None, pause: SECOND }
+    }
+
+    pub fn up_to(&self) -> Level {
+        self.up_to
+    }
+
+    pub fn write(&mut self, level: Level, text: &str, now: Nanos) {
+        if level > self.up_to {
+            return;
+        }
+        self.remark(now);
+        if !self.allowance.take(now) || self.sink.write(level, text).is_err() {
+            self.lose(level, 1, now);
+        }
+    }
+
+    /// Counts lines of this level that are not going to be written.
+    pub fn lose(&mut self, level: Level, count: u64, now: Nanos) {
+        if level <= self.up_to {
+            self.dropped += count;
+            self.due = self.due.or(Some(now + self.pause));
+        }
+    }
+
+    /// When `remark` has something to do.
+    pub fn due(&self) -> Option<Nanos> {
+        self.due
+    }
+
+    /// Says how many lines were dropped, when that is due.
+    pub fn remark(&mut self, now: Nanos) {
+        if self.due.is_none_or(|due| now < due) {
+            return;
+        }
+        if self.tell_dropped() {
+            self.due = None;
+            self.pause = SECOND;
+        } else {
+            self.pause = (self.pause + self.pause).min(LONGEST_PAUSE);
+            self.due = Some(now + self.pause);
+        }
+    }
+
+    /// The last chance to say it.
+    pub fn close(&mut self) {
+        if self.dropped > 0 {
+            self.tell_dropped();
+        }
+    }
+
+    fn tell_dropped(&mut self) -> bool {
+        let text = match self.dropped {
+            1 => "1 message was dropped".to_string(),
+            n => format!("{n} messages were dropped"),
+        };
+        let told = self.sink.write(Level::Warning, &text).is_ok();
+        if told {
+            self.dropped = 0;
+        }
+        told
+    }
+}
+
+/// So many lines a second, and after a quiet second as many at once.
+struct Allowance {
+    price: Nanos,
+    credit: Nanos,
+    last: Nanos,
+}
+
+impl Allowance {
+    fn new(per_second: u32) -> Allowance {
+        Allowance { price: Nanos(SECOND.0 / u64::from(per_second.max(1))), credit: SECOND, last: Nanos::ZERO }
+    }
+
+    fn take(&mut self, now: Nanos) -> bool {
+        self.credit = (self.credit + (now - self.last)).min(SECOND);
+        self.last = now;
+        let granted = self.credit >= self.price;
+        if granted {
+            self.credit = self.credit - self.price;
+        }
+        granted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
+    /// Keeps what it is given, unless it is broken.
+    #[derive(Clone, Default)]
+    struct Paper(Arc<Mutex<(Vec<String>, bool)>>);
+
+    impl Paper {
+        fn lines(&self) -> Vec<String> {
+            std::mem::take(&mut self.0.lock().unwrap().0)
+        }
+
+        fn break_down(&self, broken: bool) {
+            self.0.lock().unwrap().1 = broken;
+        }
+    }
+
+    impl Sink for Paper {
+        fn write(&mut self, _: Level, text: &str) -> io::Result<()> {
+            let (lines, broken) = &mut *self.0.lock().unwrap();
+            if *broken {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            lines.push(text.to_string());
+            Ok(())
+        }
+
+        fn lines_per_second(&self) -> u32 {
+            10
+        }
+    }
+
+    fn outlet(up_to: Level) -> (Outlet, Paper) {
+        let paper = Paper::default();
+        (Outlet::new(paper.clone(), up_to), paper)
+    }
+
+    fn ms(millis: u64) -> Nanos {
+        Nanos::from_millis(millis)
+    }
+
+    #[test]
+    fn a_flood_is_cut_to_the_allowance_and_what_is_missing_is_told_a_second_later() {
+        let (mut outlet, paper) = outlet(Level::Info);
+        for i in 0..100 {
+            outlet.write(Level::Info, &format!("line {i}"), ms(i));
+        }
+        // 10 at once, and no tenth of a second has passed for an eleventh.
+        assert_eq!(paper.lines(), (0..10).map(|i| format!("line {i}")).collect::<Vec<_>>());
+        assert_eq!(outlet.due(), Some(ms(1010)));
+        outlet.remark(ms(1009));
+        assert_eq!(paper.lines(), [""; 0]);
+        outlet.remark(ms(1010));
+        assert_eq!(paper.lines(), ["90 messages were dropped"]);
+        assert_eq!(outlet.due(), None);
+        outlet.close();
+        assert_eq!(paper.lines(), [""; 0]);
+    }
+
+    #[test]
+    fn under_a_lasting_flood_lines_still_get_through_at_the_allowed_rate() {
+        let (mut outlet, paper) = outlet(Level::Info);
+        for i in 0..10_000 {
+            outlet.write(Level::Info, "line", ms(i));
+        }
+        outlet.close();
+        let (lines, remarks): (Vec<_>, Vec<_>) = paper.lines().into_iter().partition(|text| text == "line");
+        // 10 at once and 10 for each of 10 seconds, the last one not quite over.
+        assert_eq!(lines.len(), 109);
+        assert!((9..=11).contains(&remarks.len()), "{remarks:?}");
+        let told: u64 =
+            remarks.iter().map(|text| text.split(' ').next().unwrap().parse::<u64>().unwrap()).sum();
+        assert_eq!(told, 10_000 - 109);
+    }
+
+    #[test]
+    fn ten_lines_a_second_are_no_flood() {
+        let (mut outlet, paper) = outlet(Level::Info);
+        for i in 0..100 {
+            outlet.write(Level::Info, "line", ms(100 * i));
+        }
+        assert_eq!(paper.lines(), ["line"; 100]);
+        assert_eq!(outlet.due(), None);
+    }
+
+    #[test]
+    fn a_broken_sink_is_told_what_it_missed_once_it_works_again() {
+        let (mut outlet, paper) = outlet(Level::Info);
+        paper.break_down(true);
+        outlet.write(Level::Info, "one", ms(0));
+        outlet.write(Level::Info, "two", ms(1));
+        let mut pauses = Vec::new();
+        for _ in 0..8 {
+            let due = outlet.due().unwrap();
+            outlet.remark(due);
+            pauses.push((outlet.due().unwrap() - due).as_secs());
+        }
+        assert_eq!(pauses, [2, 4, 8, 16, 32, 60, 60, 60]);
+        paper.break_down(false);
+        let due = outlet.due().unwrap();
+        outlet.write(Level::Info, "three", due);
+        assert_eq!(paper.lines(), ["2 messages were dropped", "three"]);
+        assert_eq!(outlet.due(), None);
+    }
+
+    #[test]
+    fn a_lone_loss_is_told_at_the_latest_when_the_log_closes() {
+        let (mut outlet, paper) = outlet(Level::Info);
+        outlet.lose(Level::Error, 1, ms(0));
+        outlet.close();
+        assert_eq!(paper.lines(), ["1 message was dropped"]);
+    }
+
+    #[test]
+    fn lines_beyond_its_level_are_neither_written_nor_missed() {
+        let (mut outlet, paper) = outlet(Level::Warning);
+        outlet.write(Level::Info, "info", ms(0));
+        outlet.write(Level::Debug, "debug", ms(0));
+        outlet.lose(Level::Debug, 5, ms(0));
+        outlet.write(Level::Warning, "warning", ms(0));
+        outlet.write(Level::Error, "error", ms(0));
+        outlet.close();
+        assert_eq!(paper.lines(), ["warning", "error"]);
+    }
+}

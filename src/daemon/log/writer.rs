@@ -1,0 +1,197 @@
+//! The thread that writes the log, and the only one that ever waits for a sink.
+
+use super::queue::Batch;
+use super::{Logger, Outlet, Queue};
+use crate::error::{Context, Result};
+use crate::task::Nanos;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+const STACK: usize = 128 * 1024;
+
+/// The running thread. Dropped without `close`, it goes on and ends with the process.
+pub struct Writer {
+    queue: Arc<Queue>,
+    thread: Thread,
+    /// Nothing is ever sent: the other end goes when the thread ends.
+    ended: Receiver<()>,
+}
+
+impl Writer {
+    /// Starts the thread, which begins with `on_start`: what it sets for the calling thread, such as a
+    /// priority, is set for this one. A thread blocks the signals that its starter had blocked.
+    pub fn start(outlets: Vec<Outlet>, on_start: impl FnOnce() + Send + 'static) -> Result<(Logger, Writer)> {
+        let queue = Arc::new(Queue::new());
+        let up_to = outlets.iter().map(Outlet::up_to).max();
+        let (running, ended) = sync_channel::<()>(0);
+        let theirs = Arc::clone(&queue);
+        let thread = thread::Builder::new()
+            .name("stalld-log".to_string())
+            .stack_size(STACK)
+            .spawn(move || {
+                let _running = running;
+                on_start();
+                write_all(&theirs, outlets);
+            })
+            .context("start the thread that writes the log")?
+            .thread()
+            .clone();
+        let logger = Logger { queue: Arc::clone(&queue), writer: thread.clone(), up_to };
+        Ok((logger, Writer { queue, thread, ended }))
+    }
+
+    /// Lets the thread write what was logged before and end. False if it has not done so in time: a
+    /// process must be able to exit while a sink is stuck.
+    pub fn close(self, within: Nanos) -> bool {
+        self.queue.close();
+        self.thread.unpark();
+        self.ended.recv_timeout(Duration::from_nanos(within.0)) == Err(RecvTimeoutError::Disconnected)
+    }
+}
+
+fn write_all(queue: &Queue, mut outlets: Vec<Outlet>) {
+    let started = Instant::now();
+    let clock = || Nanos(u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX));
+    let mut batch = Batch::new();
+    loop {
+        // Asked first: then all that was logged before the closing is in this batch.
+        let closed = queue.is_closed();
+        queue.take(&mut batch);
+        batch.drain(|level, text| outlets.iter_mut().for_each(|outlet| outlet.write(level, text, clock())));
+        for (level, count) in queue.take_lost() {
+            outlets.iter_mut().for_each(|outlet| outlet.lose(level, count, clock()));
+        }
+        outlets.iter_mut().for_each(|outlet| outlet.remark(clock()));
+        if closed {
+            outlets.iter_mut().for_each(Outlet::close);
+            return;
+        }
+        // The last thing before it parks. An unpark that comes in between is kept, while an earlier one
+        // may be gone: a sink or a deferred message can have parked this thread for reasons of its own.
+        if queue.is_idle() {
+            match outlets.iter().filter_map(Outlet::due).min() {
+                Some(due) => thread::park_timeout(Duration::from_nanos((due - clock()).0)),
+                None => thread::park(),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::log::{Kmsg, Level, Sink};
+    use std::io::{self, BufRead, BufReader};
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+    use std::sync::mpsc::{Sender, channel};
+
+    /// Passes lines on, and the name of the thread with the first.
+    struct Wire(Sender<String>);
+
+    impl Sink for Wire {
+        fn write(&mut self, _: Level, text: &str) -> io::Result<()> {
+            self.0.send(text.to_string()).map_err(|_| io::ErrorKind::BrokenPipe.into())
+        }
+    }
+
+    /// Long enough for any machine.
+    const PLENTY: Nanos = Nanos::from_secs(600);
+
+    #[test]
+    fn a_message_is_written_by_a_thread_that_was_prepared_for_it() {
+        let (hook, prepared) = channel();
+        let (wire, lines) = channel();
+        let outlets = vec![Outlet::new(Wire(wire), Level::Info)];
+        let (logger, writer) = Writer::start(outlets, move || {
+            hook.send(thread::current().name().map(str::to_string)).unwrap();
+        })
+        .unwrap();
+        assert_eq!(prepared.recv().unwrap().as_deref(), Some("stalld-log"));
+        logger.error(format_args!("one"));
+        assert_eq!(lines.recv().unwrap(), "one");
+        logger.verbose(format_args!("not shown"));
+        logger.defer(Level::Info, || format!("by {:?}", thread::current().name()));
+        assert_eq!(lines.recv().unwrap(), "by Some(\"stalld-log\")");
+        logger.warning(format_args!("last\nwords"));
+        assert!(writer.close(PLENTY));
+        assert_eq!(lines.iter().collect::<Vec<_>>(), ["last\\x0awords"]);
+    }
+
+    #[test]
+    fn what_no_sink_shows_is_not_even_made() {
+        let (logger, writer) = Writer::start(Vec::new(), || {}).unwrap();
+        assert!(!logger.shows(Level::Error));
+        logger.defer(Level::Error, || unreachable!());
+        assert!(writer.close(PLENTY));
+    }
+
+    #[test]
+    fn a_reader_that_reads_nothing_stops_nobody_and_learns_later_what_it_missed() {
+        let (reader, stuck) = UnixStream::pair().unwrap();
+        let outlets = vec![Outlet::new(Kmsg::new(OwnedFd::from(stuck).into()), Level::Info)];
+        let (logger, writer) = Writer::start(outlets, || {}).unwrap();
+        // More than the socket, both batches and the allowance can hold. That this loop ends is the point.
+        let sent = 10_000;
+        for i in 0..sent {
+            logger.info(format_args!("line {i} {}", "x".repeat(800)));
+        }
+        let (mut written, mut dropped) = (0, 0);
+        thread::scope(|scope| {
+            scope.spawn(|| assert!(writer.close(PLENTY)));
+            for line in BufReader::new(reader).lines() {
+                let line = line.unwrap();
+                let text = line.split_once("]: ").unwrap().1;
+                match text.split_once(" message") {
+                    Some((count, _)) => dropped += count.parse::<u32>().unwrap(),
+                    None => written += 1,
+                }
+            }
+        });
+        assert!(written > 0 && dropped > 0);
+        assert_eq!(written + dropped, sent);
+    }
+
+    #[test]
+    fn closing_gives_up_on_a_sink_that_is_stuck() {
+        struct Stuck(Receiver<()>);
+        impl Sink for Stuck {
+            fn write(&mut self, _: Level, _: &str) -> io::Result<()> {
+                let _ = self.0.recv();
+                Ok(())
+            }
+        }
+        let (release, gate) = channel();
+        let (logger, writer) = Writer::start(vec![Outlet::new(Stuck(gate), Level::Info)], || {}).unwrap();
+        logger.info(format_args!("never written"));
+        assert!(!writer.close(Nanos::from_millis(1)));
+        drop(release);
+    }
+
+    #[test]
+    fn a_message_logged_while_a_sink_waits_is_written_without_another_one() {
+        struct Slow(Receiver<()>, Sender<String>);
+        impl Sink for Slow {
+            fn write(&mut self, _: Level, text: &str) -> io::Result<()> {
+                // A channel parks the thread, which uses up the unpark of a message that comes meanwhile.
+                self.0.recv().map_err(|_| io::ErrorKind::BrokenPipe)?;
+                self.1.send(text.to_string()).map_err(|_| io::ErrorKind::BrokenPipe.into())
+            }
+        }
+        let (release, gate) = channel();
+        let (wire, lines) = channel();
+        let (logger, writer) =
+            Writer::start(vec![Outlet::new(Slow(gate, wire), Level::Info)], || {}).unwrap();
+        for i in 0..100 {
+            logger.info(format_args!("first {i}"));
+            logger.info(format_args!("second {i}"));
+            release.send(()).unwrap();
+            assert_eq!(lines.recv().unwrap(), format!("first {i}"));
+            release.send(()).unwrap();
+            assert_eq!(lines.recv().unwrap(), format!("second {i}"));
+        }
+        assert!(writer.close(PLENTY));
+    }
+}

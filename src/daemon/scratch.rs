@@ -1,0 +1,31 @@
+//! A directory for the files of one test.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Removed with all that is in it when dropped.
+pub struct Scratch(PathBuf);
+
+impl Scratch {
+    /// `name` is the test's own.
+    pub fn new(name: &str) -> Scratch {
+        let path = std::env::temp_dir().join(format!("stalld-{}-{name}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir(&path).unwrap();
+        Scratch(path)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub fn join(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}

@@ -1,0 +1,146 @@
+//! Becoming a daemon, and the numbers of a process.
+
+use super::check;
+use crate::task::Tid;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+/// Leaves the terminal, the session and the parent behind. It returns in the daemon only; the calling
+/// process stays in here until the daemon has given its verdict, and exits with that.
+///
+/// The daemon keeps the standard descriptors until [`Ready::succeed`], so that what goes wrong at
+/// start-up still reaches the user's stderr. To be called while there is one thread.
+pub fn daemonize() -> io::Result<Ready> {
+    if fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(io::Error::other("a process with more than one thread can't become a daemon"));
+    }
+    let (verdict, ready) = pipe()?;
+    if !fork()? {
+        drop(ready);
+        await_verdict(verdict);
+    }
+    drop(verdict);
+    // SAFETY: setsid takes no arguments.
+    check(unsafe { libc::setsid() })?;
+    // Whoever leads a session gets a controlling terminal by opening one; its child does not.
+    if !fork()? {
+        exit_now(0);
+    }
+    std::env::set_current_dir("/")?;
+    // SAFETY: umask takes a plain number and can't fail.
+    unsafe { libc::umask(0o022) };
+    Ok(Ready { verdict: ready })
+}
+
+/// What a daemon owes the process that started it: a word on how the start went. Dropped without one,
+/// or when the daemon dies, its starter exits with 1, as soon as no forked child holds a copy.
+#[must_use = "the process that started the daemon waits for its verdict"]
+#[derive(Debug)]
+pub struct Ready {
+    verdict: File,
+}
+
+impl Ready {
+    /// Gives up the standard descriptors and lets the starter exit with 0.
+    pub fn succeed(self) -> io::Result<()> {
+        leave_standard_descriptors()?;
+        self.send(0);
+        Ok(())
+    }
+
+    /// Lets the starter exit with this code, which stands for a failure: 0 is taken for 1.
+    pub fn fail(self, code: u8) {
+        self.send(code.max(1));
+    }
+
+    fn send(mut self, code: u8) {
+        // It fails if the starter was killed meanwhile: nobody is left who wants to know.
+        let _ = self.verdict.write_all(&[code]);
+    }
+}
+
+/// Points stdin, stdout and stderr at /dev/null, so that no terminal and no pipe is held open. A child
+/// forked before [`Ready::succeed`] has to do it for itself.
+pub fn leave_standard_descriptors() -> io::Result<()> {
+    let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    for standard in 0..=2 {
+        // SAFETY: no object owns the standard descriptors, so none is left with a closed one; std
+        // writes to them by number.
+        check(unsafe { libc::dup2(null.as_raw_fd(), standard) })?;
+    }
+    Ok(())
+}
+
+/// The effective user: whose files we may trust.
+pub fn effective_uid() -> u32 {
+    // SAFETY: geteuid takes no arguments and can't fail.
+    unsafe { libc::geteuid() }
+}
+
+/// Whether there is a process of this number, a zombie included.
+pub fn is_alive(process: Tid) -> bool {
+    // 0 and below would name groups of processes.
+    if process.0 <= 0 {
+        return false;
+    }
+    // SAFETY: signal 0 is never delivered, only the check for permission and existence is made.
+    match check(unsafe { libc::kill(process.0, 0) }) {
+        Ok(_) => true,
+        Err(e) => e.raw_os_error() != Some(libc::ESRCH),
+    }
+}
+
+/// True in the child.
+fn fork() -> io::Result<bool> {
+    // SAFETY: `daemonize`, the only caller, has made sure that no other thread exists whose locks could
+    // stay locked in the child.
+    Ok(check(unsafe { libc::fork() })? == 0)
+}
+
+/// The reading and the writing end.
+pub(super) fn pipe() -> io::Result<(File, File)> {
+    let mut ends = [-1; 2];
+    // SAFETY: pipe2 fills an array of two.
+    check(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) })?;
+    // SAFETY: pipe2 succeeded, so both are open descriptors that nobody else owns.
+    let [reading, writing] = ends.map(|end| File::from(unsafe { OwnedFd::from_raw_fd(end) }));
+    Ok((reading, writing))
+}
+
+fn await_verdict(mut verdict: File) -> ! {
+    let mut code = [0];
+    match verdict.read_exact(&mut code) {
+        Ok(()) => exit_now(code[0]),
+        Err(_) => exit_now(1),
+    }
+}
+
+/// Ends a process that was only a step on the way: what the daemon inherited from it, down to what it
+/// has to put back on the host, is the daemon's to clean up.
+fn exit_now(code: u8) -> ! {
+    // SAFETY: _exit takes a plain number, runs nothing of ours and does not return.
+    unsafe { libc::_exit(code.into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_with_threads_is_not_forked() {
+        // The harness runs each test in a thread of its own.
+        std::thread::scope(|scope| {
+            scope.spawn(|| assert!(daemonize().is_err()));
+        });
+    }
+
+    #[test]
+    fn this_process_is_alive_and_no_process_is_group_0() {
+        assert!(is_alive(Tid(std::process::id() as i32)));
+        assert!(!is_alive(Tid(0)));
+        assert!(!is_alive(Tid(-1)));
+        // Above PID_MAX_LIMIT.
+        assert!(!is_alive(Tid(i32::MAX)));
+    }
+}
