@@ -1,5 +1,10 @@
 //! System calls, and all that is `unsafe`.
 
+pub mod clock;
+pub mod lock;
+pub mod sched;
+pub mod wait;
+
 use std::io;
 
 /// Turns the -1 of a system call into the error that errno names.
