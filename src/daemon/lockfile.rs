@@ -33,7 +33,7 @@ impl LockFile {
             judge(&seen, mode).map_err(|reason| {
                 refusal(path, reason).with_cure("make sure that nothing uses it and remove it")
             })?;
-            if !file::lock(&file).context(format_args!("lock {}", path.display()))? {
+            if !lock::try_lock(&file).context(format_args!("lock {}", path.display()))? {
                 return Ok(Taken::Theirs(read_pid(&file)));
             }
             let lock = LockFile { file, path: path.to_path_buf() };

@@ -1,33 +1,64 @@
-//! CLOCK_MONOTONIC, and sleeping by it.
+//! CLOCK_MONOTONIC: what time it is, and sleeping until it is later.
 
 use crate::task::Nanos;
 
-/// Now.
+/// Now. It goes through the vDSO, so it costs some 25 ns and works even where clock_gettime(2) is filtered.
 pub fn monotonic() -> Nanos {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `now` is a timespec of our own; the clock exists on every kernel, so this can't fail.
+    // SAFETY: `now` is a timespec that outlives the call. The clock exists on every kernel, so the
+    // call can't fail; were it to, `now` still holds a valid value.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
-    Nanos(now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64)
+    Nanos::from_secs(now.tv_sec as u64) + Nanos(now.tv_nsec as u64)
 }
 
-/// Sleeps for at least `length`.
+/// Sleeps for `length`, signals or not.
 pub fn nap(length: Nanos) {
     sleep_until(monotonic() + length);
 }
 
-/// Sleeps until `moment`, signals or not.
+/// Sleeps until `moment`, signals or not. An absolute time-out doesn't grow by what each signal takes.
 pub fn sleep_until(moment: Nanos) {
     let until = libc::timespec {
-        tv_sec: moment.as_secs().min(i64::MAX as u64) as libc::time_t,
+        tv_sec: libc::time_t::try_from(moment.as_secs()).unwrap_or(libc::time_t::MAX),
         tv_nsec: (moment.0 % 1_000_000_000) as libc::c_long,
     };
-    loop {
-        // SAFETY: `until` is a valid timespec and no remainder is asked for.
-        let result = unsafe {
-            libc::clock_nanosleep(libc::CLOCK_MONOTONIC, libc::TIMER_ABSTIME, &until, std::ptr::null_mut())
-        };
-        if result != libc::EINTR {
-            return;
+    // SAFETY: `until` is a valid timespec that outlives the call, and with TIMER_ABSTIME nothing is
+    // written through the last argument, which may be null.
+    let sleep = || unsafe {
+        libc::clock_nanosleep(libc::CLOCK_MONOTONIC, libc::TIMER_ABSTIME, &until, std::ptr::null_mut())
+    };
+    // It returns the error itself, and leaves errno alone.
+    while sleep() == libc::EINTR {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_never_runs_backwards() {
+        let mut last = monotonic();
+        for _ in 0..10_000 {
+            let now = monotonic();
+            assert!(now >= last);
+            last = now;
         }
+    }
+
+    #[test]
+    fn a_sleep_does_not_end_early() {
+        let until = monotonic() + Nanos::from_millis(3);
+        sleep_until(until);
+        assert!(monotonic() >= until);
+
+        let start = monotonic();
+        nap(Nanos::from_micros(200));
+        assert!(monotonic() - start >= Nanos::from_micros(200));
+    }
+
+    #[test]
+    fn a_moment_that_has_passed_is_not_waited_for() {
+        sleep_until(Nanos::ZERO);
+        sleep_until(monotonic());
     }
 }

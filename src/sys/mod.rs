@@ -5,9 +5,12 @@ pub mod bpf;
 pub mod clock;
 pub mod cpu;
 pub mod file;
+pub mod lock;
 pub mod memory;
 pub mod process;
+pub mod sched;
 pub mod signal;
+pub mod wait;
 
 use std::io;
 

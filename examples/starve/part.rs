@@ -1,0 +1,220 @@
+//! The threads of the rig: the hog and its victims, which differ only in how they are scheduled.
+
+use crate::options::Part;
+use crate::quota::Quota;
+use stalld::error::{Context, Error, Result};
+use stalld::sys::{clock, sched, wait};
+use stalld::task::{Cpu, Nanos, Policy, Tid};
+use std::fs;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering::SeqCst};
+use std::thread::{self, JoinHandle};
+
+/// What all threads share.
+pub struct Stage {
+    cpu: Cpu,
+    /// 0 until it is known: a thread let go too early ends at once.
+    deadline: AtomicU64,
+    /// When the hog first ran, 0 before.
+    hog_at: AtomicU64,
+}
+
+impl Stage {
+    pub fn new(cpu: Cpu) -> Stage {
+        Stage { cpu, deadline: AtomicU64::new(0), hog_at: AtomicU64::new(0) }
+    }
+
+    pub fn end_at(&self, moment: Nanos) {
+        self.deadline.store(moment.0, SeqCst);
+    }
+
+    pub fn hog_at(&self) -> Nanos {
+        Nanos(self.hog_at.load(SeqCst))
+    }
+}
+
+/// What a thread tells of itself.
+#[derive(Default)]
+struct Record {
+    tid: AtomicI32,
+    released: AtomicBool,
+    progress: AtomicU64,
+    last_ran: AtomicU64,
+    first_ran_after: AtomicU64,
+    longest_gap: AtomicU64,
+}
+
+/// A thread and its part.
+pub struct Actor {
+    pub part: Part,
+    record: Arc<Record>,
+    thread: thread::Thread,
+    handle: Option<JoinHandle<Result<()>>>,
+}
+
+impl Actor {
+    /// Starts a victim: the thread sets itself up, and sleeps until it is released.
+    pub fn start(part: Part, stage: Arc<Stage>, children: usize, quota: Option<Arc<Quota>>) -> Result<Actor> {
+        Actor::spawn(part, move |record| {
+            // Children inherit the scheduling of whoever starts them, so they come first.
+            let children = Children::start(children)?;
+            if let Some(quota) = &quota {
+                quota.admit(sched::gettid())?;
+            }
+            set_up(&part, &stage)?;
+            record.wait_for_release();
+            if children.0.is_empty() {
+                record.compute(&stage, || Ok(()))
+            } else {
+                record.compute(&stage, look_for_child)
+            }
+        })
+    }
+
+    pub fn start_hog(part: Part, stage: Arc<Stage>) -> Result<Actor> {
+        Actor::spawn(part, move |record| {
+            set_up(&part, &stage)?;
+            record.wait_for_release();
+            stage.hog_at.store(clock::monotonic().0, SeqCst);
+            record.compute(&stage, || Ok(()))
+        })
+    }
+
+    fn spawn(part: Part, body: impl FnOnce(&Record) -> Result<()> + Send + 'static) -> Result<Actor> {
+        let record = Arc::new(Record::default());
+        let own = record.clone();
+        let handle = thread::Builder::new().spawn(move || body(&own)).context("start a thread")?;
+        Ok(Actor { part, record, thread: handle.thread().clone(), handle: Some(handle) })
+    }
+
+    /// Lets the thread go: by a futex of its own, as those behind a lock would sleep there, not starve.
+    pub fn release(&self) {
+        self.record.released.store(true, SeqCst);
+        self.thread.unpark();
+    }
+
+    /// Whether it is set up, and has gone to sleep since.
+    pub fn is_parked(&self) -> bool {
+        let tid = self.tid();
+        let stat = fs::read(format!("/proc/self/task/{tid}/stat")).unwrap_or_default();
+        // The name stands in brackets and may hold some itself, the state follows the last one.
+        let state = stat.iter().rposition(|&b| b == b')').and_then(|bracket| stat.get(bracket + 2));
+        tid != Tid(0) && state == Some(&b'S')
+    }
+
+    pub fn is_finished(&self) -> bool {
+        self.handle.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// The error that ended the thread, if one did.
+    pub fn check(&mut self) -> Result<()> {
+        match self.handle.take_if(|handle| handle.is_finished()) {
+            Some(handle) => handle.join().map_err(|_| Error::new("a thread has panicked"))?,
+            None => Ok(()),
+        }
+    }
+
+    pub fn tid(&self) -> Tid {
+        Tid(self.record.tid.load(SeqCst))
+    }
+
+    pub fn progress(&self) -> u64 {
+        self.record.progress.load(SeqCst)
+    }
+
+    pub fn last_ran(&self) -> Nanos {
+        Nanos(self.record.last_ran.load(SeqCst))
+    }
+
+    /// The first moment it ran after the hog came; 0 where there is none yet.
+    pub fn first_ran_after(&self) -> Nanos {
+        Nanos(self.record.first_ran_after.load(SeqCst))
+    }
+
+    /// The longest time between two of its looks at the clock.
+    pub fn longest_gap(&self) -> Nanos {
+        Nanos(self.record.longest_gap.load(SeqCst))
+    }
+}
+
+impl Record {
+    fn wait_for_release(&self) {
+        self.tid.store(sched::gettid().0, SeqCst);
+        while !self.released.load(SeqCst) {
+            thread::park();
+        }
+    }
+
+    /// Works, and looks at the clock after each piece of it, until the deadline.
+    fn compute(&self, stage: &Stage, mut piece: impl FnMut() -> Result<()>) -> Result<()> {
+        let mut before = clock::monotonic();
+        let mut longest = Nanos::ZERO;
+        loop {
+            let now = clock::monotonic();
+            if now - before > longest {
+                longest = now - before;
+                self.longest_gap.store(longest.0, SeqCst);
+            }
+            before = now;
+            // Preempted right here, a victim finds the hog's moment set and its own look older than that.
+            let hog_at = stage.hog_at();
+            if hog_at > Nanos::ZERO && now > hog_at && self.first_ran_after.load(SeqCst) == 0 {
+                self.first_ran_after.store(now.0, SeqCst);
+            }
+            self.last_ran.store(now.0, SeqCst);
+            self.progress.fetch_add(1, SeqCst);
+            if now.0 >= stage.deadline.load(SeqCst) {
+                return Ok(());
+            }
+            piece()?;
+        }
+    }
+}
+
+fn set_up(part: &Part, stage: &Stage) -> Result<()> {
+    let own = Tid(0);
+    sched::set_name(&part.name).context(format!("name a thread '{}'", part.name))?;
+    sched::set_affinity(own, &[stage.cpu].into_iter().collect())
+        .context(format!("pin a thread to CPU {}", stage.cpu))?;
+    let Part { priority, .. } = *part;
+    let policy = part.kind.policy();
+    if policy == Policy::OTHER {
+        return Ok(());
+    }
+    let name = policy.name().unwrap_or_default();
+    sched::set_scheduler(own, policy, priority, false)
+        .context(format!("make a thread {name} {priority}"))
+        .map_err(|e| e.with_cure("CAP_SYS_NICE and, in a cgroup v1, cpu.rt_runtime_us are what it takes"))
+}
+
+fn look_for_child() -> Result<()> {
+    wait::a_child_has_ended().map(|_| ()).context("wait for children")
+}
+
+/// Processes that sleep longer than any rig lives. While a task goes through them in waitpid(2), its
+/// state is already "sleeping": preempted there it stays queued, yet does not look runnable.
+struct Children(Vec<Child>);
+
+impl Children {
+    fn start(count: usize) -> Result<Children> {
+        let mut children = Children(Vec::new());
+        for _ in 0..count {
+            let null = || Stdio::null();
+            let child = Command::new("sleep").arg("200").stdin(null()).stdout(null()).stderr(null()).spawn();
+            children.0.push(child.context("start 'sleep'")?);
+        }
+        Ok(children)
+    }
+}
+
+impl Drop for Children {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            let _ = child.kill();
+        }
+        for child in &mut self.0 {
+            let _ = child.wait();
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! What live tests are made of: real starvation (`Rig`), the daemon (`Stalld`), and leave to run them (`live`).
+//!
+//! All waits are for an event, and bounded.
+
+// Each test binary compiles this for itself, and uses a part of it.
+#![allow(dead_code)]
+#![allow(clippy::expect_used, clippy::panic)]
+
+use stalld::cpus::CpuSet;
+use stalld::sys::{clock, lock, sched};
+use stalld::task::{Cpu, Nanos, Tid};
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread;
+use std::time::Duration;
+
+/// Longer than any rig and any daemon of these tests takes for one step.
+const PATIENCE: Nanos = Nanos::from_secs(60);
+
+/// Leave to run a live test; while it is held, no other one runs.
+pub struct Live(File);
+
+/// None, and the reason on stderr, where no live test can run. In CI they have to: there it panics.
+pub fn live() -> Option<Live> {
+    if let Some(reason) = obstacle() {
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "live tests must run in CI, but {reason}");
+        eprintln!("skipped: {reason}");
+        return None;
+    }
+    let path = std::env::temp_dir().join("stalld-live.lock");
+    let file = File::options().create(true).append(true).open(&path).expect("cannot open the lock file");
+    lock::lock(&file).expect("cannot take the lock");
+    Some(Live(file))
+}
+
+fn obstacle() -> Option<String> {
+    if fs::metadata("/proc/self").map(|own| own.uid()).ok() != Some(0) {
+        return Some("this is not root".to_string());
+    }
+    if online().len() < 2 {
+        return Some("there is only one CPU".to_string());
+    }
+    // On a thread of its own, which takes the priority with it.
+    let raised = thread::spawn(|| sched::set_fifo(Tid(0), 1)).join().expect("a thread has panicked");
+    raised.err().map(|e| format!("no thread can be made SCHED_FIFO: {e}"))
+}
+
+fn online() -> CpuSet {
+    let online =
+        fs::read_to_string("/sys/devices/system/cpu/online").expect("cannot read which CPUs are online");
+    CpuSet::parse(online.trim(), 8192).expect("unknown form of a CPU list")
+}
+
+/// The CPU that the rig hogs unless told otherwise.
+pub fn hogged_cpu() -> Cpu {
+    online().iter().last().expect("no CPU is online")
+}
+
+/// A program at work, and what it has said so far. Killed when dropped.
+struct Program {
+    name: &'static str,
+    child: Child,
+    arriving: Receiver<(Nanos, String)>,
+    lines: Vec<(Nanos, String)>,
+    /// How many of them have been looked at.
+    seen: usize,
+}
+
+impl Program {
+    fn start(name: &'static str, path: &Path, args: &[&str]) -> Program {
+        let mut child = Command::new(path)
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|e| {
+                panic!("cannot start {}: {e}; 'cargo build --examples' makes it", path.display())
+            });
+        let (sender, arriving) = mpsc::channel();
+        read_lines(child.stdout.take().expect("stdout is piped"), sender.clone());
+        read_lines(child.stderr.take().expect("stderr is piped"), sender);
+        Program { name, child, arriving, lines: Vec::new(), seen: 0 }
+    }
+
+    /// The next line that `wanted` likes; those before it count as seen.
+    fn wait_for(&mut self, wanted: impl Fn(&str) -> bool, patience: Nanos) -> Option<(Nanos, String)> {
+        let until = clock::monotonic() + patience;
+        let first = self.seen;
+        loop {
+            while let Some(line) = self.lines.get(self.seen) {
+                self.seen += 1;
+                if wanted(&line.1) {
+                    return Some(line.clone());
+                }
+            }
+            let left = until - clock::monotonic();
+            match self.arriving.recv_timeout(Duration::from_nanos(left.0)) {
+                Ok(line) => self.lines.push(line),
+                Err(_) => {
+                    // Nothing was found, so a later wait for something else begins where this one did.
+                    self.seen = first;
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// Waits until it ends by itself, and kills it when that takes too long. Its exit code; None where
+    /// a signal ended it.
+    fn finish(&mut self, patience: Nanos) -> Option<i32> {
+        let until = clock::monotonic() + patience;
+        // Liking no line, this collects all there are until the pipes close.
+        self.wait_for(|_| false, patience);
+        loop {
+            if let Some(status) = self.child.try_wait().expect("cannot wait for a child") {
+                return status.code();
+            }
+            if clock::monotonic() >= until {
+                eprintln!("{} does not end and is killed", self.name);
+                let _ = self.child.kill();
+                return self.child.wait().expect("cannot wait for a child").code();
+            }
+            clock::nap(Nanos::from_millis(1));
+        }
+    }
+
+    fn said(&self) -> String {
+        self.lines.iter().map(|(at, text)| format!("{:>10} us {text}\n", at.0 / 1000)).collect()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            self.lines.extend(self.arriving.try_iter());
+            eprintln!("{} said:\n{}", self.name, self.said());
+        }
+    }
+}
+
+/// Sends each line with the moment it arrived. The thread keeps away from the hog: else that moment
+/// would be one that the hog allowed.
+fn read_lines(pipe: impl Read + Send + 'static, sender: Sender<(Nanos, String)>) {
+    thread::spawn(move || {
+        let hogged = hogged_cpu();
+        let elsewhere: CpuSet = online().iter().filter(|&cpu| cpu != hogged).collect();
+        if !elsewhere.is_empty() {
+            let _ = sched::set_affinity(Tid(0), &elsewhere);
+        }
+        let _ = sched::set_fifo(Tid(0), 20);
+        let mut pipe = BufReader::new(pipe);
+        let mut line = Vec::new();
+        while pipe.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
+            let at = clock::monotonic();
+            let text = String::from_utf8_lossy(&line).trim_end_matches('\n').to_string();
+            if sender.send((at, text)).is_err() {
+                return;
+            }
+            line.clear();
+        }
+    });
+}
+
+/// The example program `starve`, at work.
+pub struct Rig(Program);
+
+impl Rig {
+    pub fn start(args: &[&str]) -> Rig {
+        Rig(Program::start("starve", &Rig::path(), args))
+    }
+
+    /// Cargo puts examples beside the directory of the test binaries.
+    fn path() -> PathBuf {
+        let own = std::env::current_exe().expect("cannot tell which program this is");
+        let profile = own.ancestors().nth(2).expect("a test binary is in target/PROFILE/deps");
+        profile.join("examples/starve")
+    }
+
+    /// The next event of this kind: `ready`, `hog`, `victim`, `end hog`, `end victim`, `skipped`.
+    pub fn event(&mut self, kind: &str) -> Event {
+        self.first_of(&[kind])
+    }
+
+    /// The next event of one of these kinds.
+    pub fn first_of(&mut self, kinds: &[&str]) -> Event {
+        let is = |line: &str, kind: &&str| {
+            line.strip_prefix(*kind).is_some_and(|rest| matches!(rest.as_bytes(), [] | [b' ', ..]))
+        };
+        let found = self.0.wait_for(|line| kinds.iter().any(|kind| is(line, kind)), PATIENCE);
+        let (at, line) = found.unwrap_or_else(|| panic!("the rig never said {kinds:?}"));
+        Event { at, line }
+    }
+
+    pub fn events(&mut self, kind: &str, count: usize) -> Vec<Event> {
+        (0..count).map(|_| self.event(kind)).collect()
+    }
+
+    /// Waits until it ends by itself: its exit code, and all it said.
+    pub fn finish(mut self) -> (Option<i32>, String) {
+        let code = self.0.finish(PATIENCE);
+        let lines: Vec<&str> = self.0.lines.iter().map(|(_, line)| line.as_str()).collect();
+        (code, lines.join("\n"))
+    }
+
+    pub fn pid(&self) -> Tid {
+        Tid(self.0.child.id() as i32)
+    }
+}
+
+/// One line of the rig: `kind key=value... name=all the rest`.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// When it arrived here.
+    pub at: Nanos,
+    pub line: String,
+}
+
+impl Event {
+    pub fn text(&self, key: &str) -> &str {
+        let (rest, name) = self.line.split_once(" name=").unwrap_or((&self.line, ""));
+        let field = || rest.split(' ').find_map(|word| word.split_once('=').filter(|(k, _)| *k == key));
+        match key {
+            "name" => name,
+            _ => field().unwrap_or_else(|| panic!("no {key} in '{}'", self.line)).1,
+        }
+    }
+
+    pub fn number(&self, key: &str) -> u64 {
+        self.text(key).parse().unwrap_or_else(|_| panic!("{key} is no number in '{}'", self.line))
+    }
+
+    pub fn moment(&self, key: &str) -> Nanos {
+        Nanos(self.number(key))
+    }
+
+    pub fn tid(&self) -> Tid {
+        Tid(self.number("tid") as i32)
+    }
+}
+
+/// The daemon, at work.
+pub struct Stalld(Program);
+
+impl Stalld {
+    pub fn start(args: &[&str]) -> Stalld {
+        Stalld(Program::start("stalld", Path::new(env!("CARGO_BIN_EXE_stalld")), args))
+    }
+
+    /// The next line of stdout or stderr that `wanted` likes, and when it arrived. Lines before it are
+    /// not looked at again; where none is found, all are.
+    pub fn wait_for(&mut self, wanted: impl Fn(&str) -> bool, patience: Nanos) -> Option<(Nanos, String)> {
+        self.0.wait_for(wanted, patience)
+    }
+
+    pub fn pid(&self) -> Tid {
+        Tid(self.0.child.id() as i32)
+    }
+
+    /// SIGTERM, and the end of it: its exit code (None where it had to be killed), and all it said.
+    pub fn terminate(mut self) -> (Option<i32>, Vec<(Nanos, String)>) {
+        self.signal("TERM");
+        self.finish_by(PATIENCE)
+    }
+
+    /// Waits until it ends by itself.
+    pub fn finish(mut self) -> (Option<i32>, Vec<(Nanos, String)>) {
+        self.finish_by(PATIENCE)
+    }
+
+    fn finish_by(&mut self, patience: Nanos) -> (Option<i32>, Vec<(Nanos, String)>) {
+        let code = self.0.finish(patience);
+        (code, std::mem::take(&mut self.0.lines))
+    }
+
+    /// Sends a signal by its name. The shell's own kill, as not every host has the program.
+    pub fn signal(&self, name: &str) {
+        let kill = format!("kill -{name} {}", self.pid());
+        let status = Command::new("sh").args(["-c", &kill]).status().expect("cannot start sh");
+        assert!(status.success(), "'{kill}' failed");
+    }
+}
