@@ -1,5 +1,7 @@
 //! System calls, and all that is `unsafe`.
 
+pub mod clock;
+
 use std::io;
 
 /// Turns the -1 of a system call into the error that errno names.
