@@ -1,5 +1,7 @@
 //! Looks at the run queues: who waits on which CPU, since when, and who runs there.
 
+pub mod sched_debug;
+
 use crate::cpus::CpuSet;
 use crate::error::Result;
 use crate::task::{Cpu, Nanos, Task};
