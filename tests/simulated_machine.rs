@@ -28,7 +28,11 @@ enum State {
     Asleep,
     Running,
     /// `truly` is when the wait began, `stamp` what the kernel's record says since the last migration.
-    Queued { truly: Nanos, stamp: Nanos, migrating: bool },
+    Queued {
+        truly: Nanos,
+        stamp: Nanos,
+        migrating: bool,
+    },
 }
 
 #[derive(Clone, Copy)]
@@ -60,7 +64,8 @@ struct Machine {
 
 impl Machine {
     fn new(seed: u64) -> Machine {
-        let mut machine = Machine { now: Nanos(1), random: Random(seed), tasks: Vec::new(), starts: 0, waits: 0 };
+        let mut machine =
+            Machine { now: Nanos(1), random: Random(seed), tasks: Vec::new(), starts: 0, waits: 0 };
         for tid in 1..=30 {
             let born = machine.born(Tid(tid));
             machine.tasks.push(born);
@@ -81,7 +86,9 @@ impl Machine {
         let (now, roll) = (self.now, self.random.below(100));
         let mut it = self.tasks[index];
         it.state = match it.state {
-            State::Queued { truly, stamp, migrating: true } => State::Queued { truly, stamp, migrating: false },
+            State::Queued { truly, stamp, migrating: true } => {
+                State::Queued { truly, stamp, migrating: false }
+            }
             // Most of those who wait do not get far.
             State::Queued { .. } if roll < 20 => {
                 it.task.progress += 1;

@@ -1,7 +1,7 @@
 //! A file that one process at a time holds, with that process's number in it.
 
 use crate::error::{Context, Error, Result};
-use crate::sys::{file, process};
+use crate::sys::{lock, process};
 use crate::task::Tid;
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io;

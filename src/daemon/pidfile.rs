@@ -57,7 +57,7 @@ fn take(path: &Path) -> Result<LockFile> {
 mod tests {
     use super::*;
     use crate::daemon::scratch::Scratch;
-    use crate::sys::file;
+    use crate::sys::lock;
     use std::fs::File;
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
@@ -96,7 +96,7 @@ mod tests {
         fs::write(&path, format!("{}\n", i32::MAX)).unwrap();
         fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
         let squatter = File::open(&path).unwrap();
-        assert!(file::lock(&squatter).unwrap());
+        assert!(lock::try_lock(&squatter).unwrap());
         let _pidfile = Pidfile::create(&path).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
     }

@@ -179,8 +179,7 @@ impl Reporter {
             return true;
         }
         if self.ignore_threads.matches(task.comm.as_bytes()) {
-            self.log
-                .info(format_args!("Ignoring the thread {} from consideration for boosting", task.comm));
+            self.log.info(format_args!("Ignoring the thread {} from consideration for boosting", task.comm));
         } else if let Some(process) = self.ignored_process(task) {
             self.log.info(format_args!(
                 "Ignoring the thread {} (spawned by {process}) from consideration for boosting",

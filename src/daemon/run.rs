@@ -87,7 +87,6 @@ fn watch(options: &Options, ready: Option<Ready>, signals: &Signals, log: &Logge
     let _pidfile = options.pidfile.as_deref().map(Pidfile::create).transpose()?;
 
     let mut ready = ready;
-    let mut planned = clock::monotonic();
     // The time since start-up is not time since a sleep.
     let mut woke = Nanos::ZERO;
     loop {
@@ -108,10 +107,7 @@ fn watch(options: &Options, ready: Option<Ready>, signals: &Signals, log: &Logge
                 }
                 reporter.status(&mut engine, kind);
             }
-            None => {
-                planned = engine.next_look();
-                reporter.woke(planned, woke);
-            }
+            None => reporter.woke(engine.next_look(), woke),
         }
     }
 }
@@ -170,7 +166,10 @@ fn prepare_thread(log: &Logger) {
     memory::fault_in_stack();
     if let Err(e) = raise(OWN_PRIORITY) {
         let error = Error::io("run at real-time priority", &e);
-        log.info(format_args!("{}: looks may be late on a busy host", error.with_cure("it needs CAP_SYS_NICE")));
+        log.info(format_args!(
+            "{}: looks may be late on a busy host",
+            error.with_cure("it needs CAP_SYS_NICE")
+        ));
     }
 }
 

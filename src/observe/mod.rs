@@ -2,6 +2,7 @@
 
 #[cfg(feature = "bpf")]
 pub mod bpf;
+pub mod sched_debug;
 
 use crate::cpus::CpuSet;
 use crate::error::{Error, Result};

@@ -2,7 +2,6 @@
 
 use super::check;
 use crate::task::Nanos;
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 

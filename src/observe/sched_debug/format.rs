@@ -1,0 +1,327 @@
+//! How a table of tasks is laid out: where the name stands, which column is which, what a row says.
+//!
+//! The kernel prints a row with one of these formats, and a header above that only partly fits it:
+//!
+//! | kernel     | row begins with        | then                                                      |
+//! |------------|------------------------|-----------------------------------------------------------|
+//! | 3.x        | `%c%15s %5d`           | tree-key switches prio ...                                |
+//! | 4.14 - 5.7 | `%c%c%15s %5d`         | tree-key switches prio ...                                |
+//! | 5.8 - 6.5  | `%c%c %15s %5d`        | tree-key switches prio ...                                |
+//! | 6.6 - 6.11 | the same               | vruntime E deadline slice sum-exec switches prio ...      |
+//! | 6.12 on    | the same               | the same, under a header that says so; before `slice` an `S` where the task chose its own |
+//!
+//! Some print the NUMA node and group, or one more sum, under a header that has no name for them; the
+//! cgroup comes last where there is one.
+//!
+//! The name is whatever the task calls itself, up to 15 bytes of anything but NUL, so it is taken by its
+//! place and length. What follows it was printed by the kernel from numbers, and is taken by words.
+
+/// A name is printed right-aligned in, and can't be longer than, this many bytes.
+const NAME_LEN: usize = 15;
+
+/// Where `switches` and `prio` stand among the numbers that follow the pid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Columns {
+    switches: usize,
+    prio: usize,
+}
+
+/// What kernels 6.6 to 6.11 print under the header of their predecessors.
+const EEVDF: Columns = Columns { switches: 4, prio: 5 };
+
+/// The layout of one table, as its header tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Layout {
+    name_at: usize,
+    columns: Columns,
+    /// The header knows of the column that says E (eligible) or N, so it tells the truth about EEVDF rows.
+    knows_eligible: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    Running,
+    Waiting,
+    /// In any state but runnable.
+    Other,
+}
+
+/// A row, split where it can be split without believing anything it says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Row<'a> {
+    pub state: State,
+    /// Without the blanks that align it. A name's own leading blanks look the same and are lost too.
+    pub name: &'a [u8],
+    /// From the pid to the end of the line.
+    tail: &'a [u8],
+}
+
+/// What a row says after the name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Numbers<'a> {
+    pub pid: i32,
+    pub switches: u64,
+    pub prio: i32,
+    /// The task's cgroup; empty where the kernel prints none.
+    pub group: &'a [u8],
+}
+
+impl Layout {
+    /// Reads the header, or says what it lacks.
+    pub fn from_header(header: &[u8]) -> Result<Layout, &'static str> {
+        let mut rest = header;
+        let mut first = next_word(&mut rest);
+        let has_state = first == Some(b"S");
+        if has_state {
+            first = next_word(&mut rest);
+        }
+        if first != Some(b"task") {
+            return Err("the header has no column 'task'");
+        }
+        // The header's words are aligned as the columns are, so the name ends where `task` does.
+        let name_at = match (header.len() - rest.len()).checked_sub(NAME_LEN) {
+            Some(at @ 2..=3) if has_state => at,
+            Some(at @ 1) if !has_state => at,
+            _ => return Err("the header has the column 'task' in an unknown place"),
+        };
+        if next_word(&mut rest) != Some(b"PID") {
+            return Err("the header has no column 'PID'");
+        }
+        let (mut switches, mut prio, mut knows_eligible) = (None, None, false);
+        let mut column = 0;
+        while let Some(word) = next_word(&mut rest) {
+            match word {
+                // A letter, not a number.
+                b"eligible" => {
+                    knows_eligible = true;
+                    continue;
+                }
+                b"switches" => switches = switches.or(Some(column)),
+                b"prio" => prio = prio.or(Some(column)),
+                _ => {}
+            }
+            column += 1;
+        }
+        Ok(Layout {
+            name_at,
+            columns: Columns {
+                switches: switches.ok_or("the header has no column 'switches'")?,
+                prio: prio.ok_or("the header has no column 'prio'")?,
+            },
+            knows_eligible,
+        })
+    }
+
+    /// Whether rows tell a sleeping task from a waiting one. 3.x has no such column: it lists only tasks
+    /// that are queued.
+    pub fn has_state(&self) -> bool {
+        self.name_at > 1
+    }
+
+    /// Splits the row that `text` begins with from what follows it; None if no whole row stands there.
+    pub fn split_row<'a>(&self, text: &'a [u8]) -> Option<(Row<'a>, &'a [u8])> {
+        let (mark, rest) = text.split_at_checked(self.name_at)?;
+        let state = match mark {
+            b" " => State::Waiting,
+            b"R" | b">R" | b">R " => State::Running,
+            b" R" | b" R " => State::Waiting,
+            [b' ', letter] | [b' ', letter, b' '] if letter.is_ascii_alphabetic() => State::Other,
+            _ => return None,
+        };
+        let (name, rest) = rest.split_at_checked(NAME_LEN)?;
+        let end = rest.iter().position(|&b| b == b'\n')?;
+        let (tail, rest) = (&rest[..end], &rest[end + 1..]);
+        if tail.first() != Some(&b' ') {
+            return None;
+        }
+        let name = &name[name.iter().position(|&b| b != b' ').unwrap_or(NAME_LEN)..];
+        Some((Row { state, name, tail }, rest))
+    }
+
+    /// What the row says after the name; None if that isn't what the kernel prints there.
+    pub fn numbers<'a>(&self, row: &Row<'a>) -> Option<Numbers<'a>> {
+        let mut rest = row.tail;
+        let pid = next_word(&mut rest)?;
+        // A blank, then 5 columns or as many as it takes: a table that is laid out otherwise shows here.
+        if row.tail.len() - rest.len() != 1 + pid.len().max(5) {
+            return None;
+        }
+        let pid = decimal(pid)?;
+        let mut columns = self.columns;
+        let (mut switches, mut prio) = (None, None);
+        let mut column = 0;
+        while switches.is_none() || prio.is_none() {
+            let word = next_word(&mut rest)?;
+            match word {
+                // Flags take no column: whether the task is eligible, whether it chose its slice.
+                [b'E' | b'N'] if column == 1 => {
+                    if !self.knows_eligible {
+                        columns = EEVDF;
+                    }
+                    continue;
+                }
+                [b'A'..=b'Z'] => continue,
+                [b'0'..=b'9' | b'-', ..] => {}
+                _ => return None,
+            }
+            if column == columns.switches {
+                switches = Some(decimal(word)?);
+            } else if column == columns.prio {
+                prio = Some(decimal(word)?);
+            }
+            column += 1;
+        }
+        // Only numbers stand between here and the path, which begins with a slash and may hold blanks.
+        let group = rest.iter().position(|&b| b == b'/').map_or(&[][..], |at| &rest[at..]);
+        Some(Numbers { pid, switches: switches?, prio: prio?, group })
+    }
+}
+
+/// Takes the next word off the text. Words stand between blanks.
+pub(super) fn next_word<'a>(text: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let start = text.iter().position(|&b| b != b' ')?;
+    let rest = &text[start..];
+    let (word, rest) = rest.split_at(rest.iter().position(|&b| b == b' ').unwrap_or(rest.len()));
+    *text = rest;
+    Some(word)
+}
+
+/// A decimal number that fits its type, and nothing else.
+pub(super) fn decimal<T: std::str::FromStr>(word: &[u8]) -> Option<T> {
+    if word.first() == Some(&b'+') {
+        return None;
+    }
+    std::str::from_utf8(word).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OLDEST: &str =
+        "            task   PID         tree-key  switches  prio     exec-runtime         sum-exec";
+    const OLD: &str =
+        " S           task   PID         tree-key  switches  prio     wait-time             sum-exec";
+    const MIDDLE: &str =
+        " S            task   PID         tree-key  switches  prio     wait-time             sum-exec";
+    const NEW: &str = " S            task   PID       vruntime   eligible    deadline             slice          \
+                       sum-exec      switches  prio         wait-time        sum-sleep       sum-block  group-path";
+
+    const EEVDF_ROW: &str = ">R             hog 1234567         0.000000 N         0.634874         1.400000      2830.763696 \
+         19551    -1         0.0 2830.7 0.0 0.0 0 0 /a group/b \n";
+
+    /// State, name, pid, switches, prio and cgroup of one row, as one line.
+    fn read(header: &str, row: &[u8]) -> Option<String> {
+        let layout = Layout::from_header(header.as_bytes()).unwrap();
+        let (row, rest) = layout.split_row(row)?;
+        assert_eq!(rest, b"");
+        let numbers = layout.numbers(&row)?;
+        let text = String::from_utf8_lossy;
+        Some(format!(
+            "{:?} '{}' {} {} {} '{}'",
+            row.state,
+            text(row.name),
+            numbers.pid,
+            numbers.switches,
+            numbers.prio,
+            text(numbers.group)
+        ))
+    }
+
+    #[test]
+    fn every_generation_of_rows_is_read() {
+        for (header, row, expected) in [
+            (
+                OLDEST,
+                "Rfifteen chars x  1234      1028.828291        84    49      1028.8 23.879124 /\n",
+                "Running 'fifteen chars x' 1234 84 49 '/'",
+            ),
+            (
+                OLDEST,
+                "      kthreadd x 12345      1028.828291        84   120               0\n",
+                "Waiting 'kthreadd x' 12345 84 120 ''",
+            ),
+            (
+                OLD,
+                " Rfifteen chars x  1234      1028.828291        84    49         0.0 23.87 0 0 /\n",
+                "Waiting 'fifteen chars x' 1234 84 49 '/'",
+            ),
+            (
+                MIDDLE,
+                " R          rcuc/1    23        -2.976285        69    98         0.0 13.16 /\n",
+                "Waiting 'rcuc/1' 23 69 98 '/'",
+            ),
+            (MIDDLE, EEVDF_ROW, "Running 'hog' 1234567 19551 -1 '/a group/b '"),
+            (NEW, EEVDF_ROW, "Running 'hog' 1234567 19551 -1 '/a group/b '"),
+        ] {
+            assert_eq!(read(header, row.as_bytes()).as_deref(), Some(expected));
+        }
+    }
+
+    #[test]
+    fn a_slice_of_its_own_does_not_shift_the_columns_of_a_task() {
+        let row = b" R           slice  6860       622.203611   E         627.185314 S         5.000000       352.936851 \
+                    6     120         0.000000         0.000000         0.000000        /\n";
+        assert_eq!(read(NEW, row).as_deref(), Some("Waiting 'slice' 6860 6 120 '/'"));
+    }
+
+    #[test]
+    fn a_header_without_what_is_needed_is_refused() {
+        let reason = |header: &str| Layout::from_header(header.as_bytes()).unwrap_err();
+        assert_eq!(reason(""), "the header has no column 'task'");
+        assert_eq!(
+            reason(" S  task   PID  switches  prio"),
+            "the header has the column 'task' in an unknown place"
+        );
+        assert_eq!(reason(" S            task   TID  switches  prio"), "the header has no column 'PID'");
+        assert_eq!(reason(" S            task   PID  prio"), "the header has no column 'switches'");
+        assert_eq!(reason(" S            task   PID  switches"), "the header has no column 'prio'");
+    }
+
+    #[test]
+    fn a_row_that_the_kernel_did_not_print_is_no_row() {
+        for row in [
+            &b""[..],
+            b"\n",
+            b" R             hog  1234      0.0        1    49",
+            b" R             hog_ 1234      0.0        1    49\n",
+            b" 7             hog  1234      0.0        1    49\n",
+            b"xR             hog  1234      0.0        1    49\n",
+            b" Rx            hog  1234      0.0        1    49\n",
+            b" R             hog 1234      0.0        1    49\n",
+            b" R             hog  12x4      0.0        1    49\n",
+            b" R             hog  1234      0.0        1\n",
+            b" R             hog  1234      0.0        -1    49\n",
+            b" R             hog  1234      0.0        +1    49\n",
+            b" R             hog  99999999999      0.0        1    49\n",
+            b" R             hog  1234      /          1    49\n",
+        ] {
+            assert_eq!(read(MIDDLE, row), None, "{}", String::from_utf8_lossy(row));
+        }
+    }
+
+    #[test]
+    fn on_the_kernel_at_hand_a_row_is_a_line() {
+        let text = match crate::observe::sched_debug::Sources::find("/".as_ref()) {
+            Ok(sources) => std::fs::read(sources.text).unwrap(),
+            Err(reason) => return println!("skipped: {reason}"),
+        };
+        let text = String::from_utf8_lossy(&text).replace(char::REPLACEMENT_CHARACTER, "?");
+        for table in text.split("\nrunnable tasks:\n").skip(1) {
+            let (header, table) = table.split_once('\n').unwrap();
+            let (_, mut rows) = table.split_once('\n').unwrap();
+            let layout = Layout::from_header(header.as_bytes()).unwrap();
+            while !rows.starts_with('\n') {
+                let (row, after) = layout.split_row(rows.as_bytes()).unwrap();
+                let numbers = layout.numbers(&row).unwrap();
+                let (line, rest) = rows.split_once('\n').unwrap();
+                // Unless somebody has put a newline in a name just now.
+                if !row.name.contains(&b'\n') {
+                    assert_eq!(after, rest.as_bytes());
+                    assert!(line.contains(&format!(" {} ", numbers.pid)), "{line}");
+                }
+                rows = &rows[rows.len() - after.len()..];
+            }
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Looks by reading the scheduler's debug file: works without BPF, on every kernel from 3.x on that has the
+//! file.
+//!
+//! The text tells who is runnable and how often each task was switched out, but not since when it waits: the
+//! wait counts from the first look that saw the task with this count.
+
+mod format;
+mod parse;
+mod source;
+
+pub use parse::{Scope, parse};
+pub use source::Sources;
+
+use crate::error::{Error, Result};
+use crate::observe::{Backend, Kind, Load, Snapshot, Watch};
+use crate::sys::clock;
+use crate::task::{Cpu, Nanos, Tid};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+pub struct SchedDebug {
+    text: Text,
+    scope: Scope,
+    /// What answers whether anybody can be waiting at all; None without idle detection.
+    loadavg: Option<File>,
+    /// The monitored CPUs that the last text showed: a section stands for a CPU that is online.
+    online: Vec<Cpu>,
+}
+
+impl SchedDebug {
+    /// Finds the file, and reads it once to see that it can be understood.
+    pub fn open(watch: &Watch) -> Result<SchedDebug> {
+        SchedDebug::with(&Sources::find(Path::new("/"))?, watch)
+    }
+
+    /// Reads these files.
+    pub fn with(sources: &Sources, watch: &Watch) -> Result<SchedDebug> {
+        let own = vec![Tid(std::process::id() as i32)];
+        let mut backend = SchedDebug {
+            text: Text::open(&sources.text)?,
+            scope: Scope::new(watch.cpus.clone(), own),
+            // Without an answer to the cheap question each look reads the text.
+            loadavg: watch.idle_detection.then(|| File::open(&sources.loadavg).ok()).flatten(),
+            online: Vec::new(),
+        };
+        backend.read_text(&mut Snapshot::default()).map_err(|error| error.with_cure("use -b task_iter"))?;
+        Ok(backend)
+    }
+
+    /// Leaves out another thread of ours: the text doesn't say which process a thread belongs to. The main
+    /// thread is left out as it is.
+    pub fn leave_out(&mut self, tid: Tid) {
+        self.scope.own.push(tid);
+    }
+
+    fn read_text(&mut self, snapshot: &mut Snapshot) -> Result<()> {
+        let text = self.text.read()?;
+        parse(text, &mut self.scope, snapshot).map_err(|reason| {
+            Error::new(format!("cannot make sense of {}: {reason}", self.text.path.display()))
+        })?;
+        snapshot.complete = true;
+        self.online.clear();
+        self.online.extend(snapshot.load.iter().map(|load| load.cpu));
+        Ok(())
+    }
+
+    /// How many tasks besides the one that asks are runnable on the whole machine; None if that can't be told.
+    fn others(&self) -> Option<u32> {
+        let mut text = [0; 128];
+        let len = self.loadavg.as_ref()?.read_at(&mut text, 0).ok()?;
+        // 0.31 0.08 0.03 1/90 4907: the fourth is runnable/all.
+        let counts = text.get(..len)?.split(|&b| b == b' ').nth(3)?;
+        let runnable: u32 = format::decimal(counts.split(|&b| b == b'/').next()?)?;
+        Some(runnable.saturating_sub(1))
+    }
+}
+
+impl Backend for SchedDebug {
+    fn kind(&self) -> Kind {
+        Kind::SchedDebug
+    }
+
+    fn snapshot(&mut self, _woke: Nanos, snapshot: &mut Snapshot) -> Result<()> {
+        snapshot.clear();
+        snapshot.at = clock::monotonic();
+        match self.others() {
+            Some(0) => {
+                snapshot.load.extend(self.online.iter().map(|&cpu| Load { cpu, ..Load::default() }));
+                Ok(())
+            }
+            // It runs, or waits behind the reading of this. On which CPU isn't known, so `load` stays empty.
+            Some(1) => Ok(()),
+            _ => {
+                let result = self.read_text(snapshot);
+                if result.is_err() {
+                    snapshot.clear();
+                }
+                result
+            }
+        }
+    }
+}
+
+/// The file, held open, and its text of the last look in a buffer that only grows.
+struct Text {
+    path: PathBuf,
+    file: File,
+    buffer: Vec<u8>,
+}
+
+impl Text {
+    const INITIAL: usize = 64 << 10;
+    /// Far above what a million threads make: a file that has no end is not the one we want.
+    const LIMIT: usize = 1 << 28;
+
+    fn open(path: &Path) -> Result<Text> {
+        let file = File::open(path).map_err(|e| source::refusal(Path::new("/"), path, &e))?;
+        Ok(Text { path: path.to_path_buf(), file, buffer: vec![0; Text::INITIAL] })
+    }
+
+    /// Reads all of it. The kernel makes the text anew for a read at 0, and gives as much of it per read as
+    /// it has in its own buffer.
+    fn read(&mut self) -> Result<&[u8]> {
+        let mut len = 0;
+        loop {
+            if len == self.buffer.len() {
+                if len >= Text::LIMIT {
+                    return Err(Error::new(format!("cannot read {}: it has no end", self.path.display())));
+                }
+                self.buffer.resize(len * 2, 0);
+            }
+            let Some(free) = self.buffer.get_mut(len..) else { break };
+            match self.file.read_at(free, len as u64) {
+                Ok(0) => break,
+                Ok(count) => len += count,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(source::refusal(Path::new("/"), &self.path, &e)),
+            }
+        }
+        Ok(self.buffer.get(..len).unwrap_or_default())
+    }
+}

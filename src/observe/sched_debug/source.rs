@@ -1,0 +1,186 @@
+//! Finds the kernel's files, and says what to do where one can't be had.
+
+use crate::error::{Error, Result};
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+/// The files that are read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sources {
+    /// What the scheduler tells about every CPU's run queues, as text.
+    pub text: PathBuf,
+    /// How many tasks are runnable at all.
+    pub loadavg: PathBuf,
+}
+
+impl Sources {
+    /// Looks for them under `root`, which is `/` but for tests: `sched/debug` in each debugfs that is
+    /// mounted, then /proc/sched_debug, where it was before 5.13. (There `sched_debug` in debugfs is a
+    /// switch, not the text.)
+    pub fn find(root: &Path) -> Result<Sources> {
+        let mounts = fs::read(root.join("proc/mounts")).unwrap_or_default();
+        let mut candidates: Vec<PathBuf> =
+            debugfs_mounts(&mounts).map(|at| under(root, &at).join("sched/debug")).collect();
+        let debugfs = candidates.first().cloned();
+        candidates.push(root.join("proc/sched_debug"));
+
+        let mut refused = None;
+        for text in candidates {
+            match File::open(&text) {
+                Ok(_) => return Ok(Sources { text, loadavg: root.join("proc/loadavg") }),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => refused = refused.or(Some((text, e))),
+            }
+        }
+        Err(match (refused, debugfs) {
+            (Some((text, reason)), _) => refusal(root, &text, &reason),
+            (None, Some(text)) => Error::new(format!(
+                "cannot find {}, nor /proc/sched_debug: the kernel is built without CONFIG_SCHED_DEBUG; use -b task_iter",
+                text.display()
+            )),
+            (None, None) => Error::new(
+                "cannot find the scheduler's debug file: debugfs is not mounted, and there is no /proc/sched_debug; \
+                 mount it (mount -t debugfs debugfs /sys/kernel/debug) or use -b task_iter",
+            ),
+        })
+    }
+}
+
+/// The error of a file that is there but can't be read, with its cure.
+pub(super) fn refusal(root: &Path, path: &Path, reason: &io::Error) -> Error {
+    let error = Error::io(format_args!("read {}", path.display()), reason);
+    match (reason.raw_os_error(), lockdown(root)) {
+        (Some(libc::EPERM), Some(mode)) => {
+            error.with_cure(format_args!("kernel lockdown is '{mode}', use -b task_iter"))
+        }
+        (Some(libc::EPERM | libc::EACCES), _) => {
+            error.with_cure("run stalld as root, or with CAP_DAC_READ_SEARCH")
+        }
+        _ => error.with_cure("use -b task_iter"),
+    }
+}
+
+/// The mode in force, if one is: the bracketed word of `none [integrity] confidentiality`.
+fn lockdown(root: &Path) -> Option<String> {
+    let modes = fs::read_to_string(root.join("sys/kernel/security/lockdown")).ok()?;
+    let (_, rest) = modes.split_once('[')?;
+    let (mode, _) = rest.split_once(']')?;
+    (mode != "none").then(|| mode.to_string())
+}
+
+fn debugfs_mounts(mounts: &[u8]) -> impl Iterator<Item = PathBuf> {
+    mounts.split(|&b| b == b'\n').filter_map(|line| {
+        let mut fields = line.split(|&b| b == b' ').skip(1);
+        let at = fields.next()?;
+        (fields.next()? == b"debugfs").then(|| PathBuf::from(OsString::from_vec(unescape(at))))
+    })
+}
+
+/// The kernel writes blanks, tabs, newlines and backslashes in paths as `\ooo`.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&first, after)) = rest.split_first() {
+        rest = after;
+        match after {
+            [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', after @ ..] if first == b'\\' => {
+                bytes.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
+                rest = after;
+            }
+            _ => bytes.push(first),
+        }
+    }
+    bytes
+}
+
+fn under(root: &Path, path: &Path) -> PathBuf {
+    root.join(path.strip_prefix("/").unwrap_or(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A root directory of its own, removed at the end.
+    struct Root(PathBuf);
+
+    impl Root {
+        fn new(name: &str, files: &[(&str, &str)]) -> Root {
+            let root = std::env::temp_dir().join(format!("stalld-source-{}-{name}", std::process::id()));
+            for (path, content) in files {
+                let path = root.join(path);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, content).unwrap();
+            }
+            Root(root)
+        }
+
+        fn found(&self) -> String {
+            let text = Sources::find(&self.0).unwrap().text;
+            text.strip_prefix(&self.0).unwrap().display().to_string()
+        }
+    }
+
+    impl Drop for Root {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn the_text_is_found_wherever_debugfs_is_mounted() {
+        let root = Root::new(
+            "elsewhere",
+            &[
+                ("proc/mounts", "proc /proc proc rw 0 0\nnone /my\\040debug debugfs rw 0 0\n"),
+                ("my debug/sched/debug", ""),
+                ("proc/sched_debug", ""),
+            ],
+        );
+        assert_eq!(root.found(), "my debug/sched/debug");
+    }
+
+    #[test]
+    fn the_switch_of_old_kernels_is_not_taken_for_the_text() {
+        let root = Root::new(
+            "switch",
+            &[
+                ("proc/mounts", "debugfs /sys/kernel/debug debugfs rw 0 0\n"),
+                ("sys/kernel/debug/sched_debug", "N\n"),
+                ("proc/sched_debug", ""),
+            ],
+        );
+        assert_eq!(root.found(), "proc/sched_debug");
+    }
+
+    #[test]
+    fn an_error_says_what_to_do() {
+        let reason = |root: &Root| Sources::find(&root.0).unwrap_err().to_string();
+        let unmounted = Root::new("unmounted", &[("proc/mounts", "proc /proc proc rw 0 0\n")]);
+        assert!(reason(&unmounted).contains("; mount it (mount -t debugfs "), "{}", reason(&unmounted));
+        let unbuilt = Root::new("unbuilt", &[("proc/mounts", "debugfs /dbg debugfs rw 0 0\n")]);
+        assert!(
+            reason(&unbuilt).contains("/dbg/sched/debug, nor /proc/sched_debug: the kernel is built without")
+        );
+    }
+
+    #[test]
+    fn a_refusal_names_the_lockdown_only_where_one_is_in_force() {
+        let modes = |modes| Root::new("locked", &[("sys/kernel/security/lockdown", modes)]);
+        let refused = |root: &Root, errno| {
+            refusal(&root.0, Path::new("/f"), &io::Error::from_raw_os_error(errno)).to_string()
+        };
+        let locked = modes("none integrity [confidentiality]\n");
+        assert_eq!(
+            refused(&locked, libc::EPERM),
+            "cannot read /f: Operation not permitted; kernel lockdown is 'confidentiality', use -b task_iter"
+        );
+        let as_root = "cannot read /f: Permission denied; run stalld as root, or with CAP_DAC_READ_SEARCH";
+        assert_eq!(refused(&locked, libc::EACCES), as_root);
+        let open = modes("[none] integrity confidentiality\n");
+        assert!(refused(&open, libc::EPERM).ends_with("run stalld as root, or with CAP_DAC_READ_SEARCH"));
+    }
+}

@@ -1,0 +1,301 @@
+//! The sched_debug backend on the text of many kernels, and on that of this one.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use stalld::cpus::CpuSet;
+use stalld::observe::sched_debug::{SchedDebug, Scope, Sources, parse};
+use stalld::observe::{Backend, Load, Snapshot, Watch};
+use stalld::task::{Cpu, Nanos, Tid};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const KERNELS: [&str; 9] =
+    ["3.10", "4.18", "5.10-rt", "6.1-rt", "6.6", "6.12-rt", "6.18", "6.18-names", "7.2-rt"];
+
+fn fixture(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/sched_debug").join(file)
+}
+
+fn text(kernel: &str) -> Vec<u8> {
+    fs::read(fixture(&format!("{kernel}.txt"))).unwrap()
+}
+
+fn look(text: &[u8], cpus: CpuSet, own: &[Tid]) -> stalld::error::Result<Snapshot> {
+    let mut snapshot = Snapshot::default();
+    parse(text, &mut Scope::new(cpus, own.to_vec()), &mut snapshot)?;
+    Ok(snapshot)
+}
+
+fn victims_cpu() -> CpuSet {
+    [Cpu(1)].into_iter().collect()
+}
+
+/// Tid, name, switches and priority of all that wait.
+fn waiters(snapshot: &Snapshot) -> Vec<(i32, String, u64, i32)> {
+    let waiter = |w: &stalld::observe::Waiter| {
+        (w.task.tid.0, w.task.comm.to_string(), w.task.progress, w.task.sched.prio)
+    };
+    snapshot.waiters.iter().map(waiter).collect()
+}
+
+#[test]
+fn every_kernel_shows_the_waiters_that_it_had_and_no_others() {
+    for kernel in KERNELS {
+        let expected = fs::read_to_string(fixture(&format!("{kernel}.waiters.tsv"))).unwrap();
+        let mut expected: Vec<(i32, String)> = expected
+            .lines()
+            .map(|line| line.split_once('\t').unwrap())
+            .map(|(tid, name)| (tid.parse().unwrap(), name.to_string()))
+            .collect();
+        expected.sort_unstable();
+        let snapshot = look(&text(kernel), victims_cpu(), &[]).unwrap();
+        let found: Vec<_> = waiters(&snapshot).into_iter().map(|(tid, name, ..)| (tid, name)).collect();
+        assert_eq!(found, expected, "{kernel}");
+        for waiter in &snapshot.waiters {
+            assert_eq!((waiter.task.cpu, waiter.since), (Cpu(1), None), "{kernel}");
+        }
+    }
+}
+
+#[test]
+fn every_kernel_shows_who_runs_and_how_busy_the_cpu_is() {
+    // The hog's tid and progress, and the load of its CPU.
+    for (kernel, hog, progress, runnable, realtime) in [
+        ("3.10", 2300, 7, 13, 11),
+        ("4.18", 2300, 7, 13, 11),
+        ("5.10-rt", 98, 7, 7, 6),
+        ("6.1-rt", 114, 5, 9, 8),
+        ("6.6", 2300, 7, 13, 11),
+        ("6.12-rt", 166, 5, 9, 7),
+        ("6.18", 538, 19551, 5, 4),
+        ("6.18-names", 6861, 2, 12, 11),
+        ("7.2-rt", 130, 7, 8, 7),
+    ] {
+        let snapshot = look(&text(kernel), victims_cpu(), &[]).unwrap();
+        let [running] = &snapshot.running[..] else { panic!("{kernel}: {:?}", snapshot.running) };
+        assert_eq!(
+            (running.tid, running.progress, running.sched.prio, running.comm.as_bytes()),
+            (Tid(hog), progress, 49, &b"hog"[..]),
+            "{kernel}"
+        );
+        assert_eq!(snapshot.load, [Load { cpu: Cpu(1), runnable, realtime }], "{kernel}");
+    }
+}
+
+#[test]
+fn priority_and_progress_are_read_from_the_right_columns() {
+    for (kernel, tid, progress, prio) in [
+        ("3.10", 1_048_577, 3, 120),
+        ("4.18", 4_194_303, 3, 120),
+        ("5.10-rt", 23, 69, 98),
+        ("5.10-rt", 24, 236, 120),
+        ("6.1-rt", 112, 2, 97),
+        ("6.6", 2306, 6, 98),
+        ("6.12-rt", 165, 9, 120),
+        ("6.18", 32721, 914, 120),
+        ("6.18-names", 6860, 6, 120),
+        ("6.18-names", 6868, 1, 98),
+        ("7.2-rt", 133, 2, 69),
+    ] {
+        let snapshot = look(&text(kernel), victims_cpu(), &[]).unwrap();
+        let found = waiters(&snapshot).into_iter().find(|&(found, ..)| found == tid);
+        let (_, name, found_progress, found_prio) = found.unwrap();
+        assert_eq!((found_progress, found_prio), (progress, prio), "{kernel}: {name}");
+    }
+}
+
+#[test]
+fn stalld_itself_is_neither_load_nor_running() {
+    // The reader of this text, on CPU 0.
+    let snapshot = look(&text("6.18"), CpuSet::first(1), &[Tid(545)]).unwrap();
+    assert!(snapshot.running.is_empty());
+    assert_eq!(waiters(&snapshot).iter().map(|w| w.0).collect::<Vec<_>>(), [537, 541]);
+    let with_it = look(&text("6.18"), CpuSet::first(1), &[]).unwrap();
+    assert_eq!(with_it.running[0].tid, Tid(545));
+    assert_eq!(snapshot.load[0].runnable + 1, with_it.load[0].runnable);
+}
+
+/// Whatever a garbled text is taken for, it is taken for something that can be.
+fn check(text: &[u8]) {
+    let cpus = victims_cpu();
+    if let Ok(snapshot) = look(text, cpus.clone(), &[]) {
+        let tasks = snapshot.waiters.iter().map(|w| &w.task).chain(&snapshot.running);
+        for task in tasks {
+            assert!(task.tid.0 > 0 && cpus.contains(task.cpu), "{task:?}");
+        }
+    }
+}
+
+struct Xorshift(u64);
+
+impl Xorshift {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % limit as u64) as usize
+    }
+}
+
+#[test]
+fn no_garbled_text_is_more_than_refused() {
+    let mut random = Xorshift(0x9e37_79b9_7f4a_7c15);
+    for kernel in KERNELS {
+        let whole = text(kernel);
+        for _ in 0..500 {
+            let mut garbled = whole.clone();
+            for _ in 0..=random.below(8) {
+                let at = random.below(garbled.len());
+                garbled[at] = match random.below(4) {
+                    0 => b'\n',
+                    1 => b' ',
+                    2 => b'0' + random.below(10) as u8,
+                    _ => random.below(256) as u8,
+                };
+            }
+            check(&garbled);
+        }
+        for _ in 0..200 {
+            let mut lines: Vec<&[u8]> = whole.split_inclusive(|&b| b == b'\n').collect();
+            let (from, to) = (random.below(lines.len()), random.below(lines.len()));
+            match random.below(3) {
+                0 => lines.insert(to, lines[from]),
+                1 => lines.swap(from, to),
+                _ => drop(lines.remove(from)),
+            }
+            check(&lines.concat());
+        }
+    }
+}
+
+#[test]
+fn a_text_cut_off_anywhere_in_a_section_is_refused() {
+    for kernel in KERNELS {
+        let whole = text(kernel);
+        // What ends with a whole section reads as a machine whose further CPUs are offline.
+        let sections = [whole.windows(6).position(|text| text == b"cpu#1,").unwrap()];
+        let accepted: Vec<usize> =
+            (0..whole.len()).filter(|&len| look(&whole[..len], victims_cpu(), &[]).is_ok()).collect();
+        assert_eq!(accepted, sections, "{kernel}");
+    }
+}
+
+/// A directory of its own that plays the kernel's files, removed at the end.
+struct Machine(PathBuf);
+
+impl Machine {
+    fn new(name: &str, text: &[u8], loadavg: &str) -> Machine {
+        let root = std::env::temp_dir().join(format!("stalld-debug-{}-{name}", std::process::id()));
+        fs::create_dir_all(&root).unwrap();
+        let machine = Machine(root);
+        fs::write(machine.sources().text, text).unwrap();
+        machine.set_loadavg(loadavg);
+        machine
+    }
+
+    fn set_loadavg(&self, loadavg: &str) {
+        fs::write(self.sources().loadavg, loadavg).unwrap();
+    }
+
+    fn sources(&self) -> Sources {
+        Sources { text: self.0.join("debug"), loadavg: self.0.join("loadavg") }
+    }
+
+    fn open(&self, idle_detection: bool) -> stalld::error::Result<SchedDebug> {
+        SchedDebug::with(&self.sources(), &Watch { cpus: CpuSet::first(2), idle_detection })
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn a_look_asks_first_whether_anybody_can_be_waiting() {
+    let machine = Machine::new("idle", &text("5.10-rt"), "0.31 0.08 0.03 1/90 4907\n");
+    let mut snapshot = Snapshot::default();
+    let mut backend = machine.open(true).unwrap();
+
+    backend.snapshot(Nanos::ZERO, &mut snapshot).unwrap();
+    let idle = [Load { cpu: Cpu(0), ..Load::default() }, Load { cpu: Cpu(1), ..Load::default() }];
+    assert!(!snapshot.complete && snapshot.waiters.is_empty());
+    assert_eq!(snapshot.load, idle);
+
+    // One other task: it can't wait, but on which CPU it runs isn't known.
+    machine.set_loadavg("0.31 0.08 0.03 2/90 4907\n");
+    backend.snapshot(Nanos::ZERO, &mut snapshot).unwrap();
+    assert!(!snapshot.complete && snapshot.waiters.is_empty() && snapshot.load.is_empty());
+
+    // What can't be understood is no "nobody".
+    for busy in ["0.31 0.08 0.03 3/90 4907\n", "", "0 0 0 x/90\n"] {
+        machine.set_loadavg(busy);
+        backend.snapshot(Nanos::ZERO, &mut snapshot).unwrap();
+        assert!(snapshot.complete && snapshot.at > Nanos::ZERO, "{busy:?}");
+        assert_eq!((snapshot.waiters.len(), snapshot.load.len()), (6, 2), "{busy:?}");
+    }
+    machine.set_loadavg("0.31 0.08 0.03 1/90 4907\n");
+    machine.open(false).unwrap().snapshot(Nanos::ZERO, &mut snapshot).unwrap();
+    assert!(snapshot.complete, "nothing is asked without idle detection");
+}
+
+#[test]
+fn a_look_at_a_garbled_text_fails_and_leaves_nothing_behind() {
+    let whole = text("6.6");
+    let machine = Machine::new("garbled", &whole, "0 0 0 9/90 1\n");
+    let mut snapshot = Snapshot::default();
+    let mut backend = machine.open(true).unwrap();
+    fs::write(machine.sources().text, &whole[..whole.len() - 1]).unwrap();
+    let error = backend.snapshot(Nanos::ZERO, &mut snapshot).unwrap_err().to_string();
+    let path = machine.sources().text.display().to_string();
+    assert_eq!(error, format!("cannot make sense of {path}: the section of CPU 1 is cut off"));
+    assert!(!snapshot.complete && snapshot.waiters.is_empty() && snapshot.running.is_empty());
+    // Longer than any text before: the buffer grows.
+    let padding = "x".repeat(200_000);
+    fs::write(machine.sources().text, [padding.as_bytes(), b"\n", &whole].concat()).unwrap();
+    backend.snapshot(Nanos::ZERO, &mut snapshot).unwrap();
+    assert_eq!(snapshot.waiters.len(), 12);
+}
+
+#[test]
+fn a_file_that_is_not_understood_is_refused_at_once() {
+    let machine = Machine::new("refused", b"N\n", "0 0 0 9/90 1\n");
+    let path = machine.sources().text.display().to_string();
+    assert_eq!(
+        machine.open(true).err().unwrap().to_string(),
+        format!("cannot make sense of {path}: it has no table 'runnable tasks:'; use -b task_iter")
+    );
+    let missing = Sources { text: machine.0.join("missing"), ..machine.sources() };
+    let watch = Watch { cpus: CpuSet::first(1), idle_detection: true };
+    let error = SchedDebug::with(&missing, &watch).err().unwrap().to_string();
+    assert!(error.starts_with("cannot read ") && error.contains("missing: No such file"), "{error}");
+}
+
+#[test]
+fn the_kernel_at_hand_is_understood() {
+    let watch = Watch { cpus: CpuSet::first(8192), idle_detection: false };
+    let mut backend = match SchedDebug::open(&watch) {
+        Ok(backend) => backend,
+        Err(reason) => {
+            println!("skipped: {reason}");
+            return;
+        }
+    };
+    // PID/task/TID
+    let thread = fs::read_link("/proc/thread-self").unwrap();
+    let tid = Tid(thread.file_name().unwrap().to_str().unwrap().parse().unwrap());
+    let mut snapshot = Snapshot::default();
+    let mut looks = |backend: &mut SchedDebug| {
+        let mut seen = false;
+        for _ in 0..20 {
+            backend.snapshot(Nanos::ZERO, &mut snapshot).unwrap();
+            assert!(snapshot.complete && !snapshot.load.is_empty());
+            seen |= snapshot.running.iter().any(|task| task.tid == tid);
+        }
+        seen
+    };
+    assert!(looks(&mut backend), "the reader runs while it reads");
+    backend.leave_out(tid);
+    assert!(!looks(&mut backend));
+}
