@@ -1,5 +1,8 @@
 //! Random machines, driven for a simulated hour each, and what the detector promises about them.
 
+// A machine that breaks its own rules is a broken test.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use stalld::detect::{Detector, Limits, Verdict};
 use stalld::observe::{Snapshot, Waiter};
 use stalld::task::{Cpu, Nanos, Task, Tid};
@@ -41,7 +44,10 @@ struct Simulated {
     state: State,
     /// The moment at which this wait was named first.
     named: Option<Nanos>,
-    /// A look was lost, or fell into a migration, while it waited.
+    /// A look has seen it in this wait.
+    seen: bool,
+    /// A look was lost, or fell into a migration, while it waited; or it migrated before any look saw it,
+    /// and then the kernel's record of the wait is the only one and too short.
     missed: bool,
 }
 
@@ -77,7 +83,7 @@ impl Machine {
         self.starts += 1;
         let cpu = Cpu(self.random.below(CPUS) as u32);
         let task = Task { tid, start: self.starts, cpu, ..Task::default() };
-        Simulated { task, state: State::Asleep, named: None, missed: false }
+        Simulated { task, state: State::Asleep, named: None, seen: false, missed: false }
     }
 
     /// One thing happens to one task.
@@ -97,6 +103,7 @@ impl Machine {
             }
             State::Queued { truly, .. } if roll < 30 => {
                 it.task.cpu = Cpu(self.random.below(CPUS) as u32);
+                it.missed |= !it.seen;
                 State::Queued { truly, stamp: now, migrating: true }
             }
             queued @ State::Queued { .. } => queued,
@@ -106,7 +113,7 @@ impl Machine {
                 return;
             }
             _ => {
-                it.missed = false;
+                (it.seen, it.missed) = (false, false);
                 self.waits += 1;
                 State::Queued { truly: now, stamp: now, migrating: false }
             }
@@ -122,6 +129,7 @@ impl Machine {
                 State::Queued { stamp, .. } => {
                     let since = (eyes == Eyes::Stamps).then_some(stamp);
                     snapshot.waiters.push(Waiter { task: it.task, since });
+                    it.seen = true;
                 }
                 _ => {}
             }
