@@ -97,6 +97,8 @@ fn run(command: &mut Command, tool: &str, package: &str) -> Result<(), String> {
 /// Rust's view of the records that the BPF programs write, from the header that they share.
 #[cfg(feature = "regen")]
 fn regenerate() {
+    // Else an edit of the file itself would stay.
+    println!("cargo:rerun-if-changed=src/observe/records.rs");
     let bindings = bindgen::Builder::default()
         .header("bpf/records.h")
         .allowlist_type("record|queue|wait|settings|losses")

@@ -1,0 +1,143 @@
+# GNU make, POSIX sh. `make help` lists the targets.
+
+PREFIX  ?= /usr
+BINDIR  = $(PREFIX)/bin
+MANDIR  = $(PREFIX)/share/man
+DOCDIR  = $(PREFIX)/share/doc/stalld
+DESTDIR ?=
+# Arguments of stalld for `make run`, of cargo test for `make test`.
+ARGS     =
+TESTARGS =
+# BPF=0 leaves libbpf and the backends on it out; DEBUG=1 builds with checks and debug information.
+BPF   = 1
+DEBUG = 0
+CARGO      ?= cargo
+CARGOFLAGS ?= --locked
+
+SETUP = sh packaging/setup.sh
+
+ifeq ($(BPF),0)
+FEATURES        = --no-default-features
+STATIC_FEATURES = --no-default-features
+TOOLS           = rust
+STATIC_TOOLS    = libc
+else
+FEATURES        =
+STATIC_FEATURES = --features vendored
+TOOLS           = rust bpf
+STATIC_TOOLS    = static
+endif
+
+ifeq ($(DEBUG),1)
+BUILD   = debug
+PROFILE =
+else
+BUILD   = release
+PROFILE = --release
+endif
+
+BINARY  = target/$(BUILD)/stalld
+STATIC  = target/static/stalld
+SCRIPTS = $(wildcard packaging/*.sh tests/*.sh .ci/run)
+PAGES   = $(wildcard man/*.8)
+SUDO   := $(if $(filter 0,$(shell id -u)),,sudo)
+
+# The paths below are promised, wherever cargo was told to build.
+export CARGO_TARGET_DIR = $(CURDIR)/target
+ifeq ($(CARGO),cargo)
+CARGO_DIR := $(shell $(SETUP) --cargo)
+ifneq ($(CARGO_DIR),)
+export PATH := $(CARGO_DIR):$(PATH)
+endif
+endif
+
+.PHONY: all stalld demo demo-run setup setup-static setup-lint setup-all static run test tests install \
+	uninstall lint regen bench annocheck msrv clean help
+
+all: ## build target/release/stalld (DEBUG=1: target/debug/stalld; BPF=0: without libbpf)
+	@$(SETUP) --check $(TOOLS)
+	$(CARGO) build $(CARGOFLAGS) $(PROFILE) $(FEATURES) --bin stalld
+
+stalld: all
+
+demo: ## install what is missing, build, starve a task on the last CPU, show stalld find it
+	@$(SETUP) $(TOOLS)
+	@$(MAKE) --no-print-directory all
+# A make of its own: the setup may have brought another cargo.
+	@$(MAKE) --no-print-directory demo-run
+
+demo-run:
+	$(CARGO) build $(CARGOFLAGS) $(PROFILE) $(FEATURES) --example starve
+	$(SUDO) sh tests/demo.sh $(BINARY)
+
+test: ## run all tests; the live ones need root and starve tasks on the last CPU only
+	@$(SETUP) --check $(TOOLS)
+	$(CARGO) test $(CARGOFLAGS) --workspace $(FEATURES) $(TESTARGS)
+
+tests: ## build the tests
+	@$(SETUP) --check $(TOOLS)
+	$(CARGO) test $(CARGOFLAGS) --workspace $(FEATURES) --no-run
+
+run: all ## build, and run stalld with ARGS=...
+	$(SUDO) $(BINARY) $(ARGS)
+
+static: ## build target/static/stalld, one file without shared libraries
+	@$(SETUP) --check rust $(STATIC_TOOLS)
+	CARGO="$(CARGO) $(CARGOFLAGS)" sh packaging/static.sh $(STATIC) $(STATIC_FEATURES)
+
+setup: ## install what building needs, after printing it
+	@$(SETUP) $(TOOLS)
+
+setup-static: ## install what `make static` needs
+	@$(SETUP) rust static
+
+setup-lint: ## install what `make lint` and `make regen` need
+	@$(SETUP) $(TOOLS) lint regen
+
+setup-all: ## install all of these
+	@$(SETUP) $(TOOLS) static lint regen
+
+# Builds only if nothing is built, so that `make && sudo make install` runs no compiler as root.
+install: $(BINARY) ## install below DESTDIR and PREFIX what `make` built
+	install -D -m 755 $(BINARY) $(DESTDIR)$(BINDIR)/stalld
+	install -D -m 644 -t $(DESTDIR)$(DOCDIR) README.md CHANGELOG.md COPYING.md LICENSES/*.txt
+	$(if $(PAGES),install -D -m 644 -t $(DESTDIR)$(MANDIR)/man8 $(PAGES))
+
+$(BINARY):
+	$(MAKE) all
+
+uninstall: ## remove what `make install` installed
+	rm -f $(DESTDIR)$(BINDIR)/stalld $(addprefix $(DESTDIR)$(MANDIR)/man8/,$(notdir $(PAGES)))
+	rm -rf $(DESTDIR)$(DOCDIR)
+
+lint: ## check formatting, lints, scripts, manual pages, and the rules of the tree
+	@$(SETUP) --check $(TOOLS) lint
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy $(CARGOFLAGS) --workspace --all-targets -- -D warnings
+	$(CARGO) clippy $(CARGOFLAGS) --workspace --all-targets --no-default-features -- -D warnings
+	shellcheck $(SCRIPTS)
+	$(if $(PAGES),mandoc -T lint -W warning $(PAGES))
+	sh tests/tree.sh
+	sh tests/regen.sh $(MAKE) --no-print-directory regen
+
+regen: ## write again the committed sources that come from C headers
+	@$(SETUP) --check rust bpf regen
+	$(CARGO) check $(CARGOFLAGS) --features regen
+
+bench: ## measure what a look costs
+	@$(SETUP) --check $(TOOLS)
+	$(CARGO) bench $(CARGOFLAGS) $(FEATURES) --bench bench
+
+annocheck: $(BINARY) ## check that what is built is hardened
+	sh tests/hardening.sh $(BINARY) $(wildcard $(STATIC))
+
+msrv: ## check that the oldest supported Rust builds it
+	sh tests/msrv.sh $(CARGOFLAGS)
+
+clean: ## remove all that was built
+	rm -rf target
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1#/p' $(MAKEFILE_LIST) | while IFS='#' read -r target text; do \
+		printf '  make %-13s %s\n' "$$target" "$$text"; \
+	done

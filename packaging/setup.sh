@@ -1,0 +1,260 @@
+#!/bin/sh
+# Installs what building stalld needs, through the system's package manager.
+#
+#   setup.sh [--check | --dry-run | --cargo] [PART...]
+#
+# The parts are rust, bpf, static, libc, lint and regen; without any, rust and bpf. It prints what is missing, then
+# installs it; where nothing is missing it does and prints nothing.
+#   --check    says in one line what is missing and how to install it, and fails if anything is
+#   --dry-run  prints what it would install
+#   --cargo    prints the directory of the first cargo that is new enough, if that isn't the one in PATH
+# shellcheck disable=SC2046,SC2086 # lists of words are meant to be split
+set -eu
+cd "$(dirname "$0")/.."
+
+# The oldest Rust that builds stalld, 1.N, has one place: Cargo.toml.
+rust_minor=$(sed -n 's/^rust-version = "1\.\([0-9]*\)"$/\1/p' Cargo.toml)
+
+die() {
+    echo "stalld: $*" >&2
+    exit 1
+}
+
+tools_of() {
+    case $1 in
+    rust) echo cargo cc ;;
+    bpf) echo clang llvm-strip make pkg-config libelf.h zlib.h ;;
+    # libelf and zlib are built from source, and linked with the C library.
+    static) echo clang llvm-strip make pkg-config autoreconf automake autopoint flex bison gawk libc.a ;;
+    libc) echo libc.a ;;
+    lint) echo cargo-clippy cargo-fmt shellcheck mandoc readelf ;;
+    regen) echo libclang cargo-fmt ;;
+    *) die "setup.sh knows no part '$1': rust, bpf, static, libc, lint, regen" ;;
+    esac
+}
+
+is_there() {
+    case $1 in
+    cargo) [ -n "$(cargo_dir)" ] ;;
+    # A compiler without the C library's headers is no use.
+    cc) compiles stdlib.h ;;
+    *.h) compiles "$1" ;;
+    libc.a) case $("${CC:-cc}" -print-file-name=libc.a 2>/dev/null) in */*) ;; *) return 1 ;; esac ;;
+    cargo-*) PATH=$(cargo_dir):$PATH cargo "${1#cargo-}" --version >/dev/null 2>&1 ;;
+    clang) command -v "${CLANG:-clang}" >/dev/null ;;
+    llvm-strip) command -v "${LLVM_STRIP:-llvm-strip}" >/dev/null ;;
+    libclang) has_libclang ;;
+    *) command -v "$1" >/dev/null ;;
+    esac
+}
+
+compiles() {
+    echo "#include <$1>" | "${CC:-cc}" -E - >/dev/null 2>&1
+}
+
+# Where bindgen looks for it.
+has_libclang() {
+    for library in "${LIBCLANG_PATH:-/nonexistent}"/libclang* /usr/lib64/libclang.so* /usr/lib/*/libclang.so* \
+        /usr/lib/*/libclang-[0-9]*.so* /usr/lib/llvm-*/lib/libclang.so* /usr/lib64/llvm*/lib/libclang.so*; do
+        if [ -e "$library" ]; then
+            return 0
+        fi
+    done
+    return 1
+}
+
+# The directory with the first cargo and rustc that are new enough: the ones in PATH, rustup's, the
+# system's, and those that Ubuntu keeps beside its default.
+cargo_dir() {
+    in_path=$(command -v cargo || true)
+    for dir in "${in_path%/*}" "${HOME:-/root}/.cargo/bin" /usr/bin /usr/lib/rust-1.*/bin; do
+        if [ -x "$dir/cargo" ] && [ -x "$dir/rustc" ]; then
+            version=$("$dir/rustc" --version 2>/dev/null) || continue
+            version=${version#rustc }
+            if new_enough "${version%% *}"; then
+                echo "$dir"
+                return
+            fi
+        fi
+    done
+}
+
+new_enough() {
+    case $1 in
+    1.*) minor=${1#1.} && minor=${minor%%[!0-9]*} && [ "${minor:-0}" -ge "$rust_minor" ] ;;
+    *) return 1 ;;
+    esac
+}
+
+find_manager() {
+    for name in apt-get dnf yum; do
+        if command -v "$name" >/dev/null; then
+            echo "$name"
+            return
+        fi
+    done
+}
+
+# The packages that bring a tool.
+packages_of() {
+    case $manager:$1 in
+    # ca-certificates is what cargo fetches crates with.
+    apt-get:cargo) echo "cargo$rust_suffix rustc$rust_suffix ca-certificates" ;;
+    *:cargo) echo cargo rust ;;
+    apt-get:cargo-clippy) echo "rust$rust_suffix-clippy" ;;
+    *:cargo-clippy) echo clippy ;;
+    apt-get:cargo-fmt) echo "rustfmt$rust_suffix" ;;
+    *:cargo-fmt) echo rustfmt ;;
+    apt-get:cc) echo gcc libc6-dev ;;
+    *:cc) echo gcc glibc-devel ;;
+    *:llvm-strip) echo llvm ;;
+    *:autoreconf) echo autoconf ;;
+    *:readelf) echo binutils ;;
+    apt-get:libelf.h) echo libelf-dev ;;
+    *:libelf.h) echo elfutils-libelf-devel ;;
+    apt-get:zlib.h) echo zlib1g-dev ;;
+    *:zlib.h) echo zlib-devel ;;
+    apt-get:libc.a) echo libc6-dev ;;
+    *:libc.a) echo glibc-static ;;
+    apt-get:libclang) echo libclang-dev ;;
+    *:libclang) echo clang-libs ;;
+    dnf:pkg-config | yum:pkg-config) echo pkgconf-pkg-config ;;
+    dnf:autopoint | yum:autopoint) echo gettext-devel ;;
+    dnf:shellcheck | yum:shellcheck) echo ShellCheck ;;
+    *) echo "$1" ;;
+    esac
+}
+
+# What the names of the Rust packages end in: those of the cargo that is there, else of one that is new enough.
+# Debian 12 has such a Rust only as the one that its browsers are built with, Ubuntu as numbered packages.
+apt_rust_suffix() {
+    case $(cargo_dir) in
+    /bin | /usr/bin) dpkg-query -S /usr/bin/cargo 2>/dev/null | sed 's/^cargo\(.*\): .*/\1/' && return ;;
+    /usr/lib/rust-*) cargo_dir | sed 's|/usr/lib/rust\(.*\)/bin|\1|' && return ;;
+    esac
+    numbered=$(apt-cache search --names-only '^cargo-1\.[0-9]+$' 2>/dev/null | sed 's/ .*//')
+    for name in cargo cargo-web $numbered; do
+        version=$(apt-cache policy "$name" 2>/dev/null | sed -n 's/^ *Candidate: *\([0-9]*:\)\{0,1\}//p')
+        if new_enough "$version"; then
+            echo "${name#cargo}"
+            return
+        fi
+    done
+    return 1
+}
+
+missing_tools() {
+    for part; do
+        for tool in $(tools_of "$part"); do
+            is_there "$tool" || echo "$tool"
+        done
+    done
+}
+
+# Words on one line, each of them once.
+once() {
+    words=
+    for word; do
+        case " $words " in
+        *" $word "*) ;;
+        *) words="$words${words:+ }$word" ;;
+        esac
+    done
+    echo "$words"
+}
+
+# Tools as a message names them.
+named() {
+    names=
+    for tool; do
+        case $tool in
+        cargo) tool="cargo (1.$rust_minor or newer)" ;;
+        cc) tool="cc (a C compiler and its headers)" ;;
+        esac
+        names="$names${names:+, }$tool"
+    done
+    echo "$names"
+}
+
+target_for() {
+    for part; do :; done
+    case $part in
+    static | lint) echo "make setup-$part" ;;
+    regen) echo "make setup-lint" ;;
+    *) echo "make setup" ;;
+    esac
+}
+
+may_install() {
+    [ -n "$manager" ] && { [ "$(id -u)" = 0 ] || command -v sudo >/dev/null; }
+}
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    else
+        sudo "$@"
+    fi
+}
+
+mode=install
+case ${1:-} in
+--check | --dry-run) mode=${1#--} && shift ;;
+--cargo)
+    dir=$(cargo_dir)
+    [ "$dir/cargo" = "$(command -v cargo || true)" ] || echo "$dir"
+    exit
+    ;;
+-*) die "setup.sh knows no option '$1': --check, --dry-run, --cargo" ;;
+esac
+[ $# -gt 0 ] || set -- rust bpf
+for part; do
+    tools_of "$part" >/dev/null
+done
+
+missing=$(once $(missing_tools "$@"))
+[ -n "$missing" ] || exit 0
+
+case $(cargo_dir):$missing in
+:* | /bin:* | /usr/bin:* | /usr/lib/rust-*) ;;
+# The user's own Rust: nothing to change for a package manager.
+*cargo-*) die "clippy or rustfmt is missing: rustup component add clippy rustfmt" ;;
+esac
+
+manager=$(find_manager)
+if [ "$mode" = install ] && ! may_install; then
+    mode=check
+fi
+if [ "$mode" = install ]; then
+    echo "stalld: missing: $(named $missing)"
+    if [ "$manager" = apt-get ]; then
+        as_root apt-get -q update || die "'apt-get update' failed, and these are missing: $(named $missing)"
+    fi
+fi
+
+rust_suffix=
+case $manager:$missing in
+apt-get:*cargo*) rust_suffix=$(apt_rust_suffix) || rust_suffix=none ;;
+esac
+packages=$(once $(for tool in $missing; do packages_of "$tool"; done))
+case $mode in
+check)
+    by_hand="${manager:-your package manager} install $packages"
+    die "missing: $(named $missing); '$(target_for "$@")' as root installs that, or by hand: $by_hand"
+    ;;
+dry-run)
+    echo "stalld: missing: $(named $missing)"
+    echo "stalld: would install by ${manager:-hand}: $packages"
+    exit
+    ;;
+esac
+
+[ "$rust_suffix" != none ] || die "no package here has Rust 1.$rust_minor or newer: get it by https://rustup.rs"
+echo "stalld: installing by $manager: $packages"
+case $manager in
+apt-get) as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends --no-remove install $packages ;;
+*) as_root "$manager" -y install $packages ;;
+esac || die "$manager could not install: $packages (RHEL has glibc-static in CodeReady Builder, mandoc in EPEL)"
+
+missing=$(once $(missing_tools "$@"))
+[ -z "$missing" ] || die "still missing after that: $(named $missing)"

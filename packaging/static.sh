@@ -1,0 +1,37 @@
+#!/bin/sh
+# Builds stalld as one static-pie file, and checks that it is one: static.sh OUTPUT [FEATURES...]
+# CARGO is the cargo command to build with.
+set -eu
+output=$1
+shift
+
+limit=2000000
+host=$(rustc -vV | sed -n 's/^host: //p')
+
+# The paths of this machine stay out of the file, so that two machines build the same one.
+here=$(pwd)
+crates=${CARGO_HOME:-$HOME/.cargo}
+export RUSTFLAGS="${RUSTFLAGS-} -C target-feature=+crt-static --remap-path-prefix=$here=/stalld --remap-path-prefix=$crates=/cargo"
+export CFLAGS="${CFLAGS--O2} -ffile-prefix-map=$here=/stalld -ffile-prefix-map=$crates=/cargo"
+export CARGO_PROFILE_RELEASE_STRIP=symbols
+# With --target the flags are for the program alone: build scripts can't be linked statically.
+${CARGO:-cargo} build --release --bin stalld --target "$host" "$@"
+
+mkdir -p "$(dirname "$output")"
+cp "target/$host/release/stalld" "$output"
+
+fail() {
+    rm -f "$output"
+    echo "stalld: the static build $*" >&2
+    exit 1
+}
+readelf -hW "$output" | grep -q 'Type: *DYN' || fail "is not position-independent"
+if readelf -dW "$output" | grep -q '(NEEDED)'; then
+    fail "needs shared libraries"
+fi
+if readelf -lW "$output" | grep -q INTERP; then
+    fail "needs a dynamic loader"
+fi
+size=$(($(wc -c <"$output")))
+[ "$size" -le $limit ] || fail "has $size bytes, more than $limit"
+echo "stalld: $output has $size bytes"

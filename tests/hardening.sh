@@ -1,0 +1,44 @@
+#!/bin/sh
+# Checks that binaries are hardened: hardening.sh FILE... There is no check for stack protectors: Rust has none,
+# it checks each index instead.
+set -eu
+
+status=0
+ok() {
+    echo "  ok      $1"
+}
+
+failed() {
+    echo "  FAILED  $1"
+    status=1
+}
+
+# Whether readelf shows a line with the pattern.
+shows() {
+    echo "$report" | grep -q -- "$1"
+}
+
+require() {
+    if shows "$2"; then ok "$1"; else failed "$1"; fi
+}
+
+forbid() {
+    if shows "$2"; then failed "$1"; else ok "$1"; fi
+}
+
+for file; do
+    echo "$file:"
+    report=$(readelf -hldW "$file")
+    require "position-independent" 'Type: *DYN'
+    require "relocations read-only after the start (RELRO)" 'GNU_RELRO'
+    require "all symbols bound at the start (BIND_NOW)" 'BIND_NOW\|Flags:.*NOW'
+    require "stack not executable" 'GNU_STACK.* RW '
+    forbid "no segment both writable and executable" ' RWE '
+    forbid "no relocations in the code" 'TEXTREL'
+    forbid "no library path of the build machine" 'RPATH\|RUNPATH'
+    if command -v annocheck >/dev/null; then
+        # Stable Rust can't emit control-flow protection.
+        if annocheck --ignore-unknown --skip-cf-protection "$file"; then ok annocheck; else failed annocheck; fi
+    fi
+done
+exit $status

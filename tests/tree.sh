@@ -1,0 +1,34 @@
+#!/bin/sh
+# Checks the rules that CONTRIBUTING.md sets for the tree and no compiler knows.
+set -eu
+cd "$(dirname "$0")/.."
+
+status=0
+# complain RULE: the offending files, one a line, come on stdin.
+complain() {
+    while read -r offender; do
+        [ -n "$offender" ] || continue
+        echo "stalld: $offender: $1" >&2
+        status=1
+    done
+}
+
+rust=$(find . -path ./target -prune -o -name '*.rs' -print | sed 's|^\./||')
+
+# `unsafe` and what follows it in code; prose about it is fine.
+complain "unsafe code belongs in src/sys or ffi/src" <<END
+$(echo "$rust" | grep -v '^src/sys/\|^ffi/src/' | xargs grep -nE '^[^/]*\bunsafe( *\{| +(fn|impl|extern|trait)\b|\()' || true)
+END
+
+complain "more than 500 lines: make it two files of one subject each" <<END
+$(echo "$rust" | grep '^src/\|^ffi/src/' | xargs wc -l | awk '$1 > 500 && $2 != "total" { print $2 }')
+END
+
+if [ -d bpf ]; then
+    complain "line 1 must say: SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause" <<END
+$(for file in bpf/*.[ch]; do
+    head -n 1 "$file" | grep -q 'SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause' || echo "$file"
+done)
+END
+fi
+exit $status
