@@ -68,7 +68,7 @@ demo: ## install what is missing, build, starve a task on the last CPU, show sta
 
 demo-run:
 	$(CARGO) build $(CARGOFLAGS) $(PROFILE) $(FEATURES) --example starve
-	$(SUDO) sh tests/demo.sh $(BINARY)
+	$(SUDO) sh tests/demo.sh $(BINARY) target/$(BUILD)/examples/starve
 
 test: ## run all tests; the live ones need root and starve tasks on the last CPU only
 	@$(SETUP) --check $(TOOLS)

@@ -98,7 +98,7 @@ fn run(command: &mut Command, tool: &str, package: &str) -> Result<(), String> {
 #[cfg(feature = "regen")]
 fn regenerate() {
     // Else an edit of the file itself would stay.
-    println!("cargo:rerun-if-changed=src/observe/records.rs");
+    println!("cargo:rerun-if-changed=src/observe/bpf/records.rs");
     let bindings = bindgen::Builder::default()
         .header("bpf/records.h")
         .allowlist_type("record|queue|wait|settings|losses")

@@ -4,7 +4,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-generated=src/observe/records.rs
+generated=src/observe/bpf/records.rs
 
 if [ "${CI-}" != true ] && ! reason=$(sh packaging/setup.sh --check regen 2>&1); then
     echo "skipped: $generated against its header ($reason)"
