@@ -99,7 +99,7 @@ impl Reporter {
     }
 
     /// Who waits, and what has happened so far.
-    pub fn status(&self, engine: &mut Engine, kind: Kind) {
+    pub fn status(&self, engine: &Engine, kind: Kind) {
         let Counters { looks, failed_looks, starved, longest_wait } = engine.counters();
         self.log.info(format_args!(
             "{} backend: {looks} looks, {failed_looks} of them lost; {starved} waits reached the threshold, \

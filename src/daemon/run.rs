@@ -89,10 +89,14 @@ fn watch(options: &Options, ready: Option<Ready>, signals: &Signals, log: &Logge
     let mut ready = ready;
     // The time since start-up is not time since a sleep.
     let mut woke = Nanos::ZERO;
+    let mut asked = false;
     loop {
         match engine.look(woke, clock::monotonic()) {
             Ok(()) => reporter.looked(&mut engine),
             Err(e) => reporter.failed(&e),
+        }
+        if std::mem::take(&mut asked) {
+            reporter.status(&engine, kind);
         }
         if let Some(ready) = ready.take() {
             ready.succeed().context("leave the terminal")?;
@@ -101,12 +105,7 @@ fn watch(options: &Options, ready: Option<Ready>, signals: &Signals, log: &Logge
         woke = clock::monotonic();
         match signal {
             Some(Signal::End) => return Ok(()),
-            Some(Signal::Report) => {
-                if let Err(e) = engine.look(woke, woke) {
-                    reporter.failed(&e);
-                }
-                reporter.status(&mut engine, kind);
-            }
+            Some(Signal::Report) => asked = true,
             None => reporter.woke(engine.next_look(), woke),
         }
     }
