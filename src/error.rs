@@ -47,7 +47,7 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {}
 
 /// An io::Error without the `(os error N)` that std appends: users know `Permission denied`.
-struct Reason<'a>(&'a io::Error);
+pub struct Reason<'a>(pub &'a io::Error);
 
 impl fmt::Display for Reason<'_> {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {

@@ -3,7 +3,7 @@
 //!
 //! Data flows one way: [`observe`] takes a snapshot of the run queues, [`detect`] decides who starves
 //! and when to look next, [`engine`] ties the two together, and [`daemon`] is what a program needs
-//! around them. [`sys`] holds all system calls, and all that is `unsafe`.
+//! around them. [`host`] knows the machine. [`sys`] holds all system calls, and all that is `unsafe`.
 
 pub mod cpus;
 pub mod daemon;
@@ -11,6 +11,7 @@ pub mod denylist;
 pub mod detect;
 pub mod engine;
 pub mod error;
+pub mod host;
 pub mod observe;
 #[allow(unsafe_code)]
 pub mod sys;

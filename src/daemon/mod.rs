@@ -9,7 +9,7 @@ pub mod pidfile;
 mod report;
 pub mod run;
 #[cfg(test)]
-mod scratch;
+pub(crate) mod scratch;
 
 use crate::cpus;
 use options::{Command, Host};

@@ -1,10 +1,10 @@
 //! Finds the kernel's files, and says what to do where one can't be had.
 
 use crate::error::{Error, Result};
-use std::ffi::OsString;
-use std::fs::{self, File};
+use crate::host::debugfs;
+use crate::host::privilege::lockdown;
+use std::fs::File;
 use std::io;
-use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 /// The files that are read.
@@ -21,9 +21,8 @@ impl Sources {
     /// mounted, then /proc/sched_debug, where it was before 5.13. (There `sched_debug` in debugfs is a
     /// switch, not the text.)
     pub fn find(root: &Path) -> Result<Sources> {
-        let mounts = fs::read(root.join("proc/mounts")).unwrap_or_default();
         let mut candidates: Vec<PathBuf> =
-            debugfs_mounts(&mounts).map(|at| under(root, &at).join("sched/debug")).collect();
+            debugfs::mounts(root).into_iter().map(|at| at.join("sched/debug")).collect();
         let debugfs = candidates.first().cloned();
         candidates.push(root.join("proc/sched_debug"));
 
@@ -53,7 +52,7 @@ impl Sources {
 pub(super) fn refusal(root: &Path, path: &Path, reason: &io::Error) -> Error {
     let error = Error::io(format_args!("read {}", path.display()), reason);
     match (reason.raw_os_error(), lockdown(root)) {
-        (Some(libc::EPERM), Some(mode)) => {
+        (Some(libc::EPERM), mode) if mode.is_on() => {
             error.with_cure(format_args!("kernel lockdown is '{mode}', use -b task_iter"))
         }
         (Some(libc::EPERM | libc::EACCES), _) => {
@@ -63,46 +62,10 @@ pub(super) fn refusal(root: &Path, path: &Path, reason: &io::Error) -> Error {
     }
 }
 
-/// The mode in force, if one is: the bracketed word of `none [integrity] confidentiality`.
-fn lockdown(root: &Path) -> Option<String> {
-    let modes = fs::read_to_string(root.join("sys/kernel/security/lockdown")).ok()?;
-    let (_, rest) = modes.split_once('[')?;
-    let (mode, _) = rest.split_once(']')?;
-    (mode != "none").then(|| mode.to_string())
-}
-
-fn debugfs_mounts(mounts: &[u8]) -> impl Iterator<Item = PathBuf> {
-    mounts.split(|&b| b == b'\n').filter_map(|line| {
-        let mut fields = line.split(|&b| b == b' ').skip(1);
-        let at = fields.next()?;
-        (fields.next()? == b"debugfs").then(|| PathBuf::from(OsString::from_vec(unescape(at))))
-    })
-}
-
-/// The kernel writes blanks, tabs, newlines and backslashes in paths as `\ooo`.
-fn unescape(field: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((&first, after)) = rest.split_first() {
-        rest = after;
-        match after {
-            [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', after @ ..] if first == b'\\' => {
-                bytes.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
-                rest = after;
-            }
-            _ => bytes.push(first),
-        }
-    }
-    bytes
-}
-
-fn under(root: &Path, path: &Path) -> PathBuf {
-    root.join(path.strip_prefix("/").unwrap_or(path))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     /// A root directory of its own, removed at the end.
     struct Root(PathBuf);

@@ -1,0 +1,193 @@
+//! What the scheduler shows in debugfs: where that is mounted, its features, and its server for fair tasks.
+
+use crate::error::{Context, Error, Result};
+use crate::task::{Cpu, Nanos};
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+/// Where debugfs is mounted, first mount first, below `root`.
+pub fn mounts(root: &Path) -> Vec<PathBuf> {
+    let mounts = fs::read(root.join("proc/mounts")).unwrap_or_default();
+    let debugfs = |line: &[u8]| {
+        let mut fields = line.split(|&b| b == b' ').skip(1);
+        let at = fields.next()?;
+        let path = PathBuf::from(OsString::from_vec(unescape(at)));
+        (fields.next()? == b"debugfs").then(|| root.join(path.strip_prefix("/").unwrap_or(&path)))
+    };
+    mounts.split(|&b| b == b'\n').filter_map(debugfs).collect()
+}
+
+/// HRTICK ends a DEADLINE budget when it is used up; without it that takes until the next tick.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hrtick {
+    /// The file that shows it and sets it.
+    pub path: PathBuf,
+    pub is_on: Result<bool>,
+    pub writable: Result<()>,
+}
+
+/// None where the file can't be found.
+pub fn hrtick(root: &Path) -> Option<Hrtick> {
+    // The second is its name before 5.13.
+    let path = find(root, &["sched/features", "sched_features"])?;
+    let text = fs::read_to_string(&path).context(format_args!("read {}", path.display()));
+    let is_on = text.and_then(|text| {
+        deadline_hrtick(&text)
+            .ok_or_else(|| Error::new(format!("cannot find HRTICK among what {} lists", path.display())))
+    });
+    // What is not written changes nothing.
+    let opened = File::options().write(true).open(&path);
+    let writable = opened.map(drop).context(format_args!("write {}", path.display()));
+    Some(Hrtick { path, is_on, writable })
+}
+
+/// From 5.12 on DEADLINE tasks have an HRTICK of their own, HRTICK_DL.
+fn deadline_hrtick(features: &str) -> Option<bool> {
+    let listed = |name: &str| features.split_whitespace().any(|word| word == name);
+    [("HRTICK_DL", "NO_HRTICK_DL"), ("HRTICK", "NO_HRTICK")]
+        .into_iter()
+        .find(|(on, off)| listed(on) || listed(off))
+        .map(|(on, _)| listed(on))
+}
+
+/// What the kernel's DL server (from 6.12 on) gives the fair tasks of a CPU behind real-time ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Served {
+    pub cpu: Cpu,
+    pub runtime: Nanos,
+    pub period: Nanos,
+}
+
+/// In order of the CPUs; None where there is no such server, or no debugfs that would show it.
+pub fn dl_server(root: &Path) -> Option<Result<Vec<Served>>> {
+    Some(served(&find(root, &["sched/fair_server"])?))
+}
+
+fn served(dir: &Path) -> Result<Vec<Served>> {
+    let number = |path: PathBuf| -> Result<Nanos> {
+        let what = || format!("read {}", path.display());
+        let text = fs::read_to_string(&path).context(what())?;
+        let number = text.trim().parse().map_err(|_| io::Error::from(io::ErrorKind::InvalidData));
+        number.map(Nanos).context(what())
+    };
+    let mut all = Vec::new();
+    for entry in fs::read_dir(dir).context(format_args!("list {}", dir.display()))? {
+        let entry = entry.context(format_args!("list {}", dir.display()))?;
+        let cpu = entry.file_name().to_str().and_then(|name| name.strip_prefix("cpu")?.parse().ok());
+        if let Some(cpu) = cpu {
+            let (runtime, period) =
+                (number(entry.path().join("runtime"))?, number(entry.path().join("period"))?);
+            all.push(Served { cpu: Cpu(cpu), runtime, period });
+        }
+    }
+    all.sort_by_key(|served| served.cpu);
+    Ok(all)
+}
+
+fn find(root: &Path, names: &[&str]) -> Option<PathBuf> {
+    let candidates = mounts(root).into_iter().flat_map(|at| names.iter().map(move |name| at.join(name)));
+    candidates.into_iter().find(|path| path.exists())
+}
+
+/// The kernel writes blanks, tabs, newlines and backslashes in paths as `\ooo`.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&first, after)) = rest.split_first() {
+        rest = after;
+        match after {
+            [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', after @ ..] if first == b'\\' => {
+                bytes.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
+                rest = after;
+            }
+            _ => bytes.push(first),
+        }
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::scratch::Scratch;
+
+    const MOUNTED: (&str, &str) =
+        ("proc/mounts", "proc /proc proc rw 0 0\nnone /my\\040debug debugfs rw 0 0\n");
+
+    fn root(name: &str, files: &[(&str, &str)]) -> Scratch {
+        let root = Scratch::new(&format!("debugfs-{name}"));
+        files.iter().for_each(|(path, text)| root.file(path, text));
+        root
+    }
+
+    #[test]
+    fn debugfs_is_where_it_is_mounted() {
+        assert_eq!(
+            mounts(root("none", &[("proc/mounts", "proc /proc proc rw 0 0\n")]).path()),
+            [""; 0].map(PathBuf::from)
+        );
+        let root = root("mounted", &[MOUNTED]);
+        assert_eq!(mounts(root.path()), [root.join("my debug")]);
+    }
+
+    #[test]
+    fn deadline_tasks_go_by_the_hrtick_of_their_own() {
+        for (features, expected) in [
+            ("PLACE_LAG HRTICK NO_HRTICK_DL\n", Some(false)),
+            ("NO_HRTICK HRTICK_DL TTWU_QUEUE\n", Some(true)),
+            ("NO_HRTICK NO_DOUBLE_TICK\n", Some(false)),
+            ("HRTICK\n", Some(true)),
+            ("PLACE_LAG\n", None),
+        ] {
+            assert_eq!(deadline_hrtick(features), expected, "{features}");
+        }
+    }
+
+    #[test]
+    fn hrtick_is_found_under_both_names() {
+        for name in ["my debug/sched/features", "my debug/sched_features"] {
+            let root = root("features", &[MOUNTED, (name, "HRTICK\n")]);
+            let found = hrtick(root.path()).unwrap();
+            assert_eq!(found, Hrtick { path: root.join(name), is_on: Ok(true), writable: Ok(()) });
+        }
+        assert_eq!(hrtick(root("unmounted", &[("my debug/sched/features", "HRTICK\n")]).path()), None);
+    }
+
+    #[test]
+    fn hrtick_that_can_not_be_had_says_why() {
+        let root = root("directory", &[MOUNTED, ("my debug/sched/features/file", "")]);
+        let found = hrtick(root.path()).unwrap();
+        assert!(found.is_on.unwrap_err().to_string().starts_with("cannot read "));
+        assert!(found.writable.unwrap_err().to_string().starts_with("cannot write "));
+    }
+
+    #[test]
+    fn the_dl_server_is_told_cpu_by_cpu() {
+        let root = root(
+            "server",
+            &[
+                MOUNTED,
+                ("my debug/sched/fair_server/cpu10/runtime", "0\n"),
+                ("my debug/sched/fair_server/cpu10/period", "1000000000\n"),
+                ("my debug/sched/fair_server/cpu9/runtime", "50000000\n"),
+                ("my debug/sched/fair_server/cpu9/period", "1000000000\n"),
+            ],
+        );
+        let period = Nanos::from_secs(1);
+        let expected = [
+            Served { cpu: Cpu(9), runtime: Nanos::from_millis(50), period },
+            Served { cpu: Cpu(10), runtime: Nanos::ZERO, period },
+        ];
+        assert_eq!(dl_server(root.path()).unwrap().unwrap(), expected);
+        root.file("my debug/sched/fair_server/cpu9/runtime", "lots\n");
+        assert!(dl_server(root.path()).unwrap().is_err());
+    }
+
+    #[test]
+    fn an_old_kernel_has_no_dl_server() {
+        assert_eq!(dl_server(root("old", &[MOUNTED, ("my debug/sched/features", "")]).path()), None);
+    }
+}
