@@ -99,6 +99,16 @@ pub fn open(choice: Option<Kind>, watch: &Watch) -> Result<(Box<dyn Backend>, Ve
     }
 }
 
+/// Whether a backend works here, found out by opening it and looking once. queue_track is only loaded: to
+/// attach it may take as long as some CPU is hogged.
+pub fn try_out(kind: Kind, watch: &Watch) -> Result<()> {
+    match kind {
+        #[cfg(feature = "bpf")]
+        Kind::QueueTrack => bpf::BpfBackend::try_load(kind),
+        _ => open_one(kind, watch).map(drop),
+    }
+}
+
 fn open_one(kind: Kind, watch: &Watch) -> Result<Box<dyn Backend>> {
     match kind {
         #[cfg(feature = "bpf")]

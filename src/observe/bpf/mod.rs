@@ -10,6 +10,7 @@ mod records;
 use super::{Backend, Kind, Load, Snapshot, Waiter, Watch};
 use crate::cpus;
 use crate::error::{Context, Error, Result};
+use crate::host::privilege;
 use crate::sys::bpf::{self, Iterator, Keeper, Object, ObjectBytes, Program, SharedArray};
 use crate::sys::clock;
 use crate::task::{Comm, Cpu, Nanos, Policy, Sched, Task, Tid};
@@ -59,12 +60,7 @@ struct Tracking {
 
 impl BpfBackend {
     pub fn open(kind: Kind, watch: Watch) -> Result<BpfBackend> {
-        let cpus = cpus::configured();
-        let settings = settings {
-            cpus,
-            tracking: (kind == Kind::QueueTrack).into(),
-            by_tid: (kind == Kind::QueueTrack && !bpf::has_task_storage()).into(),
-        };
+        let settings = settings_for(kind);
         let mut remarks = Vec::new();
         let (object, asks) = match load(&settings, true) {
             Ok(object) => (object, true),
@@ -91,7 +87,7 @@ impl BpfBackend {
             watch,
             look: object.take_program(c"look")?.link_iterator().context("make an iterator over all tasks")?,
             runnable: if asks { Some(object.take_program(c"runnable")?) } else { None },
-            queues: SharedArray::map(queues.as_fd(), cpus as usize)
+            queues: SharedArray::map(queues.as_fd(), settings.cpus as usize)
                 .context("map what the BPF programs write")?,
             self_is_realtime: false,
             buffer: vec![0; CHUNK].into_boxed_slice(),
@@ -100,6 +96,12 @@ impl BpfBackend {
         };
         backend.prove()?;
         Ok(backend)
+    }
+
+    /// Loads the programs and lets them go.
+    pub fn try_load(kind: Kind) -> Result<()> {
+        let settings = settings_for(kind);
+        load(&settings, true).or_else(|_| load(&settings, false)).map(drop)
     }
 
     /// Looks once: a backend that can't is refused now, not when something starves.
@@ -238,6 +240,15 @@ impl Backend for BpfBackend {
     }
 }
 
+fn settings_for(kind: Kind) -> settings {
+    let tracking = kind == Kind::QueueTrack;
+    settings {
+        cpus: cpus::configured(),
+        tracking: tracking.into(),
+        by_tid: (tracking && !bpf::has_task_storage()).into(),
+    }
+}
+
 fn load(settings: &settings, ask: bool) -> Result<Object> {
     let mut object = Object::open(OBJECT, c"stalld")?;
     let tracking = settings.tracking != 0;
@@ -250,7 +261,7 @@ fn load(settings: &settings, ask: bool) -> Result<Object> {
     object.set_entries(c"waits_by_tid", TRACKED_BY_TID)?;
     object.set_entries(c"queues", settings.cpus)?;
     object.set_constants(settings)?;
-    object.load()?;
+    object.load().map_err(privilege::explain_bpf)?;
     Ok(object)
 }
 
