@@ -11,6 +11,15 @@ pub fn monotonic() -> Nanos {
     Nanos::from_secs(now.tv_sec as u64) + Nanos(now.tv_nsec as u64)
 }
 
+/// How far apart the kernel's ticks are.
+pub fn tick() -> Nanos {
+    let mut tick = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `tick` is a timespec that outlives the call. The coarse clock moves with the tick, and exists
+    // on every kernel.
+    unsafe { libc::clock_getres(libc::CLOCK_MONOTONIC_COARSE, &mut tick) };
+    Nanos::from_secs(tick.tv_sec as u64) + Nanos(tick.tv_nsec as u64)
+}
+
 /// Sleeps for `length`, signals or not.
 pub fn nap(length: Nanos) {
     sleep_until(monotonic() + length);

@@ -10,6 +10,7 @@ pub mod memory;
 pub mod process;
 pub mod sched;
 pub mod signal;
+pub mod trial;
 pub mod wait;
 
 use std::io;

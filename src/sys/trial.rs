@@ -1,0 +1,121 @@
+//! Tries out, on a child that sleeps, what the kernel lets this process make of a pinned task.
+
+use super::{check, clock, sched};
+use crate::cpus::CpuSet;
+use crate::task::{Cpu, Nanos, Policy, Tid};
+use std::{io, ptr};
+
+/// As much as a boost by FIFO uses.
+const FIFO_PRIORITY: u32 = 98;
+
+/// The child, once killed, is gone in less unless its CPU is lost.
+const PATIENCE: Nanos = Nanos::from_secs(1);
+
+/// What a boost would meet with. An error is the kernel's refusal.
+#[derive(Debug)]
+pub struct Trial {
+    pub deadline: io::Result<()>,
+    pub fifo: io::Result<()>,
+}
+
+/// Pins a child to `cpu` and has it scheduled as a boost would. It sleeps, and so takes next to no
+/// time of that CPU. An error means that there was nothing to try it on.
+pub fn policies(cpu: Cpu, runtime: Nanos, period: Nanos) -> io::Result<Trial> {
+    let child = Sleeper::start()?;
+    sched::set_affinity(child.tid, &only(cpu))?;
+    Ok(Trial {
+        deadline: sched::set_deadline(child.tid, runtime, period, sched::RESET_ON_FORK),
+        fifo: sched::set_scheduler(child.tid, Policy::FIFO, FIFO_PRIORITY, true),
+    })
+}
+
+/// A process that does nothing, and ends with this or with its parent.
+struct Sleeper {
+    tid: Tid,
+}
+
+impl Sleeper {
+    fn start() -> io::Result<Sleeper> {
+        let parent = std::process::id() as libc::pid_t;
+        // SAFETY: clone(2) with no flags is fork(2) without a signal at the child's end, so that it can't be
+        // mistaken for a child of the program around us. The child makes nothing but system calls.
+        let pid = check(unsafe { libc::syscall(libc::SYS_clone, 0, 0, 0, 0, 0) })? as libc::pid_t;
+        if pid == 0 {
+            sleep_for_good(parent);
+        }
+        Ok(Sleeper { tid: Tid(pid) })
+    }
+
+    fn has_ended(&self) -> bool {
+        // SAFETY: asks for no status, and does not block.
+        let ended = unsafe { libc::waitpid(self.tid.0, ptr::null_mut(), libc::WNOHANG | libc::__WALL) };
+        ended != 0
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        // It has to run once more to die. Where it is pinned it might wait for that behind a hog, or on a
+        // boost's budget for seconds; on the CPU that we have, it needs no more than our sleep.
+        let _ = sched::set_scheduler(self.tid, Policy::OTHER, 0, false);
+        let _ = sched::set_affinity(self.tid, &only(current_cpu()));
+        // SAFETY: a child of ours that nobody has waited for, so the number is still its own.
+        unsafe { libc::kill(self.tid.0, libc::SIGKILL) };
+        let until = clock::monotonic() + PATIENCE;
+        while !self.has_ended() && clock::monotonic() < until {
+            clock::nap(Nanos::from_millis(1));
+        }
+    }
+}
+
+/// The life of the child: no allocation, no lock, no unwinding.
+fn sleep_for_good(parent: libc::pid_t) -> ! {
+    // SAFETY: system calls on plain numbers. If the parent died before the child asked to follow it, the
+    // child has another one by now.
+    unsafe {
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        while libc::getppid() == parent {
+            libc::pause();
+        }
+        libc::_exit(0)
+    }
+}
+
+fn only(cpu: Cpu) -> CpuSet {
+    [cpu].into_iter().collect()
+}
+
+fn current_cpu() -> Cpu {
+    // SAFETY: takes nothing, and fails on no kernel of ours.
+    Cpu(unsafe { libc::sched_getcpu() }.max(0) as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trial_leaves_no_child_and_the_caller_as_it_was() {
+        let before = (sched::get_attr(Tid(0)).unwrap(), sched::get_affinity(Tid(0)).unwrap());
+        let sleeper = Sleeper::start().unwrap();
+        let tid = sleeper.tid;
+        drop(sleeper);
+        assert_eq!(sched::get_attr(tid).unwrap_err().raw_os_error(), Some(libc::ESRCH));
+        let cpu = before.1.iter().last().unwrap();
+        policies(cpu, Nanos::from_micros(20), Nanos::from_secs(1)).unwrap();
+        assert_eq!((sched::get_attr(Tid(0)).unwrap(), sched::get_affinity(Tid(0)).unwrap()), before);
+    }
+
+    #[test]
+    fn without_the_cpu_there_is_no_trial() {
+        let trial = policies(Cpu(8191), Nanos::from_micros(20), Nanos::from_secs(1));
+        assert_eq!(trial.unwrap_err().raw_os_error(), Some(libc::EINVAL));
+    }
+
+    #[test]
+    fn a_budget_larger_than_its_period_is_refused() {
+        let cpu = sched::get_affinity(Tid(0)).unwrap().iter().last().unwrap();
+        let trial = policies(cpu, Nanos::from_secs(2), Nanos::from_secs(1)).unwrap();
+        assert_eq!(trial.deadline.unwrap_err().raw_os_error(), Some(libc::EINVAL));
+    }
+}
