@@ -1,6 +1,7 @@
 //! The program around the engine: command line, log, signals, and everything else that a library must
 //! not do.
 
+pub mod check;
 pub mod instance;
 mod lockfile;
 pub mod log;
@@ -26,7 +27,11 @@ pub fn main() -> ExitCode {
     };
     match options::parse(std::env::args_os().skip(1), &host) {
         Ok(Command::Run(options)) => run::run(options),
-        Ok(Command::Check(_)) => complain("--check is not part of this build", ExitCode::FAILURE),
+        Ok(Command::Check(options)) => {
+            let report = check::report(&options);
+            let printed = print(&report.text);
+            if report.protects { printed } else { ExitCode::FAILURE }
+        }
         Ok(Command::Help) => print(&options::help()),
         Ok(Command::Version) => print(concat!(env!("CARGO_PKG_VERSION"), "\n")),
         Err(error) => complain(&format!("{error}\nTry 'stalld --help'."), ExitCode::from(USAGE)),

@@ -106,7 +106,7 @@ impl Limits {
 }
 
 /// A length in the largest unit that needs no fraction.
-pub(super) fn with_unit(length: Nanos) -> String {
+pub(in crate::daemon) fn with_unit(length: Nanos) -> String {
     let unit = UNITS.iter().find(|unit| length.0 % unit.nanos == 0).unwrap_or(&NANOSECONDS);
     format!("{}{}", length.0 / unit.nanos, unit.symbol)
 }

@@ -1,7 +1,7 @@
 //! The command line: read once, checked once, and from then on one struct of plain values.
 
 mod draft;
-mod length;
+pub(super) mod length;
 mod table;
 #[cfg(test)]
 mod tests;

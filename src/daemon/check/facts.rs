@@ -1,0 +1,179 @@
+//! The facts that findings are made from, and one line for each in a bug report.
+
+use super::left_behind::{self, LeftBehind};
+use crate::cpus::{self, CpuSet};
+use crate::daemon::options::{Options, length::with_unit};
+use crate::error::{Reason, Result};
+use crate::host::debugfs::{self, Hrtick, Served};
+use crate::host::privilege::{self, Capabilities, Capability, Lockdown};
+use crate::host::{self, Throttling};
+use crate::observe::{self, Kind, Watch};
+use crate::sys::{clock, trial};
+use crate::task::{Cpu, Escaped, Nanos};
+use std::fmt;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// What is known of the host; None stands for what can't be told, unless said otherwise.
+pub struct Facts {
+    pub kernel: Option<String>,
+    /// The monitored CPUs, those that are offline left out.
+    pub cpus: CpuSet,
+    pub capabilities: Option<Capabilities>,
+    /// BPF maps count as locked memory here.
+    pub needs_memlock: bool,
+    pub lockdown: Lockdown,
+    pub initial_pid_namespace: Option<bool>,
+    pub initial_user_namespace: Option<bool>,
+    pub btf: bool,
+    pub stamps_queued_tasks: bool,
+    /// None where it is not mounted.
+    pub debugfs: Option<PathBuf>,
+    pub backends: Vec<(Kind, Result<()>)>,
+    pub throttling: Option<Throttling>,
+    /// None where debugfs does not show it.
+    pub hrtick: Option<Hrtick>,
+    /// None where there is none, or debugfs does not show it.
+    pub dl_server: Option<Result<Vec<Served>>>,
+    pub tick: Nanos,
+    /// None where the kernel never complains.
+    pub rcu_stall: Option<Nanos>,
+    /// None where the kernel never complains.
+    pub hung_task: Option<Nanos>,
+    pub trial: Trial,
+    pub left_behind: Vec<LeftBehind>,
+}
+
+/// What came of boosting a child that is pinned to this CPU.
+pub struct Trial {
+    pub cpu: Cpu,
+    pub outcome: io::Result<trial::Trial>,
+}
+
+impl Facts {
+    pub fn gather(root: &Path, options: &Options) -> Facts {
+        let watched = options.cpus.clone().unwrap_or_else(|| CpuSet::first(cpus::configured()));
+        let online = host::online_cpus(root);
+        let is_online = |cpu: &Cpu| online.as_ref().is_none_or(|online| online.contains(*cpu));
+        let cpus: CpuSet = watched.iter().filter(is_online).collect();
+        // A look at nothing would find nothing amiss, so offline CPUs are left in.
+        let watch = Watch { cpus: watched.clone(), idle_detection: options.idle_detection };
+        let backends = Kind::ALL.map(|kind| (kind, observe::try_out(kind, &watch))).into();
+        let cpu = cpus.iter().last().or(watched.iter().last()).unwrap_or_default();
+        Facts {
+            kernel: host::kernel_release(root),
+            cpus,
+            capabilities: privilege::capabilities(root),
+            needs_memlock: privilege::needs_memlock(root),
+            lockdown: privilege::lockdown(root),
+            initial_pid_namespace: host::in_initial_pid_namespace(root),
+            initial_user_namespace: host::in_initial_user_namespace(root),
+            btf: host::has_btf(root),
+            stamps_queued_tasks: host::stamps_queued_tasks(root),
+            debugfs: debugfs::mounts(root).into_iter().next(),
+            backends,
+            throttling: host::throttling(root),
+            hrtick: debugfs::hrtick(root),
+            dl_server: debugfs::dl_server(root),
+            tick: clock::tick(),
+            rcu_stall: host::rcu_stall_timeout(root),
+            hung_task: host::hung_task_timeout(root),
+            trial: Trial { cpu, outcome: trial::policies(cpu, options.boost.runtime, options.boost.period) },
+            left_behind: left_behind::scan(root),
+        }
+    }
+
+    pub fn has(&self, capability: Capability) -> bool {
+        self.capabilities.is_none_or(|own| own.has(capability))
+    }
+}
+
+impl fmt::Display for Facts {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        writeln!(f, "stalld {}", env!("CARGO_PKG_VERSION"))?;
+        writeln!(f, "kernel {}", Escaped(self.kernel.as_deref().unwrap_or("unknown").as_bytes()))?;
+        writeln!(f, "machine {}", std::env::consts::ARCH)?;
+        writeln!(f, "cpus {}", self.cpus)?;
+        writeln!(f, "tick {}", with_unit(self.tick))?;
+        for capability in Capability::ALL {
+            let has = known(self.capabilities.map(|own| own.has(capability)));
+            writeln!(f, "capability {} {has}", capability.name().to_lowercase())?;
+        }
+        writeln!(f, "lockdown {}", self.lockdown)?;
+        writeln!(f, "initial_pid_namespace {}", known(self.initial_pid_namespace))?;
+        writeln!(f, "initial_user_namespace {}", known(self.initial_user_namespace))?;
+        writeln!(f, "btf {}", known(Some(self.btf)))?;
+        writeln!(f, "sched_info {}", known(Some(self.stamps_queued_tasks)))?;
+        match &self.debugfs {
+            Some(at) => writeln!(f, "debugfs {}", Escaped(at.as_os_str().as_bytes()))?,
+            None => writeln!(f, "debugfs none")?,
+        }
+        for (kind, outcome) in &self.backends {
+            writeln!(f, "backend {} {}", kind.name(), worked(outcome))?;
+        }
+        match self.throttling {
+            Some(Throttling { runtime_us, period_us }) => {
+                writeln!(f, "rt_throttling runtime_us {runtime_us} period_us {period_us}")?
+            }
+            None => writeln!(f, "rt_throttling unknown")?,
+        }
+        self.fmt_debugfs(f)?;
+        writeln!(f, "rcu_stall_timeout {}", self.rcu_stall.map_or("none".into(), with_unit))?;
+        writeln!(f, "hung_task_timeout {}", self.hung_task.map_or("none".into(), with_unit))?;
+        let cpu = self.trial.cpu;
+        let tried = |outcome: &io::Result<()>| worked(&outcome.as_ref().copied().map_err(Reason));
+        match &self.trial.outcome {
+            Ok(trial) => {
+                writeln!(f, "trial cpu {cpu} deadline {}", tried(&trial.deadline))?;
+                writeln!(f, "trial cpu {cpu} fifo {}", tried(&trial.fifo))?;
+            }
+            Err(e) => writeln!(f, "trial cpu {cpu} impossible: {}", Reason(e))?,
+        }
+        for task in &self.left_behind {
+            writeln!(f, "left_behind {} {}", task.tid, task.comm)?;
+        }
+        Ok(())
+    }
+}
+
+impl Facts {
+    fn fmt_debugfs(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match &self.hrtick {
+            Some(hrtick) => {
+                match &hrtick.is_on {
+                    Ok(is_on) => writeln!(f, "hrtick {}", known(Some(*is_on)))?,
+                    Err(e) => writeln!(f, "hrtick unknown: {e}")?,
+                }
+                writeln!(f, "hrtick_writable {}", worked(&hrtick.writable))?;
+            }
+            None => writeln!(f, "hrtick unknown")?,
+        }
+        match &self.dl_server {
+            Some(Ok(served)) => {
+                for Served { cpu, runtime, period } in served {
+                    writeln!(f, "dl_server cpu {cpu} runtime_ns {} period_ns {}", runtime.0, period.0)?;
+                }
+                Ok(())
+            }
+            Some(Err(e)) => writeln!(f, "dl_server unknown: {e}"),
+            None if self.debugfs.is_some() => writeln!(f, "dl_server none"),
+            None => writeln!(f, "dl_server unknown"),
+        }
+    }
+}
+
+fn known(fact: Option<bool>) -> &'static str {
+    match fact {
+        Some(true) => "yes",
+        Some(false) => "no",
+        None => "unknown",
+    }
+}
+
+fn worked<E: fmt::Display>(outcome: &Result<(), E>) -> String {
+    match outcome {
+        Ok(()) => "yes".to_string(),
+        Err(e) => format!("no: {e}"),
+    }
+}

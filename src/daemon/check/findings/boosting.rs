@@ -1,0 +1,135 @@
+//! Whether stalld can make those run who starve, and what that costs.
+
+use super::{Finding, why};
+use crate::daemon::check::facts::Facts;
+use crate::daemon::options::{Options, length::with_unit};
+use crate::error::Reason;
+use crate::host::privilege::Capability;
+use std::io;
+
+pub fn boosting(facts: &Facts, options: &Options) -> Finding {
+    let cpu = facts.trial.cpu;
+    let trial = match &facts.trial.outcome {
+        Ok(trial) => trial,
+        Err(e) => {
+            let fact = format!("cannot try a boost on a child that is pinned to CPU {cpu}: {}", Reason(e));
+            return Finding::warning(fact)
+                .cure("see that stalld's own cpuset has that CPU, or choose others by -c");
+        }
+    };
+    let (policy, outcome) = match by_deadline(facts, options) {
+        true => ("SCHED_DEADLINE", &trial.deadline),
+        false => ("SCHED_FIFO", &trial.fifo),
+    };
+    let able = format!("a task that is pinned to CPU {cpu} can be boosted with {policy}");
+    let instead = match &trial.deadline {
+        Err(e) if !options.force_fifo && !by_deadline(facts, options) => {
+            Some((format!("with SCHED_DEADLINE it can't: {}", Reason(e)), deadline_cure(facts, e)))
+        }
+        _ => None,
+    };
+    match (outcome, instead) {
+        (Err(e), instead) if !will_be_allowed(facts, options, outcome) => {
+            let also = instead.map_or(String::new(), |(reason, _)| format!("; {reason}"));
+            let fact = format!(
+                "a task that is pinned to CPU {cpu} can't be boosted with {policy}: {}{also}",
+                Reason(e)
+            );
+            Finding::failure(fact, "no boost is possible").cure(fifo_cure(facts, e))
+        }
+        (_, Some((reason, cure))) => Finding::warning(format!("{able} only; {reason}")).cure(cure),
+        (Ok(()), None) => Finding::ok(able),
+        (Err(_), None) => Finding::ok(format!("{able} once RT throttling is off")),
+    }
+}
+
+pub fn throttling(facts: &Facts, options: &Options) -> Finding {
+    let Some(throttling) = facts.throttling else {
+        return Finding::note("cannot tell whether RT throttling is on: /proc/sys/kernel can't be read");
+    };
+    let on = format!(
+        "RT throttling is on: real-time tasks get {} us of each {} us",
+        throttling.runtime_us, throttling.period_us
+    );
+    match (throttling.is_off(), options.systemd) {
+        (true, _) => Finding::ok("RT throttling is off"),
+        (false, false) => Finding::note(format!("{on}; stalld turns it off when it starts")),
+        (false, true) => {
+            Finding::warning(format!("{on}; with -S stalld leaves that as it is")).cure(THROTTLING_OFF)
+        }
+    }
+}
+
+/// A boost by FIFO needs no HRTICK: its end is stalld's own doing.
+pub fn hrtick(facts: &Facts, options: &Options) -> Option<Finding> {
+    if options.force_fifo {
+        return None;
+    }
+    let cost = format!(
+        "a boost of {} may take a CPU for up to a tick ({})",
+        with_unit(options.boost.runtime),
+        with_unit(facts.tick)
+    );
+    let Some(hrtick) = &facts.hrtick else {
+        let unknown = Finding::note(format!("HRTICK can be neither seen nor turned on: {cost}"));
+        return Some(match facts.debugfs {
+            None => unknown.cure("mount debugfs: mount -t debugfs debugfs /sys/kernel/debug"),
+            Some(_) => unknown,
+        });
+    };
+    Some(match (&hrtick.is_on, &hrtick.writable) {
+        (Ok(true), _) => Finding::ok("HRTICK is on: a boost ends on time"),
+        (Ok(false), Ok(())) => Finding::ok("HRTICK is off; stalld turns it on when it starts"),
+        (Err(_), Ok(())) => Finding::note(format!("HRTICK can't be seen; if it is off, {cost}")),
+        (Ok(false), Err(refusal)) => {
+            Finding::note(format!("HRTICK is off and can't be turned on ({}): {cost}", why(facts, refusal)))
+        }
+        (Err(_), Err(refusal)) => Finding::note(format!(
+            "HRTICK can be neither seen nor turned on ({}): {cost}",
+            why(facts, refusal)
+        )),
+    })
+}
+
+/// Whether boosts are by SCHED_DEADLINE, to the best of our knowledge.
+pub fn by_deadline(facts: &Facts, options: &Options) -> bool {
+    let tried = facts.trial.outcome.as_ref().ok();
+    !options.force_fifo && tried.is_none_or(|trial| will_be_allowed(facts, options, &trial.deadline))
+}
+
+/// Whether the kernel will allow, by the time when stalld boosts, what it was asked for on trial.
+fn will_be_allowed(facts: &Facts, options: &Options, outcome: &io::Result<()>) -> bool {
+    match outcome {
+        Ok(()) => true,
+        Err(refusal) => !options.systemd && refused_by_throttling(facts, refusal),
+    }
+}
+
+/// With RT throttling on, the kernel admits no DEADLINE task that may not run on all CPUs of its domain, and
+/// with RT_GROUP_SCHED no real-time task to a cgroup without real-time runtime.
+fn refused_by_throttling(facts: &Facts, refusal: &io::Error) -> bool {
+    refusal.raw_os_error() == Some(libc::EPERM)
+        && facts.has(Capability::SysNice)
+        && facts.throttling.is_some_and(|throttling| !throttling.is_off())
+}
+
+fn deadline_cure(facts: &Facts, refusal: &io::Error) -> &'static str {
+    match refusal.raw_os_error() {
+        Some(libc::EPERM) if refused_by_throttling(facts, refusal) => THROTTLING_OFF,
+        Some(libc::EBUSY) => "other SCHED_DEADLINE tasks have reserved all of that CPU: reserve less",
+        Some(libc::EINVAL) => {
+            "keep -p within kernel.sched_deadline_period_min_us and kernel.sched_deadline_period_max_us"
+        }
+        _ => "see what forbids sched_setattr(2): a seccomp filter, a security module",
+    }
+}
+
+fn fifo_cure(facts: &Facts, refusal: &io::Error) -> &'static str {
+    match facts.has(Capability::SysNice) {
+        false => "give stalld CAP_SYS_NICE",
+        true if refused_by_throttling(facts, refusal) => THROTTLING_OFF,
+        true => "see what forbids sched_setscheduler(2): a seccomp filter, a security module",
+    }
+}
+
+const THROTTLING_OFF: &str = "sysctl -w kernel.sched_rt_runtime_us=-1";
