@@ -2,6 +2,7 @@
 
 use super::lockfile::{LockFile, Taken, judge, refusal};
 use crate::error::{Context, Error, Result};
+use crate::sys::process;
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -36,13 +37,19 @@ impl Instance {
 
 /// Creates the directory if need be, and makes sure that nobody else can put anything into it.
 pub fn make_runtime_dir(path: &Path) -> Result<()> {
+    let cure = match process::effective_uid() {
+        0 => "remove it, stalld makes a new one",
+        _ => "run stalld as root, or with -l, which only watches",
+    };
     match DirBuilder::new().mode(0o755).create(path) {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-        made => made.context(format_args!("create the runtime directory {}", path.display()))?,
+        made => made
+            .context(format_args!("create the runtime directory {}", path.display()))
+            .map_err(|e| e.with_cure(cure))?,
     }
     let seen = fs::symlink_metadata(path).context(format_args!("look at {}", path.display()))?;
     let verdict = if seen.is_dir() { judge(&seen, 0o755) } else { Err("it is no directory".to_string()) };
-    verdict.map_err(|reason| refusal(path, reason).with_cure("remove it, stalld makes a new one"))
+    verdict.map_err(|reason| refusal(path, reason).with_cure(cure))
 }
 
 #[cfg(test)]

@@ -87,7 +87,7 @@ pub fn open(choice: Option<Kind>, watch: &Watch) -> Result<(Box<dyn Backend>, Ve
     for kind in choice.map_or(Kind::ALL.to_vec(), |kind| vec![kind]) {
         match open_one(kind, watch) {
             Ok(backend) => return Ok((backend, refusals)),
-            Err(e) => refusals.push(e),
+            Err(e) => refusals.push(Error::new(format!("{}: {e}", kind.name()))),
         }
     }
     match (refusals.pop(), refusals.is_empty()) {
@@ -115,7 +115,7 @@ fn open_one(kind: Kind, watch: &Watch) -> Result<Box<dyn Backend>> {
         Kind::TaskIter | Kind::QueueTrack => Ok(Box::new(bpf::BpfBackend::open(kind, watch.clone())?)),
         #[cfg(not(feature = "bpf"))]
         Kind::TaskIter | Kind::QueueTrack => {
-            Err(Error::new(format!("{}: this stalld was built without BPF; use -b sched_debug", kind.name())))
+            Err(Error::new("this stalld was built without BPF; use -b sched_debug"))
         }
         Kind::SchedDebug => Ok(Box::new(sched_debug::SchedDebug::open(watch)?)),
     }

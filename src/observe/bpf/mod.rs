@@ -109,7 +109,7 @@ impl BpfBackend {
         let now = self.walk(&mut Snapshot::default())?;
         if now.is_none() && self.kind == Kind::TaskIter {
             return Err(Error::new(
-                "task_iter: this kernel does not record when a task is queued (no CONFIG_SCHED_INFO, or delay \
+                "this kernel does not record when a task is queued (no CONFIG_SCHED_INFO, or delay \
                  accounting is off: boot without 'nodelayacct', or with 'delayacct'); use -b queue_track",
             ));
         }
