@@ -20,9 +20,7 @@ pub fn backends(facts: &Facts, options: &Options) -> Vec<Finding> {
             Ok(()) if kind == Kind::QueueTrack => Finding::ok("queue_track loads; it is not attached here"),
             Ok(()) => Finding::ok(format!("{name} works")),
             Err(error) => {
-                let reason = error.to_string();
-                let fact =
-                    format!("{name}: {}", reason.strip_prefix(&format!("{name}: ")).unwrap_or(&reason));
+                let fact = format!("{name}: {error}");
                 match options.backend {
                     Some(asked) if asked == kind => Finding::failure(
                         fact,

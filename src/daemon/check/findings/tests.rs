@@ -108,7 +108,7 @@ fn a_good_host_is_fine_throughout() {
 
 #[test]
 fn a_backend_that_does_not_work_matters_if_it_is_asked_for() {
-    let break_task_iter = |facts: &mut Facts| facts.backends[0].1 = Err(Error::new("task_iter: too old"));
+    let break_task_iter = |facts: &mut Facts| facts.backends[0].1 = Err(Error::new("too old"));
     let protects =
         "stalld would protect this host: queue_track sees who starves, SCHED_DEADLINE lets them run";
     assert_changes(&[], break_task_iter, &["Note task_iter: too old", protects]);
