@@ -5,6 +5,7 @@
 //! and when to look next, [`engine`] ties the two together, and [`daemon`] is what a program needs
 //! around them. [`host`] knows the machine. [`sys`] holds all system calls, and all that is `unsafe`.
 
+pub mod boost;
 pub mod cpus;
 pub mod daemon;
 pub mod denylist;
@@ -13,6 +14,7 @@ pub mod engine;
 pub mod error;
 pub mod host;
 pub mod observe;
+pub mod proc;
 #[allow(unsafe_code)]
 pub mod sys;
 pub mod task;

@@ -7,10 +7,10 @@ use crate::detect::Starving;
 use crate::engine::{Counters, Engine, Hog};
 use crate::error::Error;
 use crate::observe::Kind;
+use crate::proc;
 use crate::sys::clock;
 use crate::task::{Cpu, Nanos, Task, Tid};
 use std::fmt;
-use std::fs;
 
 /// A look this much later than planned is told.
 const LATE: Nanos = Nanos::from_millis(100);
@@ -238,50 +238,5 @@ impl fmt::Display for ExactWait {
             Some(wait) => write!(f, " ({} ms)", wait.as_millis()),
             None => Ok(()),
         }
-    }
-}
-
-/// What /proc knows of a task.
-mod proc {
-    use super::*;
-    use crate::task::{Comm, Escaped};
-
-    pub fn comm(tid: Tid) -> Option<Comm> {
-        let name = fs::read(format!("/proc/{tid}/comm")).ok()?;
-        Some(Comm::new(name.strip_suffix(b"\n").unwrap_or(&name)))
-    }
-
-    pub fn tgid(tid: Tid) -> Option<Tid> {
-        let status = fs::read(format!("/proc/{tid}/status")).ok()?;
-        // The name, which comes first, has its newlines escaped.
-        let line = status.split(|&b| b == b'\n').find_map(|line| line.strip_prefix(b"Tgid:"))?;
-        std::str::from_utf8(line).ok()?.trim().parse().ok().map(Tid)
-    }
-
-    /// The control group that tells most of it: that of the cpu controller where it is not the root, else
-    /// that of the unified hierarchy.
-    pub fn cgroup(tid: Tid, start: u64) -> Option<String> {
-        let groups = fs::read(format!("/proc/{tid}/cgroup")).ok()?;
-        if start != 0 && self::start(tid)? != start {
-            return None;
-        }
-        let mut best: Option<&[u8]> = None;
-        for line in groups.split(|&b| b == b'\n') {
-            let mut fields = line.splitn(3, |&b| b == b':').skip(1);
-            let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
-            let is_cpu = controllers.split(|&b| b == b',').any(|controller| controller == b"cpu");
-            if best.is_none() || path != b"/" && (is_cpu || best == Some(b"/")) {
-                best = Some(path);
-            }
-        }
-        best.map(|path| Escaped(path).to_string())
-    }
-
-    /// When it started, in clock ticks since boot.
-    fn start(tid: Tid) -> Option<u64> {
-        let stat = fs::read(format!("/proc/{tid}/stat")).ok()?;
-        // The name may hold blanks and parentheses; nothing behind it does.
-        let rest = stat.get(stat.iter().rposition(|&b| b == b')')? + 2..)?;
-        std::str::from_utf8(rest.split(|&b| b == b' ').nth(19)?).ok()?.parse().ok()
     }
 }

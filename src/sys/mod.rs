@@ -9,6 +9,7 @@ pub mod lock;
 pub mod memory;
 pub mod process;
 pub mod sched;
+pub mod shared;
 pub mod signal;
 pub mod trial;
 pub mod wait;

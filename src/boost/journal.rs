@@ -1,0 +1,328 @@
+//! What has to be undone should stalld end this instant: one record for each change made to the host.
+//!
+//! A record is written before the change and cleared after it has been undone, in memory that the guardian
+//! shares and that is a file, too. Whoever undoes a record has claimed it first.
+
+use crate::sys::shared::SharedWords;
+use crate::task::{Nanos, Policy, Tid};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicU64, fence};
+
+/// A change, as it has to be undone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Undo {
+    Boost(Boosted),
+    /// kernel.sched_rt_runtime_us was this.
+    Throttling {
+        runtime_us: i64,
+    },
+    /// This scheduler feature was off.
+    Hrtick(Hrtick),
+}
+
+/// A task that is scheduled otherwise than it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Boosted {
+    pub tid: Tid,
+    pub tgid: Tid,
+    /// In clock ticks since boot.
+    pub start: u64,
+    /// When it is over, on CLOCK_MONOTONIC.
+    pub end: Nanos,
+    pub before: Saved,
+    pub how: How,
+}
+
+/// How a task was scheduled before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Saved {
+    pub policy: Policy,
+    pub priority: u32,
+    pub reset_on_fork: bool,
+    /// Never changed by a boost; children born during one have to get it.
+    pub nice: i32,
+}
+
+/// How a task is scheduled during a boost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    Deadline {
+        runtime: Nanos,
+        period: Nanos,
+    },
+    /// At FIFO 98, in pulses.
+    Fifo,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hrtick {
+    Hrtick,
+    HrtickDl,
+}
+
+/// The place of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot(usize);
+
+/// As many 64-bit words as a record takes, and as the head of the journal does.
+const WORDS: usize = 16;
+
+const MAGIC: u64 = u64::from_le_bytes(*b"stalldJ1");
+
+mod head {
+    pub const MAGIC: usize = 0;
+    pub const BOOT: [usize; 2] = [1, 2];
+    pub const OWNER: usize = 3;
+}
+
+mod word {
+    pub const STATE: usize = 0;
+    pub const KIND: usize = 1;
+    pub const TID: usize = 2;
+    pub const TGID: usize = 3;
+    pub const START: usize = 4;
+    pub const END: usize = 5;
+    pub const POLICY: usize = 6;
+    pub const PRIORITY: usize = 7;
+    pub const RESET_ON_FORK: usize = 8;
+    pub const NICE: usize = 9;
+    pub const RUNTIME: usize = 10;
+    pub const PERIOD: usize = 11;
+    pub const VALUE: usize = 12;
+}
+
+mod state {
+    pub const FREE: u64 = 0;
+    pub const LIVE: u64 = 1;
+    pub const CLAIMED: u64 = 2;
+}
+
+mod kind {
+    pub const DEADLINE: u64 = 1;
+    pub const FIFO: u64 = 2;
+    pub const THROTTLING: u64 = 3;
+    pub const HRTICK: u64 = 4;
+}
+
+/// The records. All who share the memory see the same.
+pub struct Journal {
+    words: SharedWords,
+}
+
+impl Journal {
+    /// How many words hold this many records.
+    pub const fn words(records: usize) -> usize {
+        (records + 1) * WORDS
+    }
+
+    pub fn over(words: SharedWords) -> Journal {
+        Journal { words }
+    }
+
+    /// Empties it, and makes it that of this boot and this process.
+    pub fn begin(&self, boot_id: u128, owner: Tid) {
+        self.words.iter().for_each(|word| word.store(0, Relaxed));
+        let head = self.record(0);
+        head[head::BOOT[0]].store(boot_id as u64, Relaxed);
+        head[head::BOOT[1]].store((boot_id >> 64) as u64, Relaxed);
+        head[head::OWNER].store(owner.0 as u64, Relaxed);
+        head[head::MAGIC].store(MAGIC, Release);
+    }
+
+    /// Whether it is a journal, and of which boot. What it says of another boot is void.
+    pub fn boot_id(&self) -> Option<u128> {
+        let head = self.record(0);
+        (head[head::MAGIC].load(Acquire) == MAGIC).then(|| {
+            u128::from(head[head::BOOT[0]].load(Relaxed))
+                | u128::from(head[head::BOOT[1]].load(Relaxed)) << 64
+        })
+    }
+
+    /// Notes a change that is about to be made. None if there is no room, and then it must not be made.
+    pub fn arm(&self, undo: &Undo) -> Option<Slot> {
+        let slot = self.slots().find(|&slot| self.state(slot) == state::FREE)?;
+        let record = self.record(slot.0);
+        let set = |word: usize, value: u64| record[word].store(value, Relaxed);
+        match undo {
+            Undo::Boost(boosted) => {
+                let (kind, runtime, period) = match boosted.how {
+                    How::Deadline { runtime, period } => (kind::DEADLINE, runtime, period),
+                    How::Fifo => (kind::FIFO, Nanos::ZERO, Nanos::ZERO),
+                };
+                set(word::KIND, kind);
+                set(word::TID, boosted.tid.0 as u64);
+                set(word::TGID, boosted.tgid.0 as u64);
+                set(word::START, boosted.start);
+                set(word::END, boosted.end.0);
+                set(word::POLICY, boosted.before.policy.0.into());
+                set(word::PRIORITY, boosted.before.priority.into());
+                set(word::RESET_ON_FORK, boosted.before.reset_on_fork.into());
+                set(word::NICE, i64::from(boosted.before.nice) as u64);
+                set(word::RUNTIME, runtime.0);
+                set(word::PERIOD, period.0);
+            }
+            Undo::Throttling { runtime_us } => {
+                set(word::KIND, kind::THROTTLING);
+                set(word::VALUE, *runtime_us as u64);
+            }
+            Undo::Hrtick(hrtick) => {
+                set(word::KIND, kind::HRTICK);
+                set(word::VALUE, u64::from(*hrtick == Hrtick::HrtickDl));
+            }
+        }
+        record[word::STATE].store(state::LIVE, Release);
+        Some(slot)
+    }
+
+    /// The right to undo a record, which one of all who share it gets.
+    pub fn claim(&self, slot: Slot) -> bool {
+        let state = &self.record(slot.0)[word::STATE];
+        state.compare_exchange(state::LIVE, state::CLAIMED, AcqRel, Acquire).is_ok()
+    }
+
+    /// Clears a record that has been claimed and undone.
+    pub fn clear(&self, slot: Slot) {
+        // What was undone must not be seen undone after the record is gone.
+        fence(Release);
+        self.record(slot.0)[word::STATE].store(state::FREE, Release);
+    }
+
+    /// Makes a record live again whose claimer is gone.
+    pub fn reopen(&self) {
+        for slot in self.slots().filter(|&slot| self.state(slot) == state::CLAIMED) {
+            self.record(slot.0)[word::STATE].store(state::LIVE, Release);
+        }
+    }
+
+    pub fn is_live(&self, slot: Slot) -> bool {
+        self.state(slot) == state::LIVE
+    }
+
+    /// All records that nobody has claimed. One that makes no sense is left out.
+    pub fn live(&self) -> impl Iterator<Item = (Slot, Undo)> + '_ {
+        self.slots()
+            .filter(|&slot| self.is_live(slot))
+            .filter_map(|slot| Some((slot, read(self.record(slot.0))?)))
+    }
+
+    /// How many records are live but make no sense.
+    pub fn garbled(&self) -> usize {
+        self.slots().filter(|&slot| self.is_live(slot) && read(self.record(slot.0)).is_none()).count()
+    }
+
+    fn slots(&self) -> impl Iterator<Item = Slot> {
+        (1..self.words.len() / WORDS).map(Slot)
+    }
+
+    fn state(&self, slot: Slot) -> u64 {
+        self.record(slot.0)[word::STATE].load(Acquire)
+    }
+
+    fn record(&self, index: usize) -> &[AtomicU64; WORDS] {
+        static NONE: [AtomicU64; WORDS] = [const { AtomicU64::new(0) }; WORDS];
+        let record = self.words.get(index * WORDS..(index + 1) * WORDS);
+        record.and_then(|words| words.try_into().ok()).unwrap_or(&NONE)
+    }
+}
+
+fn read(record: &[AtomicU64; WORDS]) -> Option<Undo> {
+    let get = |word: usize| record[word].load(Relaxed);
+    let tid = |word: usize| i32::try_from(get(word)).ok().filter(|&tid| tid > 0).map(Tid);
+    let kind = get(word::KIND);
+    match kind {
+        kind::DEADLINE | kind::FIFO => {
+            let how = match kind {
+                kind::FIFO => How::Fifo,
+                _ => How::Deadline { runtime: Nanos(get(word::RUNTIME)), period: Nanos(get(word::PERIOD)) },
+            };
+            let before = Saved {
+                policy: Policy(u32::try_from(get(word::POLICY)).ok()?),
+                priority: u32::try_from(get(word::PRIORITY)).ok().filter(|&priority| priority < 100)?,
+                reset_on_fork: get(word::RESET_ON_FORK) != 0,
+                nice: i32::try_from(get(word::NICE) as i64).ok()?,
+            };
+            Some(Undo::Boost(Boosted {
+                tid: tid(word::TID)?,
+                tgid: tid(word::TGID)?,
+                start: get(word::START),
+                end: Nanos(get(word::END)),
+                before,
+                how,
+            }))
+        }
+        kind::THROTTLING => Some(Undo::Throttling { runtime_us: get(word::VALUE) as i64 }),
+        kind::HRTICK => {
+            Some(Undo::Hrtick(if get(word::VALUE) != 0 { Hrtick::HrtickDl } else { Hrtick::Hrtick }))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::shared::nameless_file;
+
+    fn journal(records: usize) -> Journal {
+        let words = SharedWords::map(&nameless_file().unwrap(), Journal::words(records)).unwrap();
+        let journal = Journal::over(words);
+        journal.begin(7, Tid(42));
+        journal
+    }
+
+    fn boosted(tid: i32) -> Undo {
+        Undo::Boost(Boosted {
+            tid: Tid(tid),
+            tgid: Tid(tid),
+            start: 99,
+            end: Nanos(12345),
+            before: Saved { policy: Policy::RR, priority: 33, reset_on_fork: true, nice: -7 },
+            how: How::Deadline { runtime: Nanos(20_000), period: Nanos::from_secs(1) },
+        })
+    }
+
+    #[test]
+    fn what_was_noted_is_what_is_read() {
+        let journal = journal(4);
+        let all = [boosted(5), Undo::Throttling { runtime_us: 950_000 }, Undo::Hrtick(Hrtick::HrtickDl)];
+        let slots: Vec<Slot> = all.iter().map(|undo| journal.arm(undo).unwrap()).collect();
+        assert_eq!(journal.live().map(|(_, undo)| undo).collect::<Vec<_>>(), all);
+        assert!(journal.claim(slots[1]));
+        journal.clear(slots[1]);
+        assert_eq!(journal.live().map(|(_, undo)| undo).collect::<Vec<_>>(), [all[0], all[2]]);
+        assert_eq!(journal.boot_id(), Some(7));
+    }
+
+    #[test]
+    fn a_record_is_claimed_by_one_only() {
+        let journal = journal(1);
+        let slot = journal.arm(&boosted(5)).unwrap();
+        assert!(journal.claim(slot));
+        assert!(!journal.claim(slot));
+        assert_eq!(journal.live().count(), 0);
+        journal.reopen();
+        assert!(journal.claim(slot));
+    }
+
+    #[test]
+    fn a_full_journal_takes_no_more() {
+        let journal = journal(2);
+        let first = journal.arm(&boosted(1)).unwrap();
+        journal.arm(&boosted(2)).unwrap();
+        assert_eq!(journal.arm(&boosted(3)), None);
+        assert!(journal.claim(first));
+        assert_eq!(journal.arm(&boosted(3)), None);
+        journal.clear(first);
+        assert!(journal.arm(&boosted(3)).is_some());
+    }
+
+    #[test]
+    fn a_garbled_record_is_no_record() {
+        let journal = journal(1);
+        journal.arm(&boosted(5)).unwrap();
+        journal.words[WORDS + word::TID].store(u64::MAX, Relaxed);
+        assert_eq!((journal.live().count(), journal.garbled()), (0, 1));
+        journal.words[head::MAGIC].store(1, Relaxed);
+        assert_eq!(journal.boot_id(), None);
+    }
+}

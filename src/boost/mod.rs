@@ -1,0 +1,3 @@
+//! Lets starving tasks run for a bounded moment, and puts everything back.
+
+pub mod journal;

@@ -1,0 +1,115 @@
+//! Puts a boosted task back, if it is still that task and still boosted.
+
+use super::journal::{Boosted, How, Saved};
+use crate::proc;
+use crate::sys::sched::{self, Attr};
+use crate::task::{Nanos, Policy, Tid};
+use std::io;
+
+/// Below only those at 99, who are nobody's business.
+pub const FIFO_PRIORITY: u32 = 98;
+
+/// What became of it.
+#[derive(Debug)]
+pub enum Undone {
+    /// This task is scheduled as it was. It may go by another number than it had.
+    Restored(Tid),
+    /// It was not boosted after all: stalld ended between the record and the change.
+    NeverBoosted,
+    Gone,
+    /// Somebody else has set its policy since: that is left as it is.
+    ChangedByOthers(Policy),
+    Failed(io::Error),
+}
+
+/// Undoes a boost. The nice value, the clamps and the slice are the task's own all along:
+/// sched_setscheduler(2) touches none of them, sched_setattr(2) would.
+pub fn undo(boosted: &Boosted) -> Undone {
+    // The thread that calls exec(2) gets the number of its process, wherever it was before.
+    for tid in [boosted.tid, boosted.tgid] {
+        match undo_as(tid, boosted) {
+            Undone::Gone => {}
+            Undone::ChangedByOthers(_) | Undone::NeverBoosted if tid != boosted.tid => {}
+            outcome => return outcome,
+        }
+    }
+    Undone::Gone
+}
+
+fn undo_as(tid: Tid, boosted: &Boosted) -> Undone {
+    let attr = match sched::get_attr(tid) {
+        Ok(attr) => attr,
+        Err(e) if e.raw_os_error() == Some(libc::ESRCH) => return Undone::Gone,
+        Err(e) => return Undone::Failed(e),
+    };
+    // The leader's start is what exec(2) leaves to the thread that takes its number.
+    if tid == boosted.tid && boosted.start != 0 && proc::start(tid) != Some(boosted.start) {
+        return Undone::Gone;
+    }
+    if !is_ours(&attr, boosted.how) {
+        return match boosted.before.is(&attr) {
+            true => Undone::NeverBoosted,
+            false => Undone::ChangedByOthers(attr.policy),
+        };
+    }
+    let Saved { policy, priority, reset_on_fork, .. } = boosted.before;
+    match sched::set_scheduler(tid, policy, priority, reset_on_fork) {
+        Ok(()) => Undone::Restored(tid),
+        Err(e) if e.raw_os_error() == Some(libc::ESRCH) => Undone::Gone,
+        Err(e) => Undone::Failed(e),
+    }
+}
+
+/// Whether a task is scheduled just as a boost of ours schedules it.
+fn is_ours(attr: &Attr, how: How) -> bool {
+    attr.reset_on_fork()
+        && match how {
+            How::Deadline { runtime, period } => {
+                let Attr { policy, runtime: has_runtime, period: has_period, .. } = *attr;
+                (policy, has_runtime, has_period) == (Policy::DEADLINE, runtime, period)
+            }
+            How::Fifo => (attr.policy, attr.priority) == (Policy::FIFO, FIFO_PRIORITY),
+        }
+}
+
+/// Schedules a task as a boost does.
+pub fn apply(tid: Tid, how: How) -> io::Result<()> {
+    match how {
+        How::Deadline { runtime, period } => sched::set_deadline(tid, runtime, period, sched::RESET_ON_FORK),
+        How::Fifo => sched::set_scheduler(tid, Policy::FIFO, FIFO_PRIORITY, true),
+    }
+}
+
+impl Saved {
+    pub fn of(attr: &Attr) -> Saved {
+        Saved {
+            policy: attr.policy,
+            priority: attr.priority,
+            reset_on_fork: attr.reset_on_fork(),
+            nice: attr.nice,
+        }
+    }
+
+    pub fn is(&self, attr: &Attr) -> bool {
+        (self.policy, self.priority, self.reset_on_fork) == (attr.policy, attr.priority, attr.reset_on_fork())
+    }
+}
+
+/// What a task set by `Saved` has while it is restored to, for the log.
+impl std::fmt::Display for Saved {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        match self.policy.name() {
+            Some(name) => f.write_str(name)?,
+            None => write!(f, "policy {}", self.policy.0)?,
+        }
+        if self.policy.is_realtime() {
+            write!(f, " {}", self.priority)?;
+        }
+        Ok(())
+    }
+}
+
+/// A budget of this length in each period, of a CPU's time, in millionths.
+pub fn share(runtime: Nanos, period: Nanos) -> u64 {
+    runtime.0.saturating_mul(1_000_000) / period.0.max(1)
+}
