@@ -20,6 +20,14 @@ pub fn tick() -> Nanos {
     Nanos::from_secs(tick.tv_sec as u64) + Nanos(tick.tv_nsec as u64)
 }
 
+/// Now, as /proc/PID/stat counts: in clock ticks since boot, suspended or not.
+pub fn boot_ticks() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: as above.
+    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &mut now) };
+    now.tv_sec as u64 * 100 + now.tv_nsec as u64 / 10_000_000
+}
+
 /// Sleeps for `length`, signals or not.
 pub fn nap(length: Nanos) {
     sleep_until(monotonic() + length);

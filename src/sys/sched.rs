@@ -83,6 +83,12 @@ pub fn set_fifo(tid: Tid, priority: u32) -> io::Result<()> {
     set_scheduler(tid, Policy::FIFO, priority, false)
 }
 
+pub fn set_nice(tid: Tid, nice: i32) -> io::Result<()> {
+    // SAFETY: takes numbers only. PRIO_PROCESS with a tid means that thread.
+    check(unsafe { libc::syscall(libc::SYS_setpriority, libc::PRIO_PROCESS, tid.0, nice) })?;
+    Ok(())
+}
+
 /// Makes the thread SCHED_DEADLINE: `runtime` in each `period`, at whose end its deadline is.
 pub fn set_deadline(tid: Tid, runtime: Nanos, period: Nanos, flags: u64) -> io::Result<()> {
     let raw = RawAttr {

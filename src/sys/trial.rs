@@ -1,6 +1,6 @@
 //! Tries out, on a child that sleeps, what the kernel lets this process make of a pinned task.
 
-use super::{check, clock, sched};
+use super::{check, clock, cpu, sched};
 use crate::cpus::CpuSet;
 use crate::task::{Cpu, Nanos, Policy, Tid};
 use std::{io, ptr};
@@ -58,7 +58,7 @@ impl Drop for Sleeper {
         // It has to run once more to die. Where it is pinned it might wait for that behind a hog, or on a
         // boost's budget for seconds; on the CPU that we have, it needs no more than our sleep.
         let _ = sched::set_scheduler(self.tid, Policy::OTHER, 0, false);
-        let _ = sched::set_affinity(self.tid, &only(current_cpu()));
+        let _ = sched::set_affinity(self.tid, &only(cpu::current()));
         // SAFETY: a child of ours that nobody has waited for, so the number is still its own.
         unsafe { libc::kill(self.tid.0, libc::SIGKILL) };
         let until = clock::monotonic() + PATIENCE;
@@ -83,11 +83,6 @@ fn sleep_for_good(parent: libc::pid_t) -> ! {
 
 fn only(cpu: Cpu) -> CpuSet {
     [cpu].into_iter().collect()
-}
-
-fn current_cpu() -> Cpu {
-    // SAFETY: takes nothing, and fails on no kernel of ours.
-    Cpu(unsafe { libc::sched_getcpu() }.max(0) as u32)
 }
 
 #[cfg(test)]

@@ -1,0 +1,176 @@
+//! Does to a task what the plan says, and notes it in the journal.
+
+use super::adopt;
+use super::journal::{Boosted, How, Journal, Saved, Slot, Undo};
+use super::plan::{Event, Hands, Pulse, Raised, Refusal};
+use super::undo::{Undone, apply, undo};
+use crate::proc;
+use crate::sys::sched::{self, Attr};
+use crate::sys::{clock, cpu};
+use crate::task::{Nanos, Policy, Task, Tid};
+use std::io;
+use std::sync::Arc;
+
+/// As long as a task that has been raised may take to be given its CPU: the hog may be in the kernel.
+const PATIENCE: Nanos = Nanos::from_millis(2);
+
+/// Above every pulse.
+const TOP_PRIORITY: u32 = 99;
+
+/// The host.
+pub struct HostHands {
+    journal: Arc<Journal>,
+    /// Tells the guardian that there is a new record.
+    wake: Box<dyn Fn() + Send>,
+    /// The rules' DEADLINE budget; its runtime is also the length of a pulse.
+    how: How,
+    runtime: Nanos,
+    adopted: Vec<(Tid, u64)>,
+    /// Tests hold a boost here, between its record and the system call.
+    delay: Nanos,
+}
+
+impl HostHands {
+    pub fn new(
+        journal: Arc<Journal>,
+        runtime: Nanos,
+        period: Nanos,
+        wake: Box<dyn Fn() + Send>,
+    ) -> HostHands {
+        let how = How::Deadline { runtime, period };
+        HostHands { journal, wake, how, runtime, adopted: Vec::new(), delay: test_delay() }
+    }
+
+    /// Notes a boost, and makes it.
+    fn boost(&self, task: &Task, attr: &Attr, how: How, end: Nanos) -> Result<Raised, Refusal> {
+        let start = match task.start {
+            0 => same_by_name(task)?,
+            start => start,
+        };
+        let tgid = task.tgid.or_else(|| proc::tgid(task.tid)).ok_or(Refusal::Gone)?;
+        let boosted = Boosted { tid: task.tid, tgid, start, end, before: Saved::of(attr), how };
+        let slot = self.journal.arm(&Undo::Boost(boosted)).ok_or(Refusal::JournalFull)?;
+        (self.wake)();
+        if self.delay > Nanos::ZERO {
+            clock::nap(self.delay);
+        }
+        match apply(task.tid, how) {
+            Ok(()) if self.journal.is_live(slot) => Ok(Raised { boosted, slot, since: clock::boot_ticks() }),
+            // Stopped for so long that the guardian took us for stuck: it has cleared a record of a boost
+            // that had not been made yet, and has been now.
+            Ok(()) => {
+                undo(&boosted);
+                Err(Refusal::Gone)
+            }
+            Err(e) => {
+                if self.journal.claim(slot) {
+                    self.journal.clear(slot);
+                }
+                Err(refusal(e))
+            }
+        }
+    }
+
+    fn undo(&self, slot: Slot, boosted: &Boosted) -> Option<Undone> {
+        if !self.journal.claim(slot) {
+            return None;
+        }
+        let outcome = undo(boosted);
+        self.journal.clear(slot);
+        Some(outcome)
+    }
+}
+
+impl Hands for HostHands {
+    fn raise(&mut self, task: &Task, end: Nanos) -> Result<Raised, Refusal> {
+        let attr = attr_of(task)?;
+        self.boost(task, &attr, self.how, end)
+    }
+
+    fn restore(&mut self, raised: &Raised) -> Option<Undone> {
+        self.undo(raised.slot, &raised.boosted)
+    }
+
+    fn let_run(&mut self, raised: &Raised) -> bool {
+        let tid = raised.boosted.tid;
+        let Some(before) = proc::runs(tid) else { return false };
+        let until = clock::monotonic() + PATIENCE;
+        while clock::monotonic() < until {
+            clock::nap(self.runtime);
+            if proc::runs(tid).is_none_or(|runs| runs != before) {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn pulse(&mut self, task: &Task, before: Option<Saved>) -> Result<Pulse, Refusal> {
+        let attr = attr_of(task)?;
+        if before.is_some_and(|before| !before.is(&attr)) {
+            return Err(Refusal::ChangedByOthers(attr.policy));
+        }
+        at_the_top(|| {
+            let until = clock::monotonic() + self.runtime;
+            let raised = self.boost(task, &attr, How::Fifo, until)?;
+            if task.cpu == cpu::current() {
+                // From above it, we would keep it from running. Asleep we don't, and the timer brings us back.
+                clock::sleep_until(until);
+            } else {
+                // A sleep would be 1.6 ms too long.
+                while clock::monotonic() < until {
+                    std::hint::spin_loop();
+                }
+            }
+            let outcome = self.undo(raised.slot, &raised.boosted).unwrap_or(Undone::Restored(task.tid));
+            Ok(Pulse { before: raised.boosted.before, outcome })
+        })
+    }
+
+    fn adopt(&mut self, raised: &Raised, task: &Task, events: &mut Vec<Event>) {
+        adopt::adopt(raised, task, &mut self.adopted, events);
+    }
+}
+
+/// Runs `action` above FIFO 98, where no task that it raises can shut this thread out.
+fn at_the_top<T>(action: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Refusal> {
+    let own = sched::get_attr(Tid(0)).map_err(Refusal::Kernel)?;
+    if own.policy == Policy::DEADLINE {
+        return action();
+    }
+    sched::set_scheduler(Tid(0), Policy::FIFO, TOP_PRIORITY, own.reset_on_fork()).map_err(Refusal::Kernel)?;
+    let outcome = action();
+    let Saved { policy, priority, reset_on_fork, .. } = Saved::of(&own);
+    sched::set_scheduler(Tid(0), policy, priority, reset_on_fork).map_err(Refusal::Kernel)?;
+    outcome
+}
+
+/// For a backend that can't tell when a task started: it has told its name.
+fn same_by_name(task: &Task) -> Result<u64, Refusal> {
+    let start = proc::start(task.tid).ok_or(Refusal::Gone)?;
+    let comm = proc::comm(task.tid).ok_or(Refusal::Gone)?;
+    // The text pads names on the left.
+    match comm.as_bytes().trim_ascii_start() == task.comm.as_bytes().trim_ascii_start() {
+        true => Ok(start),
+        false => Err(Refusal::Gone),
+    }
+}
+
+fn attr_of(task: &Task) -> Result<Attr, Refusal> {
+    match sched::get_attr(task.tid).map_err(refusal)? {
+        Attr { policy: Policy::DEADLINE, .. } => Err(Refusal::IsDeadline),
+        attr => Ok(attr),
+    }
+}
+
+fn refusal(e: io::Error) -> Refusal {
+    match e.raw_os_error() {
+        Some(libc::ESRCH) => Refusal::Gone,
+        _ => Refusal::Kernel(e),
+    }
+}
+
+/// Only in a build with checks, so that nothing in the environment slows a real one.
+fn test_delay() -> Nanos {
+    let variable = cfg!(debug_assertions).then(|| std::env::var("STALLD_TEST_BOOST_DELAY_US").ok()).flatten();
+    variable.and_then(|text| text.parse().ok()).map_or(Nanos::ZERO, Nanos::from_micros)
+}

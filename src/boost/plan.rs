@@ -1,0 +1,426 @@
+//! Decides who is boosted, when, and for how long: all starving tasks, each with its own end, within what
+//! the task that holds the CPU can be asked to bear.
+//!
+//! No clock is read here, and what is done to a task is done by [`Hands`], which a test can simulate.
+
+use super::journal::{Boosted, How, Saved, Slot};
+use super::undo::{Undone, share};
+use crate::detect::Starving;
+use crate::observe::Snapshot;
+use crate::task::{Cpu, Nanos, Policy, Task, Tid};
+use std::io;
+
+/// What the command line and the host allow.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    pub how: How,
+    pub runtime: Nanos,
+    pub period: Nanos,
+    pub duration: Nanos,
+    /// What a run may really take: the budget, or a tick where no timer enforces it.
+    pub cost: Nanos,
+    /// Leave those alone who wait for their turn among equals: at short thresholds that is a busy host.
+    pub only_outranked: bool,
+    /// A task that could not be boosted is tried again after this.
+    pub retry: Nanos,
+}
+
+/// Boosts of a CPU start this far apart, so that the hog gets the CPU back in between, in every period.
+const SPACING: Nanos = Nanos::from_millis(20);
+
+/// As many at once on a CPU.
+const PLACES: u64 = 16;
+
+/// And all budgets on a CPU together at most this many millionths of it.
+const SHARE: u64 = 20_000;
+
+/// How often a boost is looked after: whether it is still needed, and who was born during it.
+const CARE: Nanos = Nanos::from_millis(100);
+
+/// What a boost does to the host.
+pub trait Hands {
+    /// Makes a task SCHED_DEADLINE, and notes first how to undo that.
+    fn raise(&mut self, task: &Task, end: Nanos) -> Result<Raised, Refusal>;
+
+    /// Undoes that; None if somebody else has.
+    fn restore(&mut self, raised: &Raised) -> Option<Undone>;
+
+    /// Waits, for no longer than a run may take, until a task just raised has had its budget. False if
+    /// it has not.
+    fn let_run(&mut self, raised: &Raised) -> bool;
+
+    /// One period of FIFO emulation: puts a task above the hog for the length of its budget. It has to be
+    /// scheduled as it was at the first pulse.
+    fn pulse(&mut self, task: &Task, before: Option<Saved>) -> Result<Pulse, Refusal>;
+
+    /// Gives those who were born to a boosted task the policy that it would have handed down.
+    fn adopt(&mut self, raised: &Raised, task: &Task, events: &mut Vec<Event>);
+}
+
+/// A pulse that is over.
+#[derive(Debug)]
+pub struct Pulse {
+    pub before: Saved,
+    pub outcome: Undone,
+}
+
+/// A task that has been raised.
+#[derive(Clone, Copy, Debug)]
+pub struct Raised {
+    pub boosted: Boosted,
+    pub slot: Slot,
+    /// In clock ticks since boot: who started later was born during the boost.
+    pub since: u64,
+}
+
+/// Why a task was not boosted.
+#[derive(Debug)]
+pub enum Refusal {
+    /// It has gone, or is another task by now.
+    Gone,
+    /// Its policy needs no help.
+    IsDeadline,
+    /// No room to note how to undo it.
+    JournalFull,
+    /// Somebody has set its policy since.
+    ChangedByOthers(Policy),
+    /// The kernel's word.
+    Kernel(io::Error),
+}
+
+/// Something that happened to a task.
+#[derive(Debug)]
+pub enum Event {
+    Boosted {
+        task: Task,
+        how: How,
+    },
+    Refused {
+        task: Task,
+        how: How,
+        why: Refusal,
+    },
+    Over {
+        task: Task,
+        before: Saved,
+        after: Nanos,
+        early: bool,
+        outcome: Undone,
+    },
+    /// A task born to a boosted one has been given its policy.
+    Adopted {
+        parent: Task,
+        child: Tid,
+        policy: Saved,
+    },
+    /// It should perhaps have it, but may as well be as it is on purpose.
+    Orphan {
+        parent: Task,
+        child: Tid,
+        policy: Saved,
+    },
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    pub boosts: u64,
+    pub refused: u64,
+    pub failed_restores: u64,
+}
+
+struct Active {
+    task: Task,
+    before: Saved,
+    /// None between the pulses of FIFO emulation.
+    raised: Option<Raised>,
+    started: Nanos,
+    end: Nanos,
+    /// Of FIFO emulation.
+    next_pulse: Nanos,
+    /// Something outranked it when it was boosted.
+    outranked: bool,
+}
+
+struct Tried {
+    task: Task,
+    again: Nanos,
+}
+
+/// The boosts in flight.
+pub struct Booster {
+    rules: Rules,
+    places: usize,
+    active: Vec<Active>,
+    refused: Vec<Tried>,
+    /// When the next boost may start on each CPU that had one.
+    spacing: Vec<(Cpu, Nanos)>,
+    /// Starving tasks that had no place at the last look.
+    waiting: usize,
+    next_start: Option<Nanos>,
+    next_care: Nanos,
+    counters: Counters,
+}
+
+impl Booster {
+    pub fn new(rules: Rules) -> Booster {
+        let places = SHARE / share(rules.cost.max(rules.runtime), rules.period).max(1);
+        Booster {
+            rules,
+            places: places.clamp(1, PLACES) as usize,
+            active: Vec::with_capacity(64),
+            refused: Vec::with_capacity(64),
+            spacing: Vec::with_capacity(64),
+            waiting: 0,
+            next_start: None,
+            next_care: Nanos::MAX,
+            counters: Counters::default(),
+        }
+    }
+
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// How many boosts are in flight, and how many starving tasks wait for one.
+    pub fn load(&self) -> (usize, usize) {
+        (self.active.len(), self.waiting)
+    }
+
+    /// Whether the next call has to come with a complete look.
+    pub fn is_busy(&self) -> bool {
+        !self.active.is_empty() || self.waiting > 0
+    }
+
+    /// When something is due, and whether it needs a look.
+    pub fn due(&self) -> Option<Nanos> {
+        let ends = self.active.iter().map(|active| match active.raised {
+            None => active.end.min(active.next_pulse),
+            Some(_) => active.end,
+        });
+        let care = (!self.active.is_empty()).then_some(self.next_care);
+        ends.chain(self.next_start).chain(care).min()
+    }
+
+    /// What is due by the clock alone: ends, and pulses.
+    pub fn advance(&mut self, now: Nanos, hands: &mut impl Hands, events: &mut Vec<Event>) {
+        let mut index = 0;
+        while index < self.active.len() {
+            if self.active[index].end <= now {
+                self.end(index, now, false, hands, events);
+                continue;
+            }
+            if self.active[index].raised.is_none() && self.active[index].next_pulse <= now {
+                if !self.pulse(index, hands, events) {
+                    continue;
+                }
+            }
+            index += 1;
+        }
+    }
+
+    /// What follows from a look: the longest-starved first, as far as there are places.
+    pub fn look(
+        &mut self,
+        snapshot: &Snapshot,
+        starving: &[Starving],
+        hands: &mut impl Hands,
+        events: &mut Vec<Event>,
+    ) {
+        let now = snapshot.at;
+        if now >= self.next_care {
+            self.care(snapshot, hands, events);
+        }
+        self.refused.retain(|tried| tried.again > now);
+        self.spacing.retain(|&(_, next)| next > now);
+        self.waiting = 0;
+        self.next_start = None;
+        for candidate in starving {
+            if !self.wants(candidate, snapshot) {
+                continue;
+            }
+            let cpu = candidate.task.cpu;
+            if let Some(&(_, next)) = self.spacing.iter().find(|&&(spaced, _)| spaced == cpu) {
+                self.wait_until(next);
+                continue;
+            }
+            if self.on(cpu).count() >= self.places && !self.make_room(cpu, now, hands, events) {
+                self.wait_until(now + SPACING);
+                continue;
+            }
+            self.spacing.push((cpu, now + SPACING));
+            let behind = starving.iter().filter(|other| other.task.cpu == cpu && self.wants(other, snapshot));
+            let crowded = behind.count() > self.places;
+            self.start(candidate, snapshot, crowded, hands, events);
+        }
+    }
+
+    /// Ends all boosts now.
+    pub fn end_all(&mut self, now: Nanos, hands: &mut impl Hands, events: &mut Vec<Event>) {
+        while !self.active.is_empty() {
+            self.end(0, now, true, hands, events);
+        }
+    }
+
+    fn wait_until(&mut self, moment: Nanos) {
+        self.waiting += 1;
+        self.next_start = Some(self.next_start.map_or(moment, |next| next.min(moment)));
+    }
+
+    fn on(&self, cpu: Cpu) -> impl Iterator<Item = &Active> {
+        self.active.iter().filter(move |active| active.task.cpu == cpu)
+    }
+
+    fn wants(&self, candidate: &Starving, snapshot: &Snapshot) -> bool {
+        let same = |task: &Task| (task.tid, task.start) == (candidate.task.tid, candidate.task.start);
+        !self.active.iter().any(|active| same(&active.task))
+            && !self.refused.iter().any(|tried| same(&tried.task))
+            && (!self.rules.only_outranked || outranked(&candidate.task, snapshot, &self.active))
+    }
+
+    fn start(
+        &mut self,
+        candidate: &Starving,
+        snapshot: &Snapshot,
+        crowded: bool,
+        hands: &mut impl Hands,
+        events: &mut Vec<Event>,
+    ) {
+        let task = candidate.task;
+        let started = snapshot.at;
+        let end = started + self.rules.duration;
+        let mut raised = None;
+        let boosted = match self.rules.how {
+            How::Fifo => hands.pulse(&task, None).map(|pulse| pulse.before),
+            how => match hands.raise(&task, end) {
+                // Somebody has turned RT throttling on again, say: the kernel admits no pinned task then.
+                Err(Refusal::Kernel(e)) if e.raw_os_error() == Some(libc::EPERM) => {
+                    events.push(Event::Refused { task, how, why: Refusal::Kernel(e) });
+                    hands.pulse(&task, None).map(|pulse| pulse.before)
+                }
+                outcome => outcome.map(|it| raised.insert(it).boosted.before),
+            },
+        };
+        let how = if raised.is_some() { self.rules.how } else { How::Fifo };
+        let before = match boosted {
+            Ok(before) => before,
+            Err(why) => {
+                self.counters.refused += 1;
+                self.refused.push(Tried { task, again: started + self.rules.retry });
+                events.push(Event::Refused { task, how, why });
+                return;
+            }
+        };
+        self.counters.boosts += 1;
+        events.push(Event::Boosted { task, how });
+        if self.active.is_empty() {
+            self.next_care = started + CARE;
+        }
+        // In a crowd the place is needed for the next as soon as this one has had its budget once.
+        let served = crowded && raised.is_some_and(|raised| hands.let_run(&raised));
+        self.active.push(Active {
+            task,
+            before,
+            raised,
+            started,
+            end,
+            next_pulse: started + self.rules.period,
+            outranked: outranked(&task, snapshot, &self.active),
+        });
+        if served {
+            self.end(self.active.len() - 1, started, true, hands, events);
+        }
+    }
+
+    /// False if the boost is over.
+    fn pulse(&mut self, index: usize, hands: &mut impl Hands, events: &mut Vec<Event>) -> bool {
+        let active = &mut self.active[index];
+        active.next_pulse = active.next_pulse + self.rules.period;
+        let (task, before, started) = (active.task, active.before, active.started);
+        let outcome = match hands.pulse(&task, Some(before)) {
+            Ok(Pulse { outcome: Undone::Restored(_), .. }) => {
+                events.push(Event::Boosted { task, how: How::Fifo });
+                return true;
+            }
+            Ok(Pulse { outcome, .. }) => outcome,
+            Err(Refusal::ChangedByOthers(policy)) => Undone::ChangedByOthers(policy),
+            Err(Refusal::Kernel(e)) => Undone::Failed(e),
+            Err(_) => Undone::Gone,
+        };
+        let after = active.next_pulse - self.rules.period - started;
+        self.active.swap_remove(index);
+        events.push(Event::Over { task, before, after, early: true, outcome });
+        false
+    }
+
+    /// Takes the place of a boost that has had its budget once, if there is one.
+    fn make_room(&mut self, cpu: Cpu, now: Nanos, hands: &mut impl Hands, events: &mut Vec<Event>) -> bool {
+        let oldest = (0..self.active.len())
+            .filter(|&index| self.active[index].task.cpu == cpu)
+            .filter(|&index| now >= self.active[index].started + SPACING)
+            .min_by_key(|&index| self.active[index].started);
+        match oldest {
+            Some(index) => {
+                self.end(index, now, true, hands, events);
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn care(&mut self, snapshot: &Snapshot, hands: &mut impl Hands, events: &mut Vec<Event>) {
+        let now = snapshot.at;
+        self.next_care = now + CARE;
+        let mut index = 0;
+        while index < self.active.len() {
+            let active = &self.active[index];
+            if let Some(raised) = &active.raised {
+                hands.adopt(raised, &active.task, events);
+            }
+            if snapshot.complete && active.outranked && !outranked(&active.task, snapshot, &self.active) {
+                self.end(index, now, true, hands, events);
+            } else {
+                index += 1;
+            }
+        }
+    }
+
+    fn end(
+        &mut self,
+        index: usize,
+        now: Nanos,
+        early: bool,
+        hands: &mut impl Hands,
+        events: &mut Vec<Event>,
+    ) {
+        let Active { task, before, raised, started, .. } = self.active.swap_remove(index);
+        let outcome = match &raised {
+            Some(raised) => match hands.restore(raised) {
+                Some(outcome) => outcome,
+                // The guardian has been faster.
+                None => Undone::Restored(task.tid),
+            },
+            None => Undone::Restored(task.tid),
+        };
+        if let Some(raised) = &raised {
+            hands.adopt(raised, &task, events);
+        }
+        if matches!(outcome, Undone::Failed(_)) {
+            self.counters.failed_restores += 1;
+        }
+        events.push(Event::Over { task, before, after: now - started, early, outcome });
+    }
+}
+
+/// Whether a task that is not boosted by us keeps this one off its CPU by its rank. Of real-time tasks an
+/// equal does too: it keeps the CPU until it gives it up.
+fn outranked(task: &Task, snapshot: &Snapshot, boosted: &[Active]) -> bool {
+    let rank = |prio: i32| prio.min(100);
+    let prio = rank(task.sched.prio);
+    let waiting = snapshot.waiters.iter().map(|waiter| &waiter.task);
+    snapshot.running.iter().chain(waiting).any(|other| {
+        other.cpu == task.cpu
+            && other.tid != task.tid
+            && (rank(other.sched.prio) < prio || rank(other.sched.prio) == prio && prio < 100)
+            && !boosted.iter().any(|active| active.task.tid == other.tid)
+    })
+}
