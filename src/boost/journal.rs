@@ -3,6 +3,7 @@
 //! A record is written before the change and cleared after it has been undone, in memory that the guardian
 //! shares and that is a file, too. Whoever undoes a record has claimed it first.
 
+use crate::host::settings::Hrtick;
 use crate::sys::shared::SharedWords;
 use crate::task::{Nanos, Policy, Tid};
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
@@ -52,12 +53,6 @@ pub enum How {
     },
     /// At FIFO 98, in pulses.
     Fifo,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hrtick {
-    Hrtick,
-    HrtickDl,
 }
 
 /// The place of a record.

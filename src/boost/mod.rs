@@ -4,4 +4,5 @@ mod adopt;
 pub mod hands;
 pub mod journal;
 pub mod plan;
+pub mod recover;
 pub mod undo;

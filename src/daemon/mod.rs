@@ -2,6 +2,7 @@
 //! not do.
 
 pub mod check;
+mod guardian;
 pub mod instance;
 mod lockfile;
 pub mod log;

@@ -19,7 +19,7 @@ use std::path::{self, Path};
 use std::process::ExitCode;
 
 /// Above all ordinary tasks, below every RT application.
-const OWN_PRIORITY: u32 = 10;
+pub const OWN_PRIORITY: u32 = 10;
 
 /// The log has this long to write what is left when stalld ends.
 const LAST_WORDS: Nanos = Nanos::from_millis(200);

@@ -1,5 +1,6 @@
 //! What the scheduler shows in debugfs: where that is mounted, its features, and its server for fair tasks.
 
+use super::settings::Hrtick as Feature;
 use crate::error::{Context, Error, Result};
 use crate::task::{Cpu, Nanos};
 use std::ffi::OsString;
@@ -25,6 +26,7 @@ pub fn mounts(root: &Path) -> Vec<PathBuf> {
 pub struct Hrtick {
     /// The file that shows it and sets it.
     pub path: PathBuf,
+    pub feature: Option<Feature>,
     pub is_on: Result<bool>,
     pub writable: Result<()>,
 }
@@ -34,23 +36,25 @@ pub fn hrtick(root: &Path) -> Option<Hrtick> {
     // The second is its name before 5.13.
     let path = find(root, &["sched/features", "sched_features"])?;
     let text = fs::read_to_string(&path).context(format_args!("read {}", path.display()));
-    let is_on = text.and_then(|text| {
+    let found = text.and_then(|text| {
         deadline_hrtick(&text)
             .ok_or_else(|| Error::new(format!("cannot find HRTICK among what {} lists", path.display())))
     });
+    let feature = found.as_ref().ok().map(|&(feature, _)| feature);
+    let is_on = found.map(|(_, is_on)| is_on);
     // What is not written changes nothing.
     let opened = File::options().write(true).open(&path);
     let writable = opened.map(drop).context(format_args!("write {}", path.display()));
-    Some(Hrtick { path, is_on, writable })
+    Some(Hrtick { path, feature, is_on, writable })
 }
 
 /// From 5.12 on DEADLINE tasks have an HRTICK of their own, HRTICK_DL.
-fn deadline_hrtick(features: &str) -> Option<bool> {
+fn deadline_hrtick(features: &str) -> Option<(Feature, bool)> {
     let listed = |name: &str| features.split_whitespace().any(|word| word == name);
-    [("HRTICK_DL", "NO_HRTICK_DL"), ("HRTICK", "NO_HRTICK")]
+    [(Feature::HrtickDl, "HRTICK_DL", "NO_HRTICK_DL"), (Feature::Hrtick, "HRTICK", "NO_HRTICK")]
         .into_iter()
-        .find(|(on, off)| listed(on) || listed(off))
-        .map(|(on, _)| listed(on))
+        .find(|(_, on, off)| listed(on) || listed(off))
+        .map(|(feature, on, _)| (feature, listed(on)))
 }
 
 /// What the kernel's DL server (from 6.12 on) gives the fair tasks of a CPU behind real-time ones.

@@ -4,6 +4,7 @@
 
 pub mod debugfs;
 pub mod privilege;
+pub mod settings;
 
 use crate::cpus::CpuSet;
 use crate::task::Nanos;

@@ -1,8 +1,10 @@
 //! BPF objects, programs and maps, through libbpf.
 
 use super::check;
-use super::process::pipe;
+use super::file;
+use super::process::{self, pipe};
 use crate::error::{Context, Error, Result};
+use crate::task::Tid;
 use libbpf_sys as bpf;
 use std::ffi::CStr;
 use std::fs::File;
@@ -208,7 +210,7 @@ pub fn has_task_storage() -> bool {
 /// detaching wait for RCU, which waits for every CPU, and so for as long as some hog likes. That must hold
 /// up neither a look nor the exit. The process ends, and so detaches, when this is dropped or dies.
 pub struct Keeper {
-    pid: libc::pid_t,
+    pid: Tid,
     /// Closed to end it.
     _life: File,
     /// Where it tells the outcome, once.
@@ -219,15 +221,12 @@ impl Keeper {
     pub fn attach(programs: &[Program]) -> io::Result<Keeper> {
         let (life, our_life) = pipe()?;
         let (our_verdict, verdict) = pipe()?;
-        // SAFETY: sets a flag of a descriptor that is ours.
-        check(unsafe { libc::fcntl(our_verdict.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) })?;
+        file::never_wait(&our_verdict)?;
         let fds: Vec<i32> = programs.iter().map(|program| program.fd.as_raw_fd()).collect();
-        // SAFETY: clone(2) with no flags is fork(2) without a signal at the child's end, so that it can't be
-        // mistaken for a child of the program around us. The child makes nothing but system calls.
-        let pid = check(unsafe { libc::syscall(libc::SYS_clone, 0, 0, 0, 0, 0) })? as libc::pid_t;
-        if pid == 0 {
-            keep(&fds, life.as_raw_fd(), verdict.as_raw_fd());
-        }
+        let (life, verdict) = (life.as_raw_fd(), verdict.as_raw_fd());
+        let mut keep = fds.clone();
+        keep.extend([life, verdict]);
+        let pid = process::child(c"stall-events", &keep, || hold(&fds, life, verdict))?;
         Ok(Keeper { pid, _life: our_life, verdict: Some(our_verdict) })
     }
 
@@ -250,36 +249,27 @@ impl Keeper {
 impl Drop for Keeper {
     fn drop(&mut self) {
         // SAFETY: waits, without blocking, for a child of ours; init does if it takes longer.
-        unsafe { libc::waitpid(self.pid, ptr::null_mut(), libc::WNOHANG | libc::__WALL) };
+        unsafe { libc::waitpid(self.pid.0, ptr::null_mut(), libc::WNOHANG | libc::__WALL) };
     }
 }
 
-/// The life of the keeper's process, from fork to end: no allocation, no lock, no unwinding.
-fn keep(programs: &[i32], life: i32, verdict: i32) -> ! {
-    // SAFETY: system calls on numbers and on memory of our own. Whatever else the parent had open, such as
-    // its lock file, must not stay open here: only what lies between is closed, so the three groups that are
-    // needed stay.
+/// The life of the keeper's process: no allocation, no lock, no unwinding.
+fn hold(programs: &[i32], life: i32, verdict: i32) {
+    let mut errno = 0i32;
+    for &program in programs {
+        // SAFETY: a program that knows its event takes no name.
+        if unsafe { bpf::bpf_raw_tracepoint_open(ptr::null(), program) } < 0 {
+            errno = io::Error::last_os_error().raw_os_error().unwrap_or(libc::EINVAL);
+            break;
+        }
+    }
+    // SAFETY: reads and writes memory of our own. The pipe says nothing, and ends when the parent does.
     unsafe {
-        libc::prctl(libc::PR_SET_NAME, c"stall-events".as_ptr());
-        let mut all: libc::sigset_t = std::mem::zeroed();
-        libc::sigfillset(&mut all);
-        libc::sigprocmask(libc::SIG_BLOCK, &all, ptr::null_mut());
-        for fd in 0..libc::sysconf(libc::_SC_OPEN_MAX).clamp(64, 4096) as i32 {
-            if fd != life && fd != verdict && !programs.contains(&fd) {
-                libc::close(fd);
-            }
-        }
-        let mut errno = 0i32;
-        for &program in programs {
-            if bpf::bpf_raw_tracepoint_open(ptr::null(), program) < 0 {
-                errno = *libc::__errno_location();
-                break;
-            }
-        }
+        // Standard descriptors would hold somebody's terminal or pipe open.
+        (0..3).for_each(|fd| _ = libc::close(fd));
         libc::write(verdict, ptr::from_ref(&errno).cast(), size_of::<i32>());
         let mut byte = 0u8;
         while errno == 0 && libc::read(life, ptr::from_mut(&mut byte).cast(), 1) == -1 {}
-        libc::_exit(0)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Tries out, on a child that sleeps, what the kernel lets this process make of a pinned task.
 
-use super::{check, clock, cpu, sched};
+use super::{clock, cpu, process, sched};
 use crate::cpus::CpuSet;
 use crate::task::{Cpu, Nanos, Policy, Tid};
 use std::{io, ptr};
@@ -37,13 +37,8 @@ struct Sleeper {
 impl Sleeper {
     fn start() -> io::Result<Sleeper> {
         let parent = std::process::id() as libc::pid_t;
-        // SAFETY: clone(2) with no flags is fork(2) without a signal at the child's end, so that it can't be
-        // mistaken for a child of the program around us. The child makes nothing but system calls.
-        let pid = check(unsafe { libc::syscall(libc::SYS_clone, 0, 0, 0, 0, 0) })? as libc::pid_t;
-        if pid == 0 {
-            sleep_for_good(parent);
-        }
-        Ok(Sleeper { tid: Tid(pid) })
+        let tid = process::child(c"stall-trial", &[], || sleep_for_good(parent))?;
+        Ok(Sleeper { tid })
     }
 
     fn has_ended(&self) -> bool {
@@ -69,7 +64,7 @@ impl Drop for Sleeper {
 }
 
 /// The life of the child: no allocation, no lock, no unwinding.
-fn sleep_for_good(parent: libc::pid_t) -> ! {
+fn sleep_for_good(parent: libc::pid_t) {
     // SAFETY: system calls on plain numbers. If the parent died before the child asked to follow it, the
     // child has another one by now.
     unsafe {
@@ -77,7 +72,6 @@ fn sleep_for_good(parent: libc::pid_t) -> ! {
         while libc::getppid() == parent {
             libc::pause();
         }
-        libc::_exit(0)
     }
 }
 

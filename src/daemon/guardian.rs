@@ -1,0 +1,92 @@
+//! The guardian: a small process that puts everything back when stalld can't any more.
+//!
+//! It is forked before anything else is started, shares the journal, and waits for the end of a pipe that
+//! only stalld holds. It also restores what is overdue, in case stalld lives but does not get to it.
+
+use crate::boost::journal::{Journal, Undo};
+use crate::boost::recover;
+use crate::error::{Context, Error, Result};
+use crate::sys::{clock, file, process, sched};
+use crate::task::{Nanos, Policy, Tid};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+
+/// How long after the end of a boost stalld is taken to be stuck.
+const OVERDUE: Nanos = Nanos::from_secs(1);
+
+/// stalld's end of the pipe. The guardian acts when it is closed.
+pub struct Guardian {
+    line: Arc<File>,
+}
+
+impl Guardian {
+    /// Forks it; to be called while there is one thread. `keep` are descriptors whose locks it shares, so
+    /// that no other stalld starts before it has put everything back. `says` is for its last words.
+    pub fn fork(journal: &Arc<Journal>, keep: &[RawFd], says: bool) -> Result<Guardian> {
+        let (theirs, ours) = process::pipe().context("make a pipe to the guardian")?;
+        file::never_wait(&ours).context("make a pipe to the guardian")?;
+        let mut keep = keep.to_vec();
+        keep.push(theirs.as_raw_fd());
+        process::child(c"stall-guard", &keep, || {
+            if !says {
+                // Nothing is left to be done about it if it fails.
+                let _ = process::leave_standard_descriptors();
+            }
+            guard(journal, theirs);
+        })
+        .context("start the guardian")?;
+        Ok(Guardian { line: Arc::new(ours) })
+    }
+
+    /// Tells the guardian that there is a new record. It never waits.
+    pub fn waker(&self) -> Box<dyn Fn() + Send> {
+        let line = Arc::clone(&self.line);
+        Box::new(move || {
+            // A full pipe wakes it as well, and a broken one is noticed by `is_there`.
+            let _ = (&*line).write(&[0]);
+        })
+    }
+
+    /// False once it has been killed.
+    pub fn is_there(&self) -> bool {
+        !matches!((&*self.line).write(&[0]), Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe)
+    }
+}
+
+/// The life of the guardian.
+fn guard(journal: &Journal, mut line: File) {
+    // At stalld's own priority, if it may have one.
+    let _ = sched::set_scheduler(Tid(0), Policy::FIFO, super::run::OWN_PRIORITY, true);
+    loop {
+        let ends = journal.live().filter_map(|(_, record)| match record {
+            Undo::Boost(boosted) => Some(boosted.end),
+            _ => None,
+        });
+        let patience = match ends.min() {
+            Some(end) => end + OVERDUE - clock::monotonic(),
+            None => Nanos::MAX,
+        };
+        let mut news = [0; 4096];
+        match file::readable_within(&line, patience) {
+            Ok(true) if matches!(line.read(&mut news), Ok(0)) => break,
+            Ok(true) => {}
+            Ok(false) | Err(_) => tell(&recover::boosts(journal, clock::monotonic() - OVERDUE), "stalld is stuck"),
+        }
+    }
+    tell(&recover::everything(journal), "stalld has ended without cleaning up");
+}
+
+/// After the deed, so that whoever reads stderr can't hold it up.
+fn tell(recovered: &[recover::Recovered], why: &str) {
+    for one in recovered {
+        let _ = writeln!(std::io::stderr(), "stalld: {why}: {one}");
+    }
+}
+
+/// Why boosts have to go without a guardian, as an error.
+pub fn missing() -> Error {
+    Error::new("the guardian has been killed: nothing puts tasks back if stalld is killed, too")
+        .with_cure("restart stalld")
+}
