@@ -19,14 +19,16 @@ pub struct Starving {
     pub since: Nanos,
     /// How long, at the moment of the look.
     pub wait: Nanos,
-    /// It has been named before, in the same wait.
+    /// It is to be named now, ...
+    pub due: bool,
+    /// ... and has been before, in the same wait.
     pub again: bool,
 }
 
 /// What follows from a look. Reused from look to look.
 #[derive(Clone, Debug, Default)]
 pub struct Verdict {
-    /// Those to be named now, the longest-starved first.
+    /// All who starve, the longest-starved first.
     pub starving: Vec<Starving>,
     pub next_look: Nanos,
 }
@@ -124,11 +126,13 @@ impl Detector {
                 continue;
             }
             next = next.min(now + granularity);
-            if wait.named.is_none_or(|named| now >= named + granularity.min(REPEAT)) {
-                let again = wait.named.replace(now).is_some();
-                let Wait { task, since, .. } = *wait;
-                verdict.starving.push(Starving { task, since, wait: now - since, again });
+            let again = wait.named.is_some();
+            let due = wait.named.is_none_or(|named| now >= named + granularity.min(REPEAT));
+            if due {
+                wait.named = Some(now);
             }
+            let Wait { task, since, .. } = *wait;
+            verdict.starving.push(Starving { task, since, wait: now - since, due, again });
         }
         verdict.starving.sort_unstable_by_key(|starving| (starving.since, starving.task.tid));
         verdict.next_look = next.max(now + SHORTEST_PAUSE);
@@ -177,7 +181,8 @@ mod tests {
             let mut snapshot =
                 Snapshot { at, complete: true, waiters: waiters.to_vec(), ..Snapshot::default() };
             self.detector.look(&mut snapshot, &mut self.verdict);
-            self.verdict.starving.iter().map(|starving| (starving.task.tid.0, starving.wait)).collect()
+            let named = self.verdict.starving.iter().filter(|starving| starving.due);
+            named.map(|starving| (starving.task.tid.0, starving.wait)).collect()
         }
     }
 

@@ -70,13 +70,13 @@ impl Engine {
             self.hogs.clear();
         }
         for starving in &self.verdict.starving {
-            self.counters.starved += u64::from(!starving.again);
+            self.counters.starved += u64::from(starving.due && !starving.again);
             self.counters.longest_wait = self.counters.longest_wait.max(starving.wait);
         }
         Ok(())
     }
 
-    /// Those to be named now, the longest-starved first.
+    /// All who starve, the longest-starved first.
     pub fn starving(&self) -> &[Starving] {
         &self.verdict.starving
     }

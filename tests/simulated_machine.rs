@@ -163,7 +163,7 @@ fn run(seed: u64, limits: Limits, eyes: Eyes, lost_one_in: u64) {
         }
         let mut snapshot = machine.snapshot(eyes);
         detector.look(&mut snapshot, &mut verdict);
-        for starving in &verdict.starving {
+        for starving in verdict.starving.iter().filter(|starving| starving.due) {
             let it = machine.tasks.iter_mut().find(|it| it.task.tid == starving.task.tid).unwrap();
             let State::Queued { truly, .. } = it.state else { panic!("{:?} does not wait", starving.task) };
             assert_eq!(it.task.start, starving.task.start);

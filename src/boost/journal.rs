@@ -56,7 +56,7 @@ pub enum How {
 }
 
 /// The place of a record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Slot(usize);
 
 /// As many 64-bit words as a record takes, and as the head of the journal does.

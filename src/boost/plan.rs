@@ -424,3 +424,7 @@ fn outranked(task: &Task, snapshot: &Snapshot, boosted: &[Active]) -> bool {
             && !boosted.iter().any(|active| active.task.tid == other.tid)
     })
 }
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

@@ -52,7 +52,8 @@ pub fn setting(record: &Undo) -> Result<()> {
         },
         Undo::Hrtick(hrtick) => {
             let found = debugfs::hrtick(Path::new("/"));
-            let found = found.ok_or_else(|| Error::new("cannot find the scheduler's features to turn HRTICK off"))?;
+            let found =
+                found.ok_or_else(|| Error::new("cannot find the scheduler's features to turn HRTICK off"))?;
             settings::set_hrtick(&found.path, hrtick, false)
         }
         Undo::Boost(_) => Ok(()),
@@ -75,14 +76,20 @@ impl fmt::Display for Recovered {
                     Undone::NeverBoosted => write!(f, "was not boosted yet"),
                     Undone::Gone => write!(f, "has ended"),
                     Undone::ChangedByOthers(policy) => {
-                        write!(f, "left as it is, somebody has made it {}", policy.name().unwrap_or("another policy"))
+                        write!(
+                            f,
+                            "left as it is, somebody has made it {}",
+                            policy.name().unwrap_or("another policy")
+                        )
                     }
                     Undone::Failed(e) => write!(f, "{}", Error::io("restore its policy", e)),
                 }
             }
             Recovered::Setting(record, outcome) => {
                 match record {
-                    Undo::Throttling { runtime_us } => write!(f, "RT Throttling runtime restored to {runtime_us}")?,
+                    Undo::Throttling { runtime_us } => {
+                        write!(f, "RT Throttling runtime restored to {runtime_us}")?
+                    }
                     _ => write!(f, "HRTICK turned off again")?,
                 }
                 match outcome {

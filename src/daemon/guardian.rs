@@ -72,7 +72,9 @@ fn guard(journal: &Journal, mut line: File) {
         match file::readable_within(&line, patience) {
             Ok(true) if matches!(line.read(&mut news), Ok(0)) => break,
             Ok(true) => {}
-            Ok(false) | Err(_) => tell(&recover::boosts(journal, clock::monotonic() - OVERDUE), "stalld is stuck"),
+            Ok(false) | Err(_) => {
+                tell(&recover::boosts(journal, clock::monotonic() - OVERDUE), "stalld is stuck")
+            }
         }
     }
     tell(&recover::everything(journal), "stalld has ended without cleaning up");

@@ -148,7 +148,7 @@ impl Reporter {
         let now = engine.snapshot().at;
         self.ignored.retain(|ignored| now - ignored.seen < Nanos::from_secs(3600));
         for cpu in engine.snapshot().load.iter().map(|load| load.cpu) {
-            let here = engine.starving().iter().filter(|starving| starving.task.cpu == cpu);
+            let here = engine.starving().iter().filter(|starving| starving.due && starving.task.cpu == cpu);
             for starving in here {
                 if self.is_ignored(&starving.task, now) {
                     continue;

@@ -140,10 +140,10 @@ mod tests {
     #[test]
     fn deadline_tasks_go_by_the_hrtick_of_their_own() {
         for (features, expected) in [
-            ("PLACE_LAG HRTICK NO_HRTICK_DL\n", Some(false)),
-            ("NO_HRTICK HRTICK_DL TTWU_QUEUE\n", Some(true)),
-            ("NO_HRTICK NO_DOUBLE_TICK\n", Some(false)),
-            ("HRTICK\n", Some(true)),
+            ("PLACE_LAG HRTICK NO_HRTICK_DL\n", Some((Feature::HrtickDl, false))),
+            ("NO_HRTICK HRTICK_DL TTWU_QUEUE\n", Some((Feature::HrtickDl, true))),
+            ("NO_HRTICK NO_DOUBLE_TICK\n", Some((Feature::Hrtick, false))),
+            ("HRTICK\n", Some((Feature::Hrtick, true))),
             ("PLACE_LAG\n", None),
         ] {
             assert_eq!(deadline_hrtick(features), expected, "{features}");
@@ -155,7 +155,8 @@ mod tests {
         for name in ["my debug/sched/features", "my debug/sched_features"] {
             let root = root("features", &[MOUNTED, (name, "HRTICK\n")]);
             let found = hrtick(root.path()).unwrap();
-            assert_eq!(found, Hrtick { path: root.join(name), is_on: Ok(true), writable: Ok(()) });
+            let feature = Some(Feature::Hrtick);
+            assert_eq!(found, Hrtick { path: root.join(name), feature, is_on: Ok(true), writable: Ok(()) });
         }
         assert_eq!(hrtick(root("unmounted", &[("my debug/sched/features", "HRTICK\n")]).path()), None);
     }

@@ -29,6 +29,7 @@ fn good() -> Facts {
         throttling: Some(Throttling { runtime_us: -1, period_us: 1_000_000 }),
         hrtick: Some(Hrtick {
             path: "/sys/kernel/debug/sched/features".into(),
+            feature: None,
             is_on: Ok(true),
             writable: Ok(()),
         }),
@@ -291,7 +292,8 @@ fn without_hrtick_a_boost_costs_a_tick() {
         move |facts: &mut Facts| {
             facts.lockdown = Lockdown::Integrity;
             let path = "/sys/kernel/debug/sched/features".into();
-            facts.hrtick = Some(Hrtick { path, is_on: is_on.clone(), writable: Err(no_permission()) });
+            facts.hrtick =
+                Some(Hrtick { path, feature: None, is_on: is_on.clone(), writable: Err(no_permission()) });
         }
     };
     let off = format!("Note HRTICK is off and can't be turned on (kernel lockdown is 'integrity'): {cost}");

@@ -1,0 +1,238 @@
+use super::*;
+use crate::task::Sched;
+
+/// A host on which everything works at once.
+#[derive(Default)]
+struct Simulated {
+    raised: Vec<(Tid, Nanos)>,
+    restored: Vec<Tid>,
+    pulses: Vec<Tid>,
+    briefs: Vec<Tid>,
+    /// The errno that the kernel answers a raise with.
+    refuses: Option<i32>,
+}
+
+fn saved(task: &Task) -> Saved {
+    Saved { policy: Policy::FIFO, priority: (99 - task.sched.prio) as u32, reset_on_fork: false, nice: 0 }
+}
+
+impl Hands for Simulated {
+    fn raise(&mut self, task: &Task, end: Nanos) -> Result<Raised, Refusal> {
+        if let Some(errno) = self.refuses {
+            return Err(Refusal::Kernel(io::Error::from_raw_os_error(errno)));
+        }
+        self.raised.push((task.tid, end));
+        let how = How::Deadline { runtime: Nanos::from_micros(20), period: Nanos::from_secs(1) };
+        let (tid, tgid, start, before) = (task.tid, task.tid, task.start, saved(task));
+        Ok(Raised {
+            boosted: Boosted { tid, tgid, start, end, before, how },
+            slot: Slot::default(),
+            since: 0,
+        })
+    }
+
+    fn restore(&mut self, raised: &Raised) -> Option<Undone> {
+        self.restored.push(raised.boosted.tid);
+        Some(Undone::Restored(raised.boosted.tid))
+    }
+
+    fn let_run(&mut self, raised: &Raised) -> bool {
+        self.briefs.push(raised.boosted.tid);
+        true
+    }
+
+    fn pulse(&mut self, task: &Task, _: Option<Saved>) -> Result<Pulse, Refusal> {
+        self.pulses.push(task.tid);
+        Ok(Pulse { before: saved(task), outcome: Undone::Restored(task.tid) })
+    }
+
+    fn adopt(&mut self, _: &Raised, _: &Task, _: &mut Vec<Event>) {}
+}
+
+/// One CPU with a hog on it, and a booster that looks when it wants to.
+struct Scene {
+    booster: Booster,
+    host: Simulated,
+    events: Vec<Event>,
+    now: Nanos,
+}
+
+const D: Nanos = Nanos::from_secs(3);
+
+fn rules(cost_us: u64) -> Rules {
+    Rules {
+        how: How::Deadline { runtime: Nanos::from_micros(20), period: Nanos::from_secs(1) },
+        runtime: Nanos::from_micros(20),
+        period: Nanos::from_secs(1),
+        duration: D,
+        cost: Nanos::from_micros(cost_us),
+        only_outranked: false,
+        retry: Nanos::from_secs(5),
+    }
+}
+
+fn task(tid: i32, prio: i32) -> Task {
+    Task { tid: Tid(tid), cpu: Cpu(1), start: 5, sched: Sched { policy: None, prio }, ..Task::default() }
+}
+
+impl Scene {
+    fn new(rules: Rules) -> Scene {
+        Scene {
+            booster: Booster::new(rules),
+            host: Simulated::default(),
+            events: Vec::new(),
+            now: Nanos::from_secs(100),
+        }
+    }
+
+    /// A look that finds these starving, those that are boosted left out, as DEADLINE tasks are.
+    fn look(&mut self, tids: &[i32], hog: Option<i32>) {
+        let mut snapshot = Snapshot { at: self.now, complete: true, ..Snapshot::default() };
+        snapshot.running.extend(hog.map(|prio| task(999, prio)));
+        let starving: Vec<Starving> = (tids.iter())
+            .filter(|&&tid| !self.booster.active.iter().any(|active| active.task.tid.0 == tid))
+            .map(|&tid| Starving {
+                task: task(tid, 98),
+                since: Nanos(tid as u64),
+                wait: D,
+                due: true,
+                again: false,
+            })
+            .collect();
+        self.booster.advance(self.now, &mut self.host, &mut self.events);
+        self.booster.look(&snapshot, &starving, &mut self.host, &mut self.events);
+    }
+
+    fn pass(&mut self, time: Nanos) {
+        self.now = self.now + time;
+    }
+
+    fn raised(&self) -> Vec<i32> {
+        self.host.raised.iter().map(|(tid, _)| tid.0).collect()
+    }
+}
+
+#[test]
+fn a_boost_ends_when_its_time_is_over() {
+    let mut scene = Scene::new(rules(20));
+    scene.look(&[1], Some(49));
+    assert_eq!(scene.host.raised, [(Tid(1), scene.now + D)]);
+    let end = scene.now + D;
+    scene.now = Nanos(end.0 - 1);
+    scene.booster.advance(scene.now, &mut scene.host, &mut scene.events);
+    assert!(scene.host.restored.is_empty());
+    scene.booster.advance(end, &mut scene.host, &mut scene.events);
+    assert_eq!(scene.host.restored, [Tid(1)]);
+    assert!(!scene.booster.is_busy() && scene.booster.due().is_none());
+}
+
+#[test]
+fn boosts_of_a_cpu_start_20_ms_apart_the_longest_starved_first() {
+    let mut scene = Scene::new(rules(20));
+    scene.look(&[1, 2, 3], Some(49));
+    assert_eq!(scene.raised(), [1]);
+    assert_eq!(scene.booster.load(), (1, 2));
+    assert_eq!(scene.booster.due(), Some(scene.now + SPACING));
+    scene.pass(Nanos::from_millis(10));
+    scene.look(&[1, 2, 3], Some(49));
+    assert_eq!(scene.raised(), [1]);
+    scene.pass(Nanos::from_millis(10));
+    scene.look(&[1, 2, 3], Some(49));
+    assert_eq!(scene.raised(), [1, 2]);
+}
+
+#[test]
+fn sixteen_are_boosted_at_once_and_their_places_go_on_to_the_next() {
+    let mut scene = Scene::new(rules(20));
+    let many: Vec<i32> = (1..=40).collect();
+    for _ in 0..40 {
+        scene.look(&many, Some(49));
+        assert!(scene.booster.load().0 <= 16);
+        scene.pass(SPACING);
+    }
+    let mut raised = scene.raised();
+    raised.dedup();
+    assert_eq!(raised, many);
+}
+
+#[test]
+fn where_a_budget_costs_a_tick_a_crowd_is_served_one_by_one() {
+    // 4 ms of each second: five places make 2 %.
+    let mut scene = Scene::new(rules(4000));
+    let many: Vec<i32> = (1..=16).collect();
+    for _ in 0..16 {
+        scene.look(&many, Some(49));
+        assert!(scene.booster.load().0 <= 5);
+        scene.pass(SPACING);
+    }
+    assert_eq!(scene.raised().len(), 16, "all have had a turn within 320 ms");
+    assert!(!scene.host.briefs.is_empty());
+}
+
+#[test]
+fn a_boost_that_nothing_makes_necessary_any_more_ends_early() {
+    let mut scene = Scene::new(rules(20));
+    scene.look(&[1], Some(49));
+    scene.pass(CARE);
+    scene.look(&[], Some(49));
+    assert!(scene.host.restored.is_empty(), "the hog is there");
+    scene.pass(CARE);
+    scene.look(&[], None);
+    assert_eq!(scene.host.restored, [Tid(1)]);
+    assert!(matches!(scene.events.last(), Some(Event::Over { early: true, .. })));
+}
+
+#[test]
+fn at_short_thresholds_equals_who_take_turns_are_left_alone() {
+    let mut scene = Scene::new(Rules { only_outranked: true, ..rules(20) });
+    let fair = Starving { task: task(1, 120), since: Nanos(1), wait: D, due: true, again: false };
+    let mut snapshot = Snapshot { at: scene.now, complete: true, ..Snapshot::default() };
+    snapshot.running.push(task(999, 110));
+    scene.booster.look(&snapshot, &[fair], &mut scene.host, &mut scene.events);
+    assert!(scene.host.raised.is_empty() && !scene.booster.is_busy());
+    snapshot.running.push(task(998, 49));
+    scene.booster.look(&snapshot, &[fair], &mut scene.host, &mut scene.events);
+    assert_eq!(scene.raised(), [1]);
+}
+
+#[test]
+fn where_deadline_is_refused_fifo_does_it_in_pulses_a_period_apart() {
+    let mut scene = Scene::new(rules(20));
+    scene.host.refuses = Some(libc::EPERM);
+    scene.look(&[1], Some(49));
+    assert_eq!(scene.host.pulses, [Tid(1)]);
+    assert!(scene.events.iter().any(|event| matches!(event, Event::Boosted { how: How::Fifo, .. })));
+    scene.pass(Nanos::from_secs(1));
+    scene.booster.advance(scene.now, &mut scene.host, &mut scene.events);
+    assert_eq!(scene.host.pulses, [Tid(1), Tid(1)]);
+    scene.pass(Nanos::from_secs(2));
+    scene.booster.advance(scene.now, &mut scene.host, &mut scene.events);
+    assert!(!scene.booster.is_busy());
+}
+
+#[test]
+fn a_task_that_can_not_be_boosted_is_not_tried_again_at_once() {
+    let mut scene = Scene::new(rules(20));
+    scene.host.refuses = Some(libc::EINVAL);
+    for _ in 0..10 {
+        scene.look(&[1], Some(49));
+        scene.pass(SPACING);
+    }
+    assert_eq!(scene.events.iter().filter(|event| matches!(event, Event::Refused { .. })).count(), 1);
+    scene.pass(Nanos::from_secs(5));
+    scene.host.refuses = None;
+    scene.look(&[1], Some(49));
+    assert_eq!(scene.raised(), [1]);
+}
+
+#[test]
+fn at_the_end_nobody_stays_boosted() {
+    let mut scene = Scene::new(rules(20));
+    for _ in 0..3 {
+        scene.look(&[1, 2, 3], Some(49));
+        scene.pass(SPACING);
+    }
+    scene.booster.end_all(scene.now, &mut scene.host, &mut scene.events);
+    scene.host.restored.sort();
+    assert_eq!(scene.host.restored, [Tid(1), Tid(2), Tid(3)]);
+}
