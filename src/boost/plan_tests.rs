@@ -85,12 +85,12 @@ impl Scene {
         }
     }
 
-    /// A look that finds these starving, those that are boosted left out, as DEADLINE tasks are.
+    /// A look that finds those of them starving who have not been boosted: one who has, has run.
     fn look(&mut self, tids: &[i32], hog: Option<i32>) {
         let mut snapshot = Snapshot { at: self.now, complete: true, ..Snapshot::default() };
         snapshot.running.extend(hog.map(|prio| task(999, prio)));
         let starving: Vec<Starving> = (tids.iter())
-            .filter(|&&tid| !self.booster.active.iter().any(|active| active.task.tid.0 == tid))
+            .filter(|&&tid| !self.host.raised.iter().any(|(raised, _)| raised.0 == tid))
             .map(|&tid| Starving {
                 task: task(tid, 98),
                 since: Nanos(tid as u64),
