@@ -124,7 +124,9 @@ impl Reporter {
 
     fn cpus(&self, engine: &Engine) {
         let snapshot = engine.snapshot();
-        if self.looks > 0 && !snapshot.complete && snapshot.load.iter().all(|load| load.runnable == 0) {
+        // Of the first look each CPU is told, where it is known which there are.
+        let brief = self.looks > 0 || snapshot.load.is_empty();
+        if brief && !snapshot.complete && snapshot.load.iter().all(|load| load.runnable == 0) {
             self.log.verbose(format_args!("all CPUs had idle time, skipping parse"));
             return;
         }

@@ -225,7 +225,7 @@ impl Backend for BpfBackend {
             Some(Ok(())) => remarks.push("queue_track: scheduler events are being recorded".to_string()),
             Some(Err(e)) => remarks.push(format!(
                 "{}; going on by the kernel's own records",
-                Error::io("attach to the scheduler's events", &e)
+                Error::io("record the scheduler's events", &e)
             )),
         }
         let lost = bpf::read_value::<losses>(tracking.losses.as_fd()).map_or(0, |losses| losses.untracked);
