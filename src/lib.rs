@@ -13,6 +13,7 @@ pub mod engine;
 pub mod error;
 pub mod host;
 pub mod observe;
+pub mod proc;
 #[allow(unsafe_code)]
 pub mod sys;
 pub mod task;

@@ -7,6 +7,7 @@ mod rig;
 use rig::throttling::Unthrottled;
 use rig::{Event, Rig, hogged_cpu, live, process};
 use stalld::cpus::{self, CpuSet};
+use stalld::denylist::Ignore;
 use stalld::detect::Limits;
 use stalld::engine::Engine;
 use stalld::observe::{self, Kind, Waiter, Watch};
@@ -26,7 +27,7 @@ struct Look {
 
 impl Look {
     fn open(kind: Kind) -> Look {
-        let watch = Watch { cpus: CpuSet::first(cpus::configured()), idle_detection: true };
+        let watch = Watch { cpus: CpuSet::first(cpus::configured()), idle_detection: false };
         let (mut backend, _) = observe::open(Some(kind), &watch).unwrap();
         if kind == Kind::QueueTrack {
             process::eventually("queue_track is attached", || {
@@ -34,7 +35,14 @@ impl Look {
             });
         }
         let minute = Nanos::from_secs(60);
-        Look { kind, engine: Engine::new(backend, Limits { threshold: minute, granularity: minute }) }
+        Look {
+            kind,
+            engine: Engine::new(
+                backend,
+                Limits { threshold: minute, granularity: minute },
+                Ignore::default(),
+            ),
+        }
     }
 
     fn open_all() -> Vec<Look> {

@@ -71,7 +71,10 @@ fn a_start_that_fails_is_told_by_the_process_that_was_started() {
 
     let powerless = ["setpriv", "--bounding-set", "-bpf,-sys_admin"];
     let line = refusal(&powerless, &["-l", "-b", "task_iter"]);
-    assert!(line.starts_with("stalld: cannot load the BPF programs: Operation not permitted"), "{line}");
+    assert!(
+        line.starts_with("stalld: task_iter: cannot load the BPF programs: Operation not permitted"),
+        "{line}"
+    );
 }
 
 #[test]

@@ -74,7 +74,8 @@ fn nobody_is_told_what_it_takes() {
         refusal(Stalld::start_by(&public.starter(&NOBODY, &script), &["-f", "-l", "-b", "sched_debug"]));
     assert!(line.contains("run stalld as root, or with CAP_DAC_READ_SEARCH"), "{line}");
     let line = refusal(Stalld::start_by(&public.starter(&NOBODY, &script), &["-f"]));
-    assert_eq!(line, "stalld: cannot create the runtime directory /run/stalld: Permission denied");
+    assert!(line.contains("/run/stalld"), "{line}");
+    assert!(line.ends_with("; run stalld as root, or with -l, which only watches"), "{line}");
 }
 
 #[test]
@@ -87,13 +88,13 @@ fn without_the_right_to_load_bpf_programs_it_looks_by_the_text_and_says_why() {
     assert_eq!(code, Some(0));
     let said: Vec<&str> = said.iter().map(|(_, line)| line.as_str()).collect();
     assert!(said.contains(&"stalld: using sched_debug backend"), "{said:?}");
-    let refusals = said.iter().filter(|line| line.starts_with("stalld: cannot load the BPF programs: "));
+    let refusals = said.iter().filter(|line| line.contains(": cannot load the BPF programs: "));
     assert!(refusals.clone().count() >= 1, "{said:?}");
     assert!(refusals.clone().all(|line| line.contains("CAP_BPF")), "{said:?}");
 
     for backend in ["task_iter", "queue_track"] {
         let line = refusal(Stalld::start_by(&powerless, &["-f", "-l", "-b", backend]));
-        assert!(line.starts_with("stalld: cannot load the BPF programs: "), "{line}");
+        assert!(line.contains(": cannot load the BPF programs: "), "{line}");
         assert!(line.contains("CAP_BPF"), "{line}");
     }
 }

@@ -239,7 +239,8 @@ impl SystemLog {
 
     fn next(&self) -> String {
         let mut bytes = [0; 2048];
-        let length = self.0.recv(&mut bytes).expect("nothing arrives at the system's log");
+        let length =
+            self.0.recv(&mut bytes).unwrap_or_else(|e| panic!("nothing arrives at the system's log: {e}"));
         String::from_utf8_lossy(&bytes[..length]).into_owned()
     }
 }
@@ -291,7 +292,7 @@ fn a_file_that_makes_no_sense_is_refused_at_the_start_and_named() {
     let (code, said) = stalld.finish();
     assert_eq!((code, said.len()), (Some(1), 1), "{said:?}");
     let line = &said[0].1;
-    assert!(line.starts_with(&format!("stalld: cannot make sense of {place}: ")), "{line}");
+    assert!(line.starts_with(&format!("stalld: sched_debug: cannot make sense of {place}: ")), "{line}");
     assert!(line.ends_with("; use -b task_iter"), "{line}");
 }
 

@@ -7,6 +7,7 @@ use super::options::{Mode, Options};
 use super::pidfile::Pidfile;
 use super::report::Reporter;
 use crate::cpus::{self, CpuSet};
+use crate::denylist::Ignore;
 use crate::detect::Limits;
 use crate::engine::Engine;
 use crate::error::{Context, Error, Result};
@@ -78,7 +79,8 @@ fn watch(options: &Options, ready: Option<Ready>, signals: &Signals, log: &Logge
     let kind = backend.kind();
     log.verbose(format_args!("using {} backend", kind.name()));
     let limits = Limits { threshold: options.threshold, granularity: options.granularity };
-    let mut engine = Engine::new(backend, limits);
+    let ignore = Ignore::new(options.ignore_threads.clone(), options.ignore_processes.clone());
+    let mut engine = Engine::new(backend, limits, ignore);
     let mut reporter = Reporter::new(log.clone(), options);
     prepare_thread(log);
     memory::trim_heap();

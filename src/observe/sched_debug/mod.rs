@@ -84,7 +84,7 @@ impl Backend for SchedDebug {
         Kind::SchedDebug
     }
 
-    fn snapshot(&mut self, _woke: Nanos, snapshot: &mut Snapshot) -> Result<()> {
+    fn snapshot(&mut self, _woke: Nanos, _patient: bool, snapshot: &mut Snapshot) -> Result<()> {
         snapshot.clear();
         snapshot.at = clock::monotonic();
         match self.others() {
