@@ -150,17 +150,21 @@ impl Detector {
             }
         }
         verdict.starving.sort_unstable_by_key(|starving| (starving.since, starving.task.tid));
-        // One of a CPU is named at a look, and who has never been comes first.
+        // One of a CPU is named at a look: who has not been yet comes first, and of the others the one that
+        // has waited longest.
         self.named.clear();
-        for first_time in [true, false] {
-            for starving in verdict.starving.iter_mut().filter(|it| it.due && it.again != first_time) {
-                let cpu = starving.task.cpu;
-                starving.due = !self.named.contains(cpu);
-                if !starving.due && first_time {
-                    next = now;
-                }
-                self.named.insert(cpu);
+        for starving in verdict.starving.iter_mut().filter(|it| it.due && !it.again) {
+            let cpu = starving.task.cpu;
+            if self.named.contains(cpu) {
+                starving.due = false;
+                next = now;
             }
+            self.named.insert(cpu);
+        }
+        for starving in verdict.starving.iter_mut() {
+            let cpu = starving.task.cpu;
+            starving.due &= !starving.again || !self.named.contains(cpu);
+            self.named.insert(cpu);
         }
         for starving in verdict.starving.iter().filter(|starving| starving.due) {
             if let Ok(index) = self.waits.binary_search_by_key(&starving.task.tid, |wait| wait.task.tid) {

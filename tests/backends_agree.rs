@@ -4,7 +4,6 @@
 
 mod rig;
 
-use rig::throttling::Unthrottled;
 use rig::{Event, Rig, hogged_cpu, live, process};
 use stalld::cpus::{self, CpuSet};
 use stalld::denylist::Ignore;
@@ -82,7 +81,6 @@ fn name_of(kind: Kind, waiter: &Waiter) -> String {
 fn they_see_the_same_victims_for_the_same_time_behind_the_same_hog() {
     let Some(_live) = live() else { return };
     rig::keep_away_from_the_hog();
-    let _unthrottled = Unthrottled::new();
     let cpu = hogged_cpu();
     let mut looks = Look::open_all();
     let mut rig = Rig::start(&[
