@@ -40,6 +40,11 @@ impl CpuSet {
         self.words[word] |= 1 << (cpu.0 % 64);
     }
 
+    /// Empties it, and keeps its memory.
+    pub fn clear(&mut self) {
+        self.words.clear();
+    }
+
     pub fn contains(&self, cpu: Cpu) -> bool {
         self.words.get(cpu.0 as usize / 64).is_some_and(|word| word >> (cpu.0 % 64) & 1 == 1)
     }

@@ -1,6 +1,7 @@
 //! Regular expressions for the names of tasks that are to be left alone.
 
-use crate::task::Escaped;
+use crate::proc;
+use crate::task::{Comm, Escaped, Nanos, Task, Tid};
 use regex_lite::{Regex, RegexBuilder};
 
 /// A task is on the list if one of the expressions matches its name somewhere, case and all.
@@ -49,6 +50,74 @@ fn compile(item: &str) -> Result<Regex, String> {
     // A task may put a newline into its name, and regcomp(3) lets `.` match it.
     let regex = RegexBuilder::new(item).dot_matches_new_line(true).build();
     regex.map_err(|reason| format!("cannot compile '{item}': {reason}"))
+}
+
+/// The tasks that are to be let alone: on one list by their own name, on the other by that of their process.
+#[derive(Default)]
+pub struct Ignore {
+    threads: Denylist,
+    processes: Denylist,
+    /// Those who have been judged, so that each is asked for its process and told of once.
+    known: Vec<Judged>,
+    new: Vec<Ignored>,
+}
+
+/// A task on a denylist, and its process where that is why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ignored {
+    pub task: Task,
+    pub process: Option<Comm>,
+}
+
+struct Judged {
+    tid: Tid,
+    start: u64,
+    name: Comm,
+    ignored: bool,
+    seen: Nanos,
+}
+
+/// A judgement is remembered for as long after it was last needed.
+const MEMORY: Nanos = Nanos::from_secs(600);
+
+impl Ignore {
+    pub fn new(threads: Denylist, processes: Denylist) -> Ignore {
+        Ignore { threads, processes, ..Ignore::default() }
+    }
+
+    pub fn covers(&mut self, task: &Task, now: Nanos) -> bool {
+        if self.threads.is_empty() && self.processes.is_empty() {
+            return false;
+        }
+        // Who takes another name is another for this purpose.
+        let is_it = |it: &&mut Judged| (it.tid, it.start, it.name) == (task.tid, task.start, task.comm);
+        if let Some(known) = self.known.iter_mut().find(is_it) {
+            known.seen = now;
+            return known.ignored;
+        }
+        let process = if self.threads.matches(task.comm.as_bytes()) {
+            Some(None)
+        } else {
+            self.process(task).map(Some)
+        };
+        self.known.retain(|known| now - known.seen < MEMORY);
+        let Task { tid, start, comm: name, .. } = *task;
+        self.known.push(Judged { tid, start, name, ignored: process.is_some(), seen: now });
+        self.new.extend(process.map(|process| Ignored { task: *task, process }));
+        process.is_some()
+    }
+
+    pub fn newly_ignored(&mut self) -> std::vec::Drain<'_, Ignored> {
+        self.new.drain(..)
+    }
+
+    fn process(&self, task: &Task) -> Option<Comm> {
+        if self.processes.is_empty() {
+            return None;
+        }
+        let tgid = task.tgid.or_else(|| proc::tgid(task.tid))?;
+        proc::comm(tgid).filter(|name| self.processes.matches(name.as_bytes()))
+    }
 }
 
 #[cfg(test)]

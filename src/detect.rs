@@ -2,6 +2,7 @@
 //!
 //! No clock is read and no call is made here: a test can run days of looks in a moment.
 
+use crate::cpus::CpuSet;
 use crate::observe::Snapshot;
 use crate::task::{Nanos, Task, Tid};
 
@@ -19,7 +20,7 @@ pub struct Starving {
     pub since: Nanos,
     /// How long, at the moment of the look.
     pub wait: Nanos,
-    /// It is to be named now, ...
+    /// It is the one of its CPU to be named now, ...
     pub due: bool,
     /// ... and has been before, in the same wait.
     pub again: bool,
@@ -36,6 +37,12 @@ pub struct Verdict {
 /// A starving task is named again at each look, but no sooner than this, however short the threshold.
 const REPEAT: Nanos = Nanos::from_secs(1);
 
+/// Where the threshold is long enough, a look that nobody is due at may come this much later, ...
+pub const PATIENCE: Nanos = Nanos::from_millis(10);
+
+/// ... and is planned this much earlier.
+const LONG_ENOUGH: Nanos = Nanos::from_secs(1);
+
 /// Looks are this far apart at least, however many waits are about to become starvation.
 const SHORTEST_PAUSE: Nanos = Nanos::from_millis(1);
 
@@ -46,6 +53,8 @@ const MISSES: u32 = 8;
 /// The state machine: the waits that have been seen and may be going on.
 pub struct Detector {
     limits: Limits,
+    /// CPUs of which a task has been named at this look.
+    named: CpuSet,
     /// By tid. A tid can be in it once only: a tid that is used again replaces its former bearer.
     waits: Vec<Wait>,
     merged: Vec<Wait>,
@@ -70,14 +79,27 @@ impl Wait {
 
 impl Detector {
     pub fn new(limits: Limits) -> Detector {
-        Detector { limits, waits: Vec::new(), merged: Vec::new() }
+        let room = || Vec::with_capacity(256);
+        Detector { limits, named: CpuSet::new(), waits: room(), merged: room() }
     }
 
-    /// Takes in what one look saw.
-    pub fn look(&mut self, snapshot: &mut Snapshot, verdict: &mut Verdict) {
+    /// Takes in what one look saw. Whom `ignore` says so of does not starve, whatever his wait.
+    pub fn look(
+        &mut self,
+        snapshot: &mut Snapshot,
+        ignore: &mut impl FnMut(&Task) -> bool,
+        verdict: &mut Verdict,
+    ) {
         snapshot.waiters.sort_unstable_by_key(|waiter| waiter.task.tid);
         self.merge(snapshot);
-        self.judge(snapshot.at, verdict);
+        self.judge(snapshot.at, ignore, verdict);
+    }
+
+    /// Whether the look of this moment may be put off by `PATIENCE`: no known wait is starvation by now.
+    pub fn can_wait(&self, now: Nanos) -> bool {
+        let Limits { threshold, .. } = self.limits;
+        threshold >= LONG_ENOUGH
+            && !self.waits.iter().any(|wait| wait.missed <= 1 && wait.since + threshold <= now + PATIENCE)
     }
 
     /// Since when a task that the last look saw has been waiting.
@@ -108,38 +130,58 @@ impl Detector {
         std::mem::swap(&mut self.waits, &mut self.merged);
     }
 
-    fn judge(&mut self, now: Nanos, verdict: &mut Verdict) {
+    fn judge(&mut self, now: Nanos, ignore: &mut impl FnMut(&Task) -> bool, verdict: &mut Verdict) {
         let Limits { threshold, granularity } = self.limits;
         verdict.starving.clear();
-        let mut next = now + granularity.min(threshold);
+        let mut next = now + self.limits.pause();
         for wait in &mut self.waits {
             let due = wait.since + threshold;
-            if wait.missed > 0 {
-                // It may be waiting still, and would then be due at its time.
-                if wait.missed == 1 && wait.named.is_none() && due > now {
+            if due > now {
+                // A look that missed it has not seen the end of it either.
+                if wait.missed == 0 || wait.missed == 1 && wait.named.is_none() {
                     next = next.min(due);
                 }
-                continue;
+            } else if wait.missed == 0 && !ignore(&wait.task) {
+                let Wait { task, since, named, .. } = *wait;
+                let again = named.is_some();
+                let due = named.is_none_or(|named| now >= named + granularity.min(REPEAT));
+                verdict.starving.push(Starving { task, since, wait: now - since, due, again });
+                next = next.min(now + granularity);
             }
-            if due > now {
-                next = next.min(due);
-                continue;
-            }
-            next = next.min(now + granularity);
-            let again = wait.named.is_some();
-            let due = wait.named.is_none_or(|named| now >= named + granularity.min(REPEAT));
-            if due {
-                wait.named = Some(now);
-            }
-            let Wait { task, since, .. } = *wait;
-            verdict.starving.push(Starving { task, since, wait: now - since, due, again });
         }
         verdict.starving.sort_unstable_by_key(|starving| (starving.since, starving.task.tid));
+        // One of a CPU is named at a look: who has not been yet comes first, and of the others the one that
+        // has waited longest.
+        self.named.clear();
+        for starving in verdict.starving.iter_mut().filter(|it| it.due && !it.again) {
+            let cpu = starving.task.cpu;
+            if self.named.contains(cpu) {
+                starving.due = false;
+                next = now;
+            }
+            self.named.insert(cpu);
+        }
+        for starving in verdict.starving.iter_mut() {
+            let cpu = starving.task.cpu;
+            starving.due &= !starving.again || !self.named.contains(cpu);
+            self.named.insert(cpu);
+        }
+        for starving in verdict.starving.iter().filter(|starving| starving.due) {
+            if let Ok(index) = self.waits.binary_search_by_key(&starving.task.tid, |wait| wait.task.tid) {
+                self.waits[index].named = Some(now);
+            }
+        }
         verdict.next_look = next.max(now + SHORTEST_PAUSE);
     }
 }
 
 impl Limits {
+    /// Between two looks, if no wait is known.
+    fn pause(&self) -> Nanos {
+        let threshold = self.threshold;
+        self.granularity.min(if threshold >= LONG_ENOUGH { threshold - PATIENCE } else { threshold })
+    }
+
     fn missed(&self, wait: &Wait, now: Nanos) -> Option<Wait> {
         let missed = wait.missed + 1;
         (missed <= MISSES || now - wait.seen <= self.threshold).then_some(Wait { missed, ..*wait })
@@ -154,6 +196,7 @@ mod tests {
 
     const T: Nanos = Nanos::from_secs(2);
     const G: Nanos = Nanos::from_secs(5);
+    const IGNORED: Tid = Tid(666);
 
     fn ms(millis: u64) -> Nanos {
         Nanos::from_millis(millis)
@@ -180,7 +223,7 @@ mod tests {
         fn at(&mut self, at: Nanos, waiters: &[Waiter]) -> Vec<(i32, Nanos)> {
             let mut snapshot =
                 Snapshot { at, complete: true, waiters: waiters.to_vec(), ..Snapshot::default() };
-            self.detector.look(&mut snapshot, &mut self.verdict);
+            self.detector.look(&mut snapshot, &mut |task| task.tid == IGNORED, &mut self.verdict);
             let named = self.verdict.starving.iter().filter(|starving| starving.due);
             named.map(|starving| (starving.task.tid.0, starving.wait)).collect()
         }
@@ -192,13 +235,15 @@ mod tests {
         assert_eq!(looks.at(ms(1000), &[waiter(1, 1, Some(ms(400)))]), []);
         assert_eq!(looks.verdict.next_look, ms(2400));
         assert_eq!(looks.at(ms(2400), &[waiter(1, 1, Some(ms(400)))]), [(1, T)]);
-        assert_eq!(looks.verdict.next_look, ms(2400) + T);
+        assert_eq!(looks.verdict.next_look, ms(2400) + T - PATIENCE);
     }
 
     #[test]
     fn a_wait_without_a_record_counts_from_the_first_look_that_saw_it() {
         let mut looks = Looks::new();
         assert_eq!(looks.at(ms(1000), &[waiter(1, 1, None)]), []);
+        assert_eq!(looks.verdict.next_look, ms(3000) - PATIENCE);
+        assert_eq!(looks.at(ms(2990), &[waiter(1, 1, None)]), []);
         assert_eq!(looks.verdict.next_look, ms(3000));
         assert_eq!(looks.at(ms(3000), &[waiter(1, 1, None)]), [(1, T)]);
     }
@@ -208,7 +253,7 @@ mod tests {
         let mut looks = Looks::new();
         looks.at(ms(1000), &[waiter(1, 1, None)]);
         assert_eq!(looks.at(ms(3000), &[waiter(1, 2, None)]), []);
-        assert_eq!(looks.verdict.next_look, ms(5000));
+        assert_eq!(looks.verdict.next_look, ms(5000) - PATIENCE);
     }
 
     #[test]
@@ -245,8 +290,30 @@ mod tests {
     fn the_longest_starved_is_first_whatever_its_place_in_the_snapshot() {
         let mut looks = Looks::new();
         let waiters = [waiter(3, 1, Some(ms(200))), waiter(1, 1, Some(ms(300))), waiter(2, 1, Some(ms(100)))];
-        let named = looks.at(ms(5000), &waiters);
-        assert_eq!(named.iter().map(|&(tid, _)| tid).collect::<Vec<_>>(), [2, 3, 1]);
+        assert_eq!(looks.at(ms(5000), &waiters), [(2, ms(4900))]);
+        let order: Vec<i32> = looks.verdict.starving.iter().map(|starving| starving.task.tid.0).collect();
+        assert_eq!(order, [2, 3, 1]);
+    }
+
+    #[test]
+    fn one_task_of_a_cpu_is_named_at_a_look_and_the_others_at_the_next_ones_at_once() {
+        let mut looks = Looks::new();
+        let mut elsewhere = waiter(3, 1, Some(ms(150)));
+        elsewhere.task.cpu = Cpu(0);
+        let waiters = [waiter(1, 1, Some(ms(100))), waiter(2, 1, Some(ms(200))), elsewhere];
+        assert_eq!(looks.at(ms(5000), &waiters), [(1, ms(4900)), (3, ms(4850))]);
+        assert_eq!(looks.verdict.next_look, ms(5000) + SHORTEST_PAUSE);
+        assert_eq!(looks.at(ms(5001), &waiters), [(2, ms(4801))]);
+        assert!(looks.verdict.next_look > ms(6900));
+    }
+
+    #[test]
+    fn an_ignored_task_hides_no_other_and_makes_no_look_due() {
+        let mut looks = Looks::new();
+        let waiters = [waiter(IGNORED.0, 1, Some(ms(100))), waiter(2, 1, Some(ms(200)))];
+        assert_eq!(looks.at(ms(5000), &waiters), [(2, ms(4800))]);
+        assert_eq!(looks.at(ms(5001), &waiters[..1]), []);
+        assert_eq!(looks.verdict.next_look, ms(5001) + T - PATIENCE);
     }
 
     #[test]
@@ -265,7 +332,7 @@ mod tests {
         let limits = Limits { threshold: Nanos::from_secs(60), granularity: G };
         let mut detector = Detector::new(limits);
         let mut verdict = Verdict::default();
-        detector.look(&mut Snapshot { at: ms(10), ..Snapshot::default() }, &mut verdict);
+        detector.look(&mut Snapshot { at: ms(10), ..Snapshot::default() }, &mut |_| false, &mut verdict);
         assert_eq!(verdict.next_look, ms(10) + G);
     }
 

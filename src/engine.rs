@@ -1,6 +1,7 @@
 //! One look and what follows from it: the loop body that the daemon and the library share.
 
-use crate::detect::{Detector, Limits, Starving, Verdict};
+use crate::denylist::{Ignore, Ignored};
+use crate::detect::{Detector, Limits, PATIENCE, Starving, Verdict};
 use crate::error::Result;
 use crate::observe::{Backend, Snapshot, Waiter};
 use crate::task::{Cpu, Nanos, Task};
@@ -18,6 +19,9 @@ pub struct Engine {
     backend: Box<dyn Backend>,
     detector: Detector,
     limits: Limits,
+    ignore: Ignore,
+    /// The last look was put off for a moment.
+    put_off: bool,
     snapshot: Snapshot,
     verdict: Verdict,
     /// One for each CPU where the last walk found a task running.
@@ -39,11 +43,13 @@ pub struct Counters {
 }
 
 impl Engine {
-    pub fn new(backend: Box<dyn Backend>, limits: Limits) -> Engine {
+    pub fn new(backend: Box<dyn Backend>, limits: Limits, ignore: Ignore) -> Engine {
         Engine {
             backend,
             detector: Detector::new(limits),
             limits,
+            ignore,
+            put_off: false,
             snapshot: Snapshot::default(),
             verdict: Verdict::default(),
             hogs: Vec::new(),
@@ -56,14 +62,21 @@ impl Engine {
     /// After an error nothing is known of this moment, and `next_look` is a granularity away.
     pub fn look(&mut self, woke: Nanos, now: Nanos) -> Result<()> {
         self.counters.looks += 1;
-        if let Err(e) = self.backend.snapshot(woke, &mut self.snapshot) {
+        self.put_off = !self.put_off && self.detector.can_wait(now);
+        if let Err(e) = self.backend.snapshot(woke, self.put_off, &mut self.snapshot) {
             self.counters.failed_looks += 1;
             self.snapshot.clear();
             self.verdict.starving.clear();
             self.verdict.next_look = now + self.limits.granularity.min(self.limits.threshold);
             return Err(e);
         }
-        self.detector.look(&mut self.snapshot, &mut self.verdict);
+        let at = self.snapshot.at;
+        self.detector.look(&mut self.snapshot, &mut |task| self.ignore.covers(task, at), &mut self.verdict);
+        // Somebody may be waiting, most likely for a tick.
+        self.put_off &= !self.snapshot.complete && self.snapshot.load.iter().any(|load| load.runnable > 1);
+        if self.put_off {
+            self.verdict.next_look = self.verdict.next_look.min(at + PATIENCE);
+        }
         if self.snapshot.complete {
             self.note_hogs();
         } else {
@@ -99,6 +112,11 @@ impl Engine {
 
     pub fn hog(&self, cpu: Cpu) -> Option<&Hog> {
         self.hogs.iter().find(|hog| hog.task.cpu == cpu)
+    }
+
+    /// Those who have been found to be on the denylist since this was last asked.
+    pub fn newly_ignored(&mut self) -> std::vec::Drain<'_, Ignored> {
+        self.ignore.newly_ignored()
     }
 
     pub fn counters(&self) -> Counters {
@@ -147,7 +165,7 @@ mod tests {
             Kind::SchedDebug
         }
 
-        fn snapshot(&mut self, _woke: Nanos, snapshot: &mut Snapshot) -> Result<()> {
+        fn snapshot(&mut self, _woke: Nanos, _patient: bool, snapshot: &mut Snapshot) -> Result<()> {
             *snapshot = self.0.remove(0)?;
             Ok(())
         }
@@ -161,7 +179,7 @@ mod tests {
 
     fn engine(script: Vec<Result<Snapshot>>) -> Engine {
         let limits = Limits { threshold: Nanos::from_secs(60), granularity: Nanos::from_secs(5) };
-        Engine::new(Box::new(Script(script)), limits)
+        Engine::new(Box::new(Script(script)), limits, Ignore::default())
     }
 
     #[test]

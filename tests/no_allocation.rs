@@ -1,6 +1,7 @@
 //! Once warm, a look allocates nothing: memory may be what the host has run out of.
 
 use stalld::cpus::{self, CpuSet};
+use stalld::denylist::Ignore;
 use stalld::detect::Limits;
 use stalld::engine::Engine;
 use stalld::observe::{self, Kind, Watch};
@@ -48,7 +49,7 @@ fn a_warm_look_allocates_nothing() {
                 }
             };
             let limits = Limits { threshold: Nanos::from_millis(10), granularity: Nanos::from_millis(10) };
-            let mut engine = Engine::new(backend, limits);
+            let mut engine = Engine::new(backend, limits, Ignore::default());
             let mut look = || {
                 clock::nap(Nanos::from_millis(2));
                 let before = ALLOCATIONS.get();

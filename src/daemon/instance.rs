@@ -37,18 +37,17 @@ impl Instance {
 
 /// Creates the directory if need be, and makes sure that nobody else can put anything into it.
 pub fn make_runtime_dir(path: &Path) -> Result<()> {
-    let cure = match process::effective_uid() {
-        0 => "remove it, stalld makes a new one",
-        _ => "run stalld as root, or with -l, which only watches",
-    };
+    let is_root = process::effective_uid() == 0;
+    let others = "run stalld as root, or with -l, which only watches";
     match DirBuilder::new().mode(0o755).create(path) {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
         made => made
             .context(format_args!("create the runtime directory {}", path.display()))
-            .map_err(|e| e.with_cure(cure))?,
+            .map_err(|e| if is_root { e } else { e.with_cure(others) })?,
     }
     let seen = fs::symlink_metadata(path).context(format_args!("look at {}", path.display()))?;
     let verdict = if seen.is_dir() { judge(&seen, 0o755) } else { Err("it is no directory".to_string()) };
+    let cure = if is_root { "remove it, stalld makes a new one" } else { others };
     verdict.map_err(|reason| refusal(path, reason).with_cure(cure))
 }
 

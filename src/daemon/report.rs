@@ -2,14 +2,14 @@
 
 use super::log::{Level, Logger};
 use super::options::{Mode, Options};
-use crate::denylist::Denylist;
+use crate::denylist::Ignored;
 use crate::detect::Starving;
 use crate::engine::{Counters, Engine, Hog};
 use crate::error::Error;
 use crate::observe::Kind;
 use crate::proc;
 use crate::sys::clock;
-use crate::task::{Cpu, Nanos, Task, Tid};
+use crate::task::{Cpu, Nanos, Task};
 use std::fmt;
 
 /// A look this much later than planned is told.
@@ -24,19 +24,9 @@ pub struct Reporter {
     exact: bool,
     idle_detection: bool,
     mode: Mode,
-    ignore_threads: Denylist,
-    ignore_processes: Denylist,
-    ignored: Vec<Ignored>,
     looks: u64,
     failures_in_a_row: u64,
     lateness: Lateness,
-}
-
-/// A task on the denylist, said to be so.
-struct Ignored {
-    tid: Tid,
-    start: u64,
-    seen: Nanos,
 }
 
 /// How late this thread came to its looks.
@@ -54,9 +44,6 @@ impl Reporter {
             exact: options.threshold_has_unit,
             idle_detection: options.idle_detection,
             mode: options.mode,
-            ignore_threads: options.ignore_threads.clone(),
-            ignore_processes: options.ignore_processes.clone(),
-            ignored: Vec::new(),
             looks: 0,
             failures_in_a_row: 0,
             lateness: Lateness::default(),
@@ -124,7 +111,9 @@ impl Reporter {
 
     fn cpus(&self, engine: &Engine) {
         let snapshot = engine.snapshot();
-        if self.looks > 0 && !snapshot.complete && snapshot.load.iter().all(|load| load.runnable == 0) {
+        // Of the first look each CPU is told, where it is known which there are.
+        let brief = self.looks > 0 || snapshot.load.is_empty();
+        if brief && !snapshot.complete && snapshot.load.iter().all(|load| load.runnable == 0) {
             self.log.verbose(format_args!("all CPUs had idle time, skipping parse"));
             return;
         }
@@ -143,19 +132,20 @@ impl Reporter {
         }
     }
 
-    /// One line a CPU, of the task that has waited longest there and is not on the denylist.
-    fn starving(&mut self, engine: &Engine) {
-        let now = engine.snapshot().at;
-        self.ignored.retain(|ignored| now - ignored.seen < Nanos::from_secs(3600));
-        for cpu in engine.snapshot().load.iter().map(|load| load.cpu) {
-            let here = engine.starving().iter().filter(|starving| starving.due && starving.task.cpu == cpu);
-            for starving in here {
-                if self.is_ignored(&starving.task, now) {
-                    continue;
+    fn starving(&self, engine: &mut Engine) {
+        for Ignored { task, process } in engine.newly_ignored() {
+            let comm = task.comm;
+            match process {
+                None => {
+                    self.log.info(format_args!("Ignoring the thread {comm} from consideration for boosting"))
                 }
-                self.one(starving, engine.hog(cpu));
-                break;
+                Some(process) => self.log.info(format_args!(
+                    "Ignoring the thread {comm} (spawned by {process}) from consideration for boosting"
+                )),
             }
+        }
+        for starving in engine.starving().iter().filter(|starving| starving.due) {
+            self.one(starving, engine.hog(starving.task.cpu));
         }
     }
 
@@ -167,38 +157,6 @@ impl Reporter {
         if let Some(&hog) = hog {
             self.log.defer(Level::Warning, move || held_by(cpu, &hog, clock::monotonic()));
         }
-    }
-
-    /// Whether a task is on the denylist: by its own name, or by that of its process.
-    fn is_ignored(&mut self, task: &Task, now: Nanos) -> bool {
-        if self.ignore_threads.is_empty() && self.ignore_processes.is_empty() {
-            return false;
-        }
-        if let Some(known) = self.ignored.iter_mut().find(|it| (it.tid, it.start) == (task.tid, task.start)) {
-            known.seen = now;
-            return true;
-        }
-        if self.ignore_threads.matches(task.comm.as_bytes()) {
-            self.log.info(format_args!("Ignoring the thread {} from consideration for boosting", task.comm));
-        } else if let Some(process) = self.ignored_process(task) {
-            self.log.info(format_args!(
-                "Ignoring the thread {} (spawned by {process}) from consideration for boosting",
-                task.comm
-            ));
-        } else {
-            return false;
-        }
-        self.ignored.push(Ignored { tid: task.tid, start: task.start, seen: now });
-        true
-    }
-
-    fn ignored_process(&self, task: &Task) -> Option<crate::task::Comm> {
-        if self.ignore_processes.is_empty() {
-            return None;
-        }
-        let tgid = task.tgid.or_else(|| proc::tgid(task.tid))?;
-        let name = proc::comm(tgid)?;
-        self.ignore_processes.matches(name.as_bytes()).then_some(name)
     }
 }
 

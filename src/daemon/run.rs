@@ -7,6 +7,7 @@ use super::options::{Mode, Options};
 use super::pidfile::Pidfile;
 use super::report::Reporter;
 use crate::cpus::{self, CpuSet};
+use crate::denylist::Ignore;
 use crate::detect::Limits;
 use crate::engine::Engine;
 use crate::error::{Context, Error, Result};
@@ -15,6 +16,7 @@ use crate::sys::process::{self, Ready};
 use crate::sys::signal::{Signal, Signals};
 use crate::sys::{clock, memory, sched};
 use crate::task::{Nanos, Policy, Tid};
+use std::fs;
 use std::path::{self, Path};
 use std::process::ExitCode;
 
@@ -77,13 +79,15 @@ fn watch(options: &Options, ready: Option<Ready>, signals: &Signals, log: &Logge
     let kind = backend.kind();
     log.verbose(format_args!("using {} backend", kind.name()));
     let limits = Limits { threshold: options.threshold, granularity: options.granularity };
-    let mut engine = Engine::new(backend, limits);
+    let ignore = Ignore::new(options.ignore_threads.clone(), options.ignore_processes.clone());
+    let mut engine = Engine::new(backend, limits, ignore);
     let mut reporter = Reporter::new(log.clone(), options);
     prepare_thread(log);
     memory::trim_heap();
     if let Err(e) = memory::lock_all() {
         log.verbose(format_args!("{}", Error::io("lock memory", &e).with_cure("it needs CAP_IPC_LOCK")));
     }
+    spare_from_oom_killer();
     let _pidfile = options.pidfile.as_deref().map(Pidfile::create).transpose()?;
 
     let mut ready = ready;
@@ -95,7 +99,7 @@ fn watch(options: &Options, ready: Option<Ready>, signals: &Signals, log: &Logge
             Ok(()) => reporter.looked(&mut engine),
             Err(e) => reporter.failed(&e),
         }
-        if std::mem::take(&mut asked) {
+        if asked {
             reporter.status(&engine, kind);
         }
         if let Some(ready) = ready.take() {
@@ -105,9 +109,11 @@ fn watch(options: &Options, ready: Option<Ready>, signals: &Signals, log: &Logge
         woke = clock::monotonic();
         match signal {
             Some(Signal::End) => return Ok(()),
-            Some(Signal::Report) => asked = true,
+            Some(Signal::Report) => {}
             None => reporter.woke(engine.next_look(), woke),
         }
+        // The status is told of a look of this moment, which names who starves like any other.
+        asked = signal == Some(Signal::Report);
     }
 }
 
@@ -170,6 +176,13 @@ fn prepare_thread(log: &Logger) {
             error.with_cure("it needs CAP_SYS_NICE")
         ));
     }
+}
+
+/// Who ends stalld for its memory saves a few pages, and loses what would have ended the starvation. What it
+/// needs is CAP_SYS_RESOURCE, and a service manager may have done it: no word if it fails. A process forked
+/// before this is left as it was.
+fn spare_from_oom_killer() {
+    let _ = fs::write("/proc/self/oom_score_adj", "-1000");
 }
 
 /// Raises the calling thread to FIFO, unless somebody has made it real-time already. RESET_ON_FORK is not

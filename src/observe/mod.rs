@@ -33,8 +33,8 @@ pub struct Load {
 pub struct Snapshot {
     /// The moment on CLOCK_MONOTONIC that every `since` is relative to.
     pub at: Nanos,
-    /// False where a cheaper question had already shown that nobody can be waiting: then only `load`
-    /// is filled, and what is not in `waiters` may still wait for all this look knows.
+    /// False where a cheaper question has been enough, because nobody can be waiting or the caller is patient:
+    /// then only `load` is filled, and what is not in `waiters` may still wait for all this look knows.
     pub complete: bool,
     pub waiters: Vec<Waiter>,
     pub running: Vec<Task>,
@@ -56,8 +56,10 @@ impl Snapshot {
 pub trait Backend: Send {
     fn kind(&self) -> Kind;
 
-    /// Looks once. `woke` is when the calling thread last came out of a sleep.
-    fn snapshot(&mut self, woke: Nanos, snapshot: &mut Snapshot) -> Result<()>;
+    /// Looks once. `woke` is when the calling thread last came out of a sleep. A caller who is `patient` wants
+    /// to be told at once, before anything expensive is done, that somebody may be waiting: then the snapshot
+    /// is not complete, though a CPU has more than one runnable task.
+    fn snapshot(&mut self, woke: Nanos, patient: bool, snapshot: &mut Snapshot) -> Result<()>;
 
     /// What an admin should know of since this was last asked, a sentence each.
     fn remarks(&mut self) -> Vec<String> {

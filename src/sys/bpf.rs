@@ -213,7 +213,7 @@ pub struct Keeper {
     pid: Tid,
     /// Closed to end it.
     _life: File,
-    /// Where it tells the outcome, once.
+    /// Where it tells the outcome, once; at its end when it dies.
     verdict: Option<File>,
 }
 
@@ -230,16 +230,16 @@ impl Keeper {
         Ok(Keeper { pid, _life: our_life, verdict: Some(our_verdict) })
     }
 
-    /// The outcome, if it is known by now and has not been asked for before.
+    /// The outcome, and later that it has died: each once, when it is known.
     pub fn poll(&mut self) -> Option<io::Result<()>> {
         let mut errno = [0; size_of::<i32>()];
         let outcome = match self.verdict.as_ref()?.read(&mut errno) {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return None,
             Ok(read) if read == errno.len() => match i32::from_ne_bytes(errno) {
-                0 => Ok(()),
+                0 => return Some(Ok(())),
                 errno => Err(io::Error::from_raw_os_error(errno)),
             },
-            _ => Err(io::Error::other("the process that attaches has died")),
+            _ => Err(io::Error::other("the process that is attached to them has died")),
         };
         self.verdict = None;
         Some(outcome)

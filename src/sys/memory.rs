@@ -6,7 +6,27 @@ use std::io;
 
 /// Locks what is mapped now, and each later page as it is first used: a page fault behind a starving disk
 /// would make stalld one more of those who wait.
+///
+/// Refused under a limit on locked memory, even one that has room: all later memory would come out of that
+/// room, and the first allocation that it can't hold would end the process.
 pub fn lock_all() -> io::Result<()> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a struct rlimit that outlives the call.
+    check(unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &mut limit) })?;
+    if limit.rlim_cur == libc::RLIM_INFINITY {
+        return lock_now_and_later();
+    }
+    // With a limit of 0 the kernel locks only for those whom no limit binds (CAP_IPC_LOCK).
+    let none = libc::rlimit { rlim_cur: 0, ..limit };
+    // SAFETY: the kernel reads a struct rlimit, here and below.
+    check(unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &none) })?;
+    let locked = lock_now_and_later();
+    // SAFETY: as above.
+    check(unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &limit) })?;
+    locked
+}
+
+fn lock_now_and_later() -> io::Result<()> {
     // MCL_ONFAULT (4.4) keeps this from filling memory with pages that nothing uses.
     // SAFETY: takes flags only.
     check(unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT) }).map(drop)

@@ -11,11 +11,13 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 /// process stays in here until the daemon has given its verdict, and exits with that.
 ///
 /// The daemon keeps the standard descriptors until [`Ready::succeed`], so that what goes wrong at
-/// start-up still reaches the user's stderr. To be called while there is one thread.
+/// start-up still reaches the user's stderr; all others are closed. To be called while there is one thread,
+/// and before anything is opened.
 pub fn daemonize() -> io::Result<Ready> {
     if fs::read_dir("/proc/self/task")?.count() != 1 {
         return Err(io::Error::other("a process with more than one thread can't become a daemon"));
     }
+    close_inherited()?;
     let (verdict, ready) = pipe()?;
     if !fork()? {
         drop(ready);
@@ -69,6 +71,19 @@ pub fn leave_standard_descriptors() -> io::Result<()> {
         // SAFETY: no object owns the standard descriptors, so none is left with a closed one; std
         // writes to them by number.
         check(unsafe { libc::dup2(null.as_raw_fd(), standard) })?;
+    }
+    Ok(())
+}
+
+/// Closes what the starter happened to have open: its lock, or the pipe to its reader, would stay with the
+/// daemon for as long as that lives.
+fn close_inherited() -> io::Result<()> {
+    let descriptor = |entry: fs::DirEntry| entry.file_name().to_str()?.parse::<i32>().ok();
+    let open: Vec<i32> = fs::read_dir("/proc/self/fd")?.flatten().filter_map(descriptor).collect();
+    for inherited in open.into_iter().filter(|&fd| fd > 2) {
+        // SAFETY: nothing of ours is open, as `daemonize` asks for, so no object owns it. The one that was
+        // used to read the directory is closed by now, and closing it again fails without effect.
+        unsafe { libc::close(inherited) };
     }
     Ok(())
 }

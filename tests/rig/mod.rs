@@ -4,25 +4,38 @@
 
 // Each test binary compiles this for itself, and uses a part of it.
 #![allow(dead_code)]
-#![allow(clippy::expect_used, clippy::panic)]
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
+
+pub mod daemon;
+pub mod process;
+#[path = "../../src/daemon/scratch.rs"]
+pub mod scratch;
+pub mod throttling;
 
 use stalld::cpus::CpuSet;
 use stalld::sys::{clock, lock, sched};
-use stalld::task::{Cpu, Nanos, Tid};
+use stalld::task::{Cpu, Nanos, Policy, Tid};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::Duration;
 
-/// Longer than any rig and any daemon of these tests takes for one step.
-const PATIENCE: Nanos = Nanos::from_secs(60);
+use throttling::Unthrottled;
 
-/// Leave to run a live test; while it is held, no other one runs.
-pub struct Live(File);
+/// Longer than any rig and any daemon of these tests takes for one step.
+pub const PATIENCE: Nanos = Nanos::from_secs(60);
+
+/// Leave to run a live test; while it is held, no other one runs, and the kernel lets a hog have all of its
+/// CPU.
+pub struct Live {
+    _unthrottled: Unthrottled,
+    // Dropped last: what the next test finds is what was put back.
+    _lock: File,
+}
 
 /// None, and the reason on stderr, where no live test can run. In CI they have to: there it panics.
 pub fn live() -> Option<Live> {
@@ -34,7 +47,7 @@ pub fn live() -> Option<Live> {
     let path = std::env::temp_dir().join("stalld-live.lock");
     let file = File::options().create(true).append(true).open(&path).expect("cannot open the lock file");
     lock::lock(&file).expect("cannot take the lock");
-    Some(Live(file))
+    Some(Live { _unthrottled: Unthrottled::new(), _lock: file })
 }
 
 fn obstacle() -> Option<String> {
@@ -49,7 +62,7 @@ fn obstacle() -> Option<String> {
     raised.err().map(|e| format!("no thread can be made SCHED_FIFO: {e}"))
 }
 
-fn online() -> CpuSet {
+pub fn online() -> CpuSet {
     let online =
         fs::read_to_string("/sys/devices/system/cpu/online").expect("cannot read which CPUs are online");
     CpuSet::parse(online.trim(), 8192).expect("unknown form of a CPU list")
@@ -58,6 +71,17 @@ fn online() -> CpuSet {
 /// The CPU that the rig hogs unless told otherwise.
 pub fn hogged_cpu() -> Cpu {
     online().iter().last().expect("no CPU is online")
+}
+
+/// Keeps the calling thread off the hogged CPU and lets it run at once, so that it can tell when something
+/// happened. What it starts keeps away too, but is an ordinary task.
+pub fn keep_away_from_the_hog() {
+    let hogged = hogged_cpu();
+    let elsewhere: CpuSet = online().iter().filter(|&cpu| cpu != hogged).collect();
+    if !elsewhere.is_empty() {
+        let _ = sched::set_affinity(Tid(0), &elsewhere);
+    }
+    let _ = sched::set_scheduler(Tid(0), Policy::FIFO, 20, true);
 }
 
 /// A program at work, and what it has said so far. Killed when dropped.
@@ -71,16 +95,11 @@ struct Program {
 }
 
 impl Program {
-    fn start(name: &'static str, path: &Path, args: &[&str]) -> Program {
-        let mut child = Command::new(path)
-            .args(args)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap_or_else(|e| {
-                panic!("cannot start {}: {e}; 'cargo build --examples' makes it", path.display())
-            });
+    fn start(name: &'static str, mut command: Command) -> Program {
+        let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|e| {
+            panic!("cannot start {command:?}: {e}; 'cargo build --examples' makes the rig")
+        });
         let (sender, arriving) = mpsc::channel();
         read_lines(child.stdout.take().expect("stdout is piped"), sender.clone());
         read_lines(child.stderr.take().expect("stderr is piped"), sender);
@@ -145,16 +164,10 @@ impl Drop for Program {
     }
 }
 
-/// Sends each line with the moment it arrived. The thread keeps away from the hog: else that moment
-/// would be one that the hog allowed.
+/// Sends each line with the moment it arrived.
 fn read_lines(pipe: impl Read + Send + 'static, sender: Sender<(Nanos, String)>) {
     thread::spawn(move || {
-        let hogged = hogged_cpu();
-        let elsewhere: CpuSet = online().iter().filter(|&cpu| cpu != hogged).collect();
-        if !elsewhere.is_empty() {
-            let _ = sched::set_affinity(Tid(0), &elsewhere);
-        }
-        let _ = sched::set_fifo(Tid(0), 20);
+        keep_away_from_the_hog();
         let mut pipe = BufReader::new(pipe);
         let mut line = Vec::new();
         while pipe.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
@@ -173,7 +186,9 @@ pub struct Rig(Program);
 
 impl Rig {
     pub fn start(args: &[&str]) -> Rig {
-        Rig(Program::start("starve", &Rig::path(), args))
+        let mut command = Command::new(Rig::path());
+        command.args(args);
+        Rig(Program::start("starve", command))
     }
 
     /// Cargo puts examples beside the directory of the test binaries.
@@ -250,7 +265,41 @@ pub struct Stalld(Program);
 
 impl Stalld {
     pub fn start(args: &[&str]) -> Stalld {
-        Stalld(Program::start("stalld", Path::new(env!("CARGO_BIN_EXE_stalld")), args))
+        Stalld::start_by(&[], args)
+    }
+
+    /// Starts it by a program that becomes what it is told to run, such as `setpriv` or `sh -c '... exec "$@"'`.
+    pub fn start_by(starter: &[&str], args: &[&str]) -> Stalld {
+        Stalld(Program::start("stalld", Stalld::command(starter, args)))
+    }
+
+    pub fn command(starter: &[&str], args: &[&str]) -> Command {
+        let mut words = starter.iter().copied().chain([Stalld::PATH]).chain(args.iter().copied());
+        let mut command = Command::new(words.next().expect("there is one word at least"));
+        command.args(words);
+        command
+    }
+
+    pub const PATH: &str = env!("CARGO_BIN_EXE_stalld");
+
+    /// Starts it in the foreground, to say all it has to say and change nothing, and waits for its first look.
+    pub fn watch(args: &[&str]) -> Stalld {
+        let mut stalld = Stalld::start(&[&["-f", "-l", "-v"], args].concat());
+        stalld.look();
+        stalld
+    }
+
+    /// When it tells of its next look, which takes -v.
+    pub fn look(&mut self) -> Nanos {
+        let is_look =
+            |line: &str| ["checking cpu", "waiting tasks", "skipping"].iter().any(|it| line.contains(it));
+        self.wait_for(is_look, PATIENCE).expect("stalld tells of no look").0
+    }
+
+    /// The next line that has this in it.
+    pub fn line_with(&mut self, text: &str) -> (Nanos, String) {
+        let found = self.wait_for(|line| line.contains(text), PATIENCE);
+        found.unwrap_or_else(|| panic!("stalld never said '{text}'"))
     }
 
     /// The next line of stdout or stderr that `wanted` likes, and when it arrived. Lines before it are
@@ -279,10 +328,7 @@ impl Stalld {
         (code, std::mem::take(&mut self.0.lines))
     }
 
-    /// Sends a signal by its name. The shell's own kill, as not every host has the program.
     pub fn signal(&self, name: &str) {
-        let kill = format!("kill -{name} {}", self.pid());
-        let status = Command::new("sh").args(["-c", &kill]).status().expect("cannot start sh");
-        assert!(status.success(), "'{kill}' failed");
+        process::signal(self.pid(), name);
     }
 }

@@ -90,7 +90,8 @@ impl BpfBackend {
             queues: SharedArray::map(queues.as_fd(), settings.cpus as usize)
                 .context("map what the BPF programs write")?,
             self_is_realtime: false,
-            buffer: vec![0; CHUNK].into_boxed_slice(),
+            // Not zeros: those would be pages that are first touched in some later walk.
+            buffer: vec![1; CHUNK].into_boxed_slice(),
             tracking,
             remarks,
         };
@@ -204,10 +205,11 @@ impl Backend for BpfBackend {
         self.kind
     }
 
-    fn snapshot(&mut self, woke: Nanos, snapshot: &mut Snapshot) -> Result<()> {
+    fn snapshot(&mut self, woke: Nanos, patient: bool, snapshot: &mut Snapshot) -> Result<()> {
         snapshot.clear();
         if self.watch.idle_detection {
-            if self.ask(&mut snapshot.load) == Some(false) {
+            let somebody = self.ask(&mut snapshot.load);
+            if somebody == Some(false) || somebody.is_some() && patient {
                 snapshot.at = clock::monotonic();
                 return Ok(());
             }
@@ -225,7 +227,7 @@ impl Backend for BpfBackend {
             Some(Ok(())) => remarks.push("queue_track: scheduler events are being recorded".to_string()),
             Some(Err(e)) => remarks.push(format!(
                 "{}; going on by the kernel's own records",
-                Error::io("attach to the scheduler's events", &e)
+                Error::io("record the scheduler's events", &e)
             )),
         }
         let lost = bpf::read_value::<losses>(tracking.losses.as_fd()).map_or(0, |losses| losses.untracked);

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::observe::{Backend, Kind, Load, Snapshot, Watch};
 use crate::sys::clock;
 use crate::task::{Cpu, Nanos, Tid};
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -32,7 +32,9 @@ pub struct SchedDebug {
 impl SchedDebug {
     /// Finds the file, and reads it once to see that it can be understood.
     pub fn open(watch: &Watch) -> Result<SchedDebug> {
-        SchedDebug::with(&Sources::find(Path::new("/"))?, watch)
+        let mut backend = SchedDebug::with(&Sources::find(Path::new("/"))?, watch)?;
+        own_threads().for_each(|tid| backend.leave_out(tid));
+        Ok(backend)
     }
 
     /// Reads these files.
@@ -49,8 +51,8 @@ impl SchedDebug {
         Ok(backend)
     }
 
-    /// Leaves out another thread of ours: the text doesn't say which process a thread belongs to. The main
-    /// thread is left out as it is.
+    /// Leaves out another thread of ours: the text doesn't say which process a thread belongs to. Those that
+    /// were there at the opening are left out as it is.
     pub fn leave_out(&mut self, tid: Tid) {
         self.scope.own.push(tid);
     }
@@ -82,7 +84,7 @@ impl Backend for SchedDebug {
         Kind::SchedDebug
     }
 
-    fn snapshot(&mut self, _woke: Nanos, snapshot: &mut Snapshot) -> Result<()> {
+    fn snapshot(&mut self, _woke: Nanos, _patient: bool, snapshot: &mut Snapshot) -> Result<()> {
         snapshot.clear();
         snapshot.at = clock::monotonic();
         match self.others() {
@@ -101,6 +103,11 @@ impl Backend for SchedDebug {
             }
         }
     }
+}
+
+fn own_threads() -> impl Iterator<Item = Tid> {
+    let threads = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    threads.filter_map(|entry| entry.file_name().to_str()?.parse().ok().map(Tid))
 }
 
 /// The file, held open, and its text of the last look in a buffer that only grows.

@@ -1,0 +1,108 @@
+//! What /proc tells of a process, and signals.
+
+use super::PATIENCE;
+use stalld::sys::clock;
+use stalld::task::{Nanos, Tid};
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// Sends a signal by its name. The shell's own kill, as not every host has the program.
+pub fn signal(pid: Tid, name: &str) {
+    let kill = format!("kill -{name} {pid}");
+    let status = Command::new("sh").args(["-c", &kill]).status().expect("cannot start sh");
+    assert!(status.success(), "'{kill}' failed");
+}
+
+/// What `look` finds, as soon as it finds something. Panics when that takes too long.
+pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let until = clock::monotonic() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(clock::monotonic() < until, "waited in vain until {what}");
+        clock::nap(Nanos::from_millis(2));
+    }
+}
+
+pub fn await_end(pid: Tid) {
+    eventually("a process ends", || has_ended(pid).then_some(()));
+}
+
+pub fn has_ended(pid: Tid) -> bool {
+    matches!(state(pid), None | Some(b'Z' | b'X'))
+}
+
+/// The letter that ps shows; None where there is no such task.
+pub fn state(tid: Tid) -> Option<u8> {
+    field(tid, 0).and_then(|state| state.bytes().next())
+}
+
+pub fn parent(pid: Tid) -> Option<Tid> {
+    field(pid, 1)?.parse().ok().map(Tid)
+}
+
+pub fn session(pid: Tid) -> Option<Tid> {
+    field(pid, 3)?.parse().ok().map(Tid)
+}
+
+/// A word of /proc/PID/stat; 0 is the first one behind the name, which may hold blanks and parentheses.
+fn field(pid: Tid, index: usize) -> Option<String> {
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let behind = stat.iter().rposition(|&b| b == b')')? + 2;
+    let text = String::from_utf8_lossy(stat.get(behind..)?).into_owned();
+    text.split(' ').nth(index).map(str::to_string)
+}
+
+/// A line of /proc/PID/status, behind its title and the colon.
+pub fn status(pid: Tid, title: &str) -> Option<String> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let value = |line: &str| Some(line.strip_prefix(title)?.strip_prefix(':')?.trim().to_string());
+    status.lines().find_map(value)
+}
+
+/// Whether it has this capability, by the kernel's number for it.
+pub fn has_capability(pid: Tid, number: u32) -> bool {
+    let effective = status(pid, "CapEff").expect("cannot read the capabilities");
+    u64::from_str_radix(&effective, 16).expect("capabilities are in hexadecimal") >> number & 1 == 1
+}
+
+/// A number in a file of one line below /proc/PID.
+pub fn number(pid: Tid, name: &str) -> i64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/{name}")).expect("no such file below /proc");
+    text.trim().parse().expect("no number")
+}
+
+pub fn threads(pid: Tid) -> Vec<Tid> {
+    numbers(&format!("/proc/{pid}/task")).collect()
+}
+
+pub fn children(pid: Tid) -> Vec<Tid> {
+    numbers("/proc").filter(|&process| parent(process) == Some(pid)).collect()
+}
+
+fn numbers(directory: &str) -> impl Iterator<Item = Tid> + use<> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok().map(Tid))
+}
+
+/// What a descriptor stands for.
+pub fn descriptor(pid: Tid, number: u32) -> Option<PathBuf> {
+    fs::read_link(format!("/proc/{pid}/fd/{number}")).ok()
+}
+
+/// What its descriptors stand for.
+pub fn descriptors(pid: Tid) -> Vec<PathBuf> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    entries.filter_map(|entry| fs::read_link(entry.path()).ok()).collect()
+}
+
+/// The types of the BPF links that it holds, such as `iter`: what is attached for as long as it lives.
+pub fn bpf_links(pid: Tid) -> Vec<String> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fdinfo")).into_iter().flatten().flatten();
+    let infos = entries.filter_map(|entry| fs::read_to_string(entry.path()).ok());
+    infos
+        .filter_map(|info| Some(info.split_once("link_type:")?.1.lines().next()?.trim().to_string()))
+        .collect()
+}
