@@ -1,9 +1,9 @@
 //! One look and what follows from it: the loop body that the daemon and the library share.
 
 use crate::denylist::{Ignore, Ignored};
-use crate::detect::{Detector, Limits, PATIENCE, Starving, Verdict};
+use crate::detect::{Detector, Limits, PATIENCE, ROOM, Starving, Verdict};
 use crate::error::Result;
-use crate::observe::{Backend, Snapshot, Waiter};
+use crate::observe::{Backend, Effort, Snapshot, Waiter};
 use crate::task::{Cpu, Nanos, Task};
 
 /// The task that holds a CPU.
@@ -50,8 +50,8 @@ impl Engine {
             limits,
             ignore,
             put_off: false,
-            snapshot: Snapshot::default(),
-            verdict: Verdict::default(),
+            snapshot: Snapshot::with_room(ROOM),
+            verdict: Verdict::new(),
             hogs: Vec::new(),
             hogs_before: Vec::new(),
             counters: Counters::default(),
@@ -63,7 +63,8 @@ impl Engine {
     pub fn look(&mut self, woke: Nanos, now: Nanos) -> Result<()> {
         self.counters.looks += 1;
         self.put_off = !self.put_off && self.detector.can_wait(now);
-        if let Err(e) = self.backend.snapshot(woke, self.put_off, &mut self.snapshot) {
+        let effort = if self.put_off { Effort::Ask } else { Effort::Usual };
+        if let Err(e) = self.backend.snapshot(woke, effort, &mut self.snapshot) {
             self.counters.failed_looks += 1;
             self.snapshot.clear();
             self.verdict.starving.clear();
@@ -165,7 +166,7 @@ mod tests {
             Kind::SchedDebug
         }
 
-        fn snapshot(&mut self, _woke: Nanos, _patient: bool, snapshot: &mut Snapshot) -> Result<()> {
+        fn snapshot(&mut self, _woke: Nanos, _effort: Effort, snapshot: &mut Snapshot) -> Result<()> {
             *snapshot = self.0.remove(0)?;
             Ok(())
         }

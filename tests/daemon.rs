@@ -1,5 +1,7 @@
 //! The life of the daemon: how it starts, what it is while it runs, and how it ends.
 
+// stalld as it is meant to be: with its BPF backends.
+#![cfg(feature = "bpf")]
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod rig;

@@ -1,5 +1,7 @@
 //! What stalld leaves attached in the kernel: by default nothing that an event could run into.
 
+// stalld as it is meant to be: with its BPF backends.
+#![cfg(feature = "bpf")]
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod rig;
@@ -59,7 +61,8 @@ fn signals_that_are_not_for_it_do_not_end_what_queue_track_has_attached() {
 #[test]
 fn queue_track_says_when_its_record_has_ended_and_goes_on() {
     let Some(_live) = live() else { return };
-    let mut stalld = Stalld::start(&["-f", "-l", "-v", "-b", "queue_track", "-t", "1", "-g", "1"]);
+    let args = ["-f", "-l", "-v", "-b", "queue_track", "-t", "1", "-g", "1"];
+    let mut stalld = Stalld::start(&[&args, &Stalld::RIG_ONLY[..]].concat());
     stalld.line_with("scheduler events are being recorded");
     let keeper = process::children(stalld.pid())[0];
     process::signal(keeper, "KILL");

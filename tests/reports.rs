@@ -1,5 +1,7 @@
 //! What the log tells of tasks that starve, in every place that it goes to.
 
+// stalld as it is meant to be: with its BPF backends.
+#![cfg(feature = "bpf")]
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod rig;
@@ -85,7 +87,10 @@ fn each_backend_reports_the_longest_starved_task_of_a_cpu_again_and_again() {
             held.iter().all(|line| line.contains(" 50)") && line.contains("seen there for ")),
             "{held:?}"
         );
-        assert!(said.iter().any(|line| line.starts_with(&format!("{checking}3 - starving: 2"))), "{said:?}");
+        // The hog and the two victims, and whatever of the kernel's own.
+        let counts = said.iter().filter_map(|line| line.strip_prefix(&checking)?.split_once(" - starving: "));
+        let counts = counts.map(|(rt, starving)| (rt.parse().unwrap(), starving.parse().unwrap()));
+        assert!(counts.clone().any(|(rt, starving): (u32, u32)| rt >= 3 && starving >= 2), "{said:?}");
     }
 }
 
@@ -109,13 +114,14 @@ fn nothing_is_said_of_a_cpu_that_is_not_watched() {
 fn an_ignored_task_is_said_to_be_so_once_and_hides_no_other() {
     let Some(_live) = live() else { return };
     let by_thread = Stalld::watch(&["-t", "1", "-g", "1", "-i", "^fir"]);
-    let by_process = Stalld::watch(&["-t", "1", "-g", "1", "-I", "^starve$,other"]);
+    let by_process = Stalld::watch(&["-t", "1", "-g", "1", "-I", "^starve$"]);
     let (rig, _, [first, second]) = two_victims();
     assert_eq!(rig.finish().0, Some(0));
 
     let said = all_said(by_thread);
-    let ignoring: Vec<&String> = said.iter().filter(|line| line.contains("Ignoring")).collect();
-    assert_eq!(ignoring, ["stalld: Ignoring the thread first from consideration for boosting"]);
+    let ignoring = "stalld: Ignoring the thread first from consideration for boosting";
+    assert_eq!(said.iter().filter(|line| line.contains("Ignoring the thread first")).count(), 1, "{said:?}");
+    assert!(said.iter().any(|line| line == ignoring), "{said:?}");
     assert_eq!(seconds(&said, &first), []);
     let reported = seconds(&said, &second);
     assert!(reported.len() >= 2 && reported[0] == 1 && reported.is_sorted(), "{reported:?}");
@@ -205,7 +211,7 @@ fn the_kernels_log_gets_it_on_request() {
     let mut kmsg = File::options().read(true).custom_flags(libc::O_NONBLOCK).open("/dev/kmsg").unwrap();
     kmsg.seek(SeekFrom::End(0)).unwrap();
     // Not -v: the log of a terminal, and that of the kernel, each have their level.
-    let stalld = Stalld::start(&["-f", "-l", "-k", "-t", "1"]);
+    let stalld = Stalld::start(&[&["-f", "-l", "-k", "-t", "1"], &Stalld::RIG_ONLY[..]].concat());
     let mut rig = Rig::start(&["--for", "2"]);
     let victim = rig.event("victim");
     // Its facility and level come first: 24 is the daemons', 4 a warning.
@@ -237,11 +243,16 @@ impl SystemLog {
         Some(SystemLog(socket))
     }
 
-    fn next(&self) -> String {
+    /// The next one that begins like this.
+    fn line_with(&self, start: &str) -> String {
         let mut bytes = [0; 2048];
-        let length =
-            self.0.recv(&mut bytes).unwrap_or_else(|e| panic!("nothing arrives at the system's log: {e}"));
-        String::from_utf8_lossy(&bytes[..length]).into_owned()
+        loop {
+            let length = self.0.recv(&mut bytes).unwrap_or_else(|e| panic!("'{start}' never arrives: {e}"));
+            let line = String::from_utf8_lossy(&bytes[..length]).into_owned();
+            if line.starts_with(start) {
+                return line;
+            }
+        }
     }
 }
 
@@ -256,15 +267,16 @@ fn a_daemon_tells_the_systems_log() {
     let Some(_live) = live() else { return };
     let Some(log) = SystemLog::start() else { return };
     let scratch = Scratch::new("reports-syslog");
-    let daemon = Daemon::start(&scratch.join("pid"), &["-l", "-t", "1"]);
+    let daemon = Daemon::start(&scratch.join("pid"), &[&["-l", "-t", "1"], &Stalld::RIG_ONLY[..]].concat());
     let mut rig = Rig::start(&["--for", "2"]);
     let victim = rig.event("victim");
     let pid = daemon.pid();
-    assert_eq!(log.next(), format!("<28>stalld[{pid}]: {}1 seconds", starved(&victim)));
-    assert!(log.next().starts_with(&format!("<28>stalld[{pid}]: CPU {} is held by hog-", hogged_cpu())));
+    let line = log.line_with(&format!("<28>stalld[{pid}]: {}", starved(&victim)));
+    assert!(line.ends_with(" for 1 seconds"), "{line}");
+    log.line_with(&format!("<28>stalld[{pid}]: CPU {} is held by hog-", hogged_cpu()));
     assert_eq!(rig.finish().0, Some(0));
     daemon.end("TERM");
-    while log.next() != format!("<30>stalld[{pid}]: stalld shutting down") {}
+    log.line_with(&format!("<30>stalld[{pid}]: stalld shutting down"));
 }
 
 /// Starts stalld where it finds another file in the place of the scheduler's. None without that file.

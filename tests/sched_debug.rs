@@ -4,7 +4,7 @@
 
 use stalld::cpus::CpuSet;
 use stalld::observe::sched_debug::{SchedDebug, Scope, Sources, parse};
-use stalld::observe::{Backend, Load, Snapshot, Watch};
+use stalld::observe::{Backend, Effort, Load, Snapshot, Watch};
 use stalld::task::{Cpu, Nanos, Tid};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -218,25 +218,25 @@ fn a_look_asks_first_whether_anybody_can_be_waiting() {
     let mut snapshot = Snapshot::default();
     let mut backend = machine.open(true).unwrap();
 
-    backend.snapshot(Nanos::ZERO, false, &mut snapshot).unwrap();
+    backend.snapshot(Nanos::ZERO, Effort::Usual, &mut snapshot).unwrap();
     let idle = [Load { cpu: Cpu(0), ..Load::default() }, Load { cpu: Cpu(1), ..Load::default() }];
     assert!(!snapshot.complete && snapshot.waiters.is_empty());
     assert_eq!(snapshot.load, idle);
 
     // One other task: it can't wait, but on which CPU it runs isn't known.
     machine.set_loadavg("0.31 0.08 0.03 2/90 4907\n");
-    backend.snapshot(Nanos::ZERO, false, &mut snapshot).unwrap();
+    backend.snapshot(Nanos::ZERO, Effort::Usual, &mut snapshot).unwrap();
     assert!(!snapshot.complete && snapshot.waiters.is_empty() && snapshot.load.is_empty());
 
     // What can't be understood is no "nobody".
     for busy in ["0.31 0.08 0.03 3/90 4907\n", "", "0 0 0 x/90\n"] {
         machine.set_loadavg(busy);
-        backend.snapshot(Nanos::ZERO, false, &mut snapshot).unwrap();
+        backend.snapshot(Nanos::ZERO, Effort::Usual, &mut snapshot).unwrap();
         assert!(snapshot.complete && snapshot.at > Nanos::ZERO, "{busy:?}");
         assert_eq!((snapshot.waiters.len(), snapshot.load.len()), (6, 2), "{busy:?}");
     }
     machine.set_loadavg("0.31 0.08 0.03 1/90 4907\n");
-    machine.open(false).unwrap().snapshot(Nanos::ZERO, false, &mut snapshot).unwrap();
+    machine.open(false).unwrap().snapshot(Nanos::ZERO, Effort::Usual, &mut snapshot).unwrap();
     assert!(snapshot.complete, "nothing is asked without idle detection");
 }
 
@@ -247,14 +247,14 @@ fn a_look_at_a_garbled_text_fails_and_leaves_nothing_behind() {
     let mut snapshot = Snapshot::default();
     let mut backend = machine.open(true).unwrap();
     fs::write(machine.sources().text, &whole[..whole.len() - 1]).unwrap();
-    let error = backend.snapshot(Nanos::ZERO, false, &mut snapshot).unwrap_err().to_string();
+    let error = backend.snapshot(Nanos::ZERO, Effort::Usual, &mut snapshot).unwrap_err().to_string();
     let path = machine.sources().text.display().to_string();
     assert_eq!(error, format!("cannot make sense of {path}: the section of CPU 1 is cut off"));
     assert!(!snapshot.complete && snapshot.waiters.is_empty() && snapshot.running.is_empty());
     // Longer than any text before: the buffer grows.
     let padding = "x".repeat(200_000);
     fs::write(machine.sources().text, [padding.as_bytes(), b"\n", &whole].concat()).unwrap();
-    backend.snapshot(Nanos::ZERO, false, &mut snapshot).unwrap();
+    backend.snapshot(Nanos::ZERO, Effort::Usual, &mut snapshot).unwrap();
     assert_eq!(snapshot.waiters.len(), 12);
 }
 
@@ -290,7 +290,7 @@ fn the_kernel_at_hand_is_understood() {
     let mut looks = |backend: &mut SchedDebug| {
         let mut seen = false;
         for _ in 0..20 {
-            backend.snapshot(Nanos::ZERO, false, &mut snapshot).unwrap();
+            backend.snapshot(Nanos::ZERO, Effort::Usual, &mut snapshot).unwrap();
             assert!(snapshot.complete && !snapshot.load.is_empty());
             seen |= snapshot.running.iter().any(|task| task.tid == tid);
         }

@@ -6,7 +6,8 @@ pub mod sched_debug;
 
 use crate::cpus::CpuSet;
 use crate::error::{Error, Result};
-use crate::task::{Cpu, Nanos, Task};
+use crate::sys::memory;
+use crate::task::{Cpu, Nanos, Task, Tid};
 
 /// A task that is queued on a CPU and not running.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,7 +34,7 @@ pub struct Load {
 pub struct Snapshot {
     /// The moment on CLOCK_MONOTONIC that every `since` is relative to.
     pub at: Nanos,
-    /// False where a cheaper question has been enough, because nobody can be waiting or the caller is patient:
+    /// False where a cheaper question has been enough, because nobody can be waiting or no more was asked for:
     /// then only `load` is filled, and what is not in `waiters` may still wait for all this look knows.
     pub complete: bool,
     pub waiters: Vec<Waiter>,
@@ -43,6 +44,12 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// With room for so many waiters, so that a look at a host that is suddenly busy need not wait for memory.
+    pub fn with_room(waiters: usize) -> Snapshot {
+        let task = Task { tid: Tid(-1), ..Task::default() };
+        Snapshot { waiters: memory::room_for(waiters, Waiter { task, since: None }), ..Snapshot::default() }
+    }
+
     pub fn clear(&mut self) {
         self.at = Nanos::ZERO;
         self.complete = false;
@@ -56,15 +63,25 @@ impl Snapshot {
 pub trait Backend: Send {
     fn kind(&self) -> Kind;
 
-    /// Looks once. `woke` is when the calling thread last came out of a sleep. A caller who is `patient` wants
-    /// to be told at once, before anything expensive is done, that somebody may be waiting: then the snapshot
-    /// is not complete, though a CPU has more than one runnable task.
-    fn snapshot(&mut self, woke: Nanos, patient: bool, snapshot: &mut Snapshot) -> Result<()>;
+    /// Looks once. `woke` is when the calling thread last came out of a sleep.
+    fn snapshot(&mut self, woke: Nanos, effort: Effort, snapshot: &mut Snapshot) -> Result<()>;
 
     /// What an admin should know of since this was last asked, a sentence each.
     fn remarks(&mut self) -> Vec<String> {
         Vec::new()
     }
+}
+
+/// How much a look may leave out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effort {
+    /// All but the cheap question whether anybody can be waiting. If somebody can, the snapshot is not
+    /// complete, though a CPU has more than one runnable task.
+    Ask,
+    /// What is not needed if nobody can be waiting.
+    Usual,
+    /// Nothing.
+    All,
 }
 
 /// What a backend is asked to look at.

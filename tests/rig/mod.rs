@@ -280,11 +280,15 @@ impl Stalld {
         command
     }
 
+    /// Options that leave out all processes but the rig: behind its hog the kernel's own threads starve as well.
+    pub const RIG_ONLY: [&str; 2] = ["-I", "^[^s],^s[^t]"];
+
     pub const PATH: &str = env!("CARGO_BIN_EXE_stalld");
 
-    /// Starts it in the foreground, to say all it has to say and change nothing, and waits for its first look.
+    /// Starts it in the foreground, to say all it has to say of the rig and to change nothing, and waits for its
+    /// first look.
     pub fn watch(args: &[&str]) -> Stalld {
-        let mut stalld = Stalld::start(&[&["-f", "-l", "-v"], args].concat());
+        let mut stalld = Stalld::start(&[&["-f", "-l", "-v"], &Stalld::RIG_ONLY[..], args].concat());
         stalld.look();
         stalld
     }

@@ -7,7 +7,7 @@
 #[allow(non_camel_case_types)]
 mod records;
 
-use super::{Backend, Kind, Load, Snapshot, Waiter, Watch};
+use super::{Backend, Effort, Kind, Load, Snapshot, Waiter, Watch};
 use crate::cpus;
 use crate::error::{Context, Error, Result};
 use crate::host::privilege;
@@ -205,11 +205,11 @@ impl Backend for BpfBackend {
         self.kind
     }
 
-    fn snapshot(&mut self, woke: Nanos, patient: bool, snapshot: &mut Snapshot) -> Result<()> {
+    fn snapshot(&mut self, woke: Nanos, effort: Effort, snapshot: &mut Snapshot) -> Result<()> {
         snapshot.clear();
-        if self.watch.idle_detection {
+        if self.watch.idle_detection && effort != Effort::All {
             let somebody = self.ask(&mut snapshot.load);
-            if somebody == Some(false) || somebody.is_some() && patient {
+            if somebody == Some(false) || somebody.is_some() && effort == Effort::Ask {
                 snapshot.at = clock::monotonic();
                 return Ok(());
             }

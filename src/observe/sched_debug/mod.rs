@@ -12,7 +12,7 @@ pub use parse::{Scope, parse};
 pub use source::Sources;
 
 use crate::error::{Error, Result};
-use crate::observe::{Backend, Kind, Load, Snapshot, Watch};
+use crate::observe::{Backend, Effort, Kind, Load, Snapshot, Watch};
 use crate::sys::clock;
 use crate::task::{Cpu, Nanos, Tid};
 use std::fs::{self, File};
@@ -84,10 +84,11 @@ impl Backend for SchedDebug {
         Kind::SchedDebug
     }
 
-    fn snapshot(&mut self, _woke: Nanos, _patient: bool, snapshot: &mut Snapshot) -> Result<()> {
+    fn snapshot(&mut self, _woke: Nanos, effort: Effort, snapshot: &mut Snapshot) -> Result<()> {
         snapshot.clear();
         snapshot.at = clock::monotonic();
-        match self.others() {
+        let others = if effort == Effort::All { None } else { self.others() };
+        match others {
             Some(0) => {
                 snapshot.load.extend(self.online.iter().map(|&cpu| Load { cpu, ..Load::default() }));
                 Ok(())

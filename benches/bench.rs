@@ -1,0 +1,140 @@
+//! Measures what stalld promises, and prints each figure with its bound beside it: `make bench`.
+//!
+//! All figures are taken from outside of the daemon: by a victim and an observer, by the kernel's own
+//! accounts, by a workload that is slowed down or not. A bound that is missed is no failure unless
+//! `--strict` asks for that, because other guests of the host have a say in every time; a row that can't
+//! be measured is.
+
+mod debug_file;
+mod events;
+mod figures;
+mod lateness;
+mod load;
+mod pipe;
+mod process;
+mod upkeep;
+
+#[path = "../tests/rig/mod.rs"]
+mod rig;
+
+use figures::{Effort, Line, Row};
+use stalld::error::{Error, Result};
+use std::io::Read;
+use std::panic::{self, AssertUnwindSafe};
+use std::process::{Command, ExitCode, Stdio};
+use std::{env, fs, thread};
+
+const HELP: &str = "\
+Usage: cargo bench --bench bench -- [--quick] [--strict] [--list] [ROW]...
+
+Measures the rows whose names contain one of these words; all of them where none is given. It needs
+root, two CPUs, and the release build of the rig: cargo build --release --example starve.
+
+  --quick    fewer starts, shorter times
+  --strict   exit with 1 where a bound is missed
+  --list     only name the rows
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    if let [extra, role @ ..] = arguments.as_slice() {
+        if extra == load::ROLE {
+            return load::play(role);
+        }
+    }
+    let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
+    if has("--help") {
+        print!("{HELP}");
+        return ExitCode::SUCCESS;
+    }
+    // `cargo test --all-targets` starts this too, but without the flag that `cargo bench` adds.
+    if !has("--bench") {
+        eprintln!("nothing is measured: run this by 'cargo bench'");
+        return ExitCode::SUCCESS;
+    }
+    let words: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with("--")).collect();
+    let mut rows = all_rows();
+    rows.retain(|row| words.is_empty() || words.iter().any(|word| row.name.contains(word.as_str())));
+    if has("--list") {
+        rows.iter().for_each(|row| println!("{}", row.name));
+        return ExitCode::SUCCESS;
+    }
+    run(&rows, &Effort { quick: has("--quick") }, has("--strict"))
+}
+
+fn all_rows() -> Vec<Row> {
+    [lateness::rows(), pipe::rows(), events::rows(), debug_file::rows(), upkeep::rows()]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+fn run(rows: &[Row], effort: &Effort, strict: bool) -> ExitCode {
+    println!("{}\n", machine());
+    println!("| measure | measured | bound | |\n|---|---|---|---|");
+    let (mut missed, mut failed) = (Vec::new(), Vec::new());
+    for row in rows {
+        match measure(row, effort) {
+            Ok(lines) => {
+                for line in lines {
+                    println!("{line}");
+                    if line.met == Some(false) {
+                        missed.push(line.measure);
+                    }
+                }
+            }
+            Err(error) => {
+                println!("| {} | could not be measured: {error} | | FAILED |", row.name);
+                failed.push(row.name.clone());
+            }
+        }
+    }
+    println!();
+    for (title, names) in [("Missed", &missed), ("Not measured", &failed)] {
+        if !names.is_empty() {
+            println!("{title}:");
+            names.iter().for_each(|name| println!("  {name}"));
+        }
+    }
+    if failed.is_empty() && (missed.is_empty() || !strict) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Measures one row while no live test and no other measurement runs.
+fn measure(row: &Row, effort: &Effort) -> Result<Vec<Line>> {
+    // The rig panics where what it waits for does not happen.
+    let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
+        let Some(_live) = rig::live() else { return Err(Error::new("it needs root and two CPUs")) };
+        (row.measure)(effort)
+    }));
+    outcome.unwrap_or_else(|_| Err(Error::new("see above")))
+}
+
+/// What the figures depend on.
+fn machine() -> String {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let cpuinfo = read("/proc/cpuinfo");
+    let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let cpus = thread::available_parallelism().map_or(0, |count| count.get());
+    format!(
+        "Linux {}, {cpus} CPUs{}, {}, {} threads",
+        read("/proc/sys/kernel/osrelease").trim(),
+        model.map(|(_, name)| format!(" ({name})")).unwrap_or_default(),
+        ticks().map_or("HZ unknown".to_string(), |hz| format!("HZ {hz}")),
+        process::threads_of_all(),
+    )
+}
+
+/// How often a second the kernel's clock ticks, if it tells how it was configured.
+fn ticks() -> Option<u32> {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").ok()?;
+    let configuration =
+        fs::read_to_string(format!("/boot/config-{}", release.trim())).ok().or_else(|| {
+            let mut gzip = Command::new("gzip");
+            gzip.args(["-dc", "/proc/config.gz"]).stdout(Stdio::piped()).stderr(Stdio::null());
+            let mut child = gzip.spawn().ok()?;
+            let mut text = String::new();
+            let read = child.stdout.take()?.read_to_string(&mut text);
+            child.wait().ok()?.success().then_some(text).filter(|_| read.is_ok())
+        })?;
+    configuration.lines().find_map(|line| line.strip_prefix("CONFIG_HZ=")?.parse().ok())
+}

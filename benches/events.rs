@@ -1,0 +1,157 @@
+//! What queue_track adds to each scheduler event: the programs of a running daemon by the kernel's own
+//! account, less what the kernel takes to run programs that do nothing at the same events.
+
+use crate::figures::{Effort, Line, Row, median};
+use crate::load::{Load, Role, pin};
+use crate::pipe::{PingPong, be_realtime};
+use crate::process;
+use crate::rig::{Stalld, hogged_cpu};
+use stalld::error::{Context, Error, Result};
+use stalld::sys::bpf::{self, Object, ObjectBytes, Program, Runs};
+use stalld::sys::clock;
+use stalld::task::{Cpu, Nanos, Tid};
+use std::os::fd::OwnedFd;
+use std::thread;
+
+static EMPTY: &ObjectBytes<[u8]> = &ObjectBytes(*include_bytes!(concat!(env!("OUT_DIR"), "/empty.bpf.o")));
+
+const PATIENCE: Nanos = Nanos::from_secs(30);
+const BOUND_NS: f64 = 70.0;
+const ROW: &str = "queue_track, above an empty program";
+
+pub fn rows() -> Vec<Row> {
+    vec![Row::new(ROW, measure)]
+}
+
+fn measure(effort: &Effort) -> Result<Vec<Line>> {
+    let mut stalld = Stalld::start(&["-v", "-l", "-b", "queue_track"]);
+    stalld
+        .wait_for(|line| line.contains("events are being recorded"), PATIENCE)
+        .ok_or_else(|| Error::new("queue_track was never attached"))?;
+    let _counting = bpf::count_runs().context("have the kernel count the runs of BPF programs")?;
+    let cpu = hogged_cpu();
+    let wakeup = Pair::attach(&stalld, "sched_wakeup", c"empty_wakeup")?;
+    let switch = Pair::attach(&stalld, "sched_switch", c"empty_switch")?;
+    // All work is real-time: 2,000 tasks of the lowest weight together still take most of a CPU from a fair
+    // one, a tick at a time.
+    let mut pipe = PingPong::start_realtime(cpu)?;
+    let mut lines = Vec::new();
+    let pairs = [&wakeup, &switch];
+    for (crowd, with) in [(1, "1"), (2_000, "2,000")] {
+        let _crowd = Load::start(Role::SpinIdle, crowd, cpu)?;
+        let trips = effort.choose(30_000, 100_000);
+        let slept = extra(&pairs, effort, || pipe.round_trips(trips).map(drop))?;
+        let stayed = extra(&pairs, effort, || give_way(cpu, effort))?;
+        for (event, figure) in [
+            ("sched_wakeup", slept.first()),
+            ("sched_switch from a task that sleeps", slept.last()),
+            ("sched_switch from a task that stays queued", stayed.last()),
+        ] {
+            let Some(&(extra, empty)) = figure else { continue };
+            lines.push(Line::new(
+                format!("{ROW}: {event}, {with} more runnable"),
+                format!("{extra:.0} ns (the empty one {empty:.0} ns)"),
+                format!("{BOUND_NS} ns"),
+                extra <= BOUND_NS,
+            ));
+        }
+        if crowd > 1 {
+            // Each of them has its turn once in seconds, so all that belongs to it has left the caches.
+            let turns = extra(&pairs, effort, || {
+                clock::nap(Nanos::from_secs(1));
+                Ok(())
+            })?;
+            let Some(&(extra, empty)) = turns.last() else { continue };
+            lines.push(Line {
+                met: None,
+                ..Line::new(
+                    format!("{ROW}: sched_switch from one of {with} that take turns of a tick"),
+                    format!("{extra:.0} ns (the empty one {empty:.0} ns)"),
+                    "none, as it comes once a tick",
+                    true,
+                )
+            });
+        }
+    }
+    Ok(lines)
+}
+
+/// A program of stalld's and one that does nothing, at the same event.
+struct Pair {
+    keeper: Tid,
+    /// What `bpftool prog` calls it.
+    id: String,
+    empty: Program,
+    _attached: OwnedFd,
+}
+
+impl Pair {
+    fn attach(stalld: &Stalld, event: &str, empty: &'static std::ffi::CStr) -> Result<Pair> {
+        let mut object = Object::open(EMPTY, c"empty")?;
+        object.load()?;
+        let empty = object.take_program(empty)?;
+        let _attached = empty.attach().context(format!("attach to {event}"))?;
+        // One process keeps both the programs and their links open, and nothing else has them.
+        for keeper in process::descendants(stalld.pid())? {
+            for descriptor in process::descriptors(keeper)? {
+                if descriptor.get("tp_name").is_some_and(|name| name == event) {
+                    let id = descriptor.get("prog_id").cloned().unwrap_or_default();
+                    return Ok(Pair { keeper, id, empty, _attached });
+                }
+            }
+        }
+        Err(Error::new(format!("no process of stalld's has a link to {event}")))
+    }
+
+    /// Of stalld's program and of the empty one.
+    fn runs(&self) -> Result<(Runs, Runs)> {
+        let own = |descriptor: &std::collections::HashMap<String, String>| {
+            let is_it = descriptor.contains_key("prog_type") && descriptor.get("prog_id") == Some(&self.id);
+            let number = |key: &str| descriptor.get(key)?.parse().ok();
+            is_it.then_some(())?;
+            Some(Runs { count: number("run_cnt")?, time_ns: number("run_time_ns")? })
+        };
+        let found = process::descriptors(self.keeper)?.iter().find_map(own);
+        let own = found.ok_or_else(|| Error::new("the kernel does not tell the runs of a program"))?;
+        Ok((own, self.empty.runs().context("ask for the runs of a program")?))
+    }
+}
+
+/// What each pair's programs took more than the empty ones during some work, and what those took, in ns a
+/// run: medians of some repetitions.
+fn extra(pairs: &[&Pair], effort: &Effort, mut work: impl FnMut() -> Result<()>) -> Result<Vec<(f64, f64)>> {
+    let mut samples: Vec<(Vec<f64>, Vec<f64>)> = vec![Default::default(); pairs.len()];
+    for _ in 0..effort.choose(3, 7) {
+        let before = pairs.iter().map(|pair| pair.runs()).collect::<Result<Vec<_>>>()?;
+        work()?;
+        let after = pairs.iter().map(|pair| pair.runs()).collect::<Result<Vec<_>>>()?;
+        for ((before, after), (extras, empties)) in before.iter().zip(&after).zip(&mut samples) {
+            let mean = |before: Runs, after: Runs| {
+                (after.time_ns - before.time_ns) as f64 / (after.count - before.count) as f64
+            };
+            let empty = mean(before.1, after.1);
+            extras.push(mean(before.0, after.0) - empty);
+            empties.push(empty);
+        }
+    }
+    Ok(samples.iter().map(|(extras, empties)| (median(extras), median(empties))).collect())
+}
+
+/// Two tasks that give way to each other without ever leaving the queue.
+fn give_way(cpu: Cpu, effort: &Effort) -> Result<()> {
+    let until = clock::monotonic() + effort.choose(Nanos::from_millis(200), Nanos::from_millis(500));
+    let body = || {
+        // In this order: behind the other one on that CPU it would never come to raise itself.
+        be_realtime(Tid(0))?;
+        pin(cpu)?;
+        while clock::monotonic() < until {
+            thread::yield_now();
+        }
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let other = scope.spawn(body);
+        let outcome = scope.spawn(body).join().and_then(|own| other.join().map(|other| own.and(other)));
+        outcome.unwrap_or_else(|_| Err(Error::new("a thread has panicked")))
+    })
+}

@@ -1,0 +1,77 @@
+//! Rows, their lines in the table, and what is made of many samples.
+
+use stalld::error::Result;
+use stalld::task::Nanos;
+use std::fmt;
+
+/// How much time to spend.
+pub struct Effort {
+    pub quick: bool,
+}
+
+impl Effort {
+    pub fn choose<T>(&self, quick: T, full: T) -> T {
+        if self.quick { quick } else { full }
+    }
+}
+
+type Measure = dyn Fn(&Effort) -> Result<Vec<Line>>;
+
+/// What is measured in one go.
+pub struct Row {
+    pub name: String,
+    pub measure: Box<Measure>,
+}
+
+impl Row {
+    pub fn new(name: impl Into<String>, measure: impl Fn(&Effort) -> Result<Vec<Line>> + 'static) -> Row {
+        Row { name: name.into(), measure: Box::new(measure) }
+    }
+}
+
+/// A line of the table.
+pub struct Line {
+    pub measure: String,
+    pub measured: String,
+    pub bound: String,
+    /// None where the figure is only reported.
+    pub met: Option<bool>,
+}
+
+impl Line {
+    pub fn new(
+        measure: impl Into<String>,
+        measured: impl Into<String>,
+        bound: impl Into<String>,
+        met: bool,
+    ) -> Line {
+        Line { measure: measure.into(), measured: measured.into(), bound: bound.into(), met: Some(met) }
+    }
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let verdict = match self.met {
+            Some(true) => "ok",
+            Some(false) => "MISSED",
+            None => "",
+        };
+        write!(f, "| {} | {} | {} | {verdict} |", self.measure, self.measured, self.bound)
+    }
+}
+
+/// The value that this share of the samples, from 0 to 1, does not exceed; NaN of none.
+pub fn quantile(samples: &[f64], share: f64) -> f64 {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let rank = (share * sorted.len() as f64).ceil() as usize;
+    sorted.get(rank.max(1) - 1).copied().unwrap_or(f64::NAN)
+}
+
+pub fn median(samples: &[f64]) -> f64 {
+    quantile(samples, 0.5)
+}
+
+pub fn millis(length: Nanos) -> f64 {
+    length.0 as f64 / 1e6
+}

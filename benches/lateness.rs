@@ -1,0 +1,196 @@
+//! How late the first report of a starving task comes: from the moment it last ran, by its own account, to
+//! the moment an observer has the line. stalld's own times count for nothing here; how late it says it was
+//! woken stands beside it.
+
+use crate::figures::{Effort, Line, Row, median, millis, quantile};
+use crate::load::{Load, Role};
+use crate::rig::{Rig, Stalld};
+use stalld::error::{Context, Error, Result};
+use stalld::sys::clock;
+use stalld::task::{Cpu, Nanos};
+use std::cell::RefCell;
+use std::fs;
+use std::hash::{BuildHasher, RandomState};
+use std::io::Write;
+use std::process::{Child, Command, Stdio};
+
+const SECOND: Nanos = Nanos::from_secs(1);
+const PATIENCE: Nanos = Nanos::from_secs(30);
+
+#[derive(Clone, Copy)]
+struct Case {
+    backend: &'static str,
+    /// As it is given to -t, and what that means.
+    threshold: (&'static str, Nanos),
+    granularity: Option<&'static str>,
+    /// Whether two ordinary tasks compute on CPU 0 meanwhile.
+    busy: bool,
+    bound: Bound,
+    starts: usize,
+}
+
+/// In milliseconds.
+#[derive(Clone, Copy)]
+struct Bound {
+    p95: f64,
+    max: f64,
+}
+
+pub fn rows() -> Vec<Row> {
+    let exact = Bound { p95: 10.0, max: 50.0 };
+    let by_looks = Bound { p95: 1050.0, max: 1050.0 };
+    let two_seconds = ("2", Nanos::from_secs(2));
+    let mut cases = Vec::new();
+    for busy in [false, true] {
+        for backend in ["task_iter", "queue_track"] {
+            for threshold in [("200ms", Nanos::from_millis(200)), two_seconds] {
+                cases.push(Case { backend, threshold, granularity: None, busy, bound: exact, starts: 40 });
+            }
+        }
+    }
+    cases.push(Case {
+        backend: "sched_debug",
+        threshold: two_seconds,
+        granularity: Some("1"),
+        busy: false,
+        bound: by_looks,
+        starts: 20,
+    });
+    cases.into_iter().map(|case| Row::new(case.name(), move |effort| case.measure(effort))).collect()
+}
+
+impl Case {
+    fn name(&self) -> String {
+        let granularity = self.granularity.map(|g| format!(" -g {g}")).unwrap_or_default();
+        let busy = if self.busy { ", two spinners on CPU 0" } else { "" };
+        format!("lateness, {} -t {}{granularity}{busy}", self.backend, self.threshold.0)
+    }
+
+    fn measure(&self, effort: &Effort) -> Result<Vec<Line>> {
+        let starts = effort.choose(self.starts / 4, self.starts);
+        let _unthrottled = Unthrottled::new()?;
+        let _busy = if self.busy { Some(Load::start(Role::Spin, 2, Cpu(0))?) } else { None };
+        let mut stalld = self.start()?;
+        let mut late = Vec::new();
+        for start in 0..starts {
+            late.extend(self.one_start(&mut stalld, start));
+        }
+        let woken = own_lateness(&mut stalld)?;
+        let never = starts - late.len();
+        let earliest = quantile(&late, 0.0);
+        let (p50, p95, max) = (median(&late), quantile(&late, 0.95), quantile(&late, 1.0));
+        let Bound { p95: p95_bound, max: max_bound } = self.bound;
+        Ok(vec![Line::new(
+            self.name(),
+            format!(
+                "p50 {p50:.2}, p95 {p95:.2}, max {max:.2}, earliest {earliest:.2} ms, {never} of {starts} never \
+                 (says it was {woken})"
+            ),
+            if p95_bound < max_bound {
+                format!("p95 {p95_bound} ms, max {max_bound} ms, none early")
+            } else {
+                format!("max {max_bound} ms, none early")
+            },
+            never == 0 && earliest >= 0.0 && p95 <= p95_bound && max <= max_bound,
+        )])
+    }
+
+    fn start(&self) -> Result<Stalld> {
+        let mut arguments = vec!["-v", "-l", "-b", self.backend, "-t", self.threshold.0];
+        if let Some(granularity) = self.granularity {
+            arguments.extend(["-g", granularity]);
+        }
+        let mut stalld = Stalld::start(&arguments);
+        if self.backend == "queue_track" {
+            wait_for(&mut stalld, "events are being recorded")?;
+        }
+        let looked = |line: &str| line.contains("checking cpu") || line.contains("skipping");
+        let first = stalld.wait_for(looked, PATIENCE);
+        first.map(|_| stalld).ok_or_else(|| Error::new("stalld never looked"))
+    }
+
+    /// Lets one task starve, at any phase of stalld's sleep: how late the report of it is, in ms, negative
+    /// where it is early; None where there is none within seconds.
+    fn one_start(&self, stalld: &mut Stalld, start: usize) -> Option<f64> {
+        let (_, threshold) = self.threshold;
+        clock::nap(Nanos(random() % threshold.0));
+        let span = threshold + SECOND + SECOND;
+        let seconds = format!("{}.{}", span.as_secs(), span.as_millis() / 100 % 10);
+        let victim = format!("spin:1:late-{start}");
+        let mut rig = Rig::start(&["--for", &seconds, "--victim", &victim]);
+        let victim = rig.event("victim");
+        let line = format!("late-{start}-{} starved", victim.tid());
+        let others = RefCell::new(Vec::new());
+        let is_it = |said: &str| {
+            let found = said.contains(&line);
+            if !found && said.contains(" starved on CPU ") {
+                others.borrow_mut().push(said.to_string());
+            }
+            found
+        };
+        let (at, _) = stalld.wait_for(is_it, span)?;
+        let late = millis(at) - millis(victim.moment("since") + threshold);
+        if late > self.bound.max {
+            eprintln!("late-{start} was {late:.2} ms late, stalld named before it: {:?}", others.take());
+        }
+        Some(late)
+    }
+}
+
+/// What stalld says of its own wake-ups.
+fn own_lateness(stalld: &mut Stalld) -> Result<String> {
+    stalld.signal("USR1");
+    let line = wait_for(stalld, "woken ")?;
+    line.split_once("; woken ")
+        .map(|(_, lateness)| format!("woken {lateness}"))
+        .ok_or_else(|| Error::new(format!("unknown form of '{line}'")))
+}
+
+fn wait_for(stalld: &mut Stalld, words: &str) -> Result<String> {
+    let found = stalld.wait_for(|line| line.contains(words), PATIENCE);
+    found.map(|(_, line)| line).ok_or_else(|| Error::new(format!("stalld never said '{words}'")))
+}
+
+fn random() -> u64 {
+    // std seeds its hash tables from the kernel.
+    RandomState::new().hash_one(0)
+}
+
+/// RT throttling is off while this lives: else the kernel throws the hog off its CPU for 5 % of each second.
+struct Unthrottled {
+    /// Puts the former value back once its stdin ends, however that comes about.
+    restorer: Child,
+}
+
+impl Unthrottled {
+    const FILE: &str = "/proc/sys/kernel/sched_rt_runtime_us";
+
+    fn new() -> Result<Unthrottled> {
+        let file = Unthrottled::FILE;
+        let before = fs::read_to_string(file).context(format!("read {file}"))?;
+        let before: i64 = before.trim().parse().map_err(|_| Error::new(format!("{file} holds no number")))?;
+        let script = format!("trap '' INT TERM HUP; echo; cat; echo {before} > {file}");
+        let mut restorer = Command::new("sh")
+            .args(["-c", &script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("start sh")?;
+        // From its first word on it does not heed the signals of the terminal.
+        let mut word = [0];
+        if let Some(stdout) = &mut restorer.stdout {
+            std::io::Read::read_exact(stdout, &mut word).context("hear from sh")?;
+        }
+        fs::write(file, "-1").context(format!("write {file}"))?;
+        Ok(Unthrottled { restorer })
+    }
+}
+
+impl Drop for Unthrottled {
+    fn drop(&mut self) {
+        drop(self.restorer.stdin.take());
+        if !self.restorer.wait().is_ok_and(|status| status.success()) {
+            let _ = writeln!(std::io::stderr(), "{} was not put back", Unthrottled::FILE);
+        }
+    }
+}
