@@ -1,5 +1,7 @@
 //! One look and what follows from it: the loop body that the daemon and the library share.
 
+use crate::boost::hands::HostHands;
+use crate::boost::plan::{Booster, Event};
 use crate::denylist::{Ignore, Ignored};
 use crate::detect::{Detector, Limits, PATIENCE, ROOM, Starving, Verdict};
 use crate::error::Result;
@@ -28,6 +30,8 @@ pub struct Engine {
     hogs: Vec<Hog>,
     hogs_before: Vec<Hog>,
     counters: Counters,
+    boosts: Option<(Booster, HostHands)>,
+    events: Vec<Event>,
 }
 
 /// What has happened so far.
@@ -55,20 +59,72 @@ impl Engine {
             hogs: Vec::new(),
             hogs_before: Vec::new(),
             counters: Counters::default(),
+            boosts: None,
+            events: Vec::new(),
         }
+    }
+
+    /// From now on, who starves is boosted.
+    pub fn boost(&mut self, booster: Booster, hands: HostHands) {
+        self.boosts = Some((booster, hands));
+    }
+
+    /// What is due by the clock alone. True if a look is due, too.
+    pub fn advance(&mut self, now: Nanos) -> bool {
+        let mut look = now >= self.verdict.next_look;
+        if let Some((booster, hands)) = &mut self.boosts {
+            booster.advance(now, hands, &mut self.events);
+            look |= booster.next_look().is_some_and(|due| now >= due);
+        }
+        look
+    }
+
+    /// When to call again.
+    pub fn next(&self) -> Nanos {
+        match &self.boosts {
+            Some((booster, _)) => {
+                let due = booster.next_end().into_iter().chain(booster.next_look()).min();
+                due.map_or(self.verdict.next_look, |due| due.min(self.verdict.next_look))
+            }
+            None => self.verdict.next_look,
+        }
+    }
+
+    /// Ends all boosts.
+    pub fn end_boosts(&mut self, now: Nanos) {
+        if let Some((booster, hands)) = &mut self.boosts {
+            booster.end_all(now, hands, &mut self.events);
+        }
+    }
+
+    /// What has happened to tasks since this was last asked.
+    pub fn events(&mut self) -> std::vec::Drain<'_, Event> {
+        self.events.drain(..)
+    }
+
+    pub fn booster(&self) -> Option<&Booster> {
+        self.boosts.as_ref().map(|(booster, _)| booster)
     }
 
     /// Looks. `woke` is when the calling thread last came out of a sleep, and `now` what the clock says.
     /// After an error nothing is known of this moment, and `next_look` is a granularity away.
     pub fn look(&mut self, woke: Nanos, now: Nanos) -> Result<()> {
         self.counters.looks += 1;
-        self.put_off = !self.put_off && self.detector.can_wait(now);
-        let effort = if self.put_off { Effort::Ask } else { Effort::Usual };
+        let boosting = self.boosts.as_ref().is_some_and(|(booster, _)| booster.is_busy());
+        self.put_off = !boosting && !self.put_off && self.detector.can_wait(now);
+        let effort = match (boosting, self.put_off) {
+            (true, _) => Effort::All,
+            (_, true) => Effort::Ask,
+            _ => Effort::Usual,
+        };
         if let Err(e) = self.backend.snapshot(woke, effort, &mut self.snapshot) {
             self.counters.failed_looks += 1;
             self.snapshot.clear();
             self.verdict.starving.clear();
             self.verdict.next_look = now + self.limits.granularity.min(self.limits.threshold);
+            if let Some((booster, _)) = &mut self.boosts {
+                booster.put_off(self.verdict.next_look);
+            }
             return Err(e);
         }
         let at = self.snapshot.at;
@@ -77,6 +133,9 @@ impl Engine {
         self.put_off &= !self.snapshot.complete && self.snapshot.load.iter().any(|load| load.runnable > 1);
         if self.put_off {
             self.verdict.next_look = self.verdict.next_look.min(at + PATIENCE);
+        }
+        if let Some((booster, hands)) = &mut self.boosts {
+            booster.look(&self.snapshot, &self.verdict.starving, hands, &mut self.events);
         }
         if self.snapshot.complete {
             self.note_hogs();

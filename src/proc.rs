@@ -34,12 +34,20 @@ pub fn cgroup(tid: Tid, start: u64) -> Option<String> {
     best.map(|path| Escaped(path).to_string())
 }
 
+/// Its state, as the letter that ps shows: a zombie is Z.
+pub fn state(tid: Tid) -> Option<u8> {
+    stat(tid)?.first().copied()
+}
+
 /// When it started, in clock ticks since boot.
 pub fn start(tid: Tid) -> Option<u64> {
+    std::str::from_utf8(stat(tid)?.split(|&b| b == b' ').nth(19)?).ok()?.parse().ok()
+}
+
+/// What follows the name, which may hold blanks and parentheses; nothing behind it does.
+fn stat(tid: Tid) -> Option<Vec<u8>> {
     let stat = fs::read(format!("/proc/{tid}/stat")).ok()?;
-    // The name may hold blanks and parentheses; nothing behind it does.
-    let rest = stat.get(stat.iter().rposition(|&b| b == b')')? + 2..)?;
-    std::str::from_utf8(rest.split(|&b| b == b' ').nth(19)?).ok()?.parse().ok()
+    Some(stat.get(stat.iter().rposition(|&b| b == b')')? + 2..)?.to_vec())
 }
 
 /// How often it has been given a CPU; None without CONFIG_SCHED_INFO.

@@ -191,14 +191,19 @@ impl Booster {
         !self.active.is_empty() || self.waiting > 0
     }
 
-    /// When something is due, and whether it needs a look.
-    pub fn due(&self) -> Option<Nanos> {
-        let ends = self.active.iter().map(|active| match active.raised {
+    /// When something is due that needs a look.
+    pub fn next_look(&self) -> Option<Nanos> {
+        let care = (!self.active.is_empty()).then_some(self.next_care);
+        care.into_iter().chain(self.next_start).min()
+    }
+
+    /// When something is due that needs none.
+    pub fn next_end(&self) -> Option<Nanos> {
+        let next = self.active.iter().map(|active| match active.raised {
             None => active.end.min(active.next_pulse),
             Some(_) => active.end,
         });
-        let care = (!self.active.is_empty()).then_some(self.next_care);
-        ends.chain(self.next_start).chain(care).min()
+        next.min()
     }
 
     /// What is due by the clock alone: ends, and pulses.
@@ -252,6 +257,12 @@ impl Booster {
             let crowded = behind.count() > self.places;
             self.start(candidate, snapshot, crowded, hands, events);
         }
+    }
+
+    /// A look that was due has failed.
+    pub fn put_off(&mut self, until: Nanos) {
+        self.next_care = self.next_care.max(until);
+        self.next_start = self.next_start.map(|next| next.max(until));
     }
 
     /// Ends all boosts now.

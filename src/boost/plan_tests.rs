@@ -123,7 +123,7 @@ fn a_boost_ends_when_its_time_is_over() {
     assert!(scene.host.restored.is_empty());
     scene.booster.advance(end, &mut scene.host, &mut scene.events);
     assert_eq!(scene.host.restored, [Tid(1)]);
-    assert!(!scene.booster.is_busy() && scene.booster.due().is_none());
+    assert!(!scene.booster.is_busy() && scene.booster.next_end().is_none());
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn boosts_of_a_cpu_start_20_ms_apart_the_longest_starved_first() {
     scene.look(&[1, 2, 3], Some(49));
     assert_eq!(scene.raised(), [1]);
     assert_eq!(scene.booster.load(), (1, 2));
-    assert_eq!(scene.booster.due(), Some(scene.now + SPACING));
+    assert_eq!(scene.booster.next_look(), Some(scene.now + SPACING));
     scene.pass(Nanos::from_millis(10));
     scene.look(&[1, 2, 3], Some(49));
     assert_eq!(scene.raised(), [1]);

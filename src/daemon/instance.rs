@@ -1,38 +1,109 @@
 //! One stalld that boosts per host; any number may watch beside it.
 
-use super::lockfile::{LockFile, Taken, judge, refusal};
+use super::lockfile::{self, LockFile, Taken, judge, refusal};
+use crate::boost::journal::Journal;
+use crate::boost::recover;
+use crate::cpus;
 use crate::error::{Context, Error, Result};
-use crate::sys::process;
+use crate::proc;
+use crate::sys::shared::SharedWords;
+use crate::sys::{clock, process};
+use crate::task::{Nanos, Tid};
 use std::fs::{self, DirBuilder};
 use std::io;
+use std::os::fd::RawFd;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub const RUNTIME_DIR: &str = "/run/stalld";
 
 /// The right to boost on this host, for as long as it lives.
 #[derive(Debug)]
 pub struct Instance {
-    _lock: LockFile,
+    lock: LockFile,
+    dir: PathBuf,
 }
+
+/// How long the guardian of a stalld that has ended may take to put everything back.
+const GUARDIAN: Nanos = Nanos::from_secs(5);
 
 impl Instance {
     pub fn claim(runtime_dir: &Path) -> Result<Instance> {
         make_runtime_dir(runtime_dir)?;
         let path = runtime_dir.join("stalld.lock");
-        // A user who could open the file could also lock it.
-        match LockFile::take(&path, 0o600)? {
-            Taken::Ours(lock) => {
-                lock.write_pid()?;
-                Ok(Instance { _lock: lock })
+        let until = clock::monotonic() + GUARDIAN;
+        loop {
+            // A user who could open the file could also lock it.
+            let holder = match LockFile::take(&path, 0o600)? {
+                Taken::Ours(lock) => {
+                    lock.write_pid()?;
+                    return Ok(Instance { lock, dir: runtime_dir.to_path_buf() });
+                }
+                Taken::Theirs(holder) => holder,
+            };
+            // Its guardian shares the lock until it has put everything back.
+            let has_ended = holder.is_some_and(|pid| matches!(proc::state(pid), None | Some(b'Z')));
+            if has_ended && clock::monotonic() < until {
+                clock::nap(Nanos::from_millis(5));
+                continue;
             }
-            Taken::Theirs(holder) => {
-                let by = holder.map(|pid| format!(" as pid {pid}")).unwrap_or_default();
-                Err(Error::new(format!("stalld is already running{by} (its lock is {})", path.display()))
-                    .with_cure("stop it first, or use -l to watch beside it"))
-            }
+            let by = holder.map(|pid| format!(" as pid {pid}")).unwrap_or_default();
+            return Err(Error::new(format!(
+                "stalld is already running{by} (its lock is {})",
+                path.display()
+            ))
+            .with_cure("stop it first, or use -l to watch beside it"));
         }
     }
+
+    /// What a process that shares this right has to keep open.
+    pub fn descriptors(&self) -> [RawFd; 1] {
+        [self.lock.descriptor()]
+    }
+
+    /// The journal, empty, after what a former stalld has left in it has been undone.
+    pub fn open_journal(&self) -> Result<(Journal, Vec<String>)> {
+        let path = self.dir.join("journal");
+        let what = || format!("use the journal {}", path.display());
+        let file = lockfile::open(&path)?;
+        let seen = file.metadata().context(what())?;
+        judge(&seen, 0o600).map_err(|reason| refusal(&path, reason).with_cure("remove it"))?;
+        let records = RECORDS_PER_CPU * cpus::configured() as usize + SETTINGS;
+        let words = Journal::words(records).max(seen.len() as usize / size_of::<u64>());
+        let journal = Journal::over(SharedWords::map(&file, words).context(what())?);
+        let boot = boot_id()?;
+        let mut said = Vec::new();
+        match journal.boot_id() {
+            Some(then) if then == boot => {
+                journal.reopen();
+                said.extend(
+                    recover::everything(&journal).iter().map(|one| format!("left by a former stalld: {one}")),
+                );
+                match journal.garbled() {
+                    0 => {}
+                    some => {
+                        said.push(format!("{}: {some} records make no sense and are dropped", path.display()))
+                    }
+                }
+            }
+            Some(_) => said.push(format!("{} is of another boot: it is emptied", path.display())),
+            None if seen.len() > 0 => said.push(format!("{} is no journal: it is replaced", path.display())),
+            None => {}
+        }
+        journal.begin(boot, Tid(std::process::id() as i32));
+        Ok((journal, said))
+    }
+}
+
+/// As many boosts as a CPU can have, and what is changed of the machine.
+const RECORDS_PER_CPU: usize = 16;
+const SETTINGS: usize = 8;
+
+fn boot_id() -> Result<u128> {
+    let path = "/proc/sys/kernel/random/boot_id";
+    let text = fs::read_to_string(path).context(format_args!("read {path}"))?;
+    let digits: String = text.trim().chars().filter(|&c| c != '-').collect();
+    u128::from_str_radix(&digits, 16).map_err(|_| Error::new(format!("{path} holds no number")))
 }
 
 /// Creates the directory if need be, and makes sure that nobody else can put anything into it.

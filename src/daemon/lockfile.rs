@@ -5,6 +5,7 @@ use crate::sys::{lock, process};
 use crate::task::Tid;
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -59,6 +60,10 @@ impl LockFile {
             .context(format_args!("write {}", self.path.display()))
     }
 
+    pub fn descriptor(&self) -> RawFd {
+        self.file.as_raw_fd()
+    }
+
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -95,7 +100,8 @@ pub fn judge(seen: &Metadata, mode: u32) -> Result<(), String> {
     }
 }
 
-fn open(path: &Path) -> Result<File> {
+/// Creates a file or opens what is there, but follows no link.
+pub fn open(path: &Path) -> Result<File> {
     let opened = OpenOptions::new()
         .read(true)
         .write(true)

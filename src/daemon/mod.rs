@@ -1,6 +1,7 @@
 //! The program around the engine: command line, log, signals, and everything else that a library must
 //! not do.
 
+mod boosting;
 pub mod check;
 mod guardian;
 pub mod instance;

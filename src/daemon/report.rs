@@ -2,10 +2,13 @@
 
 use super::log::{Level, Logger};
 use super::options::{Mode, Options};
+use crate::boost::journal::How;
+use crate::boost::plan::{Event, Refusal};
+use crate::boost::undo::Undone;
 use crate::denylist::Ignored;
 use crate::detect::Starving;
 use crate::engine::{Counters, Engine, Hog};
-use crate::error::Error;
+use crate::error::{Error, Reason};
 use crate::observe::Kind;
 use crate::proc;
 use crate::sys::clock;
@@ -77,6 +80,67 @@ impl Reporter {
         self.looks += 1;
     }
 
+    /// What has happened to tasks that were boosted.
+    pub fn boosts(&self, engine: &mut Engine) {
+        for event in engine.events() {
+            self.event(&event);
+        }
+    }
+
+    fn event(&self, event: &Event) {
+        match event {
+            Event::Boosted { task: Task { tid, comm, cpu, .. }, how } => {
+                let policy = match how {
+                    How::Deadline { .. } => "SCHED_DEADLINE",
+                    How::Fifo => "SCHED_FIFO",
+                };
+                self.log.info(format_args!("boosted pid {tid} ({comm}) (cpu {cpu}) using {policy}"));
+            }
+            Event::Refused { why: Refusal::Gone | Refusal::IsDeadline | Refusal::ChangedByOthers(_), .. } => {}
+            Event::Refused { task, how, why } => {
+                let call = match how {
+                    How::Deadline { .. } => "boost_with_deadline",
+                    How::Fifo => "boost_with_fifo",
+                };
+                let reason = match why {
+                    Refusal::Kernel(e) => Reason(e).to_string(),
+                    _ => "the journal is full".to_string(),
+                };
+                self.log.warning(format_args!("{call} failed to boost pid {}: {reason}", task.tid));
+            }
+            Event::Over { task: Task { tid, comm, cpu, .. }, before, after, early, outcome } => match outcome {
+                Undone::Failed(e) => self.log.error(format_args!(
+                    "restore_policy: failed to restore sched policy for pid {tid}: {}",
+                    Reason(e)
+                )),
+                Undone::Restored(now) => {
+                    let why = if *early { ", ended early" } else { "" };
+                    let moved = if now == tid { String::new() } else { format!(", now {now}") };
+                    self.log.info(format_args!(
+                        "restored pid {tid} ({comm}) (cpu {cpu}{moved}) to {before} after {} ms{why}",
+                        after.as_millis()
+                    ));
+                }
+                Undone::ChangedByOthers(policy) => self.log.info(format_args!(
+                    "left pid {tid} ({comm}) as it is: somebody has made it {} meanwhile",
+                    policy.name().unwrap_or("something else")
+                )),
+                Undone::Gone | Undone::NeverBoosted => {
+                    self.log.verbose(format_args!("pid {tid} ({comm}) has ended during its boost"));
+                }
+            },
+            Event::Adopted { parent, child, policy } => self.log.verbose(format_args!(
+                "gave pid {child}, started by pid {} ({}) during its boost, its policy {policy}",
+                parent.tid, parent.comm
+            )),
+            Event::Orphan { parent, child, policy } => self.log.warning(format_args!(
+                "pid {child} was started during the boost of pid {} ({}) and is SCHED_OTHER; without it, it might be \
+                 {policy}",
+                parent.tid, parent.comm
+            )),
+        }
+    }
+
     /// A look failed: told once for a row of them.
     pub fn failed(&mut self, error: &Error) {
         self.failures_in_a_row += 1;
@@ -95,6 +159,14 @@ impl Reporter {
             Millis(longest_wait),
             self.lateness,
         ));
+        if let Some(booster) = engine.booster() {
+            let (active, waiting) = booster.load();
+            let counters = booster.counters();
+            self.log.info(format_args!(
+                "{} boosts so far, {} refused, {} not undone; {active} tasks are boosted now, {waiting} wait for it",
+                counters.boosts, counters.refused, counters.failed_restores
+            ));
+        }
         let mut waiters: Vec<_> = engine.waiters().collect();
         waiters.sort_by_key(|&(_, wait)| std::cmp::Reverse(wait));
         for (waiter, wait) in waiters.iter().take(LISTED) {

@@ -1,5 +1,6 @@
 //! The life of the daemon: start, look after look, end.
 
+use super::boosting::Boosting;
 use super::complain;
 use super::instance::{Instance, RUNTIME_DIR};
 use super::log::{KMSG, Kmsg, Level, Logger, Outlet, SYSLOG, Syslog, Terminal, Writer, fatal};
@@ -11,6 +12,7 @@ use crate::denylist::Ignore;
 use crate::detect::Limits;
 use crate::engine::Engine;
 use crate::error::{Context, Error, Result};
+use crate::host;
 use crate::observe::{self, Watch};
 use crate::sys::process::{self, Ready};
 use crate::sys::signal::{Signal, Signals};
@@ -50,12 +52,27 @@ fn live(options: &Options, ready: Option<Ready>) -> Result<()> {
         sched::set_affinity(Tid(0), cpus).context(format_args!("run on CPU {cpus} only (-a)"))?;
     }
     // One that only watches may run beside any other.
-    let _instance = match options.log_only {
+    let instance = match options.log_only {
         true => None,
         false => Some(Instance::claim(Path::new(RUNTIME_DIR))?),
     };
+    let prepared = instance.as_ref().map(|instance| Boosting::prepare(instance, options));
     let (log, writer) = start_log(options)?;
-    let outcome = watch(options, ready, &signals, &log);
+    let mut boosting = match prepared {
+        Some(Ok((boosting, recovered))) => {
+            recovered.iter().for_each(|line| log.warning(format_args!("{line}")));
+            Some(boosting)
+        }
+        Some(Err(e)) => {
+            log.warning(format_args!("{e}: without a journal stalld only logs"));
+            None
+        }
+        None => None,
+    };
+    let outcome = watch(options, ready, &signals, &log, boosting.as_mut());
+    if let Some(boosting) = &mut boosting {
+        boosting.end(&log);
+    }
     if outcome.is_ok() {
         log.info(format_args!("stalld shutting down"));
     }
@@ -63,12 +80,19 @@ fn live(options: &Options, ready: Option<Ready>) -> Result<()> {
     outcome
 }
 
-fn watch(options: &Options, ready: Option<Ready>, signals: &Signals, log: &Logger) -> Result<()> {
+fn watch(
+    options: &Options,
+    ready: Option<Ready>,
+    signals: &Signals,
+    log: &Logger,
+    mut boosting: Option<&mut Boosting>,
+) -> Result<()> {
     announce(options, log);
     let watch = Watch {
         cpus: options.cpus.clone().unwrap_or_else(|| CpuSet::first(cpus::configured())),
         idle_detection: options.idle_detection,
     };
+    let online = host::online_cpus(Path::new("/")).unwrap_or_else(|| watch.cpus.clone());
     let (mut backend, refusals) = observe::open(options.backend, &watch)?;
     for refusal in &refusals {
         log.warning(format_args!("{refusal}"));
@@ -81,8 +105,14 @@ fn watch(options: &Options, ready: Option<Ready>, signals: &Signals, log: &Logge
     let limits = Limits { threshold: options.threshold, granularity: options.granularity };
     let ignore = Ignore::new(options.ignore_threads.clone(), options.ignore_processes.clone());
     let mut engine = Engine::new(backend, limits, ignore);
+    if let Some(boosting) = &mut boosting {
+        let last = watch.cpus.iter().filter(|cpu| online.contains(*cpu)).last().unwrap_or_default();
+        if let Some((booster, hands)) = boosting.start(options, last, log)? {
+            engine.boost(booster, hands);
+        }
+    }
     let mut reporter = Reporter::new(log.clone(), options);
-    prepare_thread(log);
+    prepare_thread(options, log);
     memory::trim_heap();
     if let Err(e) = memory::lock_all() {
         log.verbose(format_args!("{}", Error::io("lock memory", &e).with_cure("it needs CAP_IPC_LOCK")));
@@ -95,22 +125,33 @@ fn watch(options: &Options, ready: Option<Ready>, signals: &Signals, log: &Logge
     let mut woke = Nanos::ZERO;
     let mut asked = false;
     loop {
-        match engine.look(woke, clock::monotonic()) {
-            Ok(()) => reporter.looked(&mut engine),
-            Err(e) => reporter.failed(&e),
+        if engine.advance(clock::monotonic()) || asked {
+            match engine.look(woke, clock::monotonic()) {
+                Ok(()) => reporter.looked(&mut engine),
+                Err(e) => reporter.failed(&e),
+            }
+            if let Some(boosting) = &mut boosting {
+                boosting.watch(log);
+            }
         }
+        reporter.boosts(&mut engine);
         if asked {
             reporter.status(&engine, kind);
         }
         if let Some(ready) = ready.take() {
             ready.succeed().context("leave the terminal")?;
         }
-        let signal = signals.wait_until(engine.next_look());
+        let planned = engine.next();
+        let signal = signals.wait_until(planned);
         woke = clock::monotonic();
         match signal {
-            Some(Signal::End) => return Ok(()),
+            Some(Signal::End) => {
+                engine.end_boosts(woke);
+                reporter.boosts(&mut engine);
+                return Ok(());
+            }
             Some(Signal::Report) => {}
-            None => reporter.woke(engine.next_look(), woke),
+            None => reporter.woke(planned, woke),
         }
         // The status is told of a look of this moment, which names who starves like any other.
         asked = signal == Some(Signal::Report);
@@ -136,9 +177,6 @@ fn announce(options: &Options, log: &Logger) {
     }
     if !options.idle_detection {
         log.verbose(format_args!("idle detection disabled"));
-    }
-    if !options.log_only {
-        log.warning(format_args!("this version of stalld only logs who starves: it does not boost yet"));
     }
 }
 
@@ -166,9 +204,18 @@ fn start_log(options: &Options) -> Result<(Logger, Writer)> {
 }
 
 /// Makes the thread that looks fit to look when everybody else can't run.
-fn prepare_thread(log: &Logger) {
+fn prepare_thread(options: &Options, log: &Logger) {
     memory::no_timer_slack();
     memory::fault_in_stack();
+    if let Some(percent) = options.reservation {
+        match reserve(percent, options.granularity) {
+            Ok((runtime, period)) => log.info(format_args!(
+                "successfully set {percent}% SCHED_DEADLINE reservation runtime/period = {}/{}",
+                runtime.0, period.0
+            )),
+            Err(e) => log.warning(format_args!("{}", Error::io("reserve CPU time for stalld (-R)", &e))),
+        }
+    }
     if let Err(e) = raise(OWN_PRIORITY) {
         let error = Error::io("run at real-time priority", &e);
         log.info(format_args!(
@@ -185,10 +232,20 @@ fn spare_from_oom_killer() {
     let _ = fs::write("/proc/self/oom_score_adj", "-1000");
 }
 
+/// Makes the calling thread SCHED_DEADLINE, with this much of a CPU.
+fn reserve(percent: u8, granularity: Nanos) -> std::io::Result<(Nanos, Nanos)> {
+    // The kernel takes no period above 4.2 s.
+    let period = if granularity <= Nanos::from_secs(4) { granularity } else { Nanos::from_secs(1) };
+    let runtime = Nanos(period.0 / 100 * u64::from(percent));
+    sched::set_deadline(Tid(0), runtime, period, sched::RESET_ON_FORK)?;
+    Ok((runtime, period))
+}
+
 /// Raises the calling thread to FIFO, unless somebody has made it real-time already. RESET_ON_FORK is not
 /// for its sake: what it starts should not be real-time by accident.
 fn raise(priority: u32) -> std::io::Result<()> {
-    if sched::get_attr(Tid(0))?.policy.is_realtime() {
+    let policy = sched::get_attr(Tid(0))?.policy;
+    if policy.is_realtime() || policy == Policy::DEADLINE {
         return Ok(());
     }
     sched::set_scheduler(Tid(0), Policy::FIFO, priority, true)
