@@ -8,6 +8,8 @@ DESTDIR ?=
 # Arguments of stalld for `make run`, of cargo test for `make test`.
 ARGS     =
 TESTARGS =
+# Rows of the table for `make bench`, by a part of their names.
+ROWS     =
 # BPF=0 leaves libbpf and the backends on it out; DEBUG=1 builds with checks and debug information.
 BPF   = 1
 DEBUG = 0
@@ -124,9 +126,10 @@ regen: ## write again the committed sources that come from C headers
 	@$(SETUP) --check rust bpf regen
 	$(CARGO) check $(CARGOFLAGS) --features regen
 
-bench: ## measure what a look costs
+bench: ## measure all that is promised, as root, in some 20 minutes (ROWS=... for some of it)
 	@$(SETUP) --check $(TOOLS)
-	$(CARGO) bench $(CARGOFLAGS) $(FEATURES) --bench bench
+	$(CARGO) build $(CARGOFLAGS) --release $(FEATURES) --example starve
+	$(SUDO) env PATH="$(PATH)" $(CARGO) bench $(CARGOFLAGS) $(FEATURES) --bench bench -- $(ROWS)
 
 annocheck: $(BINARY) ## check that what is built is hardened
 	sh tests/hardening.sh $(BINARY) $(wildcard $(STATIC))

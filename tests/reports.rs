@@ -21,7 +21,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// Long enough for a look at 1 s, at 2 s and at 3 s.
-const LOOKS: &str = "3.7";
+const LOOKS: &str = "4.5";
 
 /// Two victims; the first of them has been waiting for longer.
 fn two_victims() -> (Rig, Event, [Event; 2]) {

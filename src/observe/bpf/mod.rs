@@ -131,7 +131,9 @@ impl BpfBackend {
                 return None;
             }
             let me = u32::from(cpu.0 == own_cpu);
-            let runnable = queue.runnable.saturating_sub(me);
+            // While real-time tasks are throttled (50 ms a second by default), the kernel leaves them out of the
+            // first number. Looks that are whole seconds apart may all fall into that.
+            let runnable = queue.runnable.max(queue.realtime).saturating_sub(me);
             let realtime = queue.realtime.saturating_sub(me * u32::from(self.self_is_realtime));
             somebody |= runnable > 1;
             load.push(Load { cpu, runnable, realtime });
