@@ -62,7 +62,7 @@ all: ## build target/release/stalld (DEBUG=1: target/debug/stalld; BPF=0: withou
 
 stalld: all
 
-demo: ## install what is missing, build, starve a task on the last CPU, show stalld find it
+demo: ## install what is missing, build, starve a task on the last CPU, show stalld rescue it
 	@$(SETUP) $(TOOLS)
 	@$(MAKE) --no-print-directory all
 # A make of its own: the setup may have brought another cargo.

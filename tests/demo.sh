@@ -1,5 +1,5 @@
 #!/bin/sh
-# Starves a task for a few seconds, for real, and shows that stalld finds it.
+# Starves a task for a few seconds, for real, and shows that stalld rescues it.
 #
 # usage: demo.sh STALLD STARVE
 set -eu
@@ -37,7 +37,7 @@ field() {
 	printf '%s\n' "$2" | tr ' ' '\n' | sed -n "s/^$1=//p" | head -n 1
 }
 
-"$stalld" --foreground --verbose --log_only --starving_threshold "$threshold" 2>"$work/stalld" &
+"$stalld" --foreground --verbose --starving_threshold "$threshold" 2>"$work/stalld" &
 watcher=$!
 wait_for 'stalld did not start' "$work/stalld" 'checking cpu' 10
 
@@ -53,25 +53,34 @@ cpu=$(field cpu "$hog")
 cat <<END
 
 On CPU $cpu a task 'hog' (SCHED_FIFO 50) spins for $seconds seconds. A task 'victim' (SCHED_FIFO 1, tid $tid) was
-running there and now waits behind it: it is runnable, and nothing will ever run it. Its progress counter:
+running there and now waits behind it: it is runnable, and nobody but stalld will let it run. Its progress counter:
 
   before the hog came            $(field progress "$victim")
 END
 
 wait_for 'stalld has not found the victim' "$work/stalld" "victim-$tid starved on CPU $cpu" $((threshold + 3))
+wait_for 'stalld has not boosted the victim' "$work/stalld" "boosted pid $tid " 3
+wait_for 'stalld has not restored the victim' "$work/stalld" "restored pid $tid " 6
 wait "$rig" || { cat "$work/starve" >&2; exit 1; }
+hog=$(grep '^end hog ' "$work/starve")
 end=$(grep '^end victim ' "$work/starve")
 kill "$watcher"
 wait "$watcher"
 watcher=
+ran=$(field first_ran_after "$end")
+if [ "$ran" = never ] || [ "$ran" -ge "$(field until "$(grep '^hog ' "$work/starve")")" ]; then
+	echo 'demo: FAILED: the victim has not run before the hog had gone' >&2
+	exit 1
+fi
 
 cat <<END
   when the hog had gone          $(field progress "$end")
-  its longest stand-still        $(($(field longest_gap_ns "$end") / 1000000)) ms
+  it ran again after             $(((ran - $(field since "$victim")) / 1000000)) ms
+  the hog's longest interruption $(($(field longest_gap_ns "$hog") / 1000)) us
 
 What stalld, with a threshold of $threshold seconds, said meanwhile:
 
 END
-grep -E "victim-$tid starved|CPU $cpu is held by" "$work/stalld" | head -n 4 | sed 's/^/  /'
+grep -E "victim-$tid starved|CPU $cpu is held by|(boosted|restored) pid $tid " "$work/stalld" | head -n 6 | sed 's/^/  /'
 echo
-echo "demo: ok, stalld found the task that starved"
+echo "demo: ok, stalld rescued the task that starved"

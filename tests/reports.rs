@@ -196,16 +196,6 @@ fn a_hog_that_was_there_first_keeps_nobody_from_starting() {
 }
 
 #[test]
-fn without_l_it_says_that_it_only_logs() {
-    let Some(_live) = live() else { return };
-    let mut stalld = Stalld::start(&["-v"]);
-    stalld.line_with("this version of stalld only logs who starves: it does not boost yet");
-    assert_eq!(stalld.terminate().0, Some(0));
-    let stalld = Stalld::watch(&[]);
-    assert!(!all_said(stalld).iter().any(|line| line.contains("does not boost")));
-}
-
-#[test]
 fn the_kernels_log_gets_it_on_request() {
     let Some(_live) = live() else { return };
     let mut kmsg = File::options().read(true).custom_flags(libc::O_NONBLOCK).open("/dev/kmsg").unwrap();

@@ -2,14 +2,14 @@
 //! kernel on what it allows.
 
 use super::guardian::{self, Guardian};
-use super::instance::Instance;
+use super::instance::{Instance, Left};
 use super::log::Logger;
-use super::options::Options;
+use super::options::{Boost, Options};
 use crate::boost::hands::HostHands;
 use crate::boost::journal::{How, Journal, Slot, Undo};
 use crate::boost::plan::{Booster, Rules};
 use crate::boost::recover;
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::host::settings::{self, UNTHROTTLED};
 use crate::host::{self, debugfs};
 use crate::sys::{clock, trial};
@@ -33,8 +33,8 @@ pub struct Boosting {
 
 impl Boosting {
     /// Opens the journal, undoes what a former stalld has left, and starts the guardian. What was undone
-    /// is returned as lines for the log.
-    pub fn prepare(instance: &Instance, options: &Options) -> Result<(Boosting, Vec<String>)> {
+    /// is returned, for the log.
+    pub fn prepare(instance: &Instance, options: &Options) -> Result<(Boosting, Vec<Left>)> {
         let (journal, recovered) = instance.open_journal()?;
         let journal = Arc::new(journal);
         let guardian = Guardian::fork(&journal, &instance.descriptors(), options.foreground)?;
@@ -65,7 +65,15 @@ impl Boosting {
                  real-time tasks behind others"
             ));
         }
-        let Some(how) = method(options, cpu, log) else { return Ok(None) };
+        let how = match method(options, cpu, log) {
+            Ok(how) => how,
+            Err(e) if options.systemd => return Err(e),
+            Err(e) => {
+                log.warning(format_args!("{e}: stalld only logs"));
+                self.end(log);
+                return Ok(None);
+            }
+        };
         let rules = Rules {
             how,
             runtime: options.boost.runtime,
@@ -175,34 +183,25 @@ impl Boosting {
 }
 
 /// How tasks can be boosted here, tried out on a child of our own.
-fn method(options: &Options, cpu: Cpu, log: &Logger) -> Option<How> {
-    let deadline = How::Deadline { runtime: options.boost.runtime, period: options.boost.period };
-    let tried = match trial::policies(cpu, options.boost.runtime, options.boost.period) {
-        Ok(tried) => tried,
-        Err(e) => {
-            log.warning(format_args!("{}: it only logs", Error::io("try out what the kernel allows", &e)));
-            return None;
-        }
-    };
+fn method(options: &Options, cpu: Cpu, log: &Logger) -> Result<How> {
+    let Boost { runtime, period, .. } = options.boost;
+    let tried = trial::policies(cpu, runtime, period).context("try out what the kernel allows")?;
     match (tried.deadline, tried.fifo) {
         (_, Ok(())) if options.force_fifo => {
             log.info(format_args!("forcing SCHED_FIFO for boosting"));
-            Some(How::Fifo)
+            Ok(How::Fifo)
         }
         (Ok(()), _) if !options.force_fifo => {
             log.info(format_args!("using SCHED_DEADLINE for boosting"));
-            Some(deadline)
+            Ok(How::Deadline { runtime, period })
         }
-        (Err(e), Ok(())) => {
-            log.warning(format_args!("{}", Error::io("make a pinned task SCHED_DEADLINE", &e)));
+        (deadline, Ok(())) => {
+            if let Err(e) = deadline {
+                log.warning(format_args!("{}", Error::io("make a pinned task SCHED_DEADLINE", &e)));
+            }
             log.info(format_args!("using SCHED_FIFO for boosting"));
-            Some(How::Fifo)
+            Ok(How::Fifo)
         }
-        (_, Err(e)) => {
-            let error = Error::io("boost", &e).with_cure("it needs CAP_SYS_NICE; stalld only logs");
-            log.warning(format_args!("{error}"));
-            None
-        }
-        (Ok(()), Ok(())) => None,
+        (_, Err(e)) => Err(Error::io("boost a task", &e).with_cure("it needs CAP_SYS_NICE")),
     }
 }

@@ -2,7 +2,7 @@
 
 use super::lockfile::{self, LockFile, Taken, judge, refusal};
 use crate::boost::journal::Journal;
-use crate::boost::recover;
+use crate::boost::recover::{self, Recovered};
 use crate::cpus;
 use crate::error::{Context, Error, Result};
 use crate::proc;
@@ -10,10 +10,10 @@ use crate::sys::shared::SharedWords;
 use crate::sys::{clock, process};
 use crate::task::{Nanos, Tid};
 use std::fs::{self, DirBuilder};
-use std::io;
 use std::os::fd::RawFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::{fmt, io};
 
 pub const RUNTIME_DIR: &str = "/run/stalld";
 
@@ -62,7 +62,7 @@ impl Instance {
     }
 
     /// The journal, empty, after what a former stalld has left in it has been undone.
-    pub fn open_journal(&self) -> Result<(Journal, Vec<String>)> {
+    pub fn open_journal(&self) -> Result<(Journal, Vec<Left>)> {
         let path = self.dir.join("journal");
         let what = || format!("use the journal {}", path.display());
         let file = lockfile::open(&path)?;
@@ -72,26 +72,45 @@ impl Instance {
         let words = Journal::words(records).max(seen.len() as usize / size_of::<u64>());
         let journal = Journal::over(SharedWords::map(&file, words).context(what())?);
         let boot = boot_id()?;
-        let mut said = Vec::new();
+        let mut left = Vec::new();
         match journal.boot_id() {
             Some(then) if then == boot => {
                 journal.reopen();
-                said.extend(
-                    recover::everything(&journal).iter().map(|one| format!("left by a former stalld: {one}")),
-                );
-                match journal.garbled() {
-                    0 => {}
-                    some => {
-                        said.push(format!("{}: {some} records make no sense and are dropped", path.display()))
-                    }
+                left.extend(recover::everything(&journal).into_iter().map(Left::Recovered));
+                let garbled = journal.garbled();
+                if garbled > 0 {
+                    left.push(Left::Void(format!("{}: {garbled} records make no sense", path.display())));
                 }
             }
-            Some(_) => said.push(format!("{} is of another boot: it is emptied", path.display())),
-            None if seen.len() > 0 => said.push(format!("{} is no journal: it is replaced", path.display())),
+            Some(_) => left.push(Left::Void(format!("{} is of another boot", path.display()))),
+            None if seen.len() > 0 => left.push(Left::Void(format!("{} is no journal", path.display()))),
             None => {}
         }
         journal.begin(boot, Tid(std::process::id() as i32));
-        Ok((journal, said))
+        Ok((journal, left))
+    }
+}
+
+/// What a former stalld has left behind.
+#[derive(Debug)]
+pub enum Left {
+    Recovered(Recovered),
+    /// What can't be acted on, and is dropped.
+    Void(String),
+}
+
+impl Left {
+    pub fn is_done(&self) -> bool {
+        !matches!(self, Left::Recovered(recovered) if !recovered.is_done())
+    }
+}
+
+impl fmt::Display for Left {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Left::Recovered(recovered) => write!(f, "left by a former stalld: {recovered}"),
+            Left::Void(what) => write!(f, "{what}: it is emptied"),
+        }
     }
 }
 

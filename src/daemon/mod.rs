@@ -15,8 +15,10 @@ pub mod run;
 pub(crate) mod scratch;
 
 use crate::cpus;
+use instance::Instance;
 use options::{Command, Host};
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 /// A command line that makes no sense. The unit keeps systemd from trying it again.
@@ -34,9 +36,26 @@ pub fn main() -> ExitCode {
             let printed = print(&report.text);
             if report.protects { printed } else { ExitCode::FAILURE }
         }
+        Ok(Command::Recover) => recover(),
         Ok(Command::Help) => print(&options::help()),
         Ok(Command::Version) => print(concat!(env!("CARGO_PKG_VERSION"), "\n")),
         Err(error) => complain(&format!("{error}\nTry 'stalld --help'."), ExitCode::from(USAGE)),
+    }
+}
+
+/// Does what the guardian would have done, had it not been killed too.
+fn recover() -> ExitCode {
+    let dir = Path::new(instance::RUNTIME_DIR);
+    match Instance::claim(dir).and_then(|instance| instance.open_journal()) {
+        Ok((_, recovered)) => {
+            let all_done = recovered.iter().all(|one| one.is_done());
+            let text: String = recovered.iter().map(|one| format!("{one}\n")).collect();
+            match print(&text) {
+                ExitCode::SUCCESS if all_done => ExitCode::SUCCESS,
+                _ => ExitCode::FAILURE,
+            }
+        }
+        Err(error) => complain(&error.to_string(), ExitCode::FAILURE),
     }
 }
 

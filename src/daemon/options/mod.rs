@@ -77,6 +77,8 @@ pub enum Command {
     Run(Options),
     /// Say what this host offers and lacks, and end.
     Check(Options),
+    /// Undo what a stalld that was killed has left behind, and end.
+    Recover,
     Help,
     Version,
 }

@@ -181,6 +181,12 @@ pub(super) const TABLE: &[Opt] = &[
         help: "say what this host offers and lacks for such a run, and exit;\nwith -v fact by fact",
     },
     Opt {
+        short: None,
+        long: "recover",
+        takes: Nothing(|d| d.asked = Some(Command::Recover)),
+        help: "undo what a stalld that was killed has left behind, and exit",
+    },
+    Opt {
         short: Some('V'),
         long: "version",
         takes: Nothing(|d| d.asked = Some(Command::Version)),
