@@ -6,6 +6,7 @@
 
 mod rig;
 
+use rig::throttling::Throttling;
 use rig::{Event, Rig, hogged_cpu, live, process};
 use stalld::cpus::{self, CpuSet};
 use stalld::denylist::Ignore;
@@ -28,19 +29,20 @@ struct Look {
 
 impl Look {
     fn open(kind: Kind) -> Look {
-        let watch = Watch { cpus: CpuSet::first(cpus::configured()), idle_detection: false };
+        let watch = Watch { cpus: CpuSet::first(cpus::configured()), idle_detection: true };
         let (mut backend, _) = observe::open(Some(kind), &watch).unwrap();
         if kind == Kind::QueueTrack {
             process::eventually("queue_track is attached", || {
                 backend.remarks().into_iter().find(|remark| remark.ends_with("are being recorded"))
             });
         }
-        let minute = Nanos::from_secs(60);
+        // Below a second, no look is put off.
+        let threshold = Nanos::from_millis(999);
         Look {
             kind,
             engine: Engine::new(
                 backend,
-                Limits { threshold: minute, granularity: minute },
+                Limits { threshold, granularity: Nanos::from_secs(60) },
                 Ignore::default(),
             ),
         }
@@ -173,6 +175,30 @@ fn assert_same_wait(
         Kind::TaskIter | Kind::QueueTrack => assert_near(what, wait, now - victim.moment("since")),
         Kind::SchedDebug => assert_near(what, wait, now - first),
     }
+}
+
+#[test]
+fn victims_of_a_hog_that_the_kernel_throttles_are_seen_all_the_time() {
+    let Some(_live) = live() else { return };
+    rig::keep_away_from_the_hog();
+    let _throttling = Throttling::on();
+    let cpu = hogged_cpu();
+    // The text's cheap question, /proc/loadavg, can't tell a throttled CPU from an idle one.
+    let mut looks = [Kind::TaskIter, Kind::QueueTrack].map(Look::open);
+    let mut rig = Rig::start(&["--for", "2.2"]);
+    let (hog, victim) = (rig.event("hog"), rig.event("victim"));
+    let last = hog.moment("until") - Nanos::from_millis(50);
+    while clock::monotonic() < last {
+        for look in &mut looks {
+            let seen = look.at(cpu);
+            if look.now() < last {
+                let at = look.now() - hog.moment("at");
+                assert!(seen.contains_key(&victim.tid()), "{} at {} ms", look.kind.name(), at.as_millis());
+            }
+        }
+        clock::nap(Nanos::from_millis(10));
+    }
+    assert_eq!(rig.finish().0, Some(0));
 }
 
 /// Threads of the rig by their name.

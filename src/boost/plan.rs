@@ -214,12 +214,11 @@ impl Booster {
                 self.end(index, now, false, hands, events);
                 continue;
             }
-            if self.active[index].raised.is_none() && self.active[index].next_pulse <= now {
-                if !self.pulse(index, hands, events) {
-                    continue;
-                }
+            let active = &self.active[index];
+            let pulses = active.raised.is_none() && active.next_pulse <= now;
+            if !pulses || self.pulse(index, hands, events) {
+                index += 1;
             }
-            index += 1;
         }
     }
 

@@ -176,7 +176,9 @@ impl Reporter {
         if waiters.len() > LISTED {
             self.log.info(format_args!("waiting: {} more", waiters.len() - LISTED));
         }
-        if waiters.is_empty() {
+        if self.failures_in_a_row > 0 {
+            self.log.info(format_args!("waiting: not known, the last look failed"));
+        } else if waiters.is_empty() {
             self.log.info(format_args!("waiting: nobody"));
         }
     }

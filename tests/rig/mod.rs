@@ -24,7 +24,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::Duration;
 
-use throttling::Unthrottled;
+use throttling::Throttling;
 
 /// Longer than any rig and any daemon of these tests takes for one step.
 pub const PATIENCE: Nanos = Nanos::from_secs(60);
@@ -32,7 +32,7 @@ pub const PATIENCE: Nanos = Nanos::from_secs(60);
 /// Leave to run a live test; while it is held, no other one runs, and the kernel lets a hog have all of its
 /// CPU.
 pub struct Live {
-    _unthrottled: Unthrottled,
+    _throttling: Throttling,
     // Dropped last: what the next test finds is what was put back.
     _lock: File,
 }
@@ -47,7 +47,7 @@ pub fn live() -> Option<Live> {
     let path = std::env::temp_dir().join("stalld-live.lock");
     let file = File::options().create(true).append(true).open(&path).expect("cannot open the lock file");
     lock::lock(&file).expect("cannot take the lock");
-    Some(Live { _unthrottled: Unthrottled::new(), _lock: file })
+    Some(Live { _throttling: Throttling::off(), _lock: file })
 }
 
 fn obstacle() -> Option<String> {

@@ -33,6 +33,9 @@ const CHUNK: usize = 32 * 1024;
 /// /proc counts a start in these.
 const CLOCK_TICK_NS: u64 = 10_000_000;
 
+/// A CPU that comes online is noticed within this time at the latest.
+const REDISCOVER: Nanos = Nanos::from_secs(60);
+
 /// How long after a sleep the time at which the sleep ended still passes for now.
 const FRESH: Nanos = Nanos::from_micros(500);
 
@@ -47,6 +50,8 @@ pub struct BpfBackend {
     /// Whether the thread that looks is real-time itself, and so counted by its CPU.
     self_is_realtime: bool,
     buffer: Box<[u8]>,
+    /// When all tasks were last walked over.
+    walked: Nanos,
     tracking: Option<Tracking>,
     remarks: Vec<String>,
 }
@@ -92,6 +97,7 @@ impl BpfBackend {
             self_is_realtime: false,
             // Not zeros: those would be pages that are first touched in some later walk.
             buffer: vec![1; CHUNK].into_boxed_slice(),
+            walked: Nanos::ZERO,
             tracking,
             remarks,
         };
@@ -123,8 +129,11 @@ impl BpfBackend {
         let mut somebody = false;
         for cpu in self.watch.cpus.iter() {
             let queue = self.queues.get(cpu.0 as usize)?;
-            // A CPU that was offline at every walk so far has no address yet, nor any task.
+            // A CPU that was offline at every walk so far. A walk finds out when it comes.
             if queue.address == 0 {
+                if clock::monotonic() - self.walked > REDISCOVER {
+                    return None;
+                }
                 continue;
             }
             if queue.runnable == records::RUNNABLE_UNKNOWN {
@@ -151,6 +160,7 @@ impl BpfBackend {
 
     fn walk_from(&mut self, at: Nanos, snapshot: &mut Snapshot) -> Result<Option<u64>> {
         snapshot.at = at;
+        self.walked = at;
         snapshot.load.extend(
             (self.watch.cpus.iter())
                 .filter(|cpu| self.queues.get(cpu.0 as usize).is_some_and(|queue| queue.address != 0))
