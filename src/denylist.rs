@@ -53,8 +53,10 @@ fn compile(item: &str) -> Result<Regex, String> {
 }
 
 /// The tasks that are to be let alone: on one list by their own name, on the other by that of their process.
+/// And without a word, those that belong to stalld.
 #[derive(Default)]
 pub struct Ignore {
+    own: Vec<Tid>,
     threads: Denylist,
     processes: Denylist,
     /// Those who have been judged, so that each is asked for its process and told of once.
@@ -85,7 +87,15 @@ impl Ignore {
         Ignore { threads, processes, ..Ignore::default() }
     }
 
+    /// A process of ours, such as the guardian: it does not starve, or nobody could help it.
+    pub fn own(&mut self, process: Tid) {
+        self.own.push(process);
+    }
+
     pub fn covers(&mut self, task: &Task, now: Nanos) -> bool {
+        if self.own.contains(&task.tid) {
+            return true;
+        }
         if self.threads.is_empty() && self.processes.is_empty() {
             return false;
         }

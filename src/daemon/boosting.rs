@@ -13,7 +13,7 @@ use crate::error::{Context, Error, Result};
 use crate::host::settings::{self, UNTHROTTLED};
 use crate::host::{self, debugfs};
 use crate::sys::{clock, trial};
-use crate::task::{Cpu, Nanos};
+use crate::task::{Cpu, Nanos, Tid};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -41,6 +41,11 @@ impl Boosting {
         let boosting =
             Boosting { journal, guardian, throttling: None, hrtick: None, told: false, guarded: true };
         Ok((boosting, recovered))
+    }
+
+    /// The process that must never be boosted.
+    pub fn guardian(&self) -> Tid {
+        self.guardian.tid
     }
 
     /// Sets the machine up and finds out how tasks can be boosted. None where they can't.

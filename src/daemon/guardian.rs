@@ -19,6 +19,7 @@ const OVERDUE: Nanos = Nanos::from_secs(1);
 /// stalld's end of the pipe. The guardian acts when it is closed.
 pub struct Guardian {
     line: Arc<File>,
+    pub tid: Tid,
 }
 
 impl Guardian {
@@ -29,7 +30,7 @@ impl Guardian {
         file::never_wait(&ours).context("make a pipe to the guardian")?;
         let mut keep = keep.to_vec();
         keep.push(theirs.as_raw_fd());
-        process::child(c"stall-guard", &keep, || {
+        let tid = process::child(c"stall-guard", &keep, || {
             if !says {
                 // Nothing is left to be done about it if it fails.
                 let _ = process::leave_standard_descriptors();
@@ -37,7 +38,7 @@ impl Guardian {
             guard(journal, theirs);
         })
         .context("start the guardian")?;
-        Ok(Guardian { line: Arc::new(ours) })
+        Ok(Guardian { line: Arc::new(ours), tid })
     }
 
     /// Tells the guardian that there is a new record. It never waits.

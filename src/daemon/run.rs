@@ -103,7 +103,10 @@ fn watch(
     let kind = backend.kind();
     log.verbose(format_args!("using {} backend", kind.name()));
     let limits = Limits { threshold: options.threshold, granularity: options.granularity };
-    let ignore = Ignore::new(options.ignore_threads.clone(), options.ignore_processes.clone());
+    let mut ignore = Ignore::new(options.ignore_threads.clone(), options.ignore_processes.clone());
+    if let Some(boosting) = &boosting {
+        ignore.own(boosting.guardian());
+    }
     let mut engine = Engine::new(backend, limits, ignore);
     if let Some(boosting) = &mut boosting {
         let last = watch.cpus.iter().filter(|cpu| online.contains(*cpu)).last().unwrap_or_default();
@@ -172,9 +175,12 @@ fn announce(options: &Options, log: &Logger) {
     for list in options.ignore_processes.sources() {
         log.verbose(format_args!("process ignore string {list}"));
     }
-    if options.mode == Mode::Power {
-        log.verbose(format_args!("single threaded mode"));
+    if options.mode != Mode::Power {
+        log.info(format_args!(
+            "this version has no monitors of single CPUs (-A, -M): one thread watches them all"
+        ));
     }
+    log.verbose(format_args!("single threaded mode"));
     if !options.idle_detection {
         log.verbose(format_args!("idle detection disabled"));
     }

@@ -1,0 +1,173 @@
+//! A task that has been boosted is scheduled exactly as it was before, and no other task is touched.
+
+#![cfg(feature = "bpf")]
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod rig;
+
+use rig::live;
+use stalld::boost::hands::HostHands;
+use stalld::boost::journal::Journal;
+use stalld::boost::plan::{Event, Hands, Raised, Refusal};
+use stalld::boost::undo::{Undone, undo};
+use stalld::proc;
+use stalld::sys::sched::{self, Attr};
+use stalld::sys::shared::{SharedWords, nameless_file};
+use stalld::task::{Nanos, Policy, Sched, Task, Tid};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::thread;
+
+fn hands(runtime: Nanos) -> HostHands {
+    let words = SharedWords::map(&nameless_file().unwrap(), Journal::words(8)).unwrap();
+    let journal = Arc::new(Journal::over(words));
+    journal.begin(1, Tid(1));
+    HostHands::new(journal, runtime, Nanos::from_secs(1), Box::new(|| {}))
+}
+
+/// A thread that sleeps, scheduled as `prepare` has made it; it ends when this is dropped.
+struct Sleeper {
+    task: Task,
+    _end: Sender<()>,
+}
+
+impl Sleeper {
+    fn start(prepare: impl FnOnce() + Send + 'static) -> Sleeper {
+        let (ready, tid) = channel();
+        let (end, ended) = channel::<()>();
+        thread::spawn(move || {
+            prepare();
+            ready.send(sched::gettid()).unwrap();
+            let _ = ended.recv();
+        });
+        Sleeper { task: task(tid.recv().unwrap()), _end: end }
+    }
+}
+
+fn task(tid: Tid) -> Task {
+    let start = proc::start(tid).unwrap();
+    Task { tid, tgid: proc::tgid(tid), start, sched: Sched::default(), ..Task::default() }
+}
+
+fn raise(hands: &mut HostHands, task: &Task) -> Raised {
+    let raised = hands.raise(task, Nanos::MAX).unwrap();
+    let attr = sched::get_attr(task.tid).unwrap();
+    assert_eq!((attr.policy, attr.reset_on_fork()), (Policy::DEADLINE, true));
+    raised
+}
+
+#[test]
+fn policy_priority_nice_value_and_reset_on_fork_are_as_they_were() {
+    let Some(_live) = live() else { return };
+    let mut hands = hands(Nanos::from_micros(20));
+    for (policy, priority, nice) in [
+        (Policy::OTHER, 0, 0),
+        (Policy::OTHER, 0, 7),
+        (Policy::OTHER, 0, -3),
+        (Policy::BATCH, 0, 5),
+        (Policy::IDLE, 0, 0),
+        (Policy::FIFO, 33, 0),
+        (Policy::RR, 33, 0),
+        (Policy::FIFO, 99, 0),
+    ] {
+        for reset_on_fork in [false, true] {
+            let sleeper = Sleeper::start(move || {
+                sched::set_nice(Tid(0), nice).unwrap();
+                sched::set_scheduler(Tid(0), policy, priority, reset_on_fork).unwrap();
+            });
+            // All of it, also what newer kernels tell of a fair task's slice.
+            let before: Attr = sched::get_attr(sleeper.task.tid).unwrap();
+            let raised = raise(&mut hands, &sleeper.task);
+            assert!(matches!(hands.restore(&raised), Some(Undone::Restored(tid)) if tid == sleeper.task.tid));
+            assert_eq!(sched::get_attr(sleeper.task.tid).unwrap(), before);
+            assert!(hands.restore(&raised).is_none(), "it is undone once");
+        }
+    }
+}
+
+#[test]
+fn a_pulse_puts_the_task_and_this_thread_back() {
+    let Some(_live) = live() else { return };
+    let mut hands = hands(Nanos::from_micros(50));
+    let sleeper = Sleeper::start(|| sched::set_scheduler(Tid(0), Policy::RR, 5, true).unwrap());
+    let before = (sched::get_attr(sleeper.task.tid).unwrap(), sched::get_attr(Tid(0)).unwrap());
+    let pulse = hands.pulse(&sleeper.task, None).unwrap();
+    assert!(matches!(pulse.outcome, Undone::Restored(_)));
+    assert_eq!((sched::get_attr(sleeper.task.tid).unwrap(), sched::get_attr(Tid(0)).unwrap()), before);
+
+    sched::set_scheduler(sleeper.task.tid, Policy::FIFO, 6, false).unwrap();
+    let refused = hands.pulse(&sleeper.task, Some(pulse.before));
+    assert!(matches!(refused, Err(Refusal::ChangedByOthers(Policy::FIFO))));
+}
+
+#[test]
+fn another_task_of_the_same_number_is_not_touched() {
+    let Some(_live) = live() else { return };
+    let mut hands = hands(Nanos::from_micros(20));
+    let sleeper = Sleeper::start(|| sched::set_scheduler(Tid(0), Policy::FIFO, 5, false).unwrap());
+    let mut raised = raise(&mut hands, &sleeper.task);
+    // As if the boosted one had ended, and this one had got its number and been boosted by somebody else.
+    raised.boosted.start += 1;
+    assert!(matches!(undo(&raised.boosted), Undone::Gone));
+    assert_eq!(sched::get_attr(sleeper.task.tid).unwrap().policy, Policy::DEADLINE);
+    raised.boosted.start -= 1;
+    assert!(matches!(undo(&raised.boosted), Undone::Restored(_)));
+}
+
+/// Killed and waited for when dropped.
+struct Shell(Child);
+
+impl Drop for Shell {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_boosted_task_can_fork_and_its_child_gets_what_it_would_have_inherited() {
+    let Some(_live) = live() else { return };
+    let mut hands = hands(Nanos::from_millis(1));
+    let mut shell = Command::new("sh")
+        .args(["-c", "read go; sleep 60 & read end; kill $!"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .map(Shell)
+        .unwrap();
+    let parent = Tid(shell.0.id() as i32);
+    sched::set_scheduler(parent, Policy::FIFO, 33, false).unwrap();
+    let task = task(parent);
+    let raised = raise(&mut hands, &task);
+    use std::io::Write;
+    shell.0.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
+    let child =
+        rig::process::eventually("the shell has a child", || proc::children(parent, parent).first().copied());
+    let mut events = Vec::new();
+    rig::process::eventually("the child has its parent's policy", || {
+        hands.adopt(&raised, &task, &mut events);
+        let attr = sched::get_attr(child).unwrap();
+        ((attr.policy, attr.priority) == (Policy::FIFO, 33)).then_some(())
+    });
+    assert!(
+        events
+            .iter()
+            .any(|event| matches!(event, Event::Adopted { child: adopted, .. } if *adopted == child))
+    );
+    assert!(matches!(hands.restore(&raised), Some(Undone::Restored(_))));
+    shell.0.stdin.as_mut().unwrap().write_all(b"end\n").unwrap();
+    shell.0.wait().unwrap();
+}
+
+#[test]
+fn a_task_that_has_gone_or_is_deadline_by_itself_is_not_boosted() {
+    let Some(_live) = live() else { return };
+    let mut hands = hands(Nanos::from_micros(20));
+    let gone = Task { tid: Tid(i32::MAX), tgid: Some(Tid(i32::MAX)), start: 1, ..Task::default() };
+    assert!(matches!(hands.raise(&gone, Nanos::MAX), Err(Refusal::Gone)));
+    let sleeper = Sleeper::start(|| {
+        let (runtime, period) = (Nanos::from_millis(1), Nanos::from_secs(1));
+        sched::set_deadline(Tid(0), runtime, period, 0).unwrap();
+    });
+    assert!(matches!(hands.raise(&sleeper.task, Nanos::MAX), Err(Refusal::IsDeadline)));
+}
