@@ -109,10 +109,28 @@ fn another_task_of_the_same_number_is_not_touched() {
     let mut raised = raise(&mut hands, &sleeper.task);
     // As if the boosted one had ended, and this one had got its number and been boosted by somebody else.
     raised.boosted.start += 1;
-    assert!(matches!(undo(&raised.boosted), Undone::Gone));
+    assert!(matches!(undo(&raised.boosted, false), Undone::Gone));
     assert_eq!(sched::get_attr(sleeper.task.tid).unwrap().policy, Policy::DEADLINE);
     raised.boosted.start -= 1;
-    assert!(matches!(undo(&raised.boosted), Undone::Restored(_)));
+    assert!(matches!(undo(&raised.boosted, false), Undone::Restored(_)));
+}
+
+#[test]
+fn a_leader_that_is_boosted_itself_is_not_taken_for_a_thread_that_has_gone() {
+    let Some(_live) = live() else { return };
+    let mut hands = hands(Nanos::from_micros(20));
+    let leader = Sleeper::start(|| sched::set_nice(Tid(0), 4).unwrap());
+    let before = sched::get_attr(leader.task.tid).unwrap();
+    let of_leader = raise(&mut hands, &leader.task);
+    // A thread of FIFO 33 with that leader, which has ended meanwhile.
+    let mut of_thread = of_leader.boosted;
+    of_thread.tid = Tid(i32::MAX);
+    of_thread.tgid = leader.task.tid;
+    of_thread.leader_start = leader.task.start;
+    (of_thread.before.policy, of_thread.before.priority) = (Policy::FIFO, 33);
+    assert!(matches!(undo(&of_thread, true), Undone::Gone));
+    assert!(matches!(hands.restore(&of_leader), Some(Undone::Restored(_))));
+    assert_eq!(sched::get_attr(leader.task.tid).unwrap(), before);
 }
 
 /// Killed and waited for when dropped.

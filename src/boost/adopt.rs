@@ -17,7 +17,10 @@ pub fn adopt(raised: &Raised, parent: &Task, done: &mut Vec<(Tid, u64)>, events:
     if before.reset_on_fork || (before.policy == Policy::OTHER && before.nice == 0) {
         return;
     }
-    // A child's /proc entry gets its parent's number first; nobody else can be in this list.
+    if proc::start(raised.boosted.tid) != Some(raised.boosted.start) {
+        // Who has its number now has children of his own.
+        return;
+    }
     let mut generation = proc::children(raised.boosted.tgid, raised.boosted.tid);
     for _ in 0..GENERATIONS {
         generation.retain(|&child| is_born_since(child, raised.since));
@@ -30,7 +33,7 @@ pub fn adopt(raised: &Raised, parent: &Task, done: &mut Vec<(Tid, u64)>, events:
 }
 
 /// Nothing tells which thread of a process has started another. Where all older ones are scheduled as the
-/// boosted one was, it does not matter.
+/// boosted one was, and there are some, it does not matter.
 fn threads(raised: &Raised, parent: &Task, done: &mut Vec<(Tid, u64)>, events: &mut Vec<Event>) {
     let before = raised.boosted.before;
     let threads = proc::threads(raised.boosted.tgid);
@@ -38,7 +41,8 @@ fn threads(raised: &Raised, parent: &Task, done: &mut Vec<(Tid, u64)>, events: &
         .into_iter()
         .filter(|&tid| tid != raised.boosted.tid)
         .partition(|&tid| is_born_since(tid, raised.since));
-    let all_alike = old.iter().all(|&tid| sched::get_attr(tid).is_ok_and(|attr| before.is(&attr)));
+    let all_alike =
+        !old.is_empty() && old.iter().all(|&tid| sched::get_attr(tid).is_ok_and(|attr| before.is(&attr)));
     for child in young {
         if all_alike {
             give(child, parent, before, done, events);

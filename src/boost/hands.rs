@@ -3,7 +3,7 @@
 use super::adopt;
 use super::journal::{Boosted, How, Journal, Saved, Slot, Undo};
 use super::plan::{Event, Hands, Pulse, Raised, Refusal};
-use super::undo::{Undone, apply, undo};
+use super::undo::{Undone, apply, is_ours, settle, undo};
 use crate::proc;
 use crate::sys::sched::{self, Attr};
 use crate::sys::{clock, cpu};
@@ -13,6 +13,9 @@ use std::sync::Arc;
 
 /// As long as a task that has been raised may take to be given its CPU: the hog may be in the kernel.
 const PATIENCE: Nanos = Nanos::from_millis(2);
+
+/// What could not be undone is tried again by the guardian, after this.
+const RETRY: Nanos = Nanos::from_secs(1);
 
 /// Above every pulse.
 const TOP_PRIORITY: u32 = 99;
@@ -43,41 +46,54 @@ impl HostHands {
 
     /// Notes a boost, and makes it.
     fn boost(&self, task: &Task, attr: &Attr, how: How, end: Nanos) -> Result<Raised, Refusal> {
+        let Task { tid, .. } = *task;
         let start = match task.start {
             0 => same_by_name(task)?,
-            start => start,
+            start if proc::start(tid) == Some(start) => start,
+            _ => return Err(Refusal::Gone),
         };
-        let tgid = task.tgid.or_else(|| proc::tgid(task.tid)).ok_or(Refusal::Gone)?;
-        let boosted = Boosted { tid: task.tid, tgid, start, end, before: Saved::of(attr), how };
+        let tgid = task.tgid.or_else(|| proc::tgid(tid)).ok_or(Refusal::Gone)?;
+        let leader_start = if tgid == tid { start } else { proc::start(tgid).ok_or(Refusal::Gone)? };
+        let boosted = Boosted { tid, tgid, start, leader_start, end, before: Saved::of(attr), how };
         let slot = self.journal.arm(&Undo::Boost(boosted)).ok_or(Refusal::JournalFull)?;
         (self.wake)();
         if self.delay > Nanos::ZERO {
             clock::nap(self.delay);
         }
-        match apply(task.tid, how) {
-            Ok(()) if self.journal.is_live(slot) => Ok(Raised { boosted, slot, since: clock::boot_ticks() }),
-            // Stopped for so long that the guardian took us for stuck: it has cleared a record of a boost
-            // that had not been made yet, and has been now.
-            Ok(()) => {
-                undo(&boosted);
-                Err(Refusal::Gone)
+        let raised = Raised { boosted, slot, since: clock::boot_ticks(), runs: proc::runs(tid) };
+        let last = sched::get_attr(tid);
+        if let Err(e) = apply(tid, how) {
+            if self.journal.claim(slot) {
+                self.journal.clear(slot);
             }
-            Err(e) => {
-                if self.journal.claim(slot) {
-                    self.journal.clear(slot);
-                }
-                Err(refusal(e))
-            }
+            return Err(refusal(e));
         }
+        if proc::start(tid) != Some(start) {
+            // It has ended, and its number is another task's by now, which must not stay boosted.
+            if let (Ok(last), true) = (last, sched::get_attr(tid).is_ok_and(|attr| is_ours(&attr, how))) {
+                let _ = sched::set_scheduler(tid, last.policy, last.priority, last.reset_on_fork());
+            }
+            self.undo(slot, &boosted);
+            return Err(Refusal::Gone);
+        }
+        if !self.journal.is_live(slot) {
+            // Stopped for so long that the guardian took us for stuck, and has cleared the record.
+            undo(&boosted, false);
+            return Err(Refusal::Gone);
+        }
+        Ok(raised)
     }
 
     fn undo(&self, slot: Slot, boosted: &Boosted) -> Option<Undone> {
-        if !self.journal.claim(slot) {
-            return None;
+        if self.journal.claim(slot) {
+            let retry = clock::monotonic() + RETRY;
+            return Some(settle(&self.journal, slot, boosted, retry));
         }
-        let outcome = undo(boosted);
-        self.journal.clear(slot);
-        Some(outcome)
+        // Whoever has claimed it may have ended before it was undone. Twice does no harm.
+        match undo(boosted, self.journal.has_other(boosted.tgid, slot)) {
+            outcome @ (Undone::Restored(_) | Undone::Failed(_)) => Some(outcome),
+            _ => None,
+        }
     }
 }
 
@@ -93,7 +109,7 @@ impl Hands for HostHands {
 
     fn let_run(&mut self, raised: &Raised) -> bool {
         let tid = raised.boosted.tid;
-        let Some(before) = proc::runs(tid) else { return false };
+        let Some(before) = raised.runs else { return false };
         let until = clock::monotonic() + PATIENCE;
         while clock::monotonic() < until {
             clock::nap(self.runtime);
@@ -122,7 +138,7 @@ impl Hands for HostHands {
                 }
             }
             let outcome = self.undo(raised.slot, &raised.boosted).unwrap_or(Undone::Restored(task.tid));
-            Ok(Pulse { before: raised.boosted.before, outcome })
+            Ok(Pulse { before: raised.boosted.before, start: raised.boosted.start, outcome })
         })
     }
 

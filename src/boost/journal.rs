@@ -6,8 +6,8 @@
 use crate::host::settings::Hrtick;
 use crate::sys::shared::SharedWords;
 use crate::task::{Nanos, Policy, Tid};
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicU64, fence};
 
 /// A change, as it has to be undone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub struct Boosted {
     pub tgid: Tid,
     /// In clock ticks since boot.
     pub start: u64,
+    /// The same of the leader of its process.
+    pub leader_start: u64,
     /// When it is over, on CLOCK_MONOTONIC.
     pub end: Nanos,
     pub before: Saved,
@@ -55,9 +57,12 @@ pub enum How {
     Fifo,
 }
 
-/// The place of a record.
+/// The place of a record, and which of those that have been there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Slot(usize);
+pub struct Slot {
+    index: usize,
+    generation: u64,
+}
 
 /// As many 64-bit words as a record takes, and as the head of the journal does.
 const WORDS: usize = 16;
@@ -84,12 +89,18 @@ mod word {
     pub const RUNTIME: usize = 10;
     pub const PERIOD: usize = 11;
     pub const VALUE: usize = 12;
+    pub const LEADER_START: usize = 13;
 }
 
+/// The low bits of a record's state; those above are its generation, so that who has read one record can't
+/// claim or clear the next one in its place.
 mod state {
     pub const FREE: u64 = 0;
     pub const LIVE: u64 = 1;
     pub const CLAIMED: u64 = 2;
+    pub const WRITING: u64 = 3;
+    pub const BITS: u32 = 2;
+    pub const MASK: u64 = (1 << BITS) - 1;
 }
 
 mod kind {
@@ -135,8 +146,16 @@ impl Journal {
 
     /// Notes a change that is about to be made. None if there is no room, and then it must not be made.
     pub fn arm(&self, undo: &Undo) -> Option<Slot> {
-        let slot = self.slots().find(|&slot| self.state(slot) == state::FREE)?;
-        let record = self.record(slot.0);
+        let slot = (1..self.words.len() / WORDS).find_map(|index| {
+            let word = &self.record(index)[word::STATE];
+            let now = word.load(Acquire);
+            let slot = Slot { index, generation: (now >> state::BITS) + 1 };
+            let free = now & state::MASK == state::FREE;
+            let taken =
+                free && word.compare_exchange(now, slot.state(state::WRITING), AcqRel, Acquire).is_ok();
+            taken.then_some(slot)
+        })?;
+        let record = self.record(slot.index);
         let set = |word: usize, value: u64| record[word].store(value, Relaxed);
         match undo {
             Undo::Boost(boosted) => {
@@ -148,6 +167,7 @@ impl Journal {
                 set(word::TID, boosted.tid.0 as u64);
                 set(word::TGID, boosted.tgid.0 as u64);
                 set(word::START, boosted.start);
+                set(word::LEADER_START, boosted.leader_start);
                 set(word::END, boosted.end.0);
                 set(word::POLICY, boosted.before.policy.0.into());
                 set(word::PRIORITY, boosted.before.priority.into());
@@ -165,58 +185,84 @@ impl Journal {
                 set(word::VALUE, u64::from(*hrtick == Hrtick::HrtickDl));
             }
         }
-        record[word::STATE].store(state::LIVE, Release);
+        record[word::STATE].store(slot.state(state::LIVE), Release);
         Some(slot)
     }
 
     /// The right to undo a record, which one of all who share it gets.
     pub fn claim(&self, slot: Slot) -> bool {
-        let state = &self.record(slot.0)[word::STATE];
-        state.compare_exchange(state::LIVE, state::CLAIMED, AcqRel, Acquire).is_ok()
+        self.turn(slot, state::LIVE, state::CLAIMED)
     }
 
     /// Clears a record that has been claimed and undone.
     pub fn clear(&self, slot: Slot) {
-        // What was undone must not be seen undone after the record is gone.
-        fence(Release);
-        self.record(slot.0)[word::STATE].store(state::FREE, Release);
+        self.turn(slot, state::CLAIMED, state::FREE);
     }
 
-    /// Makes a record live again whose claimer is gone.
+    /// Gives a claim back, because the boost could not be undone: it is to be tried again, from `end` on.
+    pub fn postpone(&self, slot: Slot, end: Nanos) {
+        self.record(slot.index)[word::END].store(end.0, Relaxed);
+        self.turn(slot, state::CLAIMED, state::LIVE);
+    }
+
+    /// Makes those records live again whose claimers are gone.
     pub fn reopen(&self) {
-        for slot in self.slots().filter(|&slot| self.state(slot) == state::CLAIMED) {
-            self.record(slot.0)[word::STATE].store(state::LIVE, Release);
+        for slot in self.slots().filter(|&slot| self.is(slot, state::CLAIMED)) {
+            self.turn(slot, state::CLAIMED, state::LIVE);
         }
     }
 
     pub fn is_live(&self, slot: Slot) -> bool {
-        self.state(slot) == state::LIVE
+        self.is(slot, state::LIVE)
+    }
+
+    /// Whether another record than this is of a boost of that task.
+    pub fn has_other(&self, tid: Tid, than: Slot) -> bool {
+        self.slots().filter(|&slot| slot != than && !self.is(slot, state::FREE)).any(
+            |slot| matches!(read(self.record(slot.index)), Some(Undo::Boost(boosted)) if boosted.tid == tid),
+        )
     }
 
     /// All records that nobody has claimed. One that makes no sense is left out.
     pub fn live(&self) -> impl Iterator<Item = (Slot, Undo)> + '_ {
         self.slots()
             .filter(|&slot| self.is_live(slot))
-            .filter_map(|slot| Some((slot, read(self.record(slot.0))?)))
+            .filter_map(|slot| Some((slot, read(self.record(slot.index))?)))
+            // Else what was read may be of two records.
+            .filter(|&(slot, _)| self.is_live(slot))
     }
 
     /// How many records are live but make no sense.
     pub fn garbled(&self) -> usize {
-        self.slots().filter(|&slot| self.is_live(slot) && read(self.record(slot.0)).is_none()).count()
+        self.slots().filter(|&slot| self.is_live(slot) && read(self.record(slot.index)).is_none()).count()
     }
 
-    fn slots(&self) -> impl Iterator<Item = Slot> {
-        (1..self.words.len() / WORDS).map(Slot)
+    fn slots(&self) -> impl Iterator<Item = Slot> + '_ {
+        (1..self.words.len() / WORDS).map(|index| {
+            let generation = self.record(index)[word::STATE].load(Acquire) >> state::BITS;
+            Slot { index, generation }
+        })
     }
 
-    fn state(&self, slot: Slot) -> u64 {
-        self.record(slot.0)[word::STATE].load(Acquire)
+    fn is(&self, slot: Slot, state: u64) -> bool {
+        self.record(slot.index)[word::STATE].load(Acquire) == slot.state(state)
+    }
+
+    fn turn(&self, slot: Slot, from: u64, to: u64) -> bool {
+        let word = &self.record(slot.index)[word::STATE];
+        word.compare_exchange(slot.state(from), slot.state(to), AcqRel, Acquire).is_ok()
     }
 
     fn record(&self, index: usize) -> &[AtomicU64; WORDS] {
         static NONE: [AtomicU64; WORDS] = [const { AtomicU64::new(0) }; WORDS];
         let record = self.words.get(index * WORDS..(index + 1) * WORDS);
         record.and_then(|words| words.try_into().ok()).unwrap_or(&NONE)
+    }
+}
+
+impl Slot {
+    fn state(self, state: u64) -> u64 {
+        self.generation << state::BITS | state
     }
 }
 
@@ -240,6 +286,7 @@ fn read(record: &[AtomicU64; WORDS]) -> Option<Undo> {
                 tid: tid(word::TID)?,
                 tgid: tid(word::TGID)?,
                 start: get(word::START),
+                leader_start: get(word::LEADER_START),
                 end: Nanos(get(word::END)),
                 before,
                 how,
@@ -270,6 +317,7 @@ mod tests {
             tid: Tid(tid),
             tgid: Tid(tid),
             start: 99,
+            leader_start: 98,
             end: Nanos(12345),
             before: Saved { policy: Policy::RR, priority: 33, reset_on_fork: true, nice: -7 },
             how: How::Deadline { runtime: Nanos(20_000), period: Nanos::from_secs(1) },
@@ -297,6 +345,29 @@ mod tests {
         assert_eq!(journal.live().count(), 0);
         journal.reopen();
         assert!(journal.claim(slot));
+    }
+
+    #[test]
+    fn who_has_read_a_record_can_not_claim_the_next_one_in_its_place() {
+        let journal = journal(1);
+        let first = journal.arm(&boosted(5)).unwrap();
+        assert!(journal.claim(first));
+        journal.clear(first);
+        let second = journal.arm(&boosted(6)).unwrap();
+        assert!(!journal.claim(first) && journal.is_live(second));
+        journal.clear(first);
+        assert!(journal.is_live(second));
+        assert!(journal.has_other(Tid(6), first) && !journal.has_other(Tid(6), second));
+    }
+
+    #[test]
+    fn what_could_not_be_undone_is_live_again_later() {
+        let journal = journal(1);
+        let slot = journal.arm(&boosted(5)).unwrap();
+        assert!(journal.claim(slot));
+        journal.postpone(slot, Nanos(777));
+        let live: Vec<(Slot, Undo)> = journal.live().collect();
+        assert!(matches!(live[..], [(again, Undo::Boost(Boosted { end: Nanos(777), .. }))] if again == slot));
     }
 
     #[test]

@@ -61,6 +61,8 @@ pub trait Hands {
 #[derive(Debug)]
 pub struct Pulse {
     pub before: Saved,
+    /// When the task started.
+    pub start: u64,
     pub outcome: Undone,
 }
 
@@ -71,6 +73,8 @@ pub struct Raised {
     pub slot: Slot,
     /// In clock ticks since boot: who started later was born during the boost.
     pub since: u64,
+    /// How often it had been given a CPU before, where the kernel tells.
+    pub runs: Option<u64>,
 }
 
 /// Why a task was not boosted.
@@ -130,6 +134,8 @@ pub struct Counters {
 
 struct Active {
     task: Task,
+    /// When it started, whether or not the backend can tell.
+    start: u64,
     before: Saved,
     /// None between the pulses of FIFO emulation.
     raised: Option<Raised>,
@@ -216,7 +222,7 @@ impl Booster {
             }
             let active = &self.active[index];
             let pulses = active.raised.is_none() && active.next_pulse <= now;
-            if !pulses || self.pulse(index, hands, events) {
+            if !pulses || self.pulse(index, now, hands, events) {
                 index += 1;
             }
         }
@@ -300,19 +306,22 @@ impl Booster {
         let end = started + self.rules.duration;
         let mut raised = None;
         let boosted = match self.rules.how {
-            How::Fifo => hands.pulse(&task, None).map(|pulse| pulse.before),
+            How::Fifo => hands.pulse(&task, None).map(|pulse| (pulse.before, pulse.start)),
             how => match hands.raise(&task, end) {
                 // Somebody has turned RT throttling on again, say: the kernel admits no pinned task then.
-                Err(Refusal::Kernel(e)) if e.raw_os_error() == Some(libc::EPERM) => {
+                Err(Refusal::Kernel(e)) => {
                     events.push(Event::Refused { task, how, why: Refusal::Kernel(e) });
-                    hands.pulse(&task, None).map(|pulse| pulse.before)
+                    hands.pulse(&task, None).map(|pulse| (pulse.before, pulse.start))
                 }
-                outcome => outcome.map(|it| raised.insert(it).boosted.before),
+                outcome => outcome.map(|it| {
+                    let Boosted { before, start, .. } = raised.insert(it).boosted;
+                    (before, start)
+                }),
             },
         };
         let how = if raised.is_some() { self.rules.how } else { How::Fifo };
-        let before = match boosted {
-            Ok(before) => before,
+        let (before, start) = match boosted {
+            Ok(known) => known,
             Err(why) => {
                 self.counters.refused += 1;
                 self.refused.push(Tried { task, again: started + self.rules.retry });
@@ -329,6 +338,7 @@ impl Booster {
         let served = crowded && raised.is_some_and(|raised| hands.let_run(&raised));
         self.active.push(Active {
             task,
+            start,
             before,
             raised,
             started,
@@ -342,11 +352,12 @@ impl Booster {
     }
 
     /// False if the boost is over.
-    fn pulse(&mut self, index: usize, hands: &mut impl Hands, events: &mut Vec<Event>) -> bool {
+    fn pulse(&mut self, index: usize, now: Nanos, hands: &mut impl Hands, events: &mut Vec<Event>) -> bool {
         let active = &mut self.active[index];
-        active.next_pulse = active.next_pulse + self.rules.period;
+        // What was missed is not made up for.
+        active.next_pulse = active.next_pulse.max(now) + self.rules.period;
         let (task, before, started) = (active.task, active.before, active.started);
-        let outcome = match hands.pulse(&task, Some(before)) {
+        let outcome = match hands.pulse(&Task { start: active.start, ..task }, Some(before)) {
             Ok(Pulse { outcome: Undone::Restored(_), .. }) => {
                 events.push(Event::Boosted { task, how: How::Fifo });
                 return true;
@@ -356,7 +367,7 @@ impl Booster {
             Err(Refusal::Kernel(e)) => Undone::Failed(e),
             Err(_) => Undone::Gone,
         };
-        let after = active.next_pulse - self.rules.period - started;
+        let after = now - started;
         self.active.swap_remove(index);
         events.push(Event::Over { task, before, after, early: true, outcome });
         false
@@ -411,7 +422,7 @@ impl Booster {
             },
             None => Undone::Restored(task.tid),
         };
-        if let Some(raised) = &raised {
+        if let (Some(raised), Undone::Restored(_)) = (&raised, &outcome) {
             hands.adopt(raised, &task, events);
         }
         if matches!(outcome, Undone::Failed(_)) {

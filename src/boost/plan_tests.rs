@@ -24,11 +24,8 @@ impl Hands for Simulated {
         self.raised.push((task.tid, end));
         let how = How::Deadline { runtime: Nanos::from_micros(20), period: Nanos::from_secs(1) };
         let (tid, tgid, start, before) = (task.tid, task.tid, task.start, saved(task));
-        Ok(Raised {
-            boosted: Boosted { tid, tgid, start, end, before, how },
-            slot: Slot::default(),
-            since: 0,
-        })
+        let boosted = Boosted { tid, tgid, start, leader_start: start, end, before, how };
+        Ok(Raised { boosted, slot: Slot::default(), since: 0, runs: None })
     }
 
     fn restore(&mut self, raised: &Raised) -> Option<Undone> {
@@ -43,7 +40,7 @@ impl Hands for Simulated {
 
     fn pulse(&mut self, task: &Task, _: Option<Saved>) -> Result<Pulse, Refusal> {
         self.pulses.push(task.tid);
-        Ok(Pulse { before: saved(task), outcome: Undone::Restored(task.tid) })
+        Ok(Pulse { before: saved(task), start: task.start, outcome: Undone::Restored(task.tid) })
     }
 
     fn adopt(&mut self, _: &Raised, _: &Task, _: &mut Vec<Event>) {}

@@ -1,10 +1,11 @@
 //! Undoes what the journal says, for whoever has to do it in stalld's place.
 
 use super::journal::{Boosted, Journal, Undo};
-use super::undo::{Undone, undo};
+use super::undo::{Undone, settle, undo};
 use crate::error::{Error, Result};
 use crate::host::debugfs;
 use crate::host::settings::{self, UNTHROTTLED};
+use crate::sys::clock;
 use crate::task::Nanos;
 use std::fmt;
 use std::path::Path;
@@ -16,25 +17,48 @@ pub enum Recovered {
     Setting(Undo, Result<()>),
 }
 
-/// Undoes all boosts that should have ended before `moment`. Those who do it too are not in the way.
-pub fn boosts(journal: &Journal, moment: Nanos) -> Vec<Recovered> {
+/// What could not be undone is tried again after this.
+const RETRY: Nanos = Nanos::from_secs(1);
+
+/// Undoes the boosts that should have ended before `moment`, of a stalld that lives but may be stuck. It may
+/// be so between a record and the change, and make that change yet: such a record stays.
+pub fn overdue(journal: &Journal, moment: Nanos) -> Vec<Recovered> {
     let mut recovered = Vec::new();
-    for (slot, undo_record) in journal.live() {
-        let Undo::Boost(boosted) = undo_record else { continue };
-        if boosted.end <= moment && journal.claim(slot) {
-            let outcome = undo(&boosted);
-            journal.clear(slot);
-            recovered.push(Recovered::Task(boosted, outcome));
+    for (slot, record) in journal.live() {
+        let Undo::Boost(boosted) = record else { continue };
+        if boosted.end > moment || !journal.claim(slot) {
+            continue;
+        }
+        let leader_is_boosted = journal.has_other(boosted.tgid, slot);
+        match undo(&boosted, leader_is_boosted) {
+            Undone::NeverBoosted => journal.postpone(slot, clock::monotonic() + RETRY),
+            outcome => {
+                match outcome {
+                    Undone::Failed(_) => journal.postpone(slot, clock::monotonic() + RETRY),
+                    _ => journal.clear(slot),
+                }
+                recovered.push(Recovered::Task(boosted, outcome));
+            }
         }
     }
     recovered
 }
 
-/// Undoes everything: tasks first, because pinned ones can be DEADLINE only while throttling is off.
+/// Undoes everything, for a stalld that has ended: tasks first, because pinned ones can be DEADLINE only while
+/// throttling is off.
 pub fn everything(journal: &Journal) -> Vec<Recovered> {
-    let mut recovered = boosts(journal, Nanos::MAX);
+    // It may have ended between a claim and what it had claimed the record for.
+    journal.reopen();
+    let mut recovered = Vec::new();
     for (slot, record) in journal.live() {
+        let Undo::Boost(boosted) = record else { continue };
         if journal.claim(slot) {
+            let outcome = settle(journal, slot, &boosted, Nanos::MAX);
+            recovered.push(Recovered::Task(boosted, outcome));
+        }
+    }
+    for (slot, record) in journal.live() {
+        if !matches!(record, Undo::Boost(_)) && journal.claim(slot) {
             let outcome = setting(&record);
             journal.clear(slot);
             recovered.push(Recovered::Setting(record, outcome));
@@ -98,5 +122,42 @@ impl fmt::Display for Recovered {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::boost::journal::{How, Saved};
+    use crate::sys::shared::{SharedWords, nameless_file};
+    use crate::task::{Policy, Tid};
+
+    /// A record of a boost of nobody: there is no such number.
+    fn journal(end: Nanos) -> Journal {
+        let words = SharedWords::map(&nameless_file().unwrap(), Journal::words(2)).unwrap();
+        let journal = Journal::over(words);
+        journal.begin(1, Tid(1));
+        let before = Saved { policy: Policy::FIFO, priority: 1, reset_on_fork: false, nice: 0 };
+        let (tid, tgid) = (Tid(i32::MAX), Tid(i32::MAX));
+        let boosted = Boosted { tid, tgid, start: 1, leader_start: 1, end, before, how: How::Fifo };
+        journal.arm(&Undo::Boost(boosted)).unwrap();
+        journal
+    }
+
+    #[test]
+    fn what_stalld_had_claimed_when_it_died_is_undone_too() {
+        let journal = journal(Nanos::MAX);
+        let (slot, _) = journal.live().next().unwrap();
+        assert!(journal.claim(slot));
+        assert!(matches!(everything(&journal)[..], [Recovered::Task(_, Undone::Gone)]));
+        assert_eq!(journal.live().count(), 0);
+    }
+
+    #[test]
+    fn only_what_is_overdue_is_undone_for_a_stalld_that_lives() {
+        let journal = journal(Nanos(100));
+        assert!(overdue(&journal, Nanos(99)).is_empty());
+        assert_eq!(overdue(&journal, Nanos(100)).len(), 1);
+        assert_eq!(journal.live().count(), 0);
     }
 }

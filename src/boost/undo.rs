@@ -1,6 +1,6 @@
 //! Puts a boosted task back, if it is still that task and still boosted.
 
-use super::journal::{Boosted, How, Saved};
+use super::journal::{Boosted, How, Journal, Saved, Slot};
 use crate::proc;
 use crate::sys::sched::{self, Attr};
 use crate::task::{Nanos, Policy, Tid};
@@ -22,28 +22,40 @@ pub enum Undone {
     Failed(io::Error),
 }
 
-/// Undoes a boost. The nice value, the clamps and the slice are the task's own all along:
-/// sched_setscheduler(2) touches none of them, sched_setattr(2) would.
-pub fn undo(boosted: &Boosted) -> Undone {
-    // The thread that calls exec(2) gets the number of its process, wherever it was before.
-    for tid in [boosted.tid, boosted.tgid] {
-        match undo_as(tid, boosted) {
-            Undone::Gone => {}
-            Undone::ChangedByOthers(_) | Undone::NeverBoosted if tid != boosted.tid => {}
-            outcome => return outcome,
-        }
+/// Undoes a boost, and may be called for one that is undone. The nice value, the clamps and the slice are
+/// the task's own all along: sched_setscheduler(2) touches none of them, sched_setattr(2) would.
+///
+/// The thread that calls exec(2) gets the number of its process, and the start of its leader, wherever it was
+/// before. A leader that has a boost of its own, as `leader_is_boosted` says, is not that thread.
+pub fn undo(boosted: &Boosted, leader_is_boosted: bool) -> Undone {
+    let outcome = undo_as(boosted.tid, boosted.start, boosted);
+    let may_have_moved = boosted.tgid != boosted.tid && !leader_is_boosted;
+    if !matches!(outcome, Undone::Gone) || !may_have_moved {
+        return outcome;
     }
-    Undone::Gone
+    match undo_as(boosted.tgid, boosted.leader_start, boosted) {
+        Undone::ChangedByOthers(_) | Undone::NeverBoosted => Undone::Gone,
+        outcome => outcome,
+    }
 }
 
-fn undo_as(tid: Tid, boosted: &Boosted) -> Undone {
+/// Undoes the boost of a record, with the claim to it that the caller has.
+pub fn settle(journal: &Journal, slot: Slot, boosted: &Boosted, retry: Nanos) -> Undone {
+    let outcome = undo(boosted, journal.has_other(boosted.tgid, slot));
+    match outcome {
+        Undone::Failed(_) => journal.postpone(slot, retry),
+        _ => journal.clear(slot),
+    }
+    outcome
+}
+
+fn undo_as(tid: Tid, start: u64, boosted: &Boosted) -> Undone {
     let attr = match sched::get_attr(tid) {
         Ok(attr) => attr,
         Err(e) if e.raw_os_error() == Some(libc::ESRCH) => return Undone::Gone,
         Err(e) => return Undone::Failed(e),
     };
-    // The leader's start is what exec(2) leaves to the thread that takes its number.
-    if tid == boosted.tid && boosted.start != 0 && proc::start(tid) != Some(boosted.start) {
+    if start != 0 && proc::start(tid) != Some(start) {
         return Undone::Gone;
     }
     if !is_ours(&attr, boosted.how) {
@@ -61,7 +73,7 @@ fn undo_as(tid: Tid, boosted: &Boosted) -> Undone {
 }
 
 /// Whether a task is scheduled just as a boost of ours schedules it.
-fn is_ours(attr: &Attr, how: How) -> bool {
+pub fn is_ours(attr: &Attr, how: How) -> bool {
     attr.reset_on_fork()
         && match how {
             How::Deadline { runtime, period } => {

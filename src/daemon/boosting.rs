@@ -133,7 +133,14 @@ impl Boosting {
     }
 
     fn lift_throttling(&mut self, options: &Options, log: &Logger) -> Result<()> {
-        let now = settings::rt_runtime_us()?;
+        let now = match settings::rt_runtime_us() {
+            Ok(now) => now,
+            Err(e) if options.systemd => return Err(e),
+            Err(e) => {
+                log.warning(format_args!("RT throttling stays as it is: {e}"));
+                return Ok(());
+            }
+        };
         if now == UNTHROTTLED {
             return Ok(());
         }

@@ -5,6 +5,7 @@
 
 use crate::boost::journal::{Journal, Undo};
 use crate::boost::recover;
+use crate::cpus::{self, CpuSet};
 use crate::error::{Context, Error, Result};
 use crate::sys::{clock, file, process, sched};
 use crate::task::{Nanos, Policy, Tid};
@@ -58,8 +59,10 @@ impl Guardian {
 
 /// The life of the guardian.
 fn guard(journal: &Journal, mut line: File) {
-    // At stalld's own priority, if it may have one.
-    let _ = sched::set_scheduler(Tid(0), Policy::FIFO, super::run::OWN_PRIORITY, true);
+    // Above all, and wherever there is room: it sleeps until there is something to undo, and what it has to
+    // undo may be what keeps a CPU. Without the right to that it is an ordinary process.
+    let _ = sched::set_scheduler(Tid(0), Policy::FIFO, 99, true);
+    let _ = sched::set_affinity(Tid(0), &CpuSet::first(cpus::configured()));
     loop {
         let ends = journal.live().filter_map(|(_, record)| match record {
             Undo::Boost(boosted) => Some(boosted.end),
@@ -74,17 +77,19 @@ fn guard(journal: &Journal, mut line: File) {
             Ok(true) if matches!(line.read(&mut news), Ok(0)) => break,
             Ok(true) => {}
             Ok(false) | Err(_) => {
-                tell(&recover::boosts(journal, clock::monotonic() - OVERDUE), "stalld is stuck")
+                tell(&recover::overdue(journal, clock::monotonic() - OVERDUE), "stalld is stuck")
             }
         }
     }
     tell(&recover::everything(journal), "stalld has ended without cleaning up");
 }
 
-/// After the deed, so that whoever reads stderr can't hold it up.
+/// After the deed, and only what goes out at once: whoever reads stderr, or does not, must not hold it up.
 fn tell(recovered: &[recover::Recovered], why: &str) {
     for one in recovered {
-        let _ = writeln!(std::io::stderr(), "stalld: {why}: {one}");
+        if file::writable_within(std::io::stderr(), Nanos::ZERO).unwrap_or(false) {
+            let _ = writeln!(std::io::stderr(), "stalld: {why}: {one}");
+        }
     }
 }
 

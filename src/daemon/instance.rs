@@ -75,7 +75,6 @@ impl Instance {
         let mut left = Vec::new();
         match journal.boot_id() {
             Some(then) if then == boot => {
-                journal.reopen();
                 left.extend(recover::everything(&journal).into_iter().map(Left::Recovered));
                 let garbled = journal.garbled();
                 if garbled > 0 {
@@ -86,7 +85,10 @@ impl Instance {
             None if seen.len() > 0 => left.push(Left::Void(format!("{} is no journal", path.display()))),
             None => {}
         }
-        journal.begin(boot, Tid(std::process::id() as i32));
+        // What could not be undone stays for the next one to try.
+        if left.iter().all(Left::is_done) {
+            journal.begin(boot, Tid(std::process::id() as i32));
+        }
         Ok((journal, left))
     }
 }

@@ -127,8 +127,11 @@ fn watch(
     // The time since start-up is not time since a sleep.
     let mut woke = Nanos::ZERO;
     let mut asked = false;
+    // After a look stalld rests for as long as that took: whatever is due, half of a CPU is not stalld's.
+    let mut rested = Nanos::ZERO;
     loop {
-        if engine.advance(clock::monotonic()) || asked {
+        let begun = clock::monotonic();
+        if engine.advance(begun) || asked {
             match engine.look(woke, clock::monotonic()) {
                 Ok(()) => reporter.looked(&mut engine),
                 Err(e) => reporter.failed(&e),
@@ -136,6 +139,8 @@ fn watch(
             if let Some(boosting) = &mut boosting {
                 boosting.watch(log);
             }
+            let ended = clock::monotonic();
+            rested = ended + (ended - begun);
         }
         reporter.boosts(&mut engine);
         if asked {
@@ -144,7 +149,7 @@ fn watch(
         if let Some(ready) = ready.take() {
             ready.succeed().context("leave the terminal")?;
         }
-        let planned = engine.next();
+        let planned = engine.next().max(rested);
         let signal = signals.wait_until(planned);
         woke = clock::monotonic();
         match signal {

@@ -134,7 +134,8 @@ pub fn child(name: &CStr, keep: &[i32], life: impl FnOnce()) -> io::Result<Tid> 
             }
         }
     }
-    life();
+    // A panic must not unwind into what the parent was doing.
+    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(life));
     exit_now(0)
 }
 
