@@ -107,7 +107,7 @@ impl Saved {
     }
 }
 
-/// What a task set by `Saved` has while it is restored to, for the log.
+/// As people write it: `SCHED_FIFO 50`.
 impl std::fmt::Display for Saved {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         match self.policy.name() {
