@@ -107,17 +107,17 @@ impl Hands for HostHands {
         self.undo(raised.slot, &raised.boosted)
     }
 
-    fn let_run(&mut self, raised: &Raised) -> bool {
+    fn let_run(&mut self, raised: &Raised) -> Option<bool> {
         let tid = raised.boosted.tid;
-        let Some(before) = raised.runs else { return false };
+        let before = raised.runs?;
         let until = clock::monotonic() + PATIENCE;
         while clock::monotonic() < until {
             clock::nap(self.runtime);
             if proc::runs(tid).is_none_or(|runs| runs != before) {
-                return true;
+                return Some(true);
             }
         }
-        false
+        Some(false)
     }
 
     fn pulse(&mut self, task: &Task, before: Option<Saved>) -> Result<Pulse, Refusal> {

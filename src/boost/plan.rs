@@ -45,9 +45,9 @@ pub trait Hands {
     /// Undoes that; None if somebody else has.
     fn restore(&mut self, raised: &Raised) -> Option<Undone>;
 
-    /// Waits, for no longer than a run may take, until a task just raised has had its budget. False if
-    /// it has not.
-    fn let_run(&mut self, raised: &Raised) -> bool;
+    /// Waits, for no longer than a run may take, until a task just raised has had its budget. False if it has
+    /// not been given its CPU, None where the kernel does not tell.
+    fn let_run(&mut self, raised: &Raised) -> Option<bool>;
 
     /// One period of FIFO emulation: puts a task above the hog for the length of its budget. It has to be
     /// scheduled as it was at the first pulse.
@@ -313,6 +313,12 @@ impl Booster {
                     events.push(Event::Refused { task, how, why: Refusal::Kernel(e) });
                     hands.pulse(&task, None).map(|pulse| (pulse.before, pulse.start))
                 }
+                // A task that was put back while its budget was used up stays marked as throttled: boosted again,
+                // it is in no queue, and no timer brings it back [6.18].
+                Ok(it) if hands.let_run(&it) == Some(false) => {
+                    hands.restore(&it);
+                    hands.pulse(&task, None).map(|pulse| (pulse.before, pulse.start))
+                }
                 outcome => outcome.map(|it| {
                     let Boosted { before, start, .. } = raised.insert(it).boosted;
                     (before, start)
@@ -335,7 +341,7 @@ impl Booster {
             self.next_care = started + CARE;
         }
         // In a crowd the place is needed for the next as soon as this one has had its budget once.
-        let served = crowded && raised.is_some_and(|raised| hands.let_run(&raised));
+        let served = crowded && raised.is_some_and(|raised| raised.runs.is_some());
         self.active.push(Active {
             task,
             start,
