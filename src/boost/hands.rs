@@ -3,7 +3,7 @@
 use super::adopt;
 use super::journal::{Boosted, How, Journal, Saved, Slot, Undo};
 use super::plan::{Event, Hands, Pulse, Raised, Refusal};
-use super::undo::{Undone, apply, is_ours, settle, undo};
+use super::undo::{RETRY, Undone, apply, is_ours, settle, undo};
 use crate::proc;
 use crate::sys::sched::{self, Attr};
 use crate::sys::{clock, cpu};
@@ -13,9 +13,6 @@ use std::sync::Arc;
 
 /// As long as a task that has been raised may take to be given its CPU: the hog may be in the kernel.
 const PATIENCE: Nanos = Nanos::from_millis(2);
-
-/// What could not be undone is tried again by the guardian, after this.
-const RETRY: Nanos = Nanos::from_secs(1);
 
 /// Above every pulse.
 const TOP_PRIORITY: u32 = 99;
@@ -87,7 +84,7 @@ impl HostHands {
     fn undo(&self, slot: Slot, boosted: &Boosted) -> Option<Undone> {
         if self.journal.claim(slot) {
             let retry = clock::monotonic() + RETRY;
-            return Some(settle(&self.journal, slot, boosted, retry));
+            return Some(settle(&self.journal, slot, boosted, retry, |_| false));
         }
         // Whoever has claimed it may have ended before it was undone. Twice does no harm.
         match undo(boosted, self.journal.has_other(boosted.tgid, slot)) {

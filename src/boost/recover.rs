@@ -1,7 +1,7 @@
 //! Undoes what the journal says, for whoever has to do it in stalld's place.
 
 use super::journal::{Boosted, Journal, Undo};
-use super::undo::{Undone, settle, undo};
+use super::undo::{RETRY, Undone, settle};
 use crate::error::{Error, Result};
 use crate::host::debugfs;
 use crate::host::settings::{self, UNTHROTTLED};
@@ -17,9 +17,6 @@ pub enum Recovered {
     Setting(Undo, Result<()>),
 }
 
-/// What could not be undone is tried again after this.
-const RETRY: Nanos = Nanos::from_secs(1);
-
 /// Undoes the boosts that should have ended before `moment`, of a stalld that lives but may be stuck. It may
 /// be so between a record and the change, and make that change yet: such a record stays.
 pub fn overdue(journal: &Journal, moment: Nanos) -> Vec<Recovered> {
@@ -29,16 +26,10 @@ pub fn overdue(journal: &Journal, moment: Nanos) -> Vec<Recovered> {
         if boosted.end > moment || !journal.claim(slot) {
             continue;
         }
-        let leader_is_boosted = journal.has_other(boosted.tgid, slot);
-        match undo(&boosted, leader_is_boosted) {
-            Undone::NeverBoosted => journal.postpone(slot, clock::monotonic() + RETRY),
-            outcome => {
-                match outcome {
-                    Undone::Failed(_) => journal.postpone(slot, clock::monotonic() + RETRY),
-                    _ => journal.clear(slot),
-                }
-                recovered.push(Recovered::Task(boosted, outcome));
-            }
+        let not_yet = |outcome: &Undone| matches!(outcome, Undone::NeverBoosted);
+        let outcome = settle(journal, slot, &boosted, clock::monotonic() + RETRY, not_yet);
+        if !not_yet(&outcome) {
+            recovered.push(Recovered::Task(boosted, outcome));
         }
     }
     recovered
@@ -53,7 +44,7 @@ pub fn everything(journal: &Journal) -> Vec<Recovered> {
     for (slot, record) in journal.live() {
         let Undo::Boost(boosted) = record else { continue };
         if journal.claim(slot) {
-            let outcome = settle(journal, slot, &boosted, Nanos::MAX);
+            let outcome = settle(journal, slot, &boosted, Nanos::MAX, |_| false);
             recovered.push(Recovered::Task(boosted, outcome));
         }
     }

@@ -39,12 +39,23 @@ pub fn undo(boosted: &Boosted, leader_is_boosted: bool) -> Undone {
     }
 }
 
-/// Undoes the boost of a record, with the claim to it that the caller has.
-pub fn settle(journal: &Journal, slot: Slot, boosted: &Boosted, retry: Nanos) -> Undone {
+/// What could not be undone is tried again after this.
+pub const RETRY: Nanos = Nanos::from_secs(1);
+
+/// Undoes the boost of a record that the caller has claimed, and clears the record or, if that has failed or
+/// `stays` says so of the outcome, has it tried again from `retry` on.
+pub fn settle(
+    journal: &Journal,
+    slot: Slot,
+    boosted: &Boosted,
+    retry: Nanos,
+    stays: impl Fn(&Undone) -> bool,
+) -> Undone {
     let outcome = undo(boosted, journal.has_other(boosted.tgid, slot));
-    match outcome {
-        Undone::Failed(_) => journal.postpone(slot, retry),
-        _ => journal.clear(slot),
+    if matches!(outcome, Undone::Failed(_)) || stays(&outcome) {
+        journal.postpone(slot, retry);
+    } else {
+        journal.clear(slot);
     }
     outcome
 }
