@@ -1,18 +1,52 @@
 //! What /proc tells of a task.
 
 use crate::task::{Comm, Escaped, Tid};
-use std::fs;
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::path::Path;
+
+/// The beginning of a file of /proc, on the stack: who is about to boost must not have to wait for memory.
+struct Text {
+    bytes: [u8; Text::SIZE],
+    len: usize,
+}
+
+impl Text {
+    const SIZE: usize = 1024;
+
+    fn read(tid: Tid, name: &str) -> Option<Text> {
+        let mut file = at(format_args!("/proc/{tid}/{name}"), |path| File::open(path).ok())?;
+        let mut text = Text { bytes: [0; Text::SIZE], len: 0 };
+        text.len = file.read(&mut text.bytes).ok()?;
+        Some(text)
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
+}
+
+/// Does something with a path that is put together on the stack.
+fn at<T>(path: fmt::Arguments, action: impl FnOnce(&Path) -> Option<T>) -> Option<T> {
+    let mut bytes = [0; 64];
+    let mut free = bytes.as_mut_slice();
+    free.write_fmt(path).ok()?;
+    let unused = free.len();
+    action(Path::new(std::str::from_utf8(bytes.get(..bytes.len() - unused)?).ok()?))
+}
 
 pub fn comm(tid: Tid) -> Option<Comm> {
-    let name = fs::read(format!("/proc/{tid}/comm")).ok()?;
-    Some(Comm::new(name.strip_suffix(b"\n").unwrap_or(&name)))
+    let name = Text::read(tid, "comm")?;
+    let name = name.as_bytes();
+    Some(Comm::new(name.strip_suffix(b"\n").unwrap_or(name)))
 }
 
 pub fn tgid(tid: Tid) -> Option<Tid> {
-    let status = fs::read(format!("/proc/{tid}/status")).ok()?;
+    let status = Text::read(tid, "status")?;
     // The name, which comes first, has its newlines escaped.
-    let line = status.split(|&b| b == b'\n').find_map(|line| line.strip_prefix(b"Tgid:"))?;
-    std::str::from_utf8(line).ok()?.trim().parse().ok().map(Tid)
+    let line = status.as_bytes().split(|&b| b == b'\n').find_map(|line| line.strip_prefix(b"Tgid:"))?;
+    number(line.trim_ascii()).map(Tid)
 }
 
 /// The control group that tells most of it: that of the cpu controller where it is not the root, else
@@ -36,24 +70,33 @@ pub fn cgroup(tid: Tid, start: u64) -> Option<String> {
 
 /// Its state, as the letter that ps shows: a zombie is Z.
 pub fn state(tid: Tid) -> Option<u8> {
-    stat(tid)?.first().copied()
+    after_name(&Text::read(tid, "stat")?)?.first().copied()
 }
 
 /// When it started, in clock ticks since boot.
 pub fn start(tid: Tid) -> Option<u64> {
-    std::str::from_utf8(stat(tid)?.split(|&b| b == b' ').nth(19)?).ok()?.parse().ok()
+    number(after_name(&Text::read(tid, "stat")?)?.split(|&b| b == b' ').nth(19)?)
 }
 
 /// What follows the name, which may hold blanks and parentheses; nothing behind it does.
-fn stat(tid: Tid) -> Option<Vec<u8>> {
-    let stat = fs::read(format!("/proc/{tid}/stat")).ok()?;
-    Some(stat.get(stat.iter().rposition(|&b| b == b')')? + 2..)?.to_vec())
+fn after_name(stat: &Text) -> Option<&[u8]> {
+    let stat = stat.as_bytes();
+    stat.get(stat.iter().rposition(|&b| b == b')')? + 2..)
 }
 
 /// How often it has been given a CPU; None without CONFIG_SCHED_INFO.
 pub fn runs(tid: Tid) -> Option<u64> {
-    let schedstat = fs::read_to_string(format!("/proc/{tid}/schedstat")).ok()?;
-    schedstat.split_whitespace().nth(2)?.parse().ok()
+    let schedstat = Text::read(tid, "schedstat")?;
+    number(schedstat.as_bytes().trim_ascii().split(|&b| b == b' ').nth(2)?)
+}
+
+/// Whether it is a thread of this process.
+pub fn is_own_thread(tid: Tid) -> bool {
+    at(format_args!("/proc/self/task/{tid}"), |path| fs::symlink_metadata(path).ok()).is_some()
+}
+
+fn number<T: std::str::FromStr>(digits: &[u8]) -> Option<T> {
+    std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
 /// The threads of its process.

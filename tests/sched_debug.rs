@@ -5,9 +5,12 @@
 use stalld::cpus::CpuSet;
 use stalld::observe::sched_debug::{SchedDebug, Scope, Sources, parse};
 use stalld::observe::{Backend, Effort, Load, Snapshot, Watch};
+use stalld::sys::{clock, sched};
 use stalld::task::{Cpu, Nanos, Tid};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 const KERNELS: [&str; 9] =
     ["3.10", "4.18", "5.10-rt", "6.1-rt", "6.6", "6.12-rt", "6.18", "6.18-names", "7.2-rt"];
@@ -20,9 +23,9 @@ fn text(kernel: &str) -> Vec<u8> {
     fs::read(fixture(&format!("{kernel}.txt"))).unwrap()
 }
 
-fn look(text: &[u8], cpus: CpuSet, own: &[Tid]) -> stalld::error::Result<Snapshot> {
+fn look(text: &[u8], cpus: CpuSet, reader: Option<Tid>) -> stalld::error::Result<Snapshot> {
     let mut snapshot = Snapshot::default();
-    parse(text, &mut Scope::new(cpus, own.to_vec()), &mut snapshot)?;
+    parse(text, &mut Scope::new(cpus, reader), &mut snapshot)?;
     Ok(snapshot)
 }
 
@@ -48,7 +51,7 @@ fn every_kernel_shows_the_waiters_that_it_had_and_no_others() {
             .map(|(tid, name)| (tid.parse().unwrap(), name.to_string()))
             .collect();
         expected.sort_unstable();
-        let snapshot = look(&text(kernel), victims_cpu(), &[]).unwrap();
+        let snapshot = look(&text(kernel), victims_cpu(), None).unwrap();
         let found: Vec<_> = waiters(&snapshot).into_iter().map(|(tid, name, ..)| (tid, name)).collect();
         assert_eq!(found, expected, "{kernel}");
         for waiter in &snapshot.waiters {
@@ -71,7 +74,7 @@ fn every_kernel_shows_who_runs_and_how_busy_the_cpu_is() {
         ("6.18-names", 6861, 2, 12, 11),
         ("7.2-rt", 130, 7, 8, 7),
     ] {
-        let snapshot = look(&text(kernel), victims_cpu(), &[]).unwrap();
+        let snapshot = look(&text(kernel), victims_cpu(), None).unwrap();
         let [running] = &snapshot.running[..] else { panic!("{kernel}: {:?}", snapshot.running) };
         assert_eq!(
             (running.tid, running.progress, running.sched.prio, running.comm.as_bytes()),
@@ -97,7 +100,7 @@ fn priority_and_progress_are_read_from_the_right_columns() {
         ("6.18-names", 6868, 1, 98),
         ("7.2-rt", 133, 2, 69),
     ] {
-        let snapshot = look(&text(kernel), victims_cpu(), &[]).unwrap();
+        let snapshot = look(&text(kernel), victims_cpu(), None).unwrap();
         let found = waiters(&snapshot).into_iter().find(|&(found, ..)| found == tid);
         let (_, name, found_progress, found_prio) = found.unwrap();
         assert_eq!((found_progress, found_prio), (progress, prio), "{kernel}: {name}");
@@ -107,10 +110,10 @@ fn priority_and_progress_are_read_from_the_right_columns() {
 #[test]
 fn stalld_itself_is_neither_load_nor_running() {
     // The reader of this text, on CPU 0.
-    let snapshot = look(&text("6.18"), CpuSet::first(1), &[Tid(545)]).unwrap();
+    let snapshot = look(&text("6.18"), CpuSet::first(1), Some(Tid(545))).unwrap();
     assert!(snapshot.running.is_empty());
     assert_eq!(waiters(&snapshot).iter().map(|w| w.0).collect::<Vec<_>>(), [537, 541]);
-    let with_it = look(&text("6.18"), CpuSet::first(1), &[]).unwrap();
+    let with_it = look(&text("6.18"), CpuSet::first(1), None).unwrap();
     assert_eq!(with_it.running[0].tid, Tid(545));
     assert_eq!(snapshot.load[0].runnable + 1, with_it.load[0].runnable);
 }
@@ -118,7 +121,7 @@ fn stalld_itself_is_neither_load_nor_running() {
 /// Whatever a garbled text is taken for, it is taken for something that can be.
 fn check(text: &[u8]) {
     let cpus = victims_cpu();
-    if let Ok(snapshot) = look(text, cpus.clone(), &[]) {
+    if let Ok(snapshot) = look(text, cpus.clone(), None) {
         let tasks = snapshot.waiters.iter().map(|w| &w.task).chain(&snapshot.running);
         for task in tasks {
             assert!(task.tid.0 > 0 && cpus.contains(task.cpu), "{task:?}");
@@ -175,7 +178,7 @@ fn a_text_cut_off_anywhere_in_a_section_is_refused() {
         // What ends with a whole section reads as a machine whose further CPUs are offline.
         let sections = [whole.windows(6).position(|text| text == b"cpu#1,").unwrap()];
         let accepted: Vec<usize> =
-            (0..whole.len()).filter(|&len| look(&whole[..len], victims_cpu(), &[]).is_ok()).collect();
+            (0..whole.len()).filter(|&len| look(&whole[..len], victims_cpu(), None).is_ok()).collect();
         assert_eq!(accepted, sections, "{kernel}");
     }
 }
@@ -275,7 +278,6 @@ fn a_file_that_is_not_understood_is_refused_at_once() {
 #[test]
 fn the_kernel_at_hand_is_understood() {
     let watch = Watch { cpus: CpuSet::first(8192), idle_detection: false };
-    // Unlike `open`, this leaves no thread of ours out.
     let mut backend = match Sources::find(Path::new("/")).and_then(|it| SchedDebug::with(&it, &watch)) {
         Ok(backend) => backend,
         Err(reason) => {
@@ -283,20 +285,23 @@ fn the_kernel_at_hand_is_understood() {
             return;
         }
     };
-    // PID/task/TID
-    let thread = fs::read_link("/proc/thread-self").unwrap();
-    let tid = Tid(thread.file_name().unwrap().to_str().unwrap().parse().unwrap());
-    let mut snapshot = Snapshot::default();
-    let mut looks = |backend: &mut SchedDebug| {
-        let mut seen = false;
+    let (reader, asked) = (sched::gettid(), AtomicBool::new(true));
+    thread::scope(|scope| {
+        // A thread of ours that computes is there for all to see; the one that reads is not.
+        let busy = scope.spawn(|| {
+            let until = clock::monotonic() + Nanos::from_secs(10);
+            while asked.load(Ordering::Relaxed) && clock::monotonic() < until {}
+        });
+        let mut snapshot = Snapshot::default();
+        let mut others = 0;
         for _ in 0..20 {
             backend.snapshot(Nanos::ZERO, Effort::Usual, &mut snapshot).unwrap();
             assert!(snapshot.complete && !snapshot.load.is_empty());
-            seen |= snapshot.running.iter().any(|task| task.tid == tid);
+            assert!(snapshot.running.iter().all(|task| task.tid != reader));
+            others += snapshot.running.len();
         }
-        seen
-    };
-    assert!(looks(&mut backend), "the reader runs while it reads");
-    backend.leave_out(tid);
-    assert!(!looks(&mut backend));
+        asked.store(false, Ordering::Relaxed);
+        busy.join().unwrap();
+        assert!(others > 0, "nobody else runs");
+    });
 }

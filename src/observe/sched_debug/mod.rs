@@ -13,9 +13,10 @@ pub use source::Sources;
 
 use crate::error::{Error, Result};
 use crate::observe::{Backend, Effort, Kind, Load, Snapshot, Watch};
-use crate::sys::clock;
-use crate::task::{Cpu, Nanos, Tid};
-use std::fs::{self, File};
+use crate::proc;
+use crate::sys::{clock, sched};
+use crate::task::{Cpu, Nanos};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -32,17 +33,14 @@ pub struct SchedDebug {
 impl SchedDebug {
     /// Finds the file, and reads it once to see that it can be understood.
     pub fn open(watch: &Watch) -> Result<SchedDebug> {
-        let mut backend = SchedDebug::with(&Sources::find(Path::new("/"))?, watch)?;
-        own_threads().for_each(|tid| backend.leave_out(tid));
-        Ok(backend)
+        SchedDebug::with(&Sources::find(Path::new("/"))?, watch)
     }
 
     /// Reads these files.
     pub fn with(sources: &Sources, watch: &Watch) -> Result<SchedDebug> {
-        let own = vec![Tid(std::process::id() as i32)];
         let mut backend = SchedDebug {
             text: Text::open(&sources.text)?,
-            scope: Scope::new(watch.cpus.clone(), own),
+            scope: Scope::new(watch.cpus.clone(), None),
             // Without an answer to the cheap question each look reads the text.
             loadavg: watch.idle_detection.then(|| File::open(&sources.loadavg).ok()).flatten(),
             online: Vec::new(),
@@ -51,17 +49,14 @@ impl SchedDebug {
         Ok(backend)
     }
 
-    /// Leaves out another thread of ours: the text doesn't say which process a thread belongs to. Those that
-    /// were there at the opening are left out as it is.
-    pub fn leave_out(&mut self, tid: Tid) {
-        self.scope.own.push(tid);
-    }
-
     fn read_text(&mut self, snapshot: &mut Snapshot) -> Result<()> {
+        self.scope.reader = Some(sched::gettid());
         let text = self.text.read()?;
         parse(text, &mut self.scope, snapshot).map_err(|reason| {
             Error::new(format!("cannot make sense of {}: {reason}", self.text.path.display()))
         })?;
+        // The text doesn't say which process a thread belongs to.
+        snapshot.waiters.retain(|waiter| !proc::is_own_thread(waiter.task.tid));
         snapshot.complete = true;
         self.online.clear();
         self.online.extend(snapshot.load.iter().map(|load| load.cpu));
@@ -104,11 +99,6 @@ impl Backend for SchedDebug {
             }
         }
     }
-}
-
-fn own_threads() -> impl Iterator<Item = Tid> {
-    let threads = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
-    threads.filter_map(|entry| entry.file_name().to_str()?.parse().ok().map(Tid))
 }
 
 /// The file, held open, and its text of the last look in a buffer that only grows.

@@ -22,15 +22,15 @@ use crate::task::{Comm, Cpu, Escaped, Sched, Task, Tid};
 pub struct Scope {
     /// Sections of other CPUs are passed over.
     pub cpus: CpuSet,
-    /// stalld's own threads, which are left out. (The text doesn't tell a thread's process.)
-    pub own: Vec<Tid>,
+    /// The thread that reads, which is left out: it runs on some CPU because of that.
+    pub reader: Option<Tid>,
     /// The cgroups with a fair run queue in the section being read; kept here so that a look allocates nothing.
     groups: Vec<Group>,
 }
 
 impl Scope {
-    pub fn new(cpus: CpuSet, own: Vec<Tid>) -> Scope {
-        Scope { cpus, own, groups: Vec::new() }
+    pub fn new(cpus: CpuSet, reader: Option<Tid>) -> Scope {
+        Scope { cpus, reader, groups: Vec::new() }
     }
 }
 
@@ -172,7 +172,7 @@ impl Section {
                 // The idle task.
                 continue;
             }
-            if scope.own.contains(&task.tid) {
+            if scope.reader == Some(task.tid) {
                 own += 1;
             } else if row.state == State::Running {
                 load.realtime += u32::from(task.sched.is_realtime() && !stops);
@@ -314,7 +314,7 @@ mod tests {
 
     fn look(text: &str) -> Result<Snapshot> {
         let mut snapshot = Snapshot::default();
-        parse(text.as_bytes(), &mut Scope::new(CpuSet::first(2), vec![Tid(77)]), &mut snapshot)?;
+        parse(text.as_bytes(), &mut Scope::new(CpuSet::first(2), Some(Tid(77))), &mut snapshot)?;
         Ok(snapshot)
     }
 
