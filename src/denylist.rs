@@ -54,9 +54,10 @@ fn compile(item: &str) -> Result<Regex, String> {
 
 /// The tasks that are to be let alone: on one list by their own name, on the other by that of their process.
 /// And without a word, those that belong to stalld.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Ignore {
-    own: Vec<Tid>,
+    /// Number and start.
+    own: Vec<(Tid, Option<u64>)>,
     threads: Denylist,
     processes: Denylist,
     /// Those who have been judged, so that each is asked for its process and told of once.
@@ -71,6 +72,7 @@ pub struct Ignored {
     pub process: Option<Comm>,
 }
 
+#[derive(Clone)]
 struct Judged {
     tid: Tid,
     start: u64,
@@ -89,11 +91,16 @@ impl Ignore {
 
     /// A process of ours, such as the guardian: it does not starve, or nobody could help it.
     pub fn own(&mut self, process: Tid) {
-        self.own.push(process);
+        self.own.push((process, proc::start(process)));
+    }
+
+    fn is_own(&self, task: &Task) -> bool {
+        let start = || if task.start == 0 { proc::start(task.tid) } else { Some(task.start) };
+        self.own.iter().any(|&(tid, since)| tid == task.tid && since == start())
     }
 
     pub fn covers(&mut self, task: &Task, now: Nanos) -> bool {
-        if self.own.contains(&task.tid) {
+        if self.is_own(task) {
             return true;
         }
         if self.threads.is_empty() && self.processes.is_empty() {
@@ -175,6 +182,17 @@ mod tests {
         denylist.add("c").unwrap();
         assert!([b"a", b"b", b"c"].iter().all(|name| denylist.matches(*name)));
         assert_eq!(denylist.sources(), ["a, b", "c"]);
+    }
+
+    #[test]
+    fn a_process_of_ours_is_let_alone_and_not_whoever_has_its_number_later() {
+        let own = Tid(std::process::id() as i32);
+        let mut ignore = Ignore::default();
+        ignore.own(own);
+        let mut covers = |start| ignore.covers(&Task { tid: own, start, ..Task::default() }, Nanos::ZERO);
+        let start = proc::start(own).unwrap();
+        assert!(covers(start) && covers(0));
+        assert!(!covers(start + 1));
     }
 
     #[test]

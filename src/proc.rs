@@ -4,7 +4,6 @@ use crate::task::{Comm, Escaped, Tid};
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::path::Path;
 
 /// The beginning of a file of /proc, on the stack: who is about to boost must not have to wait for memory.
 struct Text {
@@ -16,7 +15,7 @@ impl Text {
     const SIZE: usize = 1024;
 
     fn read(tid: Tid, name: &str) -> Option<Text> {
-        let mut file = at(format_args!("/proc/{tid}/{name}"), |path| File::open(path).ok())?;
+        let mut file = with(format_args!("/proc/{tid}/{name}"), |path| File::open(path).ok())?;
         let mut text = Text { bytes: [0; Text::SIZE], len: 0 };
         text.len = file.read(&mut text.bytes).ok()?;
         Some(text)
@@ -27,13 +26,13 @@ impl Text {
     }
 }
 
-/// Does something with a path that is put together on the stack.
-fn at<T>(path: fmt::Arguments, action: impl FnOnce(&Path) -> Option<T>) -> Option<T> {
+/// Does something with a short text that is put together on the stack.
+fn with<T>(text: fmt::Arguments, action: impl FnOnce(&str) -> Option<T>) -> Option<T> {
     let mut bytes = [0; 64];
     let mut free = bytes.as_mut_slice();
-    free.write_fmt(path).ok()?;
+    free.write_fmt(text).ok()?;
     let unused = free.len();
-    action(Path::new(std::str::from_utf8(bytes.get(..bytes.len() - unused)?).ok()?))
+    action(std::str::from_utf8(bytes.get(..bytes.len() - unused)?).ok()?)
 }
 
 pub fn comm(tid: Tid) -> Option<Comm> {
@@ -90,16 +89,28 @@ pub fn runs(tid: Tid) -> Option<u64> {
     number(schedstat.as_bytes().trim_ascii().split(|&b| b == b' ').nth(2)?)
 }
 
+/// By how much its timers may be late, in ns.
+pub fn timer_slack(tid: Tid) -> Option<u64> {
+    number(Text::read(tid, "timerslack_ns")?.as_bytes().trim_ascii())
+}
+
+pub fn set_timer_slack(tid: Tid, slack: u64) -> Option<()> {
+    let open = |path: &str| File::options().write(true).open(path).ok();
+    let mut file = with(format_args!("/proc/{tid}/timerslack_ns"), open)?;
+    // In one piece: each write sets it.
+    with(format_args!("{slack}"), |slack| file.write_all(slack.as_bytes()).ok())
+}
+
 /// Whether it is a thread of this process.
 pub fn is_own_thread(tid: Tid) -> bool {
-    at(format_args!("/proc/self/task/{tid}"), |path| fs::symlink_metadata(path).ok()).is_some()
+    with(format_args!("/proc/self/task/{tid}"), |path| fs::symlink_metadata(path).ok()).is_some()
 }
 
 fn number<T: std::str::FromStr>(digits: &[u8]) -> Option<T> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// The threads of its process.
+/// The threads of its process, in the order in which they were started.
 pub fn threads(tgid: Tid) -> Vec<Tid> {
     let entries = fs::read_dir(format!("/proc/{tgid}/task")).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok().map(Tid)).collect()

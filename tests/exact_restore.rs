@@ -8,9 +8,10 @@ mod rig;
 use rig::live;
 use stalld::boost::hands::HostHands;
 use stalld::boost::journal::Journal;
-use stalld::boost::plan::{Event, Hands, Raised, Refusal};
+use stalld::boost::plan::{Event, Hands, Pulse, Raised, Refusal};
 use stalld::boost::undo::{Undone, undo};
 use stalld::proc;
+use stalld::sys::memory;
 use stalld::sys::sched::{self, Attr};
 use stalld::sys::shared::{SharedWords, nameless_file};
 use stalld::task::{Nanos, Policy, Sched, Task, Tid};
@@ -19,11 +20,19 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
 
-fn hands(runtime: Nanos) -> HostHands {
+fn journal() -> Arc<Journal> {
     let words = SharedWords::map(&nameless_file().unwrap(), Journal::words(8)).unwrap();
     let journal = Arc::new(Journal::over(words));
     journal.begin(1, Tid(1));
-    HostHands::new(journal, runtime, Nanos::from_secs(1), Box::new(|| {}))
+    journal
+}
+
+fn hands_over(journal: &Arc<Journal>, runtime: Nanos) -> HostHands {
+    HostHands::new(Arc::clone(journal), runtime, Nanos::from_secs(1), Box::new(|| {}))
+}
+
+fn hands(runtime: Nanos) -> HostHands {
+    hands_over(&journal(), runtime)
 }
 
 /// A thread that sleeps, scheduled as `prepare` has made it; it ends when this is dropped.
@@ -87,6 +96,45 @@ fn policy_priority_nice_value_and_reset_on_fork_are_as_they_were() {
 }
 
 #[test]
+fn the_timer_slack_of_a_fair_task_is_what_it_was() {
+    let Some(_live) = live() else { return };
+    let mut hands = hands(Nanos::from_micros(20));
+    let sleeper = Sleeper::start(memory::no_timer_slack);
+    let before = proc::timer_slack(sleeper.task.tid);
+    assert_eq!(before, Some(1));
+    let raised = raise(&mut hands, &sleeper.task);
+    assert!(matches!(hands.restore(&raised), Some(Undone::Restored(_))));
+    assert_eq!(proc::timer_slack(sleeper.task.tid), before);
+}
+
+#[test]
+fn two_threads_that_boost_one_task_at_once_leave_it_as_it_was() {
+    let Some(_live) = live() else { return };
+    let sleeper = Sleeper::start(|| sched::set_scheduler(Tid(0), Policy::FIFO, 5, false).unwrap());
+    let before = sched::get_attr(sleeper.task.tid).unwrap();
+    let journal = journal();
+    let pulses = || {
+        let mut hands = hands_over(&journal, Nanos::from_micros(8));
+        let outcomes = (0..2000).map(|_| hands.pulse(&sleeper.task, None));
+        outcomes.fold((0, 0), |(made, left), outcome| match outcome {
+            Ok(Pulse { raised, outcome: Undone::Restored(_) | Undone::NeverBoosted }) => {
+                assert!(raised.boosted.before.is(&before), "it was taken for what the other one made of it");
+                (made + 1, left)
+            }
+            Err(Refusal::Taken | Refusal::ChangedByOthers(_)) => (made, left + 1),
+            other => panic!("{other:?}"),
+        })
+    };
+    let (one, other) = thread::scope(|scope| {
+        let (one, other) = (scope.spawn(pulses), scope.spawn(pulses));
+        (one.join().unwrap(), other.join().unwrap())
+    });
+    assert!(one.0 > 0 && other.0 > 0 && one.1 + other.1 > 0, "{one:?} {other:?}");
+    assert_eq!(sched::get_attr(sleeper.task.tid).unwrap(), before);
+    assert_eq!(journal.live().count(), 0);
+}
+
+#[test]
 fn a_pulse_puts_the_task_and_this_thread_back() {
     let Some(_live) = live() else { return };
     let mut hands = hands(Nanos::from_micros(50));
@@ -97,7 +145,7 @@ fn a_pulse_puts_the_task_and_this_thread_back() {
     assert_eq!((sched::get_attr(sleeper.task.tid).unwrap(), sched::get_attr(Tid(0)).unwrap()), before);
 
     sched::set_scheduler(sleeper.task.tid, Policy::FIFO, 6, false).unwrap();
-    let refused = hands.pulse(&sleeper.task, Some(pulse.before));
+    let refused = hands.pulse(&sleeper.task, Some(pulse.raised.boosted.before));
     assert!(matches!(refused, Err(Refusal::ChangedByOthers(Policy::FIFO))));
 }
 

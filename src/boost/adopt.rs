@@ -1,7 +1,7 @@
 //! Those who were born to a boosted task: RESET_ON_FORK, without which it could not fork at all, has made
 //! them SCHED_OTHER, where they would have been what their parent was.
 
-use super::journal::Saved;
+use super::journal::{Boosted, Saved};
 use super::plan::{Event, Raised};
 use crate::proc;
 use crate::sys::sched::{self, Attr};
@@ -10,59 +10,81 @@ use crate::task::{Policy, Task, Tid};
 /// As deep as children of children are followed.
 const GENERATIONS: usize = 4;
 
-/// Gives the children and threads born during a boost what they would have inherited. `done` remembers
-/// those who have been told of.
-pub fn adopt(raised: &Raised, parent: &Task, done: &mut Vec<(Tid, u64)>, events: &mut Vec<Event>) {
-    let before = raised.boosted.before;
-    if before.reset_on_fork || (before.policy == Policy::OTHER && before.nice == 0) {
-        return;
-    }
-    if proc::start(raised.boosted.tid) != Some(raised.boosted.start) {
-        // Who has its number now has children of his own.
-        return;
-    }
-    let mut generation = proc::children(raised.boosted.tgid, raised.boosted.tid);
-    for _ in 0..GENERATIONS {
-        generation.retain(|&child| is_born_since(child, raised.since));
-        for &child in &generation {
-            give(child, parent, before, done, events);
-        }
-        generation = generation.iter().flat_map(|&child| proc::children(child, child)).collect();
-    }
-    threads(raised, parent, done, events);
+/// As many older threads are asked for their policy.
+const ELDERS: usize = 64;
+
+/// Finds them, and remembers whom it has dealt with.
+#[derive(Default)]
+pub struct Nursery {
+    done: Vec<(Tid, u64)>,
 }
 
-/// Nothing tells which thread of a process has started another. Where all older ones are scheduled as the
-/// boosted one was, and there are some, it does not matter.
-fn threads(raised: &Raised, parent: &Task, done: &mut Vec<(Tid, u64)>, events: &mut Vec<Event>) {
-    let before = raised.boosted.before;
-    let threads = proc::threads(raised.boosted.tgid);
-    let (young, old): (Vec<Tid>, Vec<Tid>) = threads
-        .into_iter()
-        .filter(|&tid| tid != raised.boosted.tid)
-        .partition(|&tid| is_born_since(tid, raised.since));
-    let all_alike =
-        !old.is_empty() && old.iter().all(|&tid| sched::get_attr(tid).is_ok_and(|attr| before.is(&attr)));
-    for child in young {
-        if all_alike {
-            give(child, parent, before, done, events);
-        } else if is_reset(child) && is_new(child, done) {
-            events.push(Event::Orphan { parent: *parent, child, policy: before });
+impl Nursery {
+    /// Gives the children and threads born during a boost what they would have inherited.
+    pub fn adopt(&mut self, raised: &Raised, parent: &Task, events: &mut Vec<Event>) {
+        let Raised { boosted, since, .. } = raised;
+        let before = boosted.before;
+        if before.reset_on_fork || (before.policy == Policy::OTHER && before.nice == 0) {
+            return;
+        }
+        if proc::start(boosted.tid) != Some(boosted.start) {
+            // Who has its number now has children of his own.
+            return;
+        }
+        let mut generation = proc::children(boosted.tgid, boosted.tid);
+        for _ in 0..GENERATIONS {
+            generation.retain(|&child| is_born_since(child, *since));
+            for &child in &generation {
+                self.give(child, parent, before, events);
+            }
+            generation = generation.iter().flat_map(|&child| proc::children(child, child)).collect();
+        }
+        self.threads(raised, parent, events);
+    }
+
+    /// Nothing tells which thread of a process has started another. Where all older ones are scheduled as the
+    /// boosted one was, and there are some, it does not matter.
+    fn threads(&mut self, raised: &Raised, parent: &Task, events: &mut Vec<Event>) {
+        let Boosted { tid, tgid, before, .. } = raised.boosted;
+        let threads = proc::threads(tgid);
+        let young = threads.iter().rev().take_while(|&&thread| is_born_since(thread, raised.since)).count();
+        let (old, young) = threads.split_at(threads.len() - young);
+        let mut elders = old.iter().filter(|&&thread| thread != tid);
+        let is_alike = |&thread: &Tid| sched::get_attr(thread).is_ok_and(|attr| before.is(&attr));
+        let all_alike = !young.is_empty() && (2..=ELDERS).contains(&old.len()) && elders.all(is_alike);
+        for &child in young.iter().filter(|&&thread| thread != tid) {
+            if all_alike {
+                self.give(child, parent, before, events);
+            } else if is_reset(child) && self.is_new(child) {
+                events.push(Event::Orphan { parent: *parent, child, policy: before });
+            }
         }
     }
-}
 
-fn give(child: Tid, parent: &Task, before: Saved, done: &mut Vec<(Tid, u64)>, events: &mut Vec<Event>) {
-    if !is_reset(child) || !is_new(child, done) {
-        return;
+    fn give(&mut self, child: Tid, parent: &Task, before: Saved, events: &mut Vec<Event>) {
+        if !is_reset(child) || !self.is_new(child) {
+            return;
+        }
+        let given = sched::set_scheduler(child, before.policy, before.priority, false)
+            .and_then(|()| if before.nice == 0 { Ok(()) } else { sched::set_nice(child, before.nice) });
+        let (parent, policy) = (*parent, before);
+        events.push(match given {
+            Ok(()) => Event::Adopted { parent, child, policy },
+            Err(_) => Event::Orphan { parent, child, policy },
+        });
     }
-    let given = sched::set_scheduler(child, before.policy, before.priority, false)
-        .and_then(|()| if before.nice == 0 { Ok(()) } else { sched::set_nice(child, before.nice) });
-    let (parent, policy) = (*parent, before);
-    events.push(match given {
-        Ok(()) => Event::Adopted { parent, child, policy },
-        Err(_) => Event::Orphan { parent, child, policy },
-    });
+
+    fn is_new(&mut self, tid: Tid) -> bool {
+        let Some(start) = proc::start(tid) else { return false };
+        if self.done.contains(&(tid, start)) {
+            return false;
+        }
+        if self.done.len() >= 1024 {
+            self.done.clear();
+        }
+        self.done.push((tid, start));
+        true
+    }
 }
 
 fn is_born_since(tid: Tid, since: u64) -> bool {
@@ -74,16 +96,4 @@ fn is_reset(tid: Tid) -> bool {
     sched::get_attr(tid).is_ok_and(|attr| {
         matches!(attr, Attr { policy: Policy::OTHER, nice: 0, .. }) && !attr.reset_on_fork()
     })
-}
-
-fn is_new(tid: Tid, done: &mut Vec<(Tid, u64)>) -> bool {
-    let Some(start) = proc::start(tid) else { return false };
-    if done.contains(&(tid, start)) {
-        return false;
-    }
-    if done.len() >= 1024 {
-        done.clear();
-    }
-    done.push((tid, start));
-    true
 }

@@ -1,6 +1,6 @@
 //! Does to a task what the plan says, and notes it in the journal.
 
-use super::adopt;
+use super::adopt::Nursery;
 use super::journal::{Boosted, How, Journal, Saved, Slot, Undo};
 use super::plan::{Event, Hands, Pulse, Raised, Refusal};
 use super::undo::{RETRY, Undone, apply, is_ours, settle, undo};
@@ -25,7 +25,7 @@ pub struct HostHands {
     /// The rules' DEADLINE budget; its runtime is also the length of a pulse.
     how: How,
     runtime: Nanos,
-    adopted: Vec<(Tid, u64)>,
+    nursery: Nursery,
     /// Tests hold a boost here, between its record and the system call.
     delay: Nanos,
 }
@@ -38,7 +38,7 @@ impl HostHands {
         wake: Box<dyn Fn() + Send>,
     ) -> HostHands {
         let how = How::Deadline { runtime, period };
-        HostHands { journal, wake, how, runtime, adopted: Vec::new(), delay: test_delay() }
+        HostHands { journal, wake, how, runtime, nursery: Nursery::default(), delay: test_delay() }
     }
 
     /// Notes a boost, and makes it.
@@ -51,18 +51,27 @@ impl HostHands {
         };
         let tgid = task.tgid.or_else(|| proc::tgid(tid)).ok_or(Refusal::Gone)?;
         let leader_start = if tgid == tid { start } else { proc::start(tgid).ok_or(Refusal::Gone)? };
-        let boosted = Boosted { tid, tgid, start, leader_start, end, before: Saved::of(attr), how };
+        let boosted = Boosted { tid, tgid, start, leader_start, end, before: Saved::of(tid, attr), how };
         let slot = self.journal.arm(&Undo::Boost(boosted)).ok_or(Refusal::JournalFull)?;
         (self.wake)();
         if self.delay > Nanos::ZERO {
             clock::nap(self.delay);
         }
-        let raised = Raised { boosted, slot, since: clock::boot_ticks(), runs: proc::runs(tid) };
+        // Of two threads that are at it both have noted so by now, and what was read before may be of the
+        // other one's making.
         let last = sched::get_attr(tid);
+        let refused = match &last {
+            _ if self.journal.has_other(tid, slot) => Some(Refusal::Taken),
+            Ok(now) if !boosted.before.is(now) => Some(Refusal::ChangedByOthers(now.policy)),
+            _ => None,
+        };
+        if let Some(refused) = refused {
+            self.forget(slot);
+            return Err(refused);
+        }
+        let raised = Raised { boosted, slot, since: clock::boot_ticks(), runs: proc::runs(tid) };
         if let Err(e) = apply(tid, how) {
-            if self.journal.claim(slot) {
-                self.journal.clear(slot);
-            }
+            self.forget(slot);
             return Err(refusal(e));
         }
         if proc::start(tid) != Some(start) {
@@ -79,6 +88,13 @@ impl HostHands {
             return Err(Refusal::Gone);
         }
         Ok(raised)
+    }
+
+    /// Clears the record of what was not done.
+    fn forget(&self, slot: Slot) {
+        if self.journal.claim(slot) {
+            self.journal.clear(slot);
+        }
     }
 
     fn undo(&self, slot: Slot, boosted: &Boosted) -> Option<Undone> {
@@ -135,25 +151,27 @@ impl Hands for HostHands {
                 }
             }
             let outcome = self.undo(raised.slot, &raised.boosted).unwrap_or(Undone::Restored(task.tid));
-            Ok(Pulse { before: raised.boosted.before, start: raised.boosted.start, outcome })
+            Ok(Pulse { raised, outcome })
         })
     }
 
     fn adopt(&mut self, raised: &Raised, task: &Task, events: &mut Vec<Event>) {
-        adopt::adopt(raised, task, &mut self.adopted, events);
+        self.nursery.adopt(raised, task, events);
     }
 }
 
-/// Runs `action` above FIFO 98, where no task that it raises can shut this thread out.
+/// Runs `action` above FIFO 98, where no task that it raises can shut this thread out. A reservation (-R) is
+/// given up for that time: used up in the middle of a pulse, it would hold back whoever has to end that.
 fn at_the_top<T>(action: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Refusal> {
     let own = sched::get_attr(Tid(0)).map_err(Refusal::Kernel)?;
-    if own.policy == Policy::DEADLINE {
-        return action();
-    }
     sched::set_scheduler(Tid(0), Policy::FIFO, TOP_PRIORITY, own.reset_on_fork()).map_err(Refusal::Kernel)?;
     let outcome = action();
-    let Saved { policy, priority, reset_on_fork, .. } = Saved::of(&own);
-    sched::set_scheduler(Tid(0), policy, priority, reset_on_fork).map_err(Refusal::Kernel)?;
+    let Attr { policy, priority, runtime, period, flags, .. } = own;
+    let back = match policy {
+        Policy::DEADLINE => sched::set_deadline(Tid(0), runtime, period, flags),
+        _ => sched::set_scheduler(Tid(0), policy, priority, own.reset_on_fork()),
+    };
+    back.map_err(Refusal::Kernel)?;
     outcome
 }
 

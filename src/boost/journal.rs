@@ -44,6 +44,9 @@ pub struct Saved {
     pub reset_on_fork: bool,
     /// Never changed by a boost; children born during one have to get it.
     pub nice: i32,
+    /// In ns. 0 where there is none to lose: newer kernels take it from every real-time task, and give a fair
+    /// one the default.
+    pub timer_slack: u64,
 }
 
 /// How a task is scheduled during a boost.
@@ -90,6 +93,7 @@ mod word {
     pub const PERIOD: usize = 11;
     pub const VALUE: usize = 12;
     pub const LEADER_START: usize = 13;
+    pub const TIMER_SLACK: usize = 14;
 }
 
 /// The low bits of a record's state; those above are its generation, so that who has read one record can't
@@ -173,6 +177,7 @@ impl Journal {
                 set(word::PRIORITY, boosted.before.priority.into());
                 set(word::RESET_ON_FORK, boosted.before.reset_on_fork.into());
                 set(word::NICE, i64::from(boosted.before.nice) as u64);
+                set(word::TIMER_SLACK, boosted.before.timer_slack);
                 set(word::RUNTIME, runtime.0);
                 set(word::PERIOD, period.0);
             }
@@ -281,6 +286,7 @@ fn read(record: &[AtomicU64; WORDS]) -> Option<Undo> {
                 priority: u32::try_from(get(word::PRIORITY)).ok().filter(|&priority| priority < 100)?,
                 reset_on_fork: get(word::RESET_ON_FORK) != 0,
                 nice: i32::try_from(get(word::NICE) as i64).ok()?,
+                timer_slack: get(word::TIMER_SLACK),
             };
             Some(Undo::Boost(Boosted {
                 tid: tid(word::TID)?,
@@ -319,7 +325,13 @@ mod tests {
             start: 99,
             leader_start: 98,
             end: Nanos(12345),
-            before: Saved { policy: Policy::RR, priority: 33, reset_on_fork: true, nice: -7 },
+            before: Saved {
+                policy: Policy::RR,
+                priority: 33,
+                reset_on_fork: true,
+                nice: -7,
+                timer_slack: 777,
+            },
             how: How::Deadline { runtime: Nanos(20_000), period: Nanos::from_secs(1) },
         })
     }

@@ -34,8 +34,11 @@ const PLACES: u64 = 16;
 /// And all budgets on a CPU together at most this many millionths of it.
 const SHARE: u64 = 20_000;
 
-/// How often a boost is looked after: whether it is still needed, and who was born during it.
+/// How often a boost is looked after: whether it is still needed, ...
 const CARE: Nanos = Nanos::from_millis(100);
+
+/// ... and who was born during it.
+const ADOPTION: Nanos = Nanos::from_millis(500);
 
 /// What a boost does to the host.
 pub trait Hands {
@@ -60,9 +63,7 @@ pub trait Hands {
 /// A pulse that is over.
 #[derive(Debug)]
 pub struct Pulse {
-    pub before: Saved,
-    /// When the task started.
-    pub start: u64,
+    pub raised: Raised,
     pub outcome: Undone,
 }
 
@@ -86,6 +87,8 @@ pub enum Refusal {
     IsDeadline,
     /// No room to note how to undo it.
     JournalFull,
+    /// Another thread of ours has it in hand.
+    Taken,
     /// Somebody has set its policy since.
     ChangedByOthers(Policy),
     /// The kernel's word.
@@ -134,15 +137,12 @@ pub struct Counters {
 
 struct Active {
     task: Task,
-    /// When it started, whether or not the backend can tell.
-    start: u64,
-    before: Saved,
-    /// None between the pulses of FIFO emulation.
-    raised: Option<Raised>,
+    /// How it was raised, or by the first of its pulses.
+    raised: Raised,
     started: Nanos,
     end: Nanos,
     /// Of FIFO emulation.
-    next_pulse: Nanos,
+    next_pulse: Option<Nanos>,
     /// Something outranked it when it was boosted.
     outranked: bool,
 }
@@ -164,6 +164,7 @@ pub struct Booster {
     waiting: usize,
     next_start: Option<Nanos>,
     next_care: Nanos,
+    next_adoption: Nanos,
     counters: Counters,
 }
 
@@ -179,6 +180,7 @@ impl Booster {
             waiting: 0,
             next_start: None,
             next_care: Nanos::MAX,
+            next_adoption: Nanos::MAX,
             counters: Counters::default(),
         }
     }
@@ -205,11 +207,10 @@ impl Booster {
 
     /// When something is due that needs none.
     pub fn next_end(&self) -> Option<Nanos> {
-        let next = self.active.iter().map(|active| match active.raised {
-            None => active.end.min(active.next_pulse),
-            Some(_) => active.end,
-        });
-        next.min()
+        self.active
+            .iter()
+            .map(|active| active.next_pulse.map_or(active.end, |next| next.min(active.end)))
+            .min()
     }
 
     /// What is due by the clock alone: ends, and pulses.
@@ -220,9 +221,8 @@ impl Booster {
                 self.end(index, now, false, hands, events);
                 continue;
             }
-            let active = &self.active[index];
-            let pulses = active.raised.is_none() && active.next_pulse <= now;
-            if !pulses || self.pulse(index, now, hands, events) {
+            let is_due = self.active[index].next_pulse.is_some_and(|next| next <= now);
+            if !is_due || self.pulse(index, now, hands, events) {
                 index += 1;
             }
         }
@@ -237,6 +237,10 @@ impl Booster {
         events: &mut Vec<Event>,
     ) {
         let now = snapshot.at;
+        for active in &mut self.active {
+            let here = snapshot.running.iter().find(|task| task.tid == active.task.tid);
+            active.task.cpu = here.map_or(active.task.cpu, |task| task.cpu);
+        }
         if now >= self.next_care {
             self.care(snapshot, hands, events);
         }
@@ -304,30 +308,27 @@ impl Booster {
         let task = candidate.task;
         let started = snapshot.at;
         let end = started + self.rules.duration;
-        let mut raised = None;
-        let boosted = match self.rules.how {
-            How::Fifo => hands.pulse(&task, None).map(|pulse| (pulse.before, pulse.start)),
+        let outcome = match self.rules.how {
+            How::Fifo => None,
             how => match hands.raise(&task, end) {
                 // Somebody has turned RT throttling on again, say: the kernel admits no pinned task then.
                 Err(Refusal::Kernel(e)) => {
                     events.push(Event::Refused { task, how, why: Refusal::Kernel(e) });
-                    hands.pulse(&task, None).map(|pulse| (pulse.before, pulse.start))
+                    None
                 }
                 // A task that was put back while its budget was used up stays marked as throttled: boosted again,
                 // it is in no queue, and no timer brings it back [6.18].
-                Ok(it) if hands.let_run(&it) == Some(false) => {
-                    hands.restore(&it);
-                    hands.pulse(&task, None).map(|pulse| (pulse.before, pulse.start))
+                Ok(raised) if hands.let_run(&raised) == Some(false) => {
+                    hands.restore(&raised);
+                    None
                 }
-                outcome => outcome.map(|it| {
-                    let Boosted { before, start, .. } = raised.insert(it).boosted;
-                    (before, start)
-                }),
+                outcome => Some(outcome),
             },
         };
-        let how = if raised.is_some() { self.rules.how } else { How::Fifo };
-        let (before, start) = match boosted {
-            Ok(known) => known,
+        let how = if outcome.is_some() { self.rules.how } else { How::Fifo };
+        let raised = match outcome.unwrap_or_else(|| hands.pulse(&task, None).map(|pulse| pulse.raised)) {
+            Ok(raised) => raised,
+            Err(Refusal::Taken) => return,
             Err(why) => {
                 self.counters.refused += 1;
                 self.refused.push(Tried { task, again: started + self.rules.retry });
@@ -335,21 +336,21 @@ impl Booster {
                 return;
             }
         };
+        let pulsed = how == How::Fifo;
         self.counters.boosts += 1;
         events.push(Event::Boosted { task, how });
         if self.active.is_empty() {
             self.next_care = started + CARE;
+            self.next_adoption = started + ADOPTION;
         }
         // In a crowd the place is needed for the next as soon as this one has had its budget once.
-        let served = crowded && raised.is_some_and(|raised| raised.runs.is_some());
+        let served = crowded && !pulsed && raised.runs.is_some();
         self.active.push(Active {
             task,
-            start,
-            before,
             raised,
             started,
             end,
-            next_pulse: started + self.rules.period,
+            next_pulse: pulsed.then_some(started + self.rules.period),
             outranked: outranked(&task, snapshot, &self.active),
         });
         if served {
@@ -359,23 +360,23 @@ impl Booster {
 
     /// False if the boost is over.
     fn pulse(&mut self, index: usize, now: Nanos, hands: &mut impl Hands, events: &mut Vec<Event>) -> bool {
-        let active = &mut self.active[index];
+        let Active { task, raised: Raised { boosted, .. }, next_pulse, .. } = &mut self.active[index];
+        let task = *task;
         // What was missed is not made up for.
-        active.next_pulse = active.next_pulse.max(now) + self.rules.period;
-        let (task, before, started) = (active.task, active.before, active.started);
-        let outcome = match hands.pulse(&Task { start: active.start, ..task }, Some(before)) {
+        *next_pulse = next_pulse.map(|next| next.max(now) + self.rules.period);
+        let outcome = match hands.pulse(&Task { start: boosted.start, ..task }, Some(boosted.before)) {
             Ok(Pulse { outcome: Undone::Restored(_), .. }) => {
                 events.push(Event::Boosted { task, how: How::Fifo });
                 return true;
             }
+            // The next one may find it free, and room.
+            Err(Refusal::Taken | Refusal::JournalFull) => return true,
             Ok(Pulse { outcome, .. }) => outcome,
             Err(Refusal::ChangedByOthers(policy)) => Undone::ChangedByOthers(policy),
             Err(Refusal::Kernel(e)) => Undone::Failed(e),
-            Err(_) => Undone::Gone,
+            Err(Refusal::Gone | Refusal::IsDeadline) => Undone::Gone,
         };
-        let after = now - started;
-        self.active.swap_remove(index);
-        events.push(Event::Over { task, before, after, early: true, outcome });
+        self.close(index, now, true, outcome, events);
         false
     }
 
@@ -397,11 +398,15 @@ impl Booster {
     fn care(&mut self, snapshot: &Snapshot, hands: &mut impl Hands, events: &mut Vec<Event>) {
         let now = snapshot.at;
         self.next_care = now + CARE;
+        let adopts = now >= self.next_adoption;
+        if adopts {
+            self.next_adoption = now + ADOPTION;
+        }
         let mut index = 0;
         while index < self.active.len() {
             let active = &self.active[index];
-            if let Some(raised) = &active.raised {
-                hands.adopt(raised, &active.task, events);
+            if adopts {
+                hands.adopt(&active.raised, &active.task, events);
             }
             if snapshot.complete && active.outranked && !outranked(&active.task, snapshot, &self.active) {
                 self.end(index, now, true, hands, events);
@@ -419,21 +424,20 @@ impl Booster {
         hands: &mut impl Hands,
         events: &mut Vec<Event>,
     ) {
-        let Active { task, before, raised, started, .. } = self.active.swap_remove(index);
-        let outcome = match &raised {
-            Some(raised) => match hands.restore(raised) {
-                Some(outcome) => outcome,
-                // The guardian has been faster.
-                None => Undone::Restored(task.tid),
-            },
-            None => Undone::Restored(task.tid),
-        };
-        if let (Some(raised), Undone::Restored(_)) = (&raised, &outcome) {
-            hands.adopt(raised, &task, events);
+        let Active { task, raised, next_pulse, .. } = &self.active[index];
+        // Between two pulses there is nothing to undo, and where there was, the guardian may have been faster.
+        let undone = if next_pulse.is_some() { None } else { hands.restore(raised) };
+        let outcome = undone.unwrap_or(Undone::Restored(task.tid));
+        if matches!(outcome, Undone::Restored(_)) {
+            hands.adopt(raised, task, events);
         }
-        if matches!(outcome, Undone::Failed(_)) {
-            self.counters.failed_restores += 1;
-        }
+        self.close(index, now, early, outcome, events);
+    }
+
+    fn close(&mut self, index: usize, now: Nanos, early: bool, outcome: Undone, events: &mut Vec<Event>) {
+        let Active { task, raised, started, .. } = self.active.swap_remove(index);
+        self.counters.failed_restores += u64::from(matches!(outcome, Undone::Failed(_)));
+        let before = raised.boosted.before;
         events.push(Event::Over { task, before, after: now - started, early, outcome });
     }
 }

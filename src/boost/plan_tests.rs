@@ -9,12 +9,17 @@ struct Simulated {
     pulses: Vec<Tid>,
     /// A raised task is not given its CPU.
     stuck: bool,
+    /// Another thread has all tasks in hand.
+    taken: bool,
     /// The errno that the kernel answers a raise with.
     refuses: Option<i32>,
 }
 
-fn saved(task: &Task) -> Saved {
-    Saved { policy: Policy::FIFO, priority: (99 - task.sched.prio) as u32, reset_on_fork: false, nice: 0 }
+fn raised(task: &Task, how: How, end: Nanos) -> Raised {
+    let (tid, tgid, start, priority) = (task.tid, task.tid, task.start, (99 - task.sched.prio) as u32);
+    let before = Saved { policy: Policy::FIFO, priority, reset_on_fork: false, nice: 0, timer_slack: 0 };
+    let boosted = Boosted { tid, tgid, start, leader_start: start, end, before, how };
+    Raised { boosted, slot: Slot::default(), since: 0, runs: Some(7) }
 }
 
 impl Hands for Simulated {
@@ -23,10 +28,7 @@ impl Hands for Simulated {
             return Err(Refusal::Kernel(io::Error::from_raw_os_error(errno)));
         }
         self.raised.push((task.tid, end));
-        let how = How::Deadline { runtime: Nanos::from_micros(20), period: Nanos::from_secs(1) };
-        let (tid, tgid, start, before) = (task.tid, task.tid, task.start, saved(task));
-        let boosted = Boosted { tid, tgid, start, leader_start: start, end, before, how };
-        Ok(Raised { boosted, slot: Slot::default(), since: 0, runs: Some(7) })
+        Ok(raised(task, rules(20).how, end))
     }
 
     fn restore(&mut self, raised: &Raised) -> Option<Undone> {
@@ -39,8 +41,12 @@ impl Hands for Simulated {
     }
 
     fn pulse(&mut self, task: &Task, _: Option<Saved>) -> Result<Pulse, Refusal> {
+        if self.taken {
+            return Err(Refusal::Taken);
+        }
         self.pulses.push(task.tid);
-        Ok(Pulse { before: saved(task), start: task.start, outcome: Undone::Restored(task.tid) })
+        let raised = raised(task, How::Fifo, Nanos::MAX);
+        Ok(Pulse { raised, outcome: Undone::Restored(task.tid) })
     }
 
     fn adopt(&mut self, _: &Raised, _: &Task, _: &mut Vec<Event>) {}
@@ -205,6 +211,33 @@ fn where_deadline_is_refused_fifo_does_it_in_pulses_a_period_apart() {
     scene.pass(Nanos::from_secs(2));
     scene.booster.advance(scene.now, &mut scene.host, &mut scene.events);
     assert!(!scene.booster.is_busy());
+}
+
+#[test]
+fn a_task_that_another_thread_has_in_hand_keeps_its_turn() {
+    let mut scene = Scene::new(Rules { how: How::Fifo, ..rules(20) });
+    scene.host.taken = true;
+    scene.look(&[1], Some(49));
+    assert!(scene.events.is_empty() && !scene.booster.is_busy());
+    scene.host.taken = false;
+    scene.pass(SPACING);
+    scene.look(&[1], Some(49));
+    assert_eq!(scene.host.pulses, [Tid(1)]);
+    scene.host.taken = true;
+    scene.pass(Nanos::from_secs(1));
+    scene.booster.advance(scene.now, &mut scene.host, &mut scene.events);
+    assert!(scene.booster.is_busy(), "a pulse is left out, and the boost goes on");
+}
+
+#[test]
+fn a_boosted_task_is_followed_to_the_cpu_that_it_runs_on() {
+    let mut scene = Scene::new(rules(20));
+    scene.look(&[1], Some(49));
+    let moved = Task { cpu: Cpu(3), ..task(1, 98) };
+    let snapshot = Snapshot { at: scene.now, complete: true, running: vec![moved], ..Snapshot::default() };
+    scene.booster.look(&snapshot, &[], &mut scene.host, &mut scene.events);
+    scene.booster.end_all(scene.now, &mut scene.host, &mut scene.events);
+    assert!(matches!(scene.events.last(), Some(Event::Over { task: Task { cpu: Cpu(3), .. }, .. })));
 }
 
 #[test]

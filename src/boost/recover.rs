@@ -128,7 +128,8 @@ mod tests {
         let words = SharedWords::map(&nameless_file().unwrap(), Journal::words(2)).unwrap();
         let journal = Journal::over(words);
         journal.begin(1, Tid(1));
-        let before = Saved { policy: Policy::FIFO, priority: 1, reset_on_fork: false, nice: 0 };
+        let before =
+            Saved { policy: Policy::FIFO, priority: 1, reset_on_fork: false, nice: 0, timer_slack: 0 };
         let (tid, tgid) = (Tid(i32::MAX), Tid(i32::MAX));
         let boosted = Boosted { tid, tgid, start: 1, leader_start: 1, end, before, how: How::Fifo };
         journal.arm(&Undo::Boost(boosted)).unwrap();

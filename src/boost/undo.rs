@@ -23,7 +23,8 @@ pub enum Undone {
 }
 
 /// Undoes a boost, and may be called for one that is undone. The nice value, the clamps and the slice are
-/// the task's own all along: sched_setscheduler(2) touches none of them, sched_setattr(2) would.
+/// the task's own all along: sched_setscheduler(2) touches none of them, sched_setattr(2) would. The timer slack
+/// is lost on newer kernels, whichever call is used, and is given back.
 ///
 /// The thread that calls exec(2) gets the number of its process, and the start of its leader, wherever it was
 /// before. A leader that has a boost of its own, as `leader_is_boosted` says, is not that thread.
@@ -75,9 +76,15 @@ fn undo_as(tid: Tid, start: u64, boosted: &Boosted) -> Undone {
             false => Undone::ChangedByOthers(attr.policy),
         };
     }
-    let Saved { policy, priority, reset_on_fork, .. } = boosted.before;
+    let Saved { policy, priority, reset_on_fork, timer_slack, .. } = boosted.before;
     match sched::set_scheduler(tid, policy, priority, reset_on_fork) {
-        Ok(()) => Undone::Restored(tid),
+        Ok(()) => {
+            if timer_slack != 0 && proc::timer_slack(tid) != Some(timer_slack) {
+                // It may have ended; nothing else can go wrong that could be helped.
+                let _ = proc::set_timer_slack(tid, timer_slack);
+            }
+            Undone::Restored(tid)
+        }
         Err(e) if e.raw_os_error() == Some(libc::ESRCH) => Undone::Gone,
         Err(e) => Undone::Failed(e),
     }
@@ -104,12 +111,15 @@ pub fn apply(tid: Tid, how: How) -> io::Result<()> {
 }
 
 impl Saved {
-    pub fn of(attr: &Attr) -> Saved {
+    /// How a task is scheduled, of which the kernel has just said `attr`.
+    pub fn of(tid: Tid, attr: &Attr) -> Saved {
+        let has_slack = !attr.policy.is_realtime();
         Saved {
             policy: attr.policy,
             priority: attr.priority,
             reset_on_fork: attr.reset_on_fork(),
             nice: attr.nice,
+            timer_slack: if has_slack { proc::timer_slack(tid).unwrap_or(0) } else { 0 },
         }
     }
 

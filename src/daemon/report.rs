@@ -96,7 +96,10 @@ impl Reporter {
                 };
                 self.log.info(format_args!("boosted pid {tid} ({comm}) (cpu {cpu}) using {policy}"));
             }
-            Event::Refused { why: Refusal::Gone | Refusal::IsDeadline | Refusal::ChangedByOthers(_), .. } => {}
+            Event::Refused {
+                why: Refusal::Gone | Refusal::IsDeadline | Refusal::Taken | Refusal::ChangedByOthers(_),
+                ..
+            } => {}
             Event::Refused { task, how, why } => {
                 let call = match how {
                     How::Deadline { .. } => "boost_with_deadline",

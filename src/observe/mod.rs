@@ -66,6 +66,11 @@ pub trait Backend: Send {
     /// Looks once. `woke` is when the calling thread last came out of a sleep.
     fn snapshot(&mut self, woke: Nanos, effort: Effort, snapshot: &mut Snapshot) -> Result<()>;
 
+    /// A process of ours that works for it.
+    fn helper(&self) -> Option<Tid> {
+        None
+    }
+
     /// What an admin should know of since this was last asked, a sentence each.
     fn remarks(&mut self) -> Vec<String> {
         Vec::new()

@@ -230,6 +230,10 @@ impl Keeper {
         Ok(Keeper { pid, _life: our_life, verdict: Some(our_verdict) })
     }
 
+    pub fn pid(&self) -> Tid {
+        self.pid
+    }
+
     /// The outcome, and later that it has died: each once, when it is known.
     pub fn poll(&mut self) -> Option<io::Result<()>> {
         let mut errno = [0; size_of::<i32>()];

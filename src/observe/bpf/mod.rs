@@ -231,6 +231,10 @@ impl Backend for BpfBackend {
         if now - woke > FRESH { self.walk(snapshot) } else { self.walk_from(now, snapshot) }.map(drop)
     }
 
+    fn helper(&self) -> Option<Tid> {
+        self.tracking.as_ref().map(|tracking| tracking.keeper.pid())
+    }
+
     fn remarks(&mut self) -> Vec<String> {
         let mut remarks = std::mem::take(&mut self.remarks);
         let Some(tracking) = &mut self.tracking else { return remarks };
