@@ -63,8 +63,11 @@ const SHORTEST_PAUSE: Nanos = Nanos::from_millis(1);
 const MISSES: u32 = 8;
 
 /// The state machine: the waits that have been seen and may be going on.
+#[derive(Clone)]
 pub struct Detector {
     limits: Limits,
+    /// Looks that no wait asks for come at whole multiples of the pause.
+    in_step: bool,
     /// CPUs of which a task has been named at this look.
     named: CpuSet,
     /// By tid. A tid can be in it once only: a tid that is used again replaces its former bearer.
@@ -94,7 +97,15 @@ impl Detector {
         let nobody = Task { tid: Tid(-1), ..Task::default() };
         let wait = Wait { task: nobody, since: Nanos::ZERO, seen: Nanos::ZERO, missed: 0, named: None };
         let room = || memory::room_for(ROOM, wait);
-        Detector { limits, named: CpuSet::new(), waits: room(), merged: room() }
+        Detector { limits, in_step: false, named: CpuSet::new(), waits: room(), merged: room() }
+    }
+
+    /// One with other limits that knows the same waits, and has named nobody yet. It looks when all others do
+    /// that come from this, so that they can share what one of them sees.
+    pub fn in_step(&self, limits: Limits) -> Detector {
+        let mut other = Detector { in_step: true, ..Detector::new(limits) };
+        other.waits.extend(self.waits.iter().map(|wait| Wait { named: None, ..*wait }));
+        other
     }
 
     /// Takes in what one look saw. Whom `ignore` says so of does not starve, whatever his wait.
@@ -147,7 +158,8 @@ impl Detector {
     fn judge(&mut self, now: Nanos, ignore: &mut impl FnMut(&Task) -> bool, verdict: &mut Verdict) {
         let Limits { threshold, granularity } = self.limits;
         verdict.starving.clear();
-        let mut next = now + self.limits.pause();
+        let pause = self.limits.pause().max(SHORTEST_PAUSE);
+        let mut next = now + pause - if self.in_step { Nanos(now.0 % pause.0) } else { Nanos::ZERO };
         for wait in &mut self.waits {
             let due = wait.since + threshold;
             if due > now {
@@ -348,6 +360,22 @@ mod tests {
         let mut verdict = Verdict::default();
         detector.look(&mut Snapshot { at: ms(10), ..Snapshot::default() }, &mut |_| false, &mut verdict);
         assert_eq!(verdict.next_look, ms(10) + G);
+    }
+
+    #[test]
+    fn detectors_in_step_know_the_same_waits_and_look_at_the_same_moments() {
+        let mut looks = Looks::new();
+        looks.at(ms(1000), &[waiter(1, 1, None)]);
+        looks.at(ms(3000), &[waiter(1, 1, None)]);
+        let other = looks.detector.in_step(Limits { threshold: ms(2500), granularity: G });
+        let mut other = Looks { detector: other, verdict: Verdict::default() };
+        assert_eq!(other.at(ms(3100), &[waiter(1, 1, None)]), []);
+        assert_eq!(other.verdict.next_look, ms(3500));
+        assert_eq!(other.at(ms(3500), &[waiter(1, 1, None)]), [(1, ms(2500))]);
+        for at in [3700, 4000, 4979] {
+            assert_eq!(other.at(ms(at), &[]), []);
+            assert_eq!(other.verdict.next_look, ms(2 * 2490));
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use crate::boost::plan::{Booster, Event};
 use crate::denylist::{Ignore, Ignored};
 use crate::detect::{Detector, Limits, PATIENCE, ROOM, Starving, Verdict};
 use crate::error::Result;
-use crate::observe::{Backend, Effort, Snapshot, Waiter};
+use crate::observe::{Backend, Effort, Kind, Snapshot, Waiter};
 use crate::task::{Cpu, Nanos, Task};
 
 /// The task that holds a CPU.
@@ -62,6 +62,12 @@ impl Engine {
             boosts: None,
             events: Vec::new(),
         }
+    }
+
+    /// Another one, with other limits over another backend, that goes on from what this one knows of waits.
+    pub fn branch(&self, backend: Box<dyn Backend>, limits: Limits) -> Engine {
+        let detector = self.detector.in_step(limits);
+        Engine { detector, ..Engine::new(backend, limits, self.ignore.clone()) }
     }
 
     /// From now on, who starves is boosted.
@@ -179,6 +185,19 @@ impl Engine {
         self.ignore.newly_ignored()
     }
 
+    /// Whether nobody had waited for so long at the last look, and nobody is boosted. None where that look did
+    /// not go far enough to tell.
+    pub fn is_quiet(&self, wait: Nanos) -> Option<bool> {
+        let boosts = self.boosts.as_ref().is_some_and(|(booster, _)| booster.is_busy());
+        let waits = self.waiters().any(|(_, waited)| waited >= wait);
+        let has_looked = !self.put_off && self.snapshot.at > Nanos::ZERO;
+        has_looked.then_some(!boosts && !waits)
+    }
+
+    pub fn kind(&self) -> Kind {
+        self.backend.kind()
+    }
+
     pub fn counters(&self) -> Counters {
         self.counters
     }
@@ -214,7 +233,6 @@ impl Engine {
 mod tests {
     use super::*;
     use crate::error::Error;
-    use crate::observe::Kind;
     use crate::task::Tid;
 
     /// Plays back what it is given, one snapshot a look.

@@ -170,7 +170,7 @@ fn it_runs_above_ordinary_tasks_with_its_memory_locked_where_it_was_told_to() {
     let Some(_live) = live() else { return };
     let stalld = Stalld::watch(&["-a", "0"]);
     let attr = sched::get_attr(stalld.pid()).unwrap();
-    assert_eq!((attr.policy, attr.priority, attr.reset_on_fork()), (Policy::FIFO, 10, true));
+    assert_eq!((attr.policy, attr.priority, attr.reset_on_fork()), (Policy::FIFO, 10, false));
     let threads = process::threads(stalld.pid());
     assert!(threads.len() >= 2, "there is one that writes the log");
     for thread in threads {

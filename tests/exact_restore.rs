@@ -28,7 +28,7 @@ fn journal() -> Arc<Journal> {
 }
 
 fn hands_over(journal: &Arc<Journal>, runtime: Nanos) -> HostHands {
-    HostHands::new(Arc::clone(journal), runtime, Nanos::from_secs(1), Box::new(|| {}))
+    HostHands::new(Arc::clone(journal), runtime, Nanos::from_secs(1), Arc::new(|| {}))
 }
 
 fn hands(runtime: Nanos) -> HostHands {

@@ -290,7 +290,9 @@ fn the_kernel_at_hand_is_understood() {
         // A thread of ours that computes is there for all to see; the one that reads is not.
         let busy = scope.spawn(|| {
             let until = clock::monotonic() + Nanos::from_secs(10);
-            while asked.load(Ordering::Relaxed) && clock::monotonic() < until {}
+            while asked.load(Ordering::Relaxed) && clock::monotonic() < until {
+                std::hint::spin_loop();
+            }
         });
         let mut snapshot = Snapshot::default();
         let mut others = 0;

@@ -14,7 +14,7 @@ const GENERATIONS: usize = 4;
 const ELDERS: usize = 64;
 
 /// Finds them, and remembers whom it has dealt with.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Nursery {
     done: Vec<(Tid, u64)>,
 }

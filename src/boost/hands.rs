@@ -17,11 +17,12 @@ const PATIENCE: Nanos = Nanos::from_millis(2);
 /// Above every pulse.
 const TOP_PRIORITY: u32 = 99;
 
-/// The host.
+/// The host. Threads that boost each have one of their own.
+#[derive(Clone)]
 pub struct HostHands {
     journal: Arc<Journal>,
     /// Tells the guardian that there is a new record.
-    wake: Box<dyn Fn() + Send>,
+    wake: Arc<dyn Fn() + Send + Sync>,
     /// The rules' DEADLINE budget; its runtime is also the length of a pulse.
     how: How,
     runtime: Nanos,
@@ -35,7 +36,7 @@ impl HostHands {
         journal: Arc<Journal>,
         runtime: Nanos,
         period: Nanos,
-        wake: Box<dyn Fn() + Send>,
+        wake: Arc<dyn Fn() + Send + Sync>,
     ) -> HostHands {
         let how = How::Deadline { runtime, period };
         HostHands { journal, wake, how, runtime, nursery: Nursery::default(), delay: test_delay() }

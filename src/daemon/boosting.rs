@@ -7,7 +7,7 @@ use super::log::Logger;
 use super::options::{Boost, Options};
 use crate::boost::hands::HostHands;
 use crate::boost::journal::{How, Journal, Slot, Undo};
-use crate::boost::plan::{Booster, Rules};
+use crate::boost::plan::Rules;
 use crate::boost::recover;
 use crate::error::{Context, Error, Result};
 use crate::host::settings::{self, UNTHROTTLED};
@@ -49,12 +49,7 @@ impl Boosting {
     }
 
     /// Sets the machine up and finds out how tasks can be boosted. None where they can't.
-    pub fn start(
-        &mut self,
-        options: &Options,
-        cpu: Cpu,
-        log: &Logger,
-    ) -> Result<Option<(Booster, HostHands)>> {
+    pub fn start(&mut self, options: &Options, cpu: Cpu, log: &Logger) -> Result<Option<(Rules, HostHands)>> {
         if host::in_initial_pid_namespace(Path::new("/")) == Some(false) {
             log.warning(format_args!(
                 "in a pid namespace of its own stalld can't tell the tasks of the machine apart: it only logs"
@@ -94,7 +89,7 @@ impl Boosting {
             options.boost.period,
             self.guardian.waker(),
         );
-        Ok(Some((Booster::new(rules), hands)))
+        Ok(Some((rules, hands)))
     }
 
     /// Notices what others have done meanwhile.
@@ -115,8 +110,12 @@ impl Boosting {
         }
     }
 
-    /// Puts the machine's settings back.
+    /// Puts everything back: the tasks of a thread that could not do so itself, if there are any, and the machine's
+    /// settings.
     pub fn end(&mut self, log: &Logger) {
+        for one in recover::overdue(&self.journal, Nanos::MAX) {
+            log.warning(format_args!("{one}"));
+        }
         for slot in [self.throttling.take(), self.hrtick.take()].into_iter().flatten() {
             let record = self.journal.live().find(|&(live, _)| live == slot).map(|(_, record)| record);
             let Some(record) = record.filter(|_| self.journal.claim(slot)) else { continue };

@@ -43,9 +43,9 @@ impl Guardian {
     }
 
     /// Tells the guardian that there is a new record. It never waits.
-    pub fn waker(&self) -> Box<dyn Fn() + Send> {
+    pub fn waker(&self) -> Arc<dyn Fn() + Send + Sync> {
         let line = Arc::clone(&self.line);
-        Box::new(move || {
+        Arc::new(move || {
             // A full pipe wakes it as well, and a broken one is noticed by `is_there`.
             let _ = (&*line).write(&[0]);
         })

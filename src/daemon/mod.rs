@@ -7,12 +7,14 @@ mod guardian;
 pub mod instance;
 mod lockfile;
 pub mod log;
+mod monitors;
 pub mod options;
 pub mod pidfile;
 mod report;
 pub mod run;
 #[cfg(test)]
 pub(crate) mod scratch;
+mod watcher;
 
 use crate::cpus;
 use instance::Instance;

@@ -9,7 +9,6 @@ use crate::denylist::Ignored;
 use crate::detect::Starving;
 use crate::engine::{Counters, Engine, Hog};
 use crate::error::{Error, Reason};
-use crate::observe::Kind;
 use crate::proc;
 use crate::sys::clock;
 use crate::task::{Cpu, Nanos, Task};
@@ -21,9 +20,21 @@ const LATE: Nanos = Nanos::from_millis(100);
 /// As many waiters as SIGUSR1 lists.
 const LISTED: usize = 100;
 
+/// Which part the thread has whose looks are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It does everything.
+    Alone,
+    /// It sees to it that there are monitors.
+    Supervisor,
+    /// It is the monitor of one CPU.
+    Of(Cpu),
+}
+
 /// Turns looks into lines, and remembers what has been said.
 pub struct Reporter {
     log: Logger,
+    role: Role,
     exact: bool,
     idle_detection: bool,
     mode: Mode,
@@ -41,12 +52,29 @@ struct Lateness {
 }
 
 impl Reporter {
-    pub fn new(log: Logger, options: &Options) -> Reporter {
+    pub fn new(log: Logger, options: &Options, role: Role) -> Reporter {
         Reporter {
             log,
+            role,
             exact: options.threshold_has_unit,
             idle_detection: options.idle_detection,
             mode: options.mode,
+            looks: 0,
+            failures_in_a_row: 0,
+            lateness: Lateness::default(),
+        }
+    }
+
+    /// One for another thread, with a part of its own.
+    pub fn playing(&self, role: Role) -> Reporter {
+        let Reporter { log, exact, idle_detection, mode, .. } = self;
+        let (log, exact, idle_detection, mode) = (log.clone(), *exact, *idle_detection, *mode);
+        Reporter {
+            log,
+            role,
+            exact,
+            idle_detection,
+            mode,
             looks: 0,
             failures_in_a_row: 0,
             lateness: Lateness::default(),
@@ -73,10 +101,17 @@ impl Reporter {
         for remark in engine.backend().remarks() {
             self.log.info(format_args!("{remark}"));
         }
-        if self.log.shows(Level::Debug) {
+        // Where each CPU has a monitor, that tells of it.
+        if self.log.shows(Level::Debug) && (self.role, self.mode) != (Role::Supervisor, Mode::Aggressive) {
             self.cpus(engine);
         }
-        self.starving(engine);
+        self.ignored(engine);
+        for starving in engine.starving().iter().filter(|starving| starving.due) {
+            match self.role {
+                Role::Supervisor => self.might_starve(starving),
+                _ => self.starves(starving, engine.hog(starving.task.cpu)),
+            }
+        }
         self.looks += 1;
     }
 
@@ -153,12 +188,23 @@ impl Reporter {
     }
 
     /// Who waits, and what has happened so far.
-    pub fn status(&self, engine: &Engine, kind: Kind) {
+    pub fn status(&self, engine: &Engine) {
+        match self.role {
+            Role::Alone => {
+                self.counters(engine, "");
+                self.waiters(engine);
+            }
+            Role::Supervisor => self.waiters(engine),
+            Role::Of(cpu) => self.counters(engine, &format!("CPU {cpu}: ")),
+        }
+    }
+
+    fn counters(&self, engine: &Engine, whose: &str) {
         let Counters { looks, failed_looks, starved, longest_wait } = engine.counters();
         self.log.info(format_args!(
-            "{} backend: {looks} looks, {failed_looks} of them lost; {starved} waits reached the threshold, \
+            "{whose}{} backend: {looks} looks, {failed_looks} of them lost; {starved} waits reached the threshold, \
              the longest seen {}; {}",
-            kind.name(),
+            engine.kind().name(),
             Millis(longest_wait),
             self.lateness,
         ));
@@ -166,10 +212,13 @@ impl Reporter {
             let (active, waiting) = booster.load();
             let counters = booster.counters();
             self.log.info(format_args!(
-                "{} boosts so far, {} refused, {} not undone; {active} tasks are boosted now, {waiting} wait for it",
+                "{whose}{} boosts so far, {} refused, {} not undone; {active} tasks are boosted now, {waiting} wait for it",
                 counters.boosts, counters.refused, counters.failed_restores
             ));
         }
+    }
+
+    fn waiters(&self, engine: &Engine) {
         let mut waiters: Vec<_> = engine.waiters().collect();
         waiters.sort_by_key(|&(_, wait)| std::cmp::Reverse(wait));
         for (waiter, wait) in waiters.iter().take(LISTED) {
@@ -209,10 +258,11 @@ impl Reporter {
         }
     }
 
-    fn starving(&self, engine: &mut Engine) {
-        for Ignored { task, process } in engine.newly_ignored() {
-            let comm = task.comm;
+    /// The supervisor, who sees them first, tells of those that all let alone.
+    fn ignored(&self, engine: &mut Engine) {
+        for Ignored { task: Task { comm, .. }, process } in engine.newly_ignored() {
             match process {
+                _ if matches!(self.role, Role::Of(_)) => {}
                 None => {
                     self.log.info(format_args!("Ignoring the thread {comm} from consideration for boosting"))
                 }
@@ -221,12 +271,20 @@ impl Reporter {
                 )),
             }
         }
-        for starving in engine.starving().iter().filter(|starving| starving.due) {
-            self.one(starving, engine.hog(starving.task.cpu));
-        }
     }
 
-    fn one(&self, starving: &Starving, hog: Option<&Hog>) {
+    fn might_starve(&self, starving: &Starving) {
+        if self.mode != Mode::Adaptive || starving.again {
+            return;
+        }
+        let Starving { task: Task { comm, tid, cpu, .. }, wait, .. } = *starving;
+        let (seconds, exact) = (wait.as_secs(), ExactWait(self.exact.then_some(wait)));
+        self.log.info(format_args!(
+            "{comm}-{tid} might starve on CPU {cpu} (waiting for {seconds} seconds){exact}"
+        ));
+    }
+
+    fn starves(&self, starving: &Starving, hog: Option<&Hog>) {
         let Starving { task: Task { comm, tid, cpu, .. }, wait, .. } = *starving;
         let exact = ExactWait(self.exact.then_some(wait));
         self.log

@@ -4,28 +4,34 @@ use super::boosting::Boosting;
 use super::complain;
 use super::instance::{Instance, RUNTIME_DIR};
 use super::log::{KMSG, Kmsg, Level, Logger, Outlet, SYSLOG, Syslog, Terminal, Writer, fatal};
+use super::monitors::Monitors;
 use super::options::{Mode, Options};
 use super::pidfile::Pidfile;
-use super::report::Reporter;
+use super::report::{Reporter, Role};
+use super::watcher::Watcher;
+use crate::boost::plan::Booster;
 use crate::cpus::{self, CpuSet};
 use crate::denylist::Ignore;
 use crate::detect::Limits;
 use crate::engine::Engine;
 use crate::error::{Context, Error, Result};
 use crate::host;
-use crate::observe::{self, Watch};
+use crate::observe::{self, Shared, Watch};
 use crate::sys::process::{self, Ready};
 use crate::sys::signal::{Signal, Signals};
-use crate::sys::{clock, memory, sched};
+use crate::sys::{memory, sched};
 use crate::task::{Nanos, Policy, Tid};
-use std::fs;
 use std::path::{self, Path};
 use std::process::ExitCode;
+use std::{fs, io};
 
 /// Above all ordinary tasks, below every RT application.
 pub const OWN_PRIORITY: u32 = 10;
 
-/// The log has this long to write what is left when stalld ends.
+/// The monitors have this long to end, ...
+const MONITORS: Nanos = Nanos::from_millis(100);
+
+/// ... and the log to write what is left.
 const LAST_WORDS: Nanos = Nanos::from_millis(200);
 
 pub fn run(mut options: Options) -> ExitCode {
@@ -33,11 +39,12 @@ pub fn run(mut options: Options) -> ExitCode {
     if let Some(pidfile) = &mut options.pidfile {
         *pidfile = path::absolute(&pidfile).unwrap_or_else(|_| pidfile.clone());
     }
+    let raised = raise();
     let ready = match (!options.foreground).then(process::daemonize).transpose() {
         Ok(ready) => ready,
         Err(e) => return complain(&Error::io("become a daemon", &e).to_string(), ExitCode::FAILURE),
     };
-    match live(&options, ready) {
+    match live(&options, ready, raised) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             fatal(&error);
@@ -46,7 +53,7 @@ pub fn run(mut options: Options) -> ExitCode {
     }
 }
 
-fn live(options: &Options, ready: Option<Ready>) -> Result<()> {
+fn live(options: &Options, ready: Option<Ready>, raised: io::Result<()>) -> Result<()> {
     let signals = Signals::hold().context("block signals")?;
     if let Some(cpus) = &options.affinity {
         sched::set_affinity(Tid(0), cpus).context(format_args!("run on CPU {cpus} only (-a)"))?;
@@ -69,7 +76,7 @@ fn live(options: &Options, ready: Option<Ready>) -> Result<()> {
         }
         None => None,
     };
-    let outcome = watch(options, ready, &signals, &log, boosting.as_mut());
+    let outcome = watch(options, ready, raised, &signals, &log, boosting.as_mut());
     if let Some(boosting) = &mut boosting {
         boosting.end(&log);
     }
@@ -82,7 +89,8 @@ fn live(options: &Options, ready: Option<Ready>) -> Result<()> {
 
 fn watch(
     options: &Options,
-    ready: Option<Ready>,
+    mut ready: Option<Ready>,
+    raised: io::Result<()>,
     signals: &Signals,
     log: &Logger,
     mut boosting: Option<&mut Boosting>,
@@ -100,69 +108,74 @@ fn watch(
     for remark in backend.remarks() {
         log.info(format_args!("{remark}"));
     }
-    let kind = backend.kind();
-    log.verbose(format_args!("using {} backend", kind.name()));
-    let limits = Limits { threshold: options.threshold, granularity: options.granularity };
+    log.verbose(format_args!("using {} backend", backend.kind().name()));
     let mut ignore = Ignore::new(options.ignore_threads.clone(), options.ignore_processes.clone());
-    if let Some(boosting) = &boosting {
-        ignore.own(boosting.guardian());
-    }
-    let mut engine = Engine::new(backend, limits, ignore);
-    if let Some(boosting) = &mut boosting {
-        let last = watch.cpus.iter().filter(|cpu| online.contains(*cpu)).last().unwrap_or_default();
-        if let Some((booster, hands)) = boosting.start(options, last, log)? {
-            engine.boost(booster, hands);
+    let helpers = [backend.helper(), boosting.as_ref().map(|boosting| boosting.guardian())];
+    helpers.into_iter().flatten().for_each(|process| ignore.own(process));
+    let boosts = match &mut boosting {
+        Some(boosting) => {
+            let last = watch.cpus.iter().filter(|cpu| online.contains(*cpu)).last().unwrap_or_default();
+            boosting.start(options, last, log)?
         }
-    }
-    let mut reporter = Reporter::new(log.clone(), options);
-    prepare_thread(options, log);
+        None => None,
+    };
+    let limits = Limits { threshold: options.threshold, granularity: options.granularity };
+    let (mut watcher, mut monitors) = if options.mode == Mode::Power {
+        let mut engine = Engine::new(backend, limits, ignore);
+        if let Some((rules, hands)) = boosts {
+            engine.boost(Booster::new(rules), hands);
+        }
+        (Watcher::new(engine, Reporter::new(log.clone(), options, Role::Alone)), None)
+    } else {
+        let shared = Shared::new(backend, &watch);
+        let all = shared.view(watch.cpus.clone());
+        let engine = Engine::new(all, Monitors::supervision(limits), ignore);
+        let reporter = Reporter::new(log.clone(), options, Role::Supervisor);
+        (Watcher::new(engine, reporter), Some(Monitors::new(shared, limits, boosts, options, log)))
+    };
+    prepare_thread(options, raised, log);
     memory::trim_heap();
     if let Err(e) = memory::lock_all() {
         log.verbose(format_args!("{}", Error::io("lock memory", &e).with_cure("it needs CAP_IPC_LOCK")));
     }
     spare_from_oom_killer();
+    if let (Some(monitors), Mode::Aggressive) = (&mut monitors, options.mode) {
+        for cpu in watch.cpus.iter().filter(|cpu| online.contains(*cpu)) {
+            monitors.start(cpu, watcher.engine())?;
+        }
+    }
     let _pidfile = options.pidfile.as_deref().map(Pidfile::create).transpose()?;
 
-    let mut ready = ready;
-    // The time since start-up is not time since a sleep.
-    let mut woke = Nanos::ZERO;
     let mut asked = false;
-    // After a look stalld rests for as long as that took: whatever is due, half of a CPU is not stalld's.
-    let mut rested = Nanos::ZERO;
     loop {
-        let begun = clock::monotonic();
-        if engine.advance(begun) || asked {
-            match engine.look(woke, clock::monotonic()) {
-                Ok(()) => reporter.looked(&mut engine),
-                Err(e) => reporter.failed(&e),
-            }
+        if watcher.turn(asked) {
             if let Some(boosting) = &mut boosting {
                 boosting.watch(log);
             }
-            let ended = clock::monotonic();
-            rested = ended + (ended - begun);
-        }
-        reporter.boosts(&mut engine);
-        if asked {
-            reporter.status(&engine, kind);
+            if let Some(monitors) = &mut monitors {
+                if let Err(e) = monitors.look_after(watcher.engine()) {
+                    log.warning(format_args!("{e}"));
+                }
+            }
         }
         if let Some(ready) = ready.take() {
             ready.succeed().context("leave the terminal")?;
         }
-        let planned = engine.next().max(rested);
+        let planned = watcher.planned();
         let signal = signals.wait_until(planned);
-        woke = clock::monotonic();
-        match signal {
-            Some(Signal::End) => {
-                engine.end_boosts(woke);
-                reporter.boosts(&mut engine);
-                return Ok(());
-            }
-            Some(Signal::Report) => {}
-            None => reporter.woke(planned, woke),
-        }
+        watcher.woke(signal.is_none().then_some(planned));
         // The status is told of a look of this moment, which names who starves like any other.
         asked = signal == Some(Signal::Report);
+        if let (true, Some(monitors)) = (asked, &monitors) {
+            monitors.report();
+        }
+        if signal == Some(Signal::End) {
+            watcher.end();
+            if monitors.is_some_and(|monitors| !monitors.end(MONITORS)) {
+                log.warning(format_args!("a monitor is held up: what it has boosted is put back for it"));
+            }
+            return Ok(());
+        }
     }
 }
 
@@ -180,12 +193,9 @@ fn announce(options: &Options, log: &Logger) {
     for list in options.ignore_processes.sources() {
         log.verbose(format_args!("process ignore string {list}"));
     }
-    if options.mode != Mode::Power {
-        log.info(format_args!(
-            "this version has no monitors of single CPUs (-A, -M): one thread watches them all"
-        ));
+    if options.mode == Mode::Power {
+        log.verbose(format_args!("single threaded mode"));
     }
-    log.verbose(format_args!("single threaded mode"));
     if !options.idle_detection {
         log.verbose(format_args!("idle detection disabled"));
     }
@@ -207,7 +217,7 @@ fn start_log(options: &Options) -> Result<(Logger, Writer)> {
             Err(e) => refused = Some(e),
         }
     }
-    let (log, writer) = Writer::start(outlets, || raise(OWN_PRIORITY).unwrap_or_default())?;
+    let (log, writer) = Writer::start(outlets, || raise().unwrap_or_default())?;
     if let Some(refused) = refused {
         log.warning(format_args!("{refused}"));
     }
@@ -215,7 +225,7 @@ fn start_log(options: &Options) -> Result<(Logger, Writer)> {
 }
 
 /// Makes the thread that looks fit to look when everybody else can't run.
-fn prepare_thread(options: &Options, log: &Logger) {
+fn prepare_thread(options: &Options, raised: io::Result<()>, log: &Logger) {
     memory::no_timer_slack();
     memory::fault_in_stack();
     if let Some(percent) = options.reservation {
@@ -227,7 +237,7 @@ fn prepare_thread(options: &Options, log: &Logger) {
             Err(e) => log.warning(format_args!("{}", Error::io("reserve CPU time for stalld (-R)", &e))),
         }
     }
-    if let Err(e) = raise(OWN_PRIORITY) {
+    if let Err(e) = raised {
         let error = Error::io("run at real-time priority", &e);
         log.info(format_args!(
             "{}: looks may be late on a busy host",
@@ -244,7 +254,7 @@ fn spare_from_oom_killer() {
 }
 
 /// Makes the calling thread SCHED_DEADLINE, with this much of a CPU.
-fn reserve(percent: u8, granularity: Nanos) -> std::io::Result<(Nanos, Nanos)> {
+fn reserve(percent: u8, granularity: Nanos) -> io::Result<(Nanos, Nanos)> {
     // The kernel takes no period above 4.2 s.
     let period = if granularity <= Nanos::from_secs(4) { granularity } else { Nanos::from_secs(1) };
     let runtime = Nanos(period.0 / 100 * u64::from(percent));
@@ -252,12 +262,12 @@ fn reserve(percent: u8, granularity: Nanos) -> std::io::Result<(Nanos, Nanos)> {
     Ok((runtime, period))
 }
 
-/// Raises the calling thread to FIFO, unless somebody has made it real-time already. RESET_ON_FORK is not
-/// for its sake: what it starts should not be real-time by accident.
-fn raise(priority: u32) -> std::io::Result<()> {
+/// Raises the calling thread to FIFO, unless somebody has made it real-time already. What it starts is born
+/// so, too: an ordinary thread may be born on the CPU that is hogged.
+pub fn raise() -> io::Result<()> {
     let policy = sched::get_attr(Tid(0))?.policy;
     if policy.is_realtime() || policy == Policy::DEADLINE {
         return Ok(());
     }
-    sched::set_scheduler(Tid(0), Policy::FIFO, priority, true)
+    sched::set_scheduler(Tid(0), Policy::FIFO, OWN_PRIORITY, false)
 }

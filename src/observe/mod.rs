@@ -3,6 +3,9 @@
 #[cfg(feature = "bpf")]
 pub mod bpf;
 pub mod sched_debug;
+mod share;
+
+pub use share::Shared;
 
 use crate::cpus::CpuSet;
 use crate::error::{Error, Result};

@@ -1,0 +1,63 @@
+//! What a thread that looks does between two sleeps.
+
+use super::report::Reporter;
+use crate::engine::Engine;
+use crate::sys::clock;
+use crate::task::Nanos;
+
+pub struct Watcher {
+    engine: Engine,
+    reporter: Reporter,
+    /// When this thread last came out of a sleep. The time since start-up is not time since a sleep.
+    woke: Nanos,
+    /// After a look it rests for as long as that took: whatever is due, half of a CPU is not stalld's.
+    rested: Nanos,
+}
+
+impl Watcher {
+    pub fn new(engine: Engine, reporter: Reporter) -> Watcher {
+        Watcher { engine, reporter, woke: Nanos::ZERO, rested: Nanos::ZERO }
+    }
+
+    /// Does what is due, and looks in any case if somebody has asked. True if it has looked.
+    pub fn turn(&mut self, asked: bool) -> bool {
+        let begun = clock::monotonic();
+        let looks = self.engine.advance(begun) || asked;
+        if looks {
+            match self.engine.look(self.woke, clock::monotonic()) {
+                Ok(()) => self.reporter.looked(&mut self.engine),
+                Err(e) => self.reporter.failed(&e),
+            }
+            let ended = clock::monotonic();
+            self.rested = ended + (ended - begun);
+        }
+        self.reporter.boosts(&mut self.engine);
+        if asked {
+            self.reporter.status(&self.engine);
+        }
+        looks
+    }
+
+    /// When the next turn is due.
+    pub fn planned(&self) -> Nanos {
+        self.engine.next().max(self.rested)
+    }
+
+    /// To be called after a sleep; `planned` is until when it was to be, if it was not cut short.
+    pub fn woke(&mut self, planned: Option<Nanos>) {
+        self.woke = clock::monotonic();
+        if let Some(planned) = planned {
+            self.reporter.woke(planned, self.woke);
+        }
+    }
+
+    /// Ends all its boosts.
+    pub fn end(&mut self) {
+        self.engine.end_boosts(clock::monotonic());
+        self.reporter.boosts(&mut self.engine);
+    }
+
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+}
