@@ -60,7 +60,7 @@ impl Engine {
             hogs_before: Vec::new(),
             counters: Counters::default(),
             boosts: None,
-            events: Vec::new(),
+            events: Vec::with_capacity(ROOM),
         }
     }
 

@@ -115,7 +115,7 @@ fn two_threads_that_boost_one_task_at_once_leave_it_as_it_was() {
     let journal = journal();
     let pulses = || {
         let mut hands = hands_over(&journal, Nanos::from_micros(8));
-        let outcomes = (0..2000).map(|_| hands.pulse(&sleeper.task, None));
+        let outcomes = (0..500).map(|_| hands.pulse(&sleeper.task, None));
         outcomes.fold((0, 0), |(made, left), outcome| match outcome {
             Ok(Pulse { raised, outcome: Undone::Restored(_) | Undone::NeverBoosted }) => {
                 assert!(raised.boosted.before.is(&before), "it was taken for what the other one made of it");
@@ -125,11 +125,14 @@ fn two_threads_that_boost_one_task_at_once_leave_it_as_it_was() {
             other => panic!("{other:?}"),
         })
     };
-    let (one, other) = thread::scope(|scope| {
-        let (one, other) = (scope.spawn(pulses), scope.spawn(pulses));
-        (one.join().unwrap(), other.join().unwrap())
+    // They may take turns for as long as the host likes, but not for ever.
+    rig::process::eventually("both come to it at once", || {
+        let (one, other) = thread::scope(|scope| {
+            let (one, other) = (scope.spawn(pulses), scope.spawn(pulses));
+            (one.join().unwrap(), other.join().unwrap())
+        });
+        (one.0 > 0 && other.0 > 0 && one.1 + other.1 > 0).then_some(())
     });
-    assert!(one.0 > 0 && other.0 > 0 && one.1 + other.1 > 0, "{one:?} {other:?}");
     assert_eq!(sched::get_attr(sleeper.task.tid).unwrap(), before);
     assert_eq!(journal.live().count(), 0);
 }

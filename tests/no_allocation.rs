@@ -1,14 +1,26 @@
-//! Once warm, a look allocates nothing: memory may be what the host has run out of.
+//! Once warm, a look and a boost allocate nothing: memory may be what the host has run out of.
 
+#![allow(clippy::unwrap_used)]
+
+mod rig;
+
+use stalld::boost::hands::HostHands;
+use stalld::boost::journal::{How, Journal};
+use stalld::boost::plan::{Booster, Event, Rules};
 use stalld::cpus::{self, CpuSet};
 use stalld::denylist::Ignore;
-use stalld::detect::Limits;
+use stalld::detect::{Limits, Starving};
 use stalld::engine::Engine;
-use stalld::observe::{self, Kind, Watch};
-use stalld::sys::clock;
-use stalld::task::Nanos;
+use stalld::observe::{self, Kind, Snapshot, Watch};
+use stalld::proc;
+use stalld::sys::shared::{SharedWords, nameless_file};
+use stalld::sys::{clock, sched};
+use stalld::task::{Cpu, Nanos, Policy, Sched, Task, Tid};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::thread;
 
 /// The system's allocator, counting what each thread asks of it.
 struct Counting;
@@ -62,4 +74,76 @@ fn a_warm_look_allocates_nothing() {
             assert!(quiet >= 150, "{}: only {quiet} of 200 looks did without an allocation", kind.name());
         }
     }
+}
+
+/// As many starve as a CPU has places, and one more.
+const VICTIMS: usize = 6;
+
+#[test]
+fn a_warm_boost_allocates_nothing() {
+    let Some(_live) = rig::live() else { return };
+    let (runtime, period) = (Nanos::from_micros(20), Nanos::from_secs(1));
+    for how in [How::Deadline { runtime, period }, How::Fifo] {
+        let words = SharedWords::map(&nameless_file().unwrap(), Journal::words(16)).unwrap();
+        let journal = Arc::new(Journal::over(words));
+        journal.begin(1, Tid(1));
+        let mut hands = HostHands::new(journal, runtime, period, Arc::new(|| {}));
+        let rules = Rules {
+            how,
+            runtime,
+            period,
+            duration: period,
+            cost: Nanos::from_millis(4),
+            only_outranked: false,
+            retry: period,
+        };
+        let (ready, tids) = channel();
+        thread::scope(|scope| {
+            let sleepers: Vec<_> = (0..VICTIMS)
+                .map(|_| {
+                    let ready = ready.clone();
+                    scope.spawn(move || {
+                        // Of ordinary tasks nobody inherits anything, which would have to be looked up.
+                        ready.send(sched::gettid()).unwrap();
+                        thread::park();
+                    })
+                })
+                .collect();
+            let tasks: Vec<Task> = tids.iter().take(VICTIMS).map(task).collect();
+            let mut booster = Booster::new(rules);
+            let mut events: Vec<Event> = Vec::with_capacity(64);
+            let mut rounds = Vec::new();
+            for _ in 0..3 {
+                let mut allocated = 0;
+                for _ in 0..VICTIMS {
+                    let snapshot = Snapshot { at: clock::monotonic(), complete: true, ..Snapshot::default() };
+                    let starving: Vec<Starving> = tasks.iter().map(|&task| starving(task)).collect();
+                    let before = ALLOCATIONS.get();
+                    booster.look(&snapshot, &starving, &mut hands, &mut events);
+                    allocated += ALLOCATIONS.get() - before;
+                    clock::nap(Nanos::from_millis(21));
+                }
+                rounds.push((
+                    events.iter().filter(|it| matches!(it, Event::Boosted { .. })).count(),
+                    allocated,
+                ));
+                booster.end_all(clock::monotonic(), &mut hands, &mut events);
+                events.clear();
+            }
+            // First of all, else a failure would wait for them.
+            sleepers.iter().for_each(|sleeper| sleeper.thread().unpark());
+            assert!(rounds.iter().all(|&(boosts, _)| boosts >= 5), "{how:?}: {rounds:?}");
+            assert!(rounds[1..].iter().all(|&(_, allocated)| allocated == 0), "{how:?}: {rounds:?}");
+        });
+    }
+}
+
+fn task(tid: Tid) -> Task {
+    let sched = Sched { policy: Some(Policy::OTHER), prio: 120 };
+    let start = proc::start(tid).unwrap();
+    Task { tid, tgid: proc::tgid(tid), start, cpu: Cpu(0), sched, ..Task::default() }
+}
+
+fn starving(task: Task) -> Starving {
+    Starving { task, since: Nanos::ZERO, wait: Nanos::from_secs(1), due: true, again: false }
 }
