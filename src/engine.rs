@@ -22,7 +22,7 @@ pub struct Engine {
     detector: Detector,
     limits: Limits,
     ignore: Ignore,
-    /// The last look was put off for a moment.
+    /// The last look was put off for a moment, so the next one must not be.
     put_off: bool,
     snapshot: Snapshot,
     verdict: Verdict,
@@ -110,6 +110,11 @@ impl Engine {
 
     pub fn booster(&self) -> Option<&Booster> {
         self.boosts.as_ref().map(|(booster, _)| booster)
+    }
+
+    /// Lets the next look go as far as it takes to tell who waits, whether or not anybody can be due.
+    pub fn insist(&mut self) {
+        self.put_off = true;
     }
 
     /// Looks. `woke` is when the calling thread last came out of a sleep, and `now` what the clock says.

@@ -36,7 +36,7 @@ fn guardian(stalld: &Stalld) -> Tid {
     let is_it = |&pid: &Tid| {
         fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm == "stall-guard\n")
     };
-    process::children(stalld.pid()).into_iter().find(is_it).unwrap()
+    eventually("there is a guardian", || process::children(stalld.pid()).into_iter().find(is_it))
 }
 
 /// A rig with one victim that is in the middle of its boost.

@@ -23,6 +23,9 @@ impl Watcher {
     pub fn turn(&mut self, asked: bool) -> bool {
         let begun = clock::monotonic();
         let looks = self.engine.advance(begun) || asked;
+        if asked {
+            self.engine.insist();
+        }
         if looks {
             match self.engine.look(self.woke, clock::monotonic()) {
                 Ok(()) => self.reporter.looked(&mut self.engine),
