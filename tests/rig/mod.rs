@@ -6,6 +6,7 @@
 #![allow(dead_code)]
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
+pub mod boosts;
 pub mod daemon;
 pub mod process;
 #[path = "../../src/daemon/scratch.rs"]
@@ -192,7 +193,7 @@ impl Rig {
     }
 
     /// Cargo puts examples beside the directory of the test binaries.
-    fn path() -> PathBuf {
+    pub fn path() -> PathBuf {
         let own = std::env::current_exe().expect("cannot tell which program this is");
         let profile = own.ancestors().nth(2).expect("a test binary is in target/PROFILE/deps");
         profile.join("examples/starve")
@@ -334,5 +335,10 @@ impl Stalld {
 
     pub fn signal(&self, name: &str) {
         process::signal(self.pid(), name);
+    }
+
+    /// SIGKILL, without the time that it takes to start a shell.
+    pub fn kill(&mut self) {
+        self.0.child.kill().expect("cannot kill a child");
     }
 }

@@ -1,10 +1,19 @@
-//! Sets the kernel's own limit on real-time tasks for the time of a test.
+//! The kernel's own limit on real-time tasks.
 
 use std::fs;
 
 const LIMIT: &str = "/proc/sys/kernel/sched_rt_runtime_us";
 
-/// The limit, in us of each second. Puts back what was there when dropped.
+/// The limit now: us of each second, or -1 for none.
+pub fn limit() -> String {
+    fs::read_to_string(LIMIT).expect("cannot read the limit on real-time tasks").trim().to_string()
+}
+
+pub fn set_limit(limit: &str) {
+    fs::write(LIMIT, limit).expect("cannot set the limit on real-time tasks");
+}
+
+/// Sets the limit for the time of a test, and puts back what was there when dropped.
 pub struct Throttling(String);
 
 impl Throttling {
@@ -18,17 +27,17 @@ impl Throttling {
         Throttling::set("950000")
     }
 
-    fn set(limit: &str) -> Throttling {
-        let before = fs::read_to_string(LIMIT).expect("cannot read the limit on real-time tasks");
-        fs::write(LIMIT, limit).expect("cannot set the limit on real-time tasks");
+    fn set(to: &str) -> Throttling {
+        let before = limit();
+        set_limit(to);
         Throttling(before)
     }
 }
 
 impl Drop for Throttling {
     fn drop(&mut self) {
-        if let Err(e) = fs::write(LIMIT, self.0.trim()) {
-            eprintln!("cannot write {} back to {LIMIT}: {e}", self.0.trim());
+        if let Err(e) = fs::write(LIMIT, &self.0) {
+            eprintln!("cannot write {} back to {LIMIT}: {e}", self.0);
         }
     }
 }
