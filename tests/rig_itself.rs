@@ -9,6 +9,7 @@ use stalld::sys::{clock, sched};
 use stalld::task::{Nanos, Policy, Tid};
 use std::fs;
 use std::path::Path;
+use std::thread;
 
 /// What the kernel says a thread has computed so far, in ns.
 fn computed(rig: &Rig, tid: Tid) -> u64 {
@@ -106,6 +107,40 @@ fn a_throttled_victim_is_held_back_by_its_quota_alone() {
     }
 }
 
+/// Takes the hogged CPU from a hog of priority 50: for 100 ms at a time, two times in a second, and three times
+/// in another.
+fn take_from_hog() {
+    let taken = thread::spawn(|| {
+        sched::set_affinity(Tid(0), &[hogged_cpu()].into_iter().collect())?;
+        sched::set_fifo(Tid(0), 60)?;
+        let start = clock::monotonic();
+        for moment in [200, 400, 2200, 2400, 2600].map(Nanos::from_millis) {
+            clock::sleep_until(start + moment);
+            while clock::monotonic() < start + moment + Nanos::from_millis(100) {
+                std::hint::spin_loop();
+            }
+        }
+        Ok::<(), std::io::Error>(())
+    });
+    taken.join().unwrap().unwrap();
+}
+
+#[test]
+fn the_hog_tells_what_it_lost_of_its_worst_second() {
+    let Some(_live) = live() else { return };
+    let mut rig = Rig::start(&["--for", "5", "--alone"]);
+    rig.event("hog");
+    take_from_hog();
+    let end = rig.event("end hog");
+    let (gap, lost) = (end.moment("longest_gap_ns"), end.moment("most_lost_in_a_second_ns"));
+    assert!(gap >= Nanos::from_millis(95) && lost > gap, "{}", end.line);
+    // Neither that of all times, nor that of the first second.
+    assert!((Nanos::from_millis(285)..Nanos::from_millis(480)).contains(&lost), "{}", end.line);
+    let (code, said) = rig.finish();
+    assert_eq!(code, Some(0));
+    assert!(!said.contains("victim"), "{said}");
+}
+
 #[test]
 fn what_would_stop_the_machine_or_starve_nobody_is_refused() {
     for (args, reason) in [
@@ -120,6 +155,7 @@ fn what_would_stop_the_machine_or_starve_nobody_is_refused() {
         (&["--victim", "fair:5"], "only SCHED_FIFO and SCHED_RR have a priority"),
         (&["--victim", "spin:1:a%0"], "the name has a % without two digits"),
         (&["--victim", "spin*0"], "the count is not one of 1 to 1000"),
+        (&["--alone", "--victim", "spin"], "a hog with victims is not --alone"),
         (&["--frobnicate", "1"], "there is no --frobnicate"),
     ] {
         let (code, said) = Rig::start(args).finish();
@@ -140,9 +176,8 @@ fn a_victim_that_outranks_the_hog_is_refused() {
 fn every_option_is_in_the_help() {
     let (code, said) = Rig::start(&["--help"]).finish();
     assert_eq!(code, Some(0));
-    for word in
-        ["--cpu", "--for", "--hog", "--hog-name", "--after", "--woken", "--victim", "--scene", "throttled"]
-    {
+    let options = ["--cpu", "--for", "--hog", "--hog-name", "--after", "--woken", "--alone"];
+    for word in options.into_iter().chain(["--victim", "--scene", "throttled"]) {
         assert!(said.contains(word), "{word}");
     }
 }

@@ -1,6 +1,7 @@
 //! Makes tasks starve behind a real-time hog: for the demo, the live tests and the measurements.
 //! `starve --help` says how it goes.
 
+mod losses;
 mod options;
 mod part;
 mod quota;
@@ -38,7 +39,7 @@ fn run(mut options: Options) -> Result<()> {
     sched::set_affinity(Tid(0), &options.elsewhere)
         .context(format!("move to CPU {}, away from the hog", options.elsewhere))?;
     let quota = open_quota(&mut options)?.map(Arc::new);
-    if options.victims.is_empty() {
+    if options.victims.is_empty() && !options.alone {
         return Ok(());
     }
 
@@ -123,9 +124,10 @@ fn play(options: &Options, stage: &Stage, cast: &mut Cast) -> Result<()> {
 fn report(cast: &Cast, before: &[u64]) -> Result<()> {
     let Some((hog, victims)) = cast.actors.split_last() else { return Ok(()) };
     say(format_args!(
-        "end hog tid={} longest_gap_ns={} loops={}",
+        "end hog tid={} longest_gap_ns={} most_lost_in_a_second_ns={} loops={}",
         hog.tid(),
         hog.longest_gap().0,
+        hog.most_lost().0,
         hog.progress()
     ))?;
     for (victim, before) in victims.iter().zip(before) {

@@ -11,7 +11,7 @@ pub const HELP: &str = "\
 starve: make tasks starve behind a real-time hog, on one CPU and for a bounded time
 
 Usage: starve [--cpu N] [--for SECONDS] [--hog PRIO] [--hog-name NAME] [--after MS]
-              [--woken] [--victim SPEC]... [--scene NAME]...
+              [--woken] [--alone] [--victim SPEC]... [--scene NAME]...
 
   --cpu N          the CPU to hog; default is the last one online, CPU 0 is refused
   --for SECONDS    how long the hog holds it, 0.1 to 120; default 5
@@ -19,6 +19,7 @@ Usage: starve [--cpu N] [--for SECONDS] [--hog PRIO] [--hog-name NAME] [--after 
   --hog-name NAME  its name, with %XX for any byte; default 'hog'
   --after MS       how long the first victim runs before the hog comes, 0 to 60000; default 0
   --woken          let no victim run before the hog comes
+  --alone          no victims, only the hog
   --victim SPEC    KIND[:PRIO[:NAME]][*COUNT], where KIND is
                      spin       SCHED_FIFO, computes; PRIO is 1 unless given
                      rr         the same in SCHED_RR
@@ -42,9 +43,10 @@ On stdout there is one line per event, times in ns of CLOCK_MONOTONIC, the name 
   ready
   hog tid=N cpu=N at=NS until=NS name=NAME
   victim tid=N kind=KIND since=NS progress=N name=NAME
-  end hog tid=N longest_gap_ns=NS loops=N
+  end hog tid=N longest_gap_ns=NS most_lost_in_a_second_ns=NS loops=N
   end victim tid=N progress=N before=N last_ran=NS first_ran_after=NS|never longest_gap_ns=NS
-'since' is when a victim last ran before the hog came, or when it was woken.
+'since' is when a victim last ran before the hog came, or when it was woken. A gap is the time between
+two looks at the clock, and what the hog has lost is the sum of its gaps above 5 us.
 
 Every thread looks at the clock as it computes and ends by itself, the hog first. Nothing is
 changed system-wide: where sched_rt_runtime_us is 950000, the hog and all other real-time tasks
@@ -75,6 +77,7 @@ pub struct Options {
     pub hog: Part,
     pub after: Nanos,
     pub woken: bool,
+    pub alone: bool,
     pub victims: Vec<Part>,
 }
 
@@ -128,6 +131,7 @@ impl Options {
             hog: Part { kind: Kind::Spin, priority: 50, name: Comm::new(b"hog") },
             after: Nanos::ZERO,
             woken: false,
+            alone: false,
             victims: Vec::new(),
         };
         let wrong = |e: lexopt::Error| Error::new(e.to_string()).with_cure("see --help");
@@ -138,8 +142,13 @@ impl Options {
             if option == "help" {
                 return Ok(None);
             }
-            if option == "woken" {
-                options.woken = true;
+            let flag = match option.as_str() {
+                "woken" => Some(&mut options.woken),
+                "alone" => Some(&mut options.alone),
+                _ => None,
+            };
+            if let Some(flag) = flag {
+                *flag = true;
                 continue;
             }
             let value = parser.value().and_then(|value| value.string()).map_err(wrong)?;
@@ -167,8 +176,10 @@ impl Options {
                 _ => return Err(Error::new(format!("there is no --{option}")).with_cure("see --help")),
             }
         }
-        if options.victims.is_empty() {
-            options.victims.extend(victims("spin")?);
+        match (options.alone, options.victims.is_empty()) {
+            (true, false) => return Err(Error::new("a hog with victims is not --alone")),
+            (false, true) => options.victims.extend(victims("spin")?),
+            _ => {}
         }
         options.check(cpu)?;
         Ok(Some(options))

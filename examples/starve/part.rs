@@ -1,5 +1,6 @@
 //! The threads of the rig: the hog and its victims, which differ only in how they are scheduled.
 
+use crate::losses::Losses;
 use crate::options::Part;
 use crate::quota::Quota;
 use stalld::error::{Context, Error, Result};
@@ -43,6 +44,7 @@ struct Record {
     last_ran: AtomicU64,
     first_ran_after: AtomicU64,
     longest_gap: AtomicU64,
+    most_lost: AtomicU64,
 }
 
 /// A thread and its part.
@@ -136,6 +138,11 @@ impl Actor {
     pub fn longest_gap(&self) -> Nanos {
         Nanos(self.record.longest_gap.load(SeqCst))
     }
+
+    /// The most it lost of any one second.
+    pub fn most_lost(&self) -> Nanos {
+        Nanos(self.record.most_lost.load(SeqCst))
+    }
 }
 
 impl Record {
@@ -150,11 +157,15 @@ impl Record {
     fn compute(&self, stage: &Stage, mut piece: impl FnMut() -> Result<()>) -> Result<()> {
         let mut before = clock::monotonic();
         let mut longest = Nanos::ZERO;
+        let mut losses = Losses::default();
         loop {
             let now = clock::monotonic();
             if now - before > longest {
                 longest = now - before;
                 self.longest_gap.store(longest.0, SeqCst);
+            }
+            if losses.note(before, now) {
+                self.most_lost.store(losses.most_in_a_second().0, SeqCst);
             }
             before = now;
             // Preempted right here, a victim finds the hog's moment set and its own look older than that.
