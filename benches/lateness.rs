@@ -151,7 +151,8 @@ fn wait_for(stalld: &mut Stalld, words: &str) -> Result<String> {
     found.map(|(_, line)| line).ok_or_else(|| Error::new(format!("stalld never said '{words}'")))
 }
 
-fn random() -> u64 {
+/// To meet a program at any moment of what it does.
+pub fn random() -> u64 {
     // std seeds its hash tables from the kernel.
     RandomState::new().hash_one(0)
 }

@@ -15,12 +15,17 @@ pub fn threads_of_all() -> u32 {
 pub fn cpu_time(pid: Tid) -> Result<Nanos> {
     let mut sum = Nanos::ZERO;
     for tid in numbers(&format!("/proc/{pid}/task"))? {
-        let path = format!("/proc/{pid}/task/{tid}/schedstat");
-        let text = fs::read_to_string(&path).context(format!("read {path}"))?;
-        let spent = text.split(' ').next().and_then(|field| field.parse().ok());
-        sum = sum + Nanos(spent.ok_or_else(|| Error::new(format!("{path} has no CPU time")))?);
+        sum = sum + computed(tid)?;
     }
     Ok(sum)
+}
+
+/// The same of a single thread.
+pub fn computed(tid: Tid) -> Result<Nanos> {
+    let path = format!("/proc/{tid}/schedstat");
+    let text = fs::read_to_string(&path).context(format!("read {path}"))?;
+    let spent = text.split(' ').next().and_then(|field| field.parse().ok());
+    spent.map(Nanos).ok_or_else(|| Error::new(format!("{path} has no CPU time")))
 }
 
 /// What /proc/PID/status says of its memory.
