@@ -126,7 +126,7 @@ regen: ## write again the committed sources that come from C headers
 	@$(SETUP) --check rust bpf regen
 	$(CARGO) check $(CARGOFLAGS) --features regen
 
-bench: ## measure all that is promised, as root, in some 20 minutes (ROWS=... for some of it)
+bench: ## measure all that is promised, as root, in some 30 minutes (ROWS=... for some of it)
 	@$(SETUP) --check $(TOOLS)
 	$(CARGO) build $(CARGOFLAGS) --release $(FEATURES) --example starve
 	$(SUDO) env PATH="$(PATH)" $(CARGO) bench $(CARGOFLAGS) $(FEATURES) --bench bench -- $(ROWS)

@@ -5,14 +5,11 @@
 use crate::figures::{Effort, Line, Row, median, millis, quantile};
 use crate::load::{Load, Role};
 use crate::rig::{Rig, Stalld};
-use stalld::error::{Context, Error, Result};
+use stalld::error::{Error, Result};
 use stalld::sys::clock;
 use stalld::task::{Cpu, Nanos};
 use std::cell::RefCell;
-use std::fs;
 use std::hash::{BuildHasher, RandomState};
-use std::io::Write;
-use std::process::{Child, Command, Stdio};
 
 const SECOND: Nanos = Nanos::from_secs(1);
 const PATIENCE: Nanos = Nanos::from_secs(30);
@@ -68,7 +65,6 @@ impl Case {
 
     fn measure(&self, effort: &Effort) -> Result<Vec<Line>> {
         let starts = effort.choose(self.starts / 4, self.starts);
-        let _unthrottled = Unthrottled::new()?;
         let _busy = if self.busy { Some(Load::start(Role::Spin, 2, Cpu(0))?) } else { None };
         let mut stalld = self.start()?;
         let mut late = Vec::new();
@@ -155,43 +151,4 @@ fn wait_for(stalld: &mut Stalld, words: &str) -> Result<String> {
 pub fn random() -> u64 {
     // std seeds its hash tables from the kernel.
     RandomState::new().hash_one(0)
-}
-
-/// RT throttling is off while this lives: else the kernel throws the hog off its CPU for 5 % of each second.
-struct Unthrottled {
-    /// Puts the former value back once its stdin ends, however that comes about.
-    restorer: Child,
-}
-
-impl Unthrottled {
-    const FILE: &str = "/proc/sys/kernel/sched_rt_runtime_us";
-
-    fn new() -> Result<Unthrottled> {
-        let file = Unthrottled::FILE;
-        let before = fs::read_to_string(file).context(format!("read {file}"))?;
-        let before: i64 = before.trim().parse().map_err(|_| Error::new(format!("{file} holds no number")))?;
-        let script = format!("trap '' INT TERM HUP; echo; cat; echo {before} > {file}");
-        let mut restorer = Command::new("sh")
-            .args(["-c", &script])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("start sh")?;
-        // From its first word on it does not heed the signals of the terminal.
-        let mut word = [0];
-        if let Some(stdout) = &mut restorer.stdout {
-            std::io::Read::read_exact(stdout, &mut word).context("hear from sh")?;
-        }
-        fs::write(file, "-1").context(format!("write {file}"))?;
-        Ok(Unthrottled { restorer })
-    }
-}
-
-impl Drop for Unthrottled {
-    fn drop(&mut self) {
-        drop(self.restorer.stdin.take());
-        if !self.restorer.wait().is_ok_and(|status| status.success()) {
-            let _ = writeln!(std::io::stderr(), "{} was not put back", Unthrottled::FILE);
-        }
-    }
 }
