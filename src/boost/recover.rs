@@ -1,6 +1,6 @@
 //! Undoes what the journal says, for whoever has to do it in stalld's place.
 
-use super::journal::{Boosted, Journal, Undo};
+use super::journal::{Boosted, How, Journal, Undo};
 use super::undo::{RETRY, Undone, settle};
 use crate::error::{Error, Result};
 use crate::host::debugfs;
@@ -17,13 +17,24 @@ pub enum Recovered {
     Setting(Undo, Result<()>),
 }
 
-/// Undoes the boosts that should have ended before `moment`, of a stalld that lives but may be stuck. It may
-/// be so between a record and the change, and make that change yet: such a record stays.
-pub fn overdue(journal: &Journal, moment: Nanos) -> Vec<Recovered> {
+/// When stalld is taken to be stuck, had it not ended this boost by then. A task in a pulse outranks all but
+/// stalld itself, so there is less patience with that: who dies there may even wait for it, a thread of stalld
+/// that has to run once more for the process to end.
+pub fn due(boosted: &Boosted) -> Nanos {
+    boosted.end
+        + match boosted.how {
+            How::Deadline { .. } => Nanos::from_secs(1),
+            How::Fifo => Nanos::from_millis(50),
+        }
+}
+
+/// Undoes the boosts that are overdue at `now`, of a stalld that lives but may be stuck. It may be so between a
+/// record and the change, and make that change yet: such a record stays.
+pub fn overdue(journal: &Journal, now: Nanos) -> Vec<Recovered> {
     let mut recovered = Vec::new();
     for (slot, record) in journal.live() {
         let Undo::Boost(boosted) = record else { continue };
-        if boosted.end > moment || !journal.claim(slot) {
+        if due(&boosted) > now || !journal.claim(slot) {
             continue;
         }
         let not_yet = |outcome: &Undone| matches!(outcome, Undone::NeverBoosted);
@@ -119,7 +130,7 @@ impl fmt::Display for Recovered {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::boost::journal::{How, Saved};
+    use crate::boost::journal::Saved;
     use crate::sys::shared::{SharedWords, nameless_file};
     use crate::task::{Policy, Tid};
 
@@ -148,8 +159,9 @@ mod tests {
     #[test]
     fn only_what_is_overdue_is_undone_for_a_stalld_that_lives() {
         let journal = journal(Nanos(100));
-        assert!(overdue(&journal, Nanos(99)).is_empty());
-        assert_eq!(overdue(&journal, Nanos(100)).len(), 1);
+        let due = Nanos(100) + Nanos::from_millis(50);
+        assert!(overdue(&journal, due - Nanos(1)).is_empty());
+        assert_eq!(overdue(&journal, due).len(), 1);
         assert_eq!(journal.live().count(), 0);
     }
 }

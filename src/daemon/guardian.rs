@@ -14,9 +14,6 @@ use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
-/// How long after the end of a boost stalld is taken to be stuck.
-const OVERDUE: Nanos = Nanos::from_secs(1);
-
 /// stalld's end of the pipe. The guardian acts when it is closed.
 pub struct Guardian {
     line: Arc<File>,
@@ -64,21 +61,19 @@ fn guard(journal: &Journal, mut line: File) {
     let _ = sched::set_scheduler(Tid(0), Policy::FIFO, 99, true);
     let _ = sched::set_affinity(Tid(0), &CpuSet::first(cpus::configured()));
     loop {
-        let ends = journal.live().filter_map(|(_, record)| match record {
-            Undo::Boost(boosted) => Some(boosted.end),
+        let due = journal.live().filter_map(|(_, record)| match record {
+            Undo::Boost(boosted) => Some(recover::due(&boosted)),
             _ => None,
         });
-        let patience = match ends.min() {
-            Some(end) => end + OVERDUE - clock::monotonic(),
+        let patience = match due.min() {
+            Some(due) => due - clock::monotonic(),
             None => Nanos::MAX,
         };
         let mut news = [0; 4096];
         match file::readable_within(&line, patience) {
             Ok(true) if matches!(line.read(&mut news), Ok(0)) => break,
             Ok(true) => {}
-            Ok(false) | Err(_) => {
-                tell(&recover::overdue(journal, clock::monotonic() - OVERDUE), "stalld is stuck")
-            }
+            Ok(false) | Err(_) => tell(&recover::overdue(journal, clock::monotonic()), "stalld is stuck"),
         }
     }
     tell(&recover::everything(journal), "stalld has ended without cleaning up");
