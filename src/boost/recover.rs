@@ -14,7 +14,8 @@ use std::path::Path;
 #[derive(Debug)]
 pub enum Recovered {
     Task(Boosted, Undone),
-    Setting(Undo, Result<()>),
+    /// False where it is as somebody else has set it since.
+    Setting(Undo, Result<bool>),
 }
 
 /// When stalld is taken to be stuck, had it not ended this boost by then. A task in a pulse outranks all but
@@ -69,20 +70,20 @@ pub fn everything(journal: &Journal) -> Vec<Recovered> {
     recovered
 }
 
-/// Puts back a setting of the machine, unless somebody else has changed it since.
-pub fn setting(record: &Undo) -> Result<()> {
+/// Puts back a setting of the machine. False if somebody else has changed it since, which is left as it is.
+pub fn setting(record: &Undo) -> Result<bool> {
     match *record {
         Undo::Throttling { runtime_us } => match settings::rt_runtime_us()? {
-            UNTHROTTLED => settings::set_rt_runtime_us(runtime_us),
-            _ => Ok(()),
+            UNTHROTTLED => settings::set_rt_runtime_us(runtime_us).map(|()| true),
+            _ => Ok(false),
         },
         Undo::Hrtick(hrtick) => {
             let found = debugfs::hrtick(Path::new("/"));
             let found =
                 found.ok_or_else(|| Error::new("cannot find the scheduler's features to turn HRTICK off"))?;
-            settings::set_hrtick(&found.path, hrtick, false)
+            settings::set_hrtick(&found.path, hrtick, false).map(|()| true)
         }
-        Undo::Boost(_) => Ok(()),
+        Undo::Boost(_) => Ok(false),
     }
 }
 
@@ -111,6 +112,7 @@ impl fmt::Display for Recovered {
                     Undone::Failed(e) => write!(f, "{}", Error::io("restore its policy", e)),
                 }
             }
+            Recovered::Setting(_, Ok(false)) => write!(f, "RT throttling left as somebody has set it"),
             Recovered::Setting(record, outcome) => {
                 match record {
                     Undo::Throttling { runtime_us } => {
@@ -119,7 +121,7 @@ impl fmt::Display for Recovered {
                     _ => write!(f, "HRTICK turned off again")?,
                 }
                 match outcome {
-                    Ok(()) => Ok(()),
+                    Ok(_) => Ok(()),
                     Err(e) => write!(f, ": failed, {e}"),
                 }
             }

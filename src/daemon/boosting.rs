@@ -26,6 +26,8 @@ pub struct Boosting {
     guardian: Guardian,
     throttling: Option<Slot>,
     hrtick: Option<Slot>,
+    /// RT throttling is off, by whomever, and has to stay so.
+    unthrottled: bool,
     /// Somebody else has turned RT throttling on, and that has been said.
     told: bool,
     guarded: bool,
@@ -38,8 +40,15 @@ impl Boosting {
         let (journal, recovered) = instance.open_journal()?;
         let journal = Arc::new(journal);
         let guardian = Guardian::fork(&journal, &instance.descriptors(), options.foreground)?;
-        let boosting =
-            Boosting { journal, guardian, throttling: None, hrtick: None, told: false, guarded: true };
+        let boosting = Boosting {
+            journal,
+            guardian,
+            throttling: None,
+            hrtick: None,
+            unthrottled: false,
+            told: false,
+            guarded: true,
+        };
         Ok((boosting, recovered))
     }
 
@@ -94,7 +103,7 @@ impl Boosting {
 
     /// Notices what others have done meanwhile.
     pub fn watch(&mut self, log: &Logger) {
-        if self.throttling.is_some() {
+        if self.unthrottled {
             let now = settings::rt_runtime_us().unwrap_or(UNTHROTTLED);
             if now != UNTHROTTLED && !self.told {
                 log.warning(format_args!(
@@ -116,16 +125,17 @@ impl Boosting {
         for one in recover::overdue(&self.journal, Nanos::MAX) {
             log.warning(format_args!("{one}"));
         }
+        self.unthrottled = false;
         for slot in [self.throttling.take(), self.hrtick.take()].into_iter().flatten() {
             let record = self.journal.live().find(|&(live, _)| live == slot).map(|(_, record)| record);
             let Some(record) = record.filter(|_| self.journal.claim(slot)) else { continue };
             let outcome = recover::setting(&record);
             self.journal.clear(slot);
             match (&record, &outcome) {
-                (Undo::Throttling { runtime_us }, Ok(())) => {
+                (Undo::Throttling { runtime_us }, Ok(true)) => {
                     log.info(format_args!("RT Throttling runtime restored to {runtime_us}"));
                 }
-                (_, Ok(())) => {}
+                (_, Ok(_)) => {}
                 (_, Err(e)) => log.error(format_args!("{e}")),
             }
         }
@@ -141,6 +151,7 @@ impl Boosting {
             }
         };
         if now == UNTHROTTLED {
+            self.unthrottled = true;
             return Ok(());
         }
         if options.systemd {
@@ -157,6 +168,7 @@ impl Boosting {
             return Ok(());
         }
         self.throttling = Some(slot);
+        self.unthrottled = true;
         log.verbose(format_args!("RT Throttling disabled"));
         Ok(())
     }
