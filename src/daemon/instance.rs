@@ -36,7 +36,8 @@ impl Instance {
             // A user who could open the file could also lock it.
             let holder = match LockFile::take(&path, 0o600)? {
                 Taken::Ours(lock) => {
-                    lock.write_pid()?;
+                    // For others to read. The lock holds without it, on a full file system too.
+                    let _ = lock.write_pid();
                     return Ok(Instance { lock, dir: runtime_dir.to_path_buf() });
                 }
                 Taken::Theirs(holder) => holder,
