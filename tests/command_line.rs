@@ -41,6 +41,12 @@ fn a_usage_error_is_one_line_and_a_hint_and_exit_code_22() {
         (&["--bogus"], "unknown option '--bogus'"),
         (&["-b", "bpf"], "-b 'bpf': no such backend: give auto, task_iter, queue_track, sched_debug"),
         (&["-d", "5", "-t", "3"], "-d 5 (boost duration) is longer than -t 3 (threshold)"),
+        (&["-t", "500ms", "-d", "1s"], "-d 1s (boost duration) is longer than -t 500ms (threshold)"),
+        (&["-p", "1500ms", "-d", "1"], "-p 1500ms (boost period) is longer than -d 1 (boost duration)"),
+        (
+            &["-p", "4000000000", "-t", "60"],
+            "-p 4000000000 (boost period) is longer than -d 3s (boost duration, by default)",
+        ),
         (&["-c", "999999"], ""),
         (&["-v", "now"], "unexpected argument 'now'"),
         (&["-t"], "-t needs a value: TIME"),

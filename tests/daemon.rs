@@ -6,6 +6,7 @@
 
 mod rig;
 
+use rig::boosts::{OWN, boosted_victim, guardian, is_boosted, policy, start};
 use rig::daemon::Daemon;
 use rig::scratch::Scratch;
 use rig::{Rig, Stalld, hogged_cpu, live, process};
@@ -188,6 +189,34 @@ fn a_priority_that_somebody_gave_it_is_left_alone() {
     stalld.look();
     let attr = sched::get_attr(stalld.pid()).unwrap();
     assert_eq!((attr.policy, attr.priority, attr.reset_on_fork()), (Policy::RR, 30, false));
+}
+
+#[test]
+fn a_reservation_is_for_the_thread_that_looks_and_for_nobody_else() {
+    let Some(_live) = live() else { return };
+    let backend = ["-b", "queue_track"];
+    let mut stalld = start(&[&["-R", "10", "-t", "1", "-d", "1", "-g", "2"], &backend[..]].concat());
+    let attr = sched::get_attr(stalld.pid()).unwrap();
+    assert_eq!((attr.policy, attr.reset_on_fork()), (Policy::DEADLINE, true));
+    assert_eq!((attr.runtime, attr.period), (Nanos::from_millis(200), Nanos::from_secs(2)));
+    let guardian = guardian(&stalld);
+    let pid = stalld.pid();
+    let is_alone = || {
+        assert_eq!(policy(guardian), Some((Policy::FIFO, 99)));
+        let others =
+            process::threads(pid).into_iter().chain(process::children(pid)).filter(|&tid| tid != pid);
+        assert!(!others.into_iter().any(is_boosted), "somebody has inherited it");
+    };
+    is_alone();
+    let (_rig, victim) = boosted_victim(&mut stalld, &["--for", "4"]);
+    is_alone();
+    stalld.line_with(&format!("restored pid {} (victim)", victim.tid()));
+    assert_eq!(policy(victim.tid()), Some(OWN));
+    let (code, said) = stalld.terminate();
+    assert_eq!(code, Some(0));
+    let reserved = "successfully set 10% SCHED_DEADLINE reservation runtime/period = 200000000/2000000000";
+    assert!(said.iter().any(|(_, line)| line.contains(reserved)), "{said:?}");
+    process::await_end(guardian);
 }
 
 #[test]

@@ -6,8 +6,10 @@
 
 mod rig;
 
+use rig::boosts::{OWN, policy};
 use rig::scratch::Scratch;
-use rig::{Stalld, live, process};
+use rig::throttling::{limit, set_limit};
+use rig::{Rig, Stalld, hogged_cpu, live, process};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -111,6 +113,58 @@ fn without_the_right_to_raise_itself_it_runs_and_says_that_looks_may_be_late() {
     assert!(line.contains("it needs CAP_SYS_NICE"), "{line}");
     stalld.look();
     assert_eq!(stalld.terminate().0, Some(0));
+}
+
+#[test]
+fn without_the_right_to_boost_it_only_logs_or_as_a_service_ends() {
+    let Some(_live) = live() else { return };
+    let powerless = ["setpriv", "--bounding-set", "-sys_nice"];
+    set_limit("950000");
+    let args = [&["-f", "-v", "-t", "1", "-g", "1"], &Stalld::RIG_ONLY[..]].concat();
+    let mut stalld = Stalld::start_by(&powerless, &args);
+    let refusal = "cannot boost a task: Operation not permitted; it needs CAP_SYS_NICE";
+    stalld.line_with(&format!("{refusal}: stalld only logs"));
+    stalld.look();
+    assert_eq!(limit(), "950000", "what is of no use is put back");
+    set_limit("-1");
+    let mut rig = Rig::start(&["--for", "4"]);
+    let victim = rig.event("victim").tid();
+    for _ in 0..2 {
+        stalld.line_with(&format!("victim-{victim} starved on CPU {} for ", hogged_cpu()));
+    }
+    assert_eq!(policy(victim), Some(OWN));
+    let (code, said) = stalld.terminate();
+    assert_eq!(code, Some(0));
+    let count = |text: &str| said.iter().filter(|(_, line)| line.contains(text)).count();
+    assert_eq!((count("only logs"), count("boosted pid")), (1, 0), "{said:?}");
+
+    let (code, said) = Stalld::start_by(&powerless, &["-f", "--systemd"]).finish();
+    assert_eq!(code, Some(1));
+    assert_eq!(said.last().unwrap().1, format!("stalld: {refusal}"));
+}
+
+#[test]
+fn in_a_foreign_pid_namespace_it_only_logs() {
+    let Some(_live) = live() else { return };
+    set_limit("950000");
+    // The rig is inside, too: of those outside it knows nothing.
+    let script = format!("{} --for 5 >/dev/null & exec \"$@\"", Rig::path().display());
+    let starter = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", &script, "sh"];
+    let mut stalld =
+        Stalld::start_by(&starter, &[&["-f", "-v", "-t", "1", "-g", "1"], &Stalld::RIG_ONLY[..]].concat());
+    stalld.line_with(
+        "in a pid namespace of its own stalld can't tell the tasks of the machine apart: it only logs",
+    );
+    for _ in 0..2 {
+        stalld.line_with(&format!(" starved on CPU {} for ", hogged_cpu()));
+    }
+    assert_eq!(limit(), "950000");
+    // What was started is not stalld here, but its parent.
+    process::signal(process::children(stalld.pid())[0], "TERM");
+    let (code, said) = stalld.finish();
+    assert_eq!(code, Some(0));
+    let count = |text: &str| said.iter().filter(|(_, line)| line.contains(text)).count();
+    assert_eq!((count("only logs"), count("boosted pid")), (1, 0), "{said:?}");
 }
 
 #[test]

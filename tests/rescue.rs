@@ -6,57 +6,17 @@
 
 mod rig;
 
-use rig::process::{self, eventually};
-use rig::{Event, Rig, Stalld, hogged_cpu, live};
-use stalld::sys::{clock, sched};
-use stalld::task::{Nanos, Policy, Tid};
-use std::fs;
-use std::process::Command;
-
-const LIMIT: &str = "/proc/sys/kernel/sched_rt_runtime_us";
-
-fn policy(tid: Tid) -> Option<(Policy, u32)> {
-    sched::get_attr(tid).ok().map(|attr| (attr.policy, attr.priority))
-}
-
-const OWN: (Policy, u32) = (Policy::FIFO, 1);
-
-fn is_boosted(tid: Tid) -> bool {
-    policy(tid).is_some_and(|(policy, _)| policy == Policy::DEADLINE)
-}
-
-/// A stalld that boosts, after its first look.
-fn start(args: &[&str]) -> Stalld {
-    let mut stalld = Stalld::start(&[&["-f", "-v"], &Stalld::RIG_ONLY[..], args].concat());
-    stalld.look();
-    stalld
-}
-
-fn guardian(stalld: &Stalld) -> Tid {
-    let is_it = |&pid: &Tid| {
-        fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm == "stall-guard\n")
-    };
-    eventually("there is a guardian", || process::children(stalld.pid()).into_iter().find(is_it))
-}
-
-/// A rig with one victim that is in the middle of its boost.
-fn boosted_victim(stalld: &mut Stalld, seconds: &str) -> (Rig, Event) {
-    let mut rig = Rig::start(&["--for", seconds]);
-    let victim = rig.event("victim");
-    stalld.line_with(&format!(
-        "boosted pid {} (victim) (cpu {}) using SCHED_DEADLINE",
-        victim.tid(),
-        hogged_cpu()
-    ));
-    assert!(is_boosted(victim.tid()));
-    (rig, victim)
-}
+use rig::boosts::{OWN, boosted_victim, policy, start};
+use rig::process;
+use rig::{Event, Rig, hogged_cpu, live};
+use stalld::sys::sched;
+use stalld::task::{Nanos, Policy};
 
 #[test]
 fn who_starves_runs_again_and_has_its_own_policy_back() {
     let Some(_live) = live() else { return };
     let mut stalld = start(&["-t", "1", "-d", "1"]);
-    let (rig, victim) = boosted_victim(&mut stalld, "3.5");
+    let (rig, victim) = boosted_victim(&mut stalld, &["--for", "3.5"]);
     stalld.line_with(&format!("restored pid {} (victim)", victim.tid()));
     assert_eq!(policy(victim.tid()), Some(OWN));
     let (code, said) = rig.finish();
@@ -82,91 +42,12 @@ fn sixteen_on_one_cpu_all_run_and_the_hog_goes_on() {
 #[test]
 fn a_clean_end_in_the_middle_of_a_boost_restores_first() {
     let Some(_live) = live() else { return };
-    for backend in ["task_iter", "queue_track", "sched_debug"] {
-        let mut stalld = start(&["-t", "1", "-g", "1", "-b", backend]);
-        let (_rig, victim) = boosted_victim(&mut stalld, "4");
-        assert_eq!(stalld.terminate().0, Some(0), "{backend}");
-        assert_eq!(policy(victim.tid()), Some(OWN), "{backend}");
-    }
-}
-
-#[test]
-fn killed_at_any_moment_of_a_boost_it_leaves_nothing_behind() {
-    let Some(_live) = live() else { return };
-    for moment in 0..8 {
-        let mut stalld = start(&["-t", "1"]);
-        let guardian = guardian(&stalld);
-        let (_rig, victim) = boosted_victim(&mut stalld, "4");
-        clock::nap(Nanos::from_millis(moment * 37));
-        stalld.signal("KILL");
-        eventually("the victim is what it was", || (policy(victim.tid()) == Some(OWN)).then_some(()));
-        process::await_end(guardian);
-    }
-}
-
-#[test]
-fn throttling_is_off_while_it_boosts_and_back_after_any_end() {
-    let Some(_live) = live() else { return };
-    let limit = || fs::read_to_string(LIMIT).unwrap().trim().to_string();
-    let before = limit();
-    for signal in ["TERM", "KILL"] {
-        fs::write(LIMIT, "950000").unwrap();
-        let stalld = start(&["-t", "1"]);
-        assert_eq!(limit(), "-1");
-        stalld.signal(signal);
-        eventually("throttling is what it was", || (limit() == "950000").then_some(()));
-    }
-    let stalld = Stalld::start(&["-f", "-S"]);
-    let (code, said) = stalld.finish();
-    assert_eq!(code, Some(1));
-    assert!(
-        said.iter().any(|(_, line)| line.contains("RT throttling is on! stalld cannot run...")),
-        "{said:?}"
-    );
-    let stalld = Stalld::watch(&[]);
-    assert_eq!(limit(), "950000");
-    drop(stalld);
-    fs::write(LIMIT, before).unwrap();
-}
-
-#[test]
-fn the_guardian_restores_what_a_stopped_stalld_can_not() {
-    let Some(_live) = live() else { return };
-    let mut stalld = start(&["-t", "1", "-d", "1"]);
-    let (_rig, victim) = boosted_victim(&mut stalld, "6");
-    stalld.signal("STOP");
-    let stopped = clock::monotonic();
-    eventually("the victim is what it was", || (policy(victim.tid()) == Some(OWN)).then_some(()));
-    assert!(clock::monotonic() - stopped < Nanos::from_secs(4));
-    stalld.signal("CONT");
-    assert_eq!(stalld.terminate().0, Some(0));
-    assert_eq!(policy(victim.tid()), Some(OWN));
-}
-
-#[test]
-fn what_both_have_left_is_undone_on_request_and_by_the_next_start() {
-    let Some(_live) = live() else { return };
-    for by_start in [false, true] {
-        let mut stalld = start(&["-t", "1"]);
-        let (_rig, victim) = boosted_victim(&mut stalld, "5");
-        let guardian = guardian(&stalld);
-        // Stopped first, so that neither acts on the other's end.
-        process::signal(guardian, "STOP");
-        stalld.signal("KILL");
-        process::signal(guardian, "KILL");
-        process::await_end(guardian);
-        assert!(is_boosted(victim.tid()));
-        if by_start {
-            let mut next = start(&["-t", "60"]);
-            next.wait_for(|line| line.contains("left by a former stalld"), Nanos::ZERO);
-            assert_eq!(policy(victim.tid()), Some(OWN));
-            assert_eq!(next.terminate().0, Some(0));
-        } else {
-            let output = Command::new(Stalld::PATH).arg("--recover").output().unwrap();
-            let said = String::from_utf8_lossy(&output.stdout).into_owned();
-            assert!(said.contains(&format!("task {}: restored to SCHED_FIFO 1", victim.tid())), "{said}");
-            assert_eq!(output.status.code(), Some(0));
-            assert_eq!(policy(victim.tid()), Some(OWN));
+    for mode in ["-O", "-A", "-M"] {
+        for backend in ["task_iter", "queue_track", "sched_debug"] {
+            let mut stalld = start(&[mode, "-b", backend, "-t", "500ms", "-g", "500ms"]);
+            let (_rig, victim) = boosted_victim(&mut stalld, &["--for", "4"]);
+            assert_eq!(stalld.terminate().0, Some(0), "{mode} {backend}");
+            assert_eq!(policy(victim.tid()), Some(OWN), "{mode} {backend}");
         }
     }
 }
@@ -189,10 +70,48 @@ fn forced_to_fifo_it_boosts_in_pulses() {
 }
 
 #[test]
+fn pulses_end_when_the_task_dies() {
+    let Some(_live) = live() else { return };
+    let mut stalld = start(&["-F", "-r", "1ms", "-p", "200ms", "-t", "100ms", "-d", "30s"]);
+    // The first hog does not get in the way of the second.
+    let mut doomed = Rig::start(&["--for", "20", "--hog", "2", "--victim", "spin:1:doomed"]);
+    let victim = doomed.event("victim");
+    let _rig = Rig::start(&["--for", "20"]);
+    let boosted = format!("boosted pid {} (doomed) (cpu {}) using SCHED_FIFO", victim.tid(), hogged_cpu());
+    stalld.line_with(&boosted);
+    stalld.line_with(&boosted);
+    process::signal(doomed.pid(), "KILL");
+    stalld.line_with(&format!("pid {} (doomed) has ended during its boost", victim.tid()));
+    let (code, said) = stalld.terminate();
+    assert_eq!(code, Some(0));
+    assert_eq!(said.last().unwrap().1, "stalld: stalld shutting down");
+    assert!(!said.iter().any(|(_, line)| line.contains("failed")), "{said:?}");
+}
+
+#[test]
+fn a_victim_on_its_own_cpu_does_not_shut_it_out() {
+    let Some(_live) = live() else { return };
+    let cpu = hogged_cpu().to_string();
+    let mut stalld = start(&["-F", "-a", &cpu, "-r", "1ms", "-p", "200ms", "-t", "1", "-d", "1"]);
+    let mut rig = Rig::start(&["--for", "6", "--hog", "5"]);
+    let victim = rig.event("victim").tid();
+    for _ in 0..3 {
+        stalld.line_with(&format!("boosted pid {victim} (victim) (cpu {cpu}) using SCHED_FIFO"));
+        stalld.look();
+    }
+    let (code, said) = stalld.terminate();
+    assert_eq!(code, Some(0));
+    assert_eq!(policy(victim), Some(OWN));
+    // Shut out, it would leave the end of each pulse to the guardian.
+    let count = |text: &str| said.iter().filter(|(_, line)| line.contains(text)).count();
+    assert!(count("stalld is stuck: ") * 2 <= count("boosted pid"), "{said:?}");
+}
+
+#[test]
 fn a_task_whose_policy_somebody_sets_during_its_boost_is_left_as_it_is() {
     let Some(_live) = live() else { return };
     let mut stalld = start(&["-t", "1"]);
-    let (_rig, victim) = boosted_victim(&mut stalld, "5");
+    let (_rig, victim) = boosted_victim(&mut stalld, &["--for", "5"]);
     sched::set_scheduler(victim.tid(), Policy::RR, 7, false).unwrap();
     stalld.line_with(&format!("left pid {} (victim) as it is: somebody has made it SCHED_RR", victim.tid()));
     // It starves on, and may be in its next boost: what that puts back is what somebody has set.

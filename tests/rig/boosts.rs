@@ -38,7 +38,7 @@ pub fn start_by(starter: &[&str], args: &[&str]) -> Stalld {
 
 pub fn guardian(stalld: &Stalld) -> Tid {
     let is_it = |&pid: &Tid| process::status(pid, "Name").as_deref() == Some("stall-guard");
-    process::children(stalld.pid()).into_iter().find(is_it).unwrap()
+    eventually("there is a guardian", || process::children(stalld.pid()).into_iter().find(is_it))
 }
 
 /// A rig with one victim that is in the middle of its boost.

@@ -1,5 +1,7 @@
 //! The kernel's own limit on real-time tasks.
 
+use stalld::error::Result;
+use stalld::host::settings;
 use std::fs;
 
 const LIMIT: &str = "/proc/sys/kernel/sched_rt_runtime_us";
@@ -10,7 +12,11 @@ pub fn limit() -> String {
 }
 
 pub fn set_limit(limit: &str) {
-    fs::write(LIMIT, limit).expect("cannot set the limit on real-time tasks");
+    try_to_set(limit).expect("cannot set the limit on real-time tasks");
+}
+
+fn try_to_set(limit: &str) -> Result<()> {
+    settings::set_rt_runtime_us(limit.parse().expect("the limit is a number"))
 }
 
 /// Sets the limit for the time of a test, and puts back what was there when dropped.
@@ -36,8 +42,8 @@ impl Throttling {
 
 impl Drop for Throttling {
     fn drop(&mut self) {
-        if let Err(e) = fs::write(LIMIT, &self.0) {
-            eprintln!("cannot write {} back to {LIMIT}: {e}", self.0);
+        if let Err(e) = try_to_set(&self.0) {
+            eprintln!("{e}");
         }
     }
 }
