@@ -5,18 +5,13 @@
 
 mod rig;
 
+use rig::boosts::{OWN, is_boosted, policy, start};
 use rig::process::{self, eventually};
 use rig::{PATIENCE, Rig, Stalld, hogged_cpu, live, online};
 use stalld::cpus::CpuSet;
 use stalld::sys::{clock, sched};
-use stalld::task::{Cpu, Nanos, Policy, Tid};
+use stalld::task::{Cpu, Nanos, Tid};
 use std::fs;
-
-fn start(args: &[&str]) -> Stalld {
-    let mut stalld = Stalld::start(&[&["-f", "-v"], &Stalld::RIG_ONLY[..], args].concat());
-    stalld.look();
-    stalld
-}
 
 fn monitor(stalld: &Stalld, cpu: Cpu) -> Option<Tid> {
     let name = format!("stalld/{cpu}\n");
@@ -35,12 +30,6 @@ fn hold_up(stalld: &Stalld, cpu: Cpu) {
     let tid = monitor(stalld, cpu).unwrap();
     sched::set_fifo(tid, 1).unwrap();
     sched::set_affinity(tid, &[hogged_cpu()].into_iter().collect()).unwrap();
-}
-
-const OWN: Option<(Policy, u32)> = Some((Policy::FIFO, 1));
-
-fn policy(tid: Tid) -> Option<(Policy, u32)> {
-    sched::get_attr(tid).ok().map(|attr| (attr.policy, attr.priority))
 }
 
 #[test]
@@ -78,7 +67,7 @@ fn a_monitor_that_is_held_up_delays_no_report_of_another_cpu() {
         assert!(waited < Nanos::from_millis(2500), "{backend}: {} ms", waited.as_millis());
         stalld.line_with(&format!("boosted pid {}", victim.tid()));
         assert_eq!(stalld.terminate().0, Some(0), "{backend}");
-        assert_eq!(policy(victim.tid()), OWN, "{backend}: the hog is still there");
+        assert_eq!(policy(victim.tid()), Some(OWN), "{backend}: the hog is still there");
     }
 }
 
@@ -90,9 +79,9 @@ fn what_a_monitor_has_boosted_that_is_held_up_is_put_back_at_the_end() {
     let victim = rig.event("victim");
     stalld.line_with(&format!("boosted pid {}", victim.tid()));
     hold_up(&stalld, hogged_cpu());
-    assert_eq!(policy(victim.tid()).map(|(policy, _)| policy), Some(Policy::DEADLINE));
+    assert!(is_boosted(victim.tid()));
     assert_eq!(stalld.terminate().0, Some(0));
-    assert_eq!(policy(victim.tid()), OWN, "the hog is still there");
+    assert_eq!(policy(victim.tid()), Some(OWN), "the hog is still there");
 }
 
 #[test]
