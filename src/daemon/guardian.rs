@@ -36,6 +36,11 @@ impl Guardian {
             guard(journal, theirs);
         })
         .context("start the guardian")?;
+        // Above all, and wherever there is room: it sleeps until there is something to undo, and what it has to
+        // undo may be what keeps a CPU. Not left to the guardian, which may not have run yet when it is needed.
+        // Without the right to that it is an ordinary process.
+        let _ = sched::set_affinity(tid, &CpuSet::first(cpus::configured()));
+        let _ = sched::set_scheduler(tid, Policy::FIFO, 99, true);
         Ok(Guardian { line: Arc::new(ours), tid })
     }
 
@@ -56,10 +61,6 @@ impl Guardian {
 
 /// The life of the guardian.
 fn guard(journal: &Journal, mut line: File) {
-    // Above all, and wherever there is room: it sleeps until there is something to undo, and what it has to
-    // undo may be what keeps a CPU. Without the right to that it is an ordinary process.
-    let _ = sched::set_scheduler(Tid(0), Policy::FIFO, 99, true);
-    let _ = sched::set_affinity(Tid(0), &CpuSet::first(cpus::configured()));
     loop {
         let due = journal.live().filter_map(|(_, record)| match record {
             Undo::Boost(boosted) => Some(recover::due(&boosted)),
