@@ -228,13 +228,23 @@ impl Journal {
         )
     }
 
+    pub fn is_claimed(&self, slot: Slot) -> bool {
+        self.is(slot, state::CLAIMED)
+    }
+
     /// All records that nobody has claimed. One that makes no sense is left out.
     pub fn live(&self) -> impl Iterator<Item = (Slot, Undo)> + '_ {
+        self.open().filter(|&(slot, _)| self.is_live(slot))
+    }
+
+    /// All records that are not known to be undone: those that somebody has claimed as well.
+    pub fn open(&self) -> impl Iterator<Item = (Slot, Undo)> + '_ {
+        let is_open = |slot: Slot| self.is_live(slot) || self.is_claimed(slot);
         self.slots()
-            .filter(|&slot| self.is_live(slot))
+            .filter(move |&slot| is_open(slot))
             .filter_map(|slot| Some((slot, read(self.record(slot.index))?)))
             // Else what was read may be of two records.
-            .filter(|&(slot, _)| self.is_live(slot))
+            .filter(move |&(slot, _)| is_open(slot))
     }
 
     /// How many records are live but make no sense.

@@ -30,16 +30,22 @@ pub fn due(boosted: &Boosted) -> Nanos {
 }
 
 /// Undoes the boosts that are overdue at `now`, of a stalld that lives but may be stuck. It may be so between a
-/// record and the change, and make that change yet: such a record stays.
+/// record and the change, and make that change yet: such a record stays. Or between a claim and what it had
+/// claimed the record for: twice does no harm.
 pub fn overdue(journal: &Journal, now: Nanos) -> Vec<Recovered> {
     let mut recovered = Vec::new();
-    for (slot, record) in journal.live() {
+    for (slot, record) in journal.open() {
         let Undo::Boost(boosted) = record else { continue };
-        if due(&boosted) > now || !journal.claim(slot) {
+        if due(&boosted) > now {
+            continue;
+        }
+        let is_ours = journal.claim(slot);
+        if !is_ours && !journal.is_claimed(slot) {
             continue;
         }
         let not_yet = |outcome: &Undone| matches!(outcome, Undone::NeverBoosted);
-        let outcome = settle(journal, slot, &boosted, clock::monotonic() + RETRY, not_yet);
+        let stays = |outcome: &Undone| is_ours && not_yet(outcome);
+        let outcome = settle(journal, slot, &boosted, clock::monotonic() + RETRY, stays);
         if !not_yet(&outcome) {
             recovered.push(Recovered::Task(boosted, outcome));
         }
@@ -156,6 +162,16 @@ mod tests {
         assert!(journal.claim(slot));
         assert!(matches!(everything(&journal)[..], [Recovered::Task(_, Undone::Gone)]));
         assert_eq!(journal.live().count(), 0);
+    }
+
+    #[test]
+    fn what_stalld_has_claimed_and_got_no_further_with_is_undone_in_time() {
+        let journal = journal(Nanos(100));
+        let (slot, _) = journal.live().next().unwrap();
+        assert!(journal.claim(slot));
+        assert!(overdue(&journal, Nanos(100)).is_empty() && journal.is_claimed(slot));
+        assert_eq!(overdue(&journal, Nanos::from_secs(1)).len(), 1);
+        assert_eq!(journal.open().count(), 0);
     }
 
     #[test]

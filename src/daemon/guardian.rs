@@ -62,7 +62,7 @@ impl Guardian {
 /// The life of the guardian.
 fn guard(journal: &Journal, mut line: File) {
     loop {
-        let due = journal.live().filter_map(|(_, record)| match record {
+        let due = journal.open().filter_map(|(_, record)| match record {
             Undo::Boost(boosted) => Some(recover::due(&boosted)),
             _ => None,
         });
