@@ -46,6 +46,17 @@ pub struct Counters {
     pub longest_wait: Nanos,
 }
 
+/// What one who asks for the state of things wants to hear.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    pub looks: u64,
+    pub failed_looks: u64,
+    pub starved: u64,
+    pub boosts: u64,
+    /// Tasks that are boosted now.
+    pub active: u64,
+}
+
 impl Engine {
     pub fn new(backend: Box<dyn Backend>, limits: Limits, ignore: Ignore) -> Engine {
         Engine {
@@ -201,6 +212,14 @@ impl Engine {
 
     pub fn kind(&self) -> Kind {
         self.backend.kind()
+    }
+
+    /// What is going on, in numbers.
+    pub fn tally(&self) -> Tally {
+        let Counters { looks, failed_looks, starved, .. } = self.counters;
+        let (boosts, active) =
+            self.booster().map_or((0, 0), |booster| (booster.counters().boosts, booster.load().0));
+        Tally { looks, failed_looks, starved, boosts, active: active as u64 }
     }
 
     pub fn counters(&self) -> Counters {

@@ -8,6 +8,7 @@ pub mod instance;
 mod lockfile;
 pub mod log;
 mod monitors;
+mod notify;
 pub mod options;
 pub mod pidfile;
 mod report;

@@ -8,19 +8,19 @@ use super::log::Logger;
 use super::options::{Mode, Options};
 use super::report::{Reporter, Role};
 use super::run::{OWN_PRIORITY, raise};
-use super::watcher::Watcher;
+use super::watcher::{Turn, Watcher};
 use crate::boost::hands::HostHands;
 use crate::boost::plan::{Booster, Rules};
 use crate::cpus::CpuSet;
 use crate::detect::Limits;
-use crate::engine::Engine;
+use crate::engine::{Engine, Tally};
 use crate::error::{Error, Result};
 use crate::observe::Shared;
 use crate::proc;
 use crate::sys::{clock, cpu, memory, sched};
 use crate::task::{Cpu, Nanos, Tid};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
@@ -38,6 +38,8 @@ pub struct Monitors {
     /// They don't end by themselves.
     stay: bool,
     list: Vec<Monitor>,
+    /// Of those that have ended.
+    past: Tally,
 }
 
 struct Monitor {
@@ -54,6 +56,10 @@ struct Orders {
     ended: AtomicBool,
     /// 0 as long as it has not run.
     tid: AtomicI32,
+    /// As many waits have reached the threshold, boosts been made, and tasks are boosted now.
+    starved: AtomicU64,
+    boosts: AtomicU64,
+    active: AtomicU64,
 }
 
 impl Monitors {
@@ -72,6 +78,7 @@ impl Monitors {
             reporter,
             stay: options.mode == Mode::Aggressive,
             list: Vec::new(),
+            past: Tally::default(),
         }
     }
 
@@ -82,7 +89,14 @@ impl Monitors {
 
     /// Starts one for each CPU that the last look found somebody at, and that has none.
     pub fn look_after(&mut self, engine: &Engine) -> Result<()> {
-        self.list.retain(|monitor| !monitor.orders.ended.load(Ordering::Acquire));
+        let past = &mut self.past;
+        self.list.retain(|monitor| {
+            let ended = monitor.orders.ended.load(Ordering::Acquire);
+            if ended {
+                *past = monitor.orders.added_to(*past);
+            }
+            !ended
+        });
         for starving in engine.starving() {
             self.start(starving.task.cpu, engine)?;
         }
@@ -116,6 +130,13 @@ impl Monitors {
             .clone();
         self.list.push(Monitor { cpu, thread, orders });
         Ok(())
+    }
+
+    /// What they and the thread that starts them have done, in numbers. That one's looks are all that there are.
+    pub fn tally(&self, supervisor: Tally) -> Tally {
+        let Tally { looks, failed_looks, .. } = supervisor;
+        let all = self.list.iter().fold(self.past, |sum, monitor| monitor.orders.added_to(sum));
+        Tally { looks, failed_looks, ..all }
     }
 
     /// Has all of them tell what they have seen.
@@ -162,6 +183,21 @@ impl Monitors {
     }
 }
 
+impl Orders {
+    fn added_to(&self, sum: Tally) -> Tally {
+        let starved = sum.starved + self.starved.load(Ordering::Relaxed);
+        let boosts = sum.boosts + self.boosts.load(Ordering::Relaxed);
+        let active = sum.active + self.active.load(Ordering::Relaxed);
+        Tally { starved, boosts, active, ..sum }
+    }
+
+    fn note(&self, tally: Tally) {
+        self.starved.store(tally.starved, Ordering::Relaxed);
+        self.boosts.store(tally.boosts, Ordering::Relaxed);
+        self.active.store(tally.active, Ordering::Relaxed);
+    }
+}
+
 /// Tells of the end of a monitor, however it comes about.
 struct Ended<'a>(&'a Orders);
 
@@ -180,13 +216,14 @@ fn monitor(mut watcher: Watcher, orders: &Orders, half: Nanos, quiet_looks: u32)
     memory::fault_in_stack();
     let mut quiet = 0;
     while quiet < quiet_looks {
-        if watcher.turn(orders.report.swap(false, Ordering::AcqRel)) {
+        if watcher.turn(orders.report.swap(false, Ordering::AcqRel)) == Turn::Looked {
             quiet = match watcher.engine().is_quiet(half) {
                 Some(true) => quiet.saturating_add(1),
                 Some(false) => 0,
                 None => quiet,
             };
         }
+        orders.note(watcher.engine().tally());
         let planned = watcher.planned();
         thread::park_timeout(Duration::from_nanos((planned - clock::monotonic()).0));
         if orders.end.load(Ordering::Acquire) {
@@ -195,4 +232,5 @@ fn monitor(mut watcher: Watcher, orders: &Orders, half: Nanos, quiet_looks: u32)
         watcher.woke((clock::monotonic() >= planned).then_some(planned));
     }
     watcher.end();
+    orders.note(watcher.engine().tally());
 }

@@ -5,10 +5,11 @@ use super::complain;
 use super::instance::{Instance, RUNTIME_DIR};
 use super::log::{KMSG, Kmsg, Level, Logger, Outlet, SYSLOG, Syslog, Terminal, Writer, fatal};
 use super::monitors::Monitors;
+use super::notify::Manager;
 use super::options::{Mode, Options};
 use super::pidfile::Pidfile;
 use super::report::{Reporter, Role};
-use super::watcher::Watcher;
+use super::watcher::{Turn, Watcher};
 use crate::boost::plan::Booster;
 use crate::cpus::{self, CpuSet};
 use crate::denylist::Ignore;
@@ -19,7 +20,7 @@ use crate::host;
 use crate::observe::{self, Shared, Watch};
 use crate::sys::process::{self, Ready};
 use crate::sys::signal::{Signal, Signals};
-use crate::sys::{memory, sched};
+use crate::sys::{clock, memory, sched};
 use crate::task::{Nanos, Policy, Tid};
 use std::path::{self, Path};
 use std::process::ExitCode;
@@ -109,6 +110,8 @@ fn watch(
         log.info(format_args!("{remark}"));
     }
     log.verbose(format_args!("using {} backend", backend.kind().name()));
+    let mut manager = Manager::from_environment()?;
+    let limits = Limits { threshold: options.threshold, granularity: manager.within(options.granularity) };
     let mut ignore = Ignore::new(options.ignore_threads.clone(), options.ignore_processes.clone());
     let helpers = [backend.helper(), boosting.as_ref().map(|boosting| boosting.guardian())];
     helpers.into_iter().flatten().for_each(|process| ignore.own(process));
@@ -119,7 +122,6 @@ fn watch(
         }
         None => None,
     };
-    let limits = Limits { threshold: options.threshold, granularity: options.granularity };
     let (mut watcher, mut monitors) = if options.mode == Mode::Power {
         let mut engine = Engine::new(backend, limits, ignore);
         if let Some((rules, hands)) = boosts {
@@ -148,7 +150,13 @@ fn watch(
 
     let mut asked = false;
     loop {
-        if watcher.turn(asked) {
+        let turn = watcher.turn(asked);
+        if turn == Turn::Looked {
+            let engine = watcher.engine();
+            let tally = monitors.as_ref().map_or(engine.tally(), |monitors| monitors.tally(engine.tally()));
+            manager.looked(engine.kind(), tally, clock::monotonic());
+        }
+        if turn != Turn::Rested {
             if let Some(boosting) = &mut boosting {
                 boosting.watch(log);
             }
@@ -170,6 +178,7 @@ fn watch(
             monitors.report();
         }
         if signal == Some(Signal::End) {
+            manager.stopping();
             watcher.end();
             if monitors.is_some_and(|monitors| !monitors.end(MONITORS)) {
                 log.warning(format_args!("a monitor is held up: what it has boosted is put back for it"));

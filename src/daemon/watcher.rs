@@ -5,6 +5,16 @@ use crate::engine::Engine;
 use crate::sys::clock;
 use crate::task::Nanos;
 
+/// What came of a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// No look was due.
+    Rested,
+    Looked,
+    /// Nothing is known of this moment.
+    Failed,
+}
+
 pub struct Watcher {
     engine: Engine,
     reporter: Reporter,
@@ -19,18 +29,24 @@ impl Watcher {
         Watcher { engine, reporter, woke: Nanos::ZERO, rested: Nanos::ZERO }
     }
 
-    /// Does what is due, and looks in any case if somebody has asked. True if it has looked.
-    pub fn turn(&mut self, asked: bool) -> bool {
+    /// Does what is due, and looks in any case if somebody has asked.
+    pub fn turn(&mut self, asked: bool) -> Turn {
         let begun = clock::monotonic();
-        let looks = self.engine.advance(begun) || asked;
+        let mut turn = Turn::Rested;
         if asked {
             self.engine.insist();
         }
-        if looks {
-            match self.engine.look(self.woke, clock::monotonic()) {
-                Ok(()) => self.reporter.looked(&mut self.engine),
-                Err(e) => self.reporter.failed(&e),
-            }
+        if self.engine.advance(begun) || asked {
+            turn = match self.engine.look(self.woke, clock::monotonic()) {
+                Ok(()) => {
+                    self.reporter.looked(&mut self.engine);
+                    Turn::Looked
+                }
+                Err(e) => {
+                    self.reporter.failed(&e);
+                    Turn::Failed
+                }
+            };
             let ended = clock::monotonic();
             self.rested = ended + (ended - begun);
         }
@@ -38,7 +54,7 @@ impl Watcher {
         if asked {
             self.reporter.status(&self.engine);
         }
-        looks
+        turn
     }
 
     /// When the next turn is due.
