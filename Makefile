@@ -4,6 +4,11 @@ PREFIX  ?= /usr
 BINDIR  = $(PREFIX)/bin
 MANDIR  = $(PREFIX)/share/man
 DOCDIR  = $(PREFIX)/share/doc/stalld
+UNITDIR = $(PREFIX)/lib/systemd/system
+BASHDIR = $(PREFIX)/share/bash-completion/completions
+ZSHDIR  = $(PREFIX)/share/zsh/site-functions
+# Where an administrator looks for the options of services.
+CONFDIR ?= $(if $(wildcard /etc/debian_version),/etc/default,/etc/sysconfig)
 DESTDIR ?=
 # Arguments of stalld for `make run`, of cargo test for `make test`.
 ARGS     =
@@ -40,7 +45,7 @@ endif
 
 BINARY  = target/$(BUILD)/stalld
 STATIC  = target/static/stalld
-SCRIPTS = $(wildcard packaging/*.sh tests/*.sh .ci/run)
+SCRIPTS = $(wildcard packaging/*.sh packaging/completions/*.bash tests/*.sh) packaging/throttlectl .ci/run
 PAGES   = $(wildcard man/*.8)
 SUDO   := $(if $(filter 0,$(shell id -u)),,sudo)
 
@@ -101,15 +106,24 @@ setup-all: ## install all of these
 
 # Builds only if nothing is built, so that `make && sudo make install` runs no compiler as root.
 install: $(BINARY) ## install below DESTDIR and PREFIX what `make` built
-	install -D -m 755 $(BINARY) $(DESTDIR)$(BINDIR)/stalld
+	install -D -m 755 -t $(DESTDIR)$(BINDIR) $(BINARY) packaging/throttlectl
 	install -D -m 644 -t $(DESTDIR)$(DOCDIR) README.md CHANGELOG.md COPYING.md LICENSES/*.txt
-	$(if $(PAGES),install -D -m 644 -t $(DESTDIR)$(MANDIR)/man8 $(PAGES))
+	install -D -m 644 -t $(DESTDIR)$(MANDIR)/man8 $(PAGES)
+	install -D -m 644 -t $(DESTDIR)$(UNITDIR) packaging/systemd/stalld.service
+	sed -i 's|/usr/bin/|$(BINDIR)/|' $(DESTDIR)$(UNITDIR)/stalld.service
+	install -D -m 644 packaging/completions/stalld.bash $(DESTDIR)$(BASHDIR)/stalld
+	ln -sf stalld $(DESTDIR)$(BASHDIR)/throttlectl
+	install -D -m 644 -t $(DESTDIR)$(ZSHDIR) packaging/completions/_stalld
+# An administrator's own stays.
+	[ -e $(DESTDIR)$(CONFDIR)/stalld ] || install -D -m 644 packaging/systemd/stalld.conf $(DESTDIR)$(CONFDIR)/stalld
 
 $(BINARY):
 	$(MAKE) all
 
-uninstall: ## remove what `make install` installed
-	rm -f $(DESTDIR)$(BINDIR)/stalld $(addprefix $(DESTDIR)$(MANDIR)/man8/,$(notdir $(PAGES)))
+uninstall: ## remove what `make install` installed, but for the service's options
+	rm -f $(addprefix $(DESTDIR)$(BINDIR)/,stalld throttlectl) $(DESTDIR)$(UNITDIR)/stalld.service
+	rm -f $(addprefix $(DESTDIR)$(MANDIR)/man8/,$(notdir $(PAGES)))
+	rm -f $(addprefix $(DESTDIR)$(BASHDIR)/,stalld throttlectl) $(DESTDIR)$(ZSHDIR)/_stalld
 	rm -rf $(DESTDIR)$(DOCDIR)
 
 lint: ## check formatting, lints, scripts, manual pages, and the rules of the tree
@@ -118,7 +132,7 @@ lint: ## check formatting, lints, scripts, manual pages, and the rules of the tr
 	$(CARGO) clippy $(CARGOFLAGS) --workspace --all-targets -- -D warnings
 	$(CARGO) clippy $(CARGOFLAGS) --workspace --all-targets --no-default-features -- -D warnings
 	shellcheck $(SCRIPTS)
-	$(if $(PAGES),mandoc -T lint -W warning $(PAGES))
+	mandoc -T lint -W warning $(PAGES)
 	sh tests/tree.sh
 	sh tests/regen.sh $(MAKE) --no-print-directory regen
 

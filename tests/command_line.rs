@@ -89,6 +89,88 @@ fn the_help_and_the_man_page_list_the_same_options() {
     assert_eq!(in_help, in_page);
 }
 
+#[test]
+fn the_completions_know_the_options_of_the_help() {
+    for (program, help) in [("stalld", stdout(&["-h"])), ("throttlectl", throttlectl(&["-h"]))] {
+        let listed = help.lines().filter_map(listed_in_help);
+        let spelt = listed.flat_map(|(short, long, _)| {
+            short.map(|letter| format!("-{letter}")).into_iter().chain([format!("--{long}")])
+        });
+        let spelt: BTreeSet<String> = spelt.collect();
+        let offered = bash(program, "-");
+        assert_eq!(spelt, offered.lines().map(str::to_string).collect(), "{program}");
+    }
+    let zsh = include_str!("../packaging/completions/_stalld");
+    let in_zsh: BTreeSet<String> = zsh.lines().flat_map(listed_in_zsh).collect();
+    let in_help: BTreeSet<Listed> = stdout(&["-h"]).lines().filter_map(listed_in_help).collect();
+    let spelt = in_help.into_iter().flat_map(|(short, long, value)| {
+        let long = format!("--{long}{}", if value.is_some() { "=" } else { "" });
+        short.map(|letter| format!("-{letter}")).into_iter().chain([long])
+    });
+    assert_eq!(in_zsh, spelt.collect());
+}
+
+#[test]
+fn the_completions_know_values_and_commands() {
+    assert_eq!(bash("throttlectl", "o"), "off\non\n");
+    for name in bash("stalld -b", "").lines() {
+        assert!(name == "auto" || stdout(&["-h"]).contains(name), "{name}");
+    }
+    assert_eq!(bash("stalld --backend =", "sched"), "sched_debug\n");
+    assert_eq!(bash("stalld -t", ""), "");
+}
+
+#[test]
+fn throttlectl_and_its_man_page_know_the_same_commands() {
+    let help = throttlectl(&["--help"]);
+    let words = help.lines().next().unwrap().strip_prefix("Usage: throttlectl ").unwrap();
+    let commands: BTreeSet<&str> = words.split('|').collect();
+    let listed = |line: &'static str| line.strip_prefix(".It Cm ");
+    assert_eq!(commands, include_str!("../man/throttlectl.8").lines().filter_map(listed).collect());
+    for command in &commands {
+        assert!(help.contains(&format!("\n  {command} ")), "{command}");
+    }
+    for args in [&["frob"][..], &[], &["on", "off"]] {
+        let output = Command::new(THROTTLECTL).args(args).output().unwrap();
+        assert_eq!(output.status.code(), Some(22), "{args:?}");
+        assert_eq!(String::from_utf8(output.stderr).unwrap().lines().count(), 1, "{args:?}");
+    }
+}
+
+const THROTTLECTL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/throttlectl");
+
+fn throttlectl(args: &[&str]) -> String {
+    let output = Command::new(THROTTLECTL).args(args).output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// What bash offers for the last word, one a line.
+fn bash(before: &str, current: &str) -> String {
+    let script = "source packaging/completions/stalld.bash; COMP_WORDS=($1 \"$2\"); \
+        COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _${COMP_WORDS[0]}; printf '%s\\n' \"${COMPREPLY[@]}\"";
+    let output = Command::new("bash")
+        .args(["--norc", "-c", script, "bash", before, current])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap().trim_start_matches('\n').to_string()
+}
+
+/// `'(-t --threshold)'{-t,--threshold=}'[text]...`, or `'--check[text]'`
+fn listed_in_zsh(line: &str) -> Vec<String> {
+    let line = line.trim_start();
+    let spelt = match line.split_once('{') {
+        Some((_, rest)) if line.starts_with('\'') => rest.split_once('}').map(|(spelt, _)| spelt),
+        _ => line
+            .strip_prefix("'--")
+            .and_then(|_| line.trim_start_matches('\'').split_once('['))
+            .map(|it| it.0),
+    };
+    spelt.into_iter().flat_map(|spelt| spelt.split(',')).map(str::to_string).collect()
+}
+
 /// `  -t, --starving_threshold TIME   text`
 fn listed_in_help(line: &str) -> Option<Listed> {
     if !line.starts_with("  -") && !line.starts_with("      --") {
