@@ -6,9 +6,15 @@
 
 mod rig;
 
+use rig::process::eventually;
 use rig::scratch::Scratch;
-use rig::{PATIENCE, Stalld, live, process};
+use rig::{PATIENCE, Rig, Stalld, live};
+use stalld::sys::sched;
+use stalld::task::{Policy, Tid};
+use std::fs::{self, OpenOptions};
+use std::io::{ErrorKind, Read};
 use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
@@ -48,9 +54,7 @@ fn its_manager_hears_of_the_first_look_of_further_ones_in_the_watchdogs_time_and
             assert!(next.starts_with(&format!("WATCHDOG=1\n{status}")), "{next}");
         }
         stalld.signal("TERM");
-        process::eventually("the manager hears of the end", || {
-            (manager.hears() == "STOPPING=1").then_some(())
-        });
+        eventually("the manager hears of the end", || (manager.hears() == "STOPPING=1").then_some(()));
         assert_eq!(stalld.finish().0, Some(0));
     }
 }
@@ -66,4 +70,81 @@ fn a_manager_that_can_not_be_told_is_a_start_that_fails() {
         said,
         ["stalld: cannot use NOTIFY_SOCKET 'vsock:2:1': it is neither a path nor begins with @"]
     );
+}
+
+/// What the unit's ProtectSystem=, ReadWritePaths=, ProtectKernelTunables= and PrivateNetwork= come to, and then the
+/// capabilities in $1 alone.
+const SANDBOX: &str = r#"
+    mount --make-rprivate / && mount --bind /run /run || exit 90
+    for path in / /proc/sys /sys; do
+        { [ $path = / ] || mount --rbind $path $path; } && mount -o remount,bind,ro $path || exit 90
+    done
+    capabilities=$1
+    shift
+    exec setpriv --no-new-privs --inh-caps=-all --bounding-set="$capabilities" "$@""#;
+
+const PIDFILE: &str = "/run/stalld-test.pid";
+
+/// As setpriv wants them.
+fn capabilities_of_the_unit() -> String {
+    let unit = include_str!("../packaging/systemd/stalld.service");
+    let names = unit.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet=")).unwrap();
+    let plus =
+        names.split(' ').map(|name| format!(",+{}", name.strip_prefix("CAP_").unwrap().to_lowercase()));
+    format!("-all{}", plus.collect::<String>())
+}
+
+/// All that is in the kernel's log.
+fn kernel_log() -> String {
+    let mut kmsg = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open("/dev/kmsg").unwrap();
+    let mut text = String::new();
+    let mut record = [0; 8192];
+    loop {
+        match kmsg.read(&mut record) {
+            Ok(len) => text.push_str(&String::from_utf8_lossy(&record[..len])),
+            // Overwritten while we were reading.
+            Err(e) if e.kind() == ErrorKind::BrokenPipe => {}
+            Err(e) => {
+                assert_eq!(e.kind(), ErrorKind::WouldBlock);
+                return text;
+            }
+        }
+    }
+}
+
+fn is_deadline(tid: Tid) -> bool {
+    sched::get_attr(tid).unwrap().policy == Policy::DEADLINE
+}
+
+#[test]
+fn with_the_rights_that_the_unit_leaves_it_boosts_restores_and_logs_to_the_kernel() {
+    let Some(_live) = live() else { return };
+    let capabilities = capabilities_of_the_unit();
+    let starter = ["unshare", "-m", "-n", "sh", "-c", SANDBOX, "sh", &capabilities];
+    let options = ["--systemd", "-k", "-f", "-v", "-t", "1", "-d", "1", "-P", PIDFILE];
+    for end in ["TERM", "KILL"] {
+        let args = [&options, &Stalld::RIG_ONLY[..]].concat();
+        let mut stalld = Stalld::start_by(&starter, &args);
+        stalld.line_with("using task_iter backend");
+        stalld.line_with("using SCHED_DEADLINE for boosting");
+        stalld.look();
+        let mut rig = Rig::start(&["--for", "5"]);
+        let victim = rig.event("victim").tid();
+        stalld.line_with(&format!("boosted pid {victim} (victim)"));
+        assert!(is_deadline(victim));
+        eventually("the boost is in the kernel's log", || {
+            kernel_log().contains(&format!(": boosted pid {victim} (victim)")).then_some(())
+        });
+        stalld.line_with(&format!("restored pid {victim} (victim)"));
+        assert!(!is_deadline(victim));
+        stalld.line_with(&format!("boosted pid {victim} (victim)"));
+        stalld.signal(end);
+        let (code, said) = stalld.finish();
+        assert_eq!(code, (end == "TERM").then_some(0));
+        for (_, line) in said {
+            assert!(!line.contains("CAP_") && !line.contains("only logs"), "{line}");
+        }
+        eventually("the boost is over", || (!is_deadline(victim)).then_some(()));
+        assert_eq!(fs::remove_file(PIDFILE).is_ok(), end == "KILL");
+    }
 }
