@@ -45,6 +45,7 @@ endif
 
 BINARY  = target/$(BUILD)/stalld
 STATIC  = target/static/stalld
+DIST    = target/packages
 SCRIPTS = $(wildcard packaging/*.sh packaging/completions/*.bash tests/*.sh) packaging/throttlectl .ci/run
 PAGES   = $(wildcard man/*.8)
 SUDO   := $(if $(filter 0,$(shell id -u)),,sudo)
@@ -58,8 +59,8 @@ export PATH := $(CARGO_DIR):$(PATH)
 endif
 endif
 
-.PHONY: all stalld demo demo-run setup setup-static setup-lint setup-all static run test tests install \
-	uninstall lint regen bench annocheck msrv clean help
+.PHONY: all stalld demo demo-run setup setup-static setup-lint setup-packages setup-all static run test tests install \
+	uninstall dist dist-static deb rpm lint regen bench annocheck msrv clean help
 
 all: ## build target/release/stalld (DEBUG=1: target/debug/stalld; BPF=0: without libbpf)
 	@$(SETUP) --check $(TOOLS)
@@ -101,8 +102,11 @@ setup-static: ## install what `make static` needs
 setup-lint: ## install what `make lint` and `make regen` need
 	@$(SETUP) $(TOOLS) lint regen
 
+setup-packages: ## install what building packages needs
+	@$(SETUP) rust bpf static dist deb rpm
+
 setup-all: ## install all of these
-	@$(SETUP) $(TOOLS) static lint regen
+	@$(SETUP) $(TOOLS) static lint regen dist deb rpm
 
 # Builds only if nothing is built, so that `make && sudo make install` runs no compiler as root.
 install: $(BINARY) ## install below DESTDIR and PREFIX what `make` built
@@ -125,6 +129,22 @@ uninstall: ## remove what `make install` installed, but for the service's option
 	rm -f $(addprefix $(DESTDIR)$(MANDIR)/man8/,$(notdir $(PAGES)))
 	rm -f $(addprefix $(DESTDIR)$(BASHDIR)/,stalld throttlectl) $(DESTDIR)$(ZSHDIR)/_stalld
 	rm -rf $(DESTDIR)$(DOCDIR)
+
+dist: ## pack the source, its crates and the list of what is in it, into target/packages
+	@$(SETUP) --check rust dist
+	CARGO="$(CARGO)" sh packaging/dist.sh $(DIST)
+
+dist-static: static ## pack the static binary with all that belongs to it, into target/packages
+	@$(SETUP) --check dist
+	CARGO="$(CARGO)" MAKE="$(MAKE)" STATIC=$(STATIC) sh packaging/dist-static.sh $(DIST)
+
+deb: dist ## build the Debian packages from what `make dist` packs, without network
+	@$(SETUP) --check rust bpf deb
+	sh packaging/deb.sh $(DIST)
+
+rpm: dist ## build the RPM packages from what `make dist` packs, without network
+	@$(SETUP) --check rust bpf rpm
+	sh packaging/rpm.sh $(DIST)
 
 lint: ## check formatting, lints, scripts, manual pages, and the rules of the tree
 	@$(SETUP) --check $(TOOLS) lint

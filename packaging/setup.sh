@@ -3,7 +3,7 @@
 #
 #   setup.sh [--check | --dry-run | --cargo] [PART...]
 #
-# The parts are rust, bpf, static, libc, lint and regen; without any, rust and bpf. It prints what is missing, then
+# The parts are rust, bpf, static, libc, lint, regen, dist, deb and rpm; without any, rust and bpf. It prints what is missing, then
 # installs it; where nothing is missing it does and prints nothing.
 #   --check    says in one line what is missing and how to install it, and fails if anything is
 #   --dry-run  prints what it would install
@@ -29,7 +29,10 @@ tools_of() {
     libc) echo libc.a ;;
     lint) echo cargo-clippy cargo-fmt shellcheck mandoc readelf ;;
     regen) echo libclang cargo-fmt ;;
-    *) die "setup.sh knows no part '$1': rust, bpf, static, libc, lint, regen" ;;
+    dist) echo git xz ;;
+    deb) echo dpkg-buildpackage dh ;;
+    rpm) echo rpmbuild checkmodule semodule_package ;;
+    *) die "setup.sh knows no part '$1': rust, bpf, static, libc, lint, regen, dist, deb, rpm" ;;
     esac
 }
 
@@ -118,6 +121,14 @@ packages_of() {
     *:libc.a) echo glibc-static ;;
     apt-get:libclang) echo libclang-dev ;;
     *:libclang) echo clang-libs ;;
+    apt-get:xz) echo xz-utils ;;
+    *:dpkg-buildpackage) echo dpkg-dev ;;
+    *:dh) echo debhelper ;;
+    apt-get:rpmbuild) echo rpm ;;
+    *:rpmbuild) echo rpm-build ;;
+    *:checkmodule) echo checkpolicy ;;
+    apt-get:semodule_package) echo semodule-utils ;;
+    *:semodule_package) echo policycoreutils ;;
     dnf:pkg-config | yum:pkg-config) echo pkgconf-pkg-config ;;
     dnf:autopoint | yum:autopoint) echo gettext-devel ;;
     dnf:shellcheck | yum:shellcheck) echo ShellCheck ;;
@@ -181,6 +192,7 @@ target_for() {
     case $part in
     static | lint) echo "make setup-$part" ;;
     regen) echo "make setup-lint" ;;
+    dist | deb | rpm) echo "make setup-packages" ;;
     *) echo "make setup" ;;
     esac
 }

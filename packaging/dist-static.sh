@@ -1,0 +1,22 @@
+#!/bin/sh
+# Packs the static binary and all that belongs to it, the same bytes each time: dist-static.sh DIRECTORY
+# CARGO is the cargo command to ask, MAKE the make to install by, STATIC the binary.
+set -eu
+cd "$(dirname "$0")/.."
+. packaging/version.sh
+umask 022
+
+output=$1
+name=stalld-$version-$(uname -m)-static
+mkdir -p "$output"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+mkdir "$work/$name"
+"${MAKE:-make}" --no-print-directory install BINARY="$STATIC" DESTDIR="$work/$name/root" PREFIX=/usr CONFDIR=/etc/default >/dev/null
+cp packaging/install.sh "$work/$name"
+sh packaging/sbom.sh --features vendored >"$work/$name/stalld.cdx.json"
+(cd "$work/$name" && find . -type f ! -name SHA256SUMS | sed 's|^\./||' | sort | xargs sha256sum >"$work/sums" &&
+    mv "$work/sums" SHA256SUMS)
+pack "$output/$name.tar" -C "$work" "$name"
+ls -l "$output/$name.tar.xz"

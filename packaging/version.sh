@@ -1,0 +1,15 @@
+# Sourced by what packs: the version, the time that all files get, and tar in a form that depends on nothing else.
+# shellcheck shell=sh disable=SC2034
+version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -n 1)
+# In a tree that was unpacked from a tarball each file has the time of its commit.
+SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || stat -c %Y Cargo.toml)}
+export SOURCE_DATE_EPOCH LC_ALL=C TZ=UTC
+
+# pack FILE.tar ARGUMENTS...: makes FILE.tar.xz.
+pack() {
+    packed=$1
+    shift
+    tar --create --file "$packed" --format=gnu --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 \
+        --numeric-owner --mode=u+rw,go+r,go-w,a-s "$@"
+    xz --force --threads=1 "$packed"
+}
