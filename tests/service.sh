@@ -1,0 +1,143 @@
+#!/bin/sh
+# Checks the installed service on a host with systemd, by starving a task on the last CPU: service.sh
+# It changes the service's options, and puts them back. For a virtual machine, and for root.
+set -eu
+
+options=/etc/default/stalld
+[ -e "$options" ] || options=/etc/sysconfig/stalld
+limit=/proc/sys/kernel/sched_rt_runtime_us
+# The last CPU: nothing else is disturbed.
+cpu=$(($(getconf _NPROCESSORS_ONLN) - 1))
+hog=
+victim=
+
+cleanup() {
+    for pid in $hog $victim; do
+        kill "$pid" 2>/dev/null || :
+    done
+    [ ! -e "$options.before" ] || mv "$options.before" "$options"
+    rm -rf /run/systemd/system/stalld.service.d
+    systemctl daemon-reload
+}
+trap cleanup EXIT
+
+fail() {
+    echo "FAILED: $*" >&2
+    systemctl status --no-pager --lines=30 stalld.service >&2 || :
+    exit 1
+}
+
+ok() {
+    echo "ok: $*"
+}
+
+# within SECONDS COMMAND...: waits until it succeeds.
+within() {
+    tries=$(($1 * 10))
+    shift
+    until "$@"; do
+        tries=$((tries - 1))
+        [ "$tries" -gt 0 ] || return 1
+        sleep 0.1
+    done
+}
+
+of_service() {
+    systemctl show --value --property="$1" stalld.service
+}
+
+is_active() {
+    [ "$(of_service ActiveState)" = active ]
+}
+
+policy() {
+    chrt -p "$1" | sed -n 's/.*policy: //p'
+}
+
+is_boosted() {
+    case $(policy "$victim") in SCHED_DEADLINE*) ;; *) return 1 ;; esac
+}
+
+is_restored() {
+    [ "$(policy "$victim")" = SCHED_FIFO ]
+}
+
+# Both end by themselves.
+starve() {
+    timeout 60 taskset -c "$cpu" chrt -f 1 sh -c 'while :; do :; done' &
+    within 20 found_victim || fail "there is no task to starve"
+    timeout 40 chrt -f 50 taskset -c "$cpu" sh -c 'while :; do :; done' &
+    hog=$!
+}
+
+found_victim() {
+    victim=$(pgrep -n -P $!)
+}
+
+end_starvation() {
+    kill "$hog" "$victim" 2>/dev/null || :
+    wait
+    hog=
+    victim=
+}
+
+has_restarted() {
+    is_active && [ "$(of_service MainPID)" != "$1" ]
+}
+
+before=$(cat "$limit")
+systemctl stop stalld.service
+cp -p "$options" "$options.before"
+sed -i 's/^THRESH=.*/THRESH="-t 2"/; s/^BD=.*/BD="-d 2"/; s/^FG=.*/FG=/; s|^PF=.*|PF="--pidfile /run/stalld.pid"|; s/^LOGGING=.*/LOGGING="-s -k"/' "$options"
+# The longest pause between looks, under a watchdog that is shorter.
+echo 'CLIST="-g 600"' >>"$options"
+mkdir -p /run/systemd/system/stalld.service.d
+printf '[Service]\nWatchdogSec=8s\n' >/run/systemd/system/stalld.service.d/test.conf
+systemctl daemon-reload
+
+systemctl start stalld.service || fail "it does not start"
+is_active || fail "it is not active"
+ok "it is active once it has looked: $(of_service StatusText)"
+[ "$(cat "$limit")" = -1 ] || fail "RT throttling is on"
+[ "$(cat /run/stalld.pid)" = "$(of_service MainPID)" ] || fail "the pidfile names another process"
+ok "an empty FG= and a pidfile in /run work"
+
+first=$(of_service MainPID)
+sleep 20
+[ "$(of_service MainPID)" = "$first" ] || fail "the watchdog has ended a stalld that works"
+ok "its watchdog of 8 s is calm, with a granularity of 600 s"
+
+starve
+within 30 is_boosted || fail "the task that starves is not boosted"
+ok "a starving task is boosted"
+within 30 is_restored || fail "it is not restored"
+ok "and restored"
+within 30 sh -c 'dmesg | grep -q "stalld.*: boosted pid"' || fail "nothing is in the kernel's log"
+ok "the kernel's log tells: $(dmesg | grep -m 1 'stalld.*boosted pid')"
+
+within 30 is_boosted || fail "it is not boosted again"
+systemctl kill -s KILL stalld.service
+within 30 is_restored || fail "a boost outlives a stalld that was killed with its guardian"
+ok "killed during a boost with its guardian, it leaves the task as it was"
+within 60 has_restarted "$first" || fail "it is not started again"
+ok "and is started again"
+end_starvation
+
+second=$(of_service MainPID)
+kill -STOP "$second"
+within 120 has_restarted "$second" || fail "the watchdog does not notice that it is stopped"
+ok "the watchdog ends a stalld that hangs, and starts another"
+
+systemctl stop stalld.service
+[ "$(cat "$limit")" = "$before" ] || fail "RT throttling is $(cat "$limit") and was $before"
+[ ! -e /run/stalld.pid ] || fail "the pidfile is left"
+ok "stopped, it has put RT throttling back to $before"
+
+sed -i 's/^THRESH=.*/THRESH="-t never"/' "$options"
+! systemctl start stalld.service || fail "it starts with options that make no sense"
+sleep 3
+[ "$(of_service ActiveState)" = failed ] || fail "a usage error is tried again"
+[ "$(of_service ExecMainStatus)" = 22 ] || fail "its exit status is not 22"
+[ "$(cat "$limit")" = "$before" ] || fail "RT throttling is $(cat "$limit") after a failed start"
+ok "a usage error is not tried again, and leaves nothing"
+echo "all is well"
