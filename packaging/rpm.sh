@@ -9,7 +9,6 @@ output=$(cd "$1" && pwd)
 work=$output/build-rpm
 rm -rf "$work"
 mkdir -p "$work"
-sed "s/@VERSION@/$version/" packaging/rpm/stalld.spec >"$work/stalld.spec"
 # Without dependencies: on a system with another package manager rpm knows of nothing that is installed, and the check
 # for the tools has been made.
 $offline rpmbuild -ba --nodeps \
@@ -20,7 +19,7 @@ $offline rpmbuild -ba --nodeps \
     --define "_buildhost localhost" \
     --define "use_source_date_epoch_as_buildtime 1" \
     --define "clamp_mtime_to_source_date_epoch 1" \
-    "$work/stalld.spec"
+    packaging/rpm/stalld.spec
 find "$work/RPMS" -name '*.rpm' -exec mv {} "$output" \;
 rm -rf "$work"
 ls -l "$output"/*.rpm

@@ -31,4 +31,10 @@ $(for file in bpf/*.[ch]; do
 done)
 END
 fi
+
+version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -n 1)
+complain "the version is not that of Cargo.toml" <<END
+$(grep -q "^Version:  *$version\$" packaging/rpm/stalld.spec || echo packaging/rpm/stalld.spec)
+$(head -n 1 packaging/debian/changelog | grep -q "^stalld ($version-" || echo packaging/debian/changelog)
+END
 exit $status
