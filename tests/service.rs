@@ -2,7 +2,7 @@
 
 // stalld as it is meant to be: with its BPF backends.
 #![cfg(feature = "bpf")]
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod rig;
 
