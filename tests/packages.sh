@@ -1,0 +1,225 @@
+#!/bin/sh
+# Checks the packages in a directory by installing them, as root: packages.sh DIRECTORY
+# The systems that they are installed in are made below target/roots; nothing on the host changes.
+# shellcheck disable=SC2317 # most functions are called by `check`
+set -eu
+cd "$(dirname "$0")/.."
+. packaging/version.sh
+umask 022
+
+packages=$(cd "$1" && pwd)
+roots=$PWD/target/roots
+status=0
+mkdir -p "$roots"
+
+ok() {
+    echo "  ok      $1"
+}
+
+failed() {
+    echo "  FAILED  $1"
+    status=1
+}
+
+# check WHAT COMMAND...: the command tells by its status; what it prints is shown where it fails.
+check() {
+    what=$1
+    shift
+    if "$@" >"$roots/output" 2>&1; then ok "$what"; else
+        failed "$what"
+        sed 's/^/          /' "$roots/output"
+    fi
+}
+
+# fresh ROOT COPY: a copy of a root to spoil.
+fresh() {
+    rm -rf "$2"
+    cp -a --reflink=auto "$1" "$2"
+}
+
+# A Debian to copy from, with the libraries that the package needs.
+debian() {
+    [ ! -d "$roots/$1" ] || return 0
+    debootstrap --variant=minbase --include=systemd,libelf1,zlib1g,procps "$1" "$roots/$1.new" >"$roots/$1.log" 2>&1 ||
+        { tail -n 5 "$roots/$1.log" >&2; return 1; }
+    mv "$roots/$1.new" "$roots/$1"
+}
+
+# All that is in a root, but for the package manager's own notes, what it caches, and what ends with a restart.
+everything_in() {
+    (cd "$1" && find . '(' -path ./var/lib/dpkg -o -path ./var/log -o -path ./var/cache -o -path ./run ')' -prune -o -print) |
+        sort
+}
+
+# Stands for the C program's package, with other options: former_deb PACKAGE OUTPUT
+former_deb() {
+    rm -rf "$roots/former"
+    dpkg-deb -R "$1" "$roots/former"
+    sed -i 's/^Version: .*/Version: 1.28.1-1/' "$roots/former/DEBIAN/control"
+    echo 'THRESH="-t 44"' >>"$roots/former/etc/default/stalld"
+    dpkg-deb --root-owner-group -b "$roots/former" "$2"
+}
+
+# The same for RPM.
+former_rpm() {
+    cat >"$roots/former.spec" <<'END'
+Name: stalld
+Version: 1.28.1
+Release: 1
+Summary: Stands for the C program
+License: None
+%description
+%install
+mkdir -p %{buildroot}/etc/sysconfig
+echo 'THRESH="-t 44"' >%{buildroot}/etc/sysconfig/stalld
+%files
+%config(noreplace) /etc/sysconfig/stalld
+END
+    rpmbuild -bb --define "_topdir $roots/rpm" "$roots/former.spec"
+}
+
+has_modes() {
+    while read -r mode path; do
+        [ "$(stat -c %a "$root/$path")" = "$mode" ] || { echo "$path has the mode $(stat -c %a "$root/$path")"; return 1; }
+    done <<END
+755 usr/bin/stalld
+755 usr/bin/throttlectl
+644 usr/lib/systemd/system/stalld.service
+644 $1
+644 usr/share/bash-completion/completions/stalld
+END
+}
+
+# A host's bugs would be the unit's: only what it says of stalld counts.
+unit_verifies() {
+    chroot "$root" systemd-analyze verify stalld.service 2>&1 | grep stalld | grep -v "man stalld\|man throttlectl" && return 1
+    return 0
+}
+
+exposure_is_low() {
+    chroot "$root" systemd-analyze security --offline=true --threshold=25 --no-pager stalld.service
+}
+
+deb_in() {
+    echo "$package in Debian's $1:"
+    debian "$1"
+    root=$roots/test
+    fresh "$roots/$1" "$root"
+    everything_in "$root" >"$roots/before"
+    cp "$package" "$root/var/cache/stalld.deb"
+    check "installs" chroot "$root" dpkg -i /var/cache/stalld.deb
+    check "files and modes" has_modes etc/default/stalld
+    check "nothing was changed since" chroot "$root" dpkg --verify stalld
+    check "the program runs" chroot "$root" stalld --version
+    check "is enabled" test -h "$root/etc/systemd/system/multi-user.target.wants/stalld.service"
+    check "the unit verifies" unit_verifies
+    check "the unit's exposure is 2.5 at most" exposure_is_low
+    check "is purged" chroot "$root" dpkg --purge stalld
+    everything_in "$root" >"$roots/after"
+    check "leaves nothing" diff "$roots/before" "$roots/after"
+
+    former_deb "$package" "$root/var/cache/former.deb" >/dev/null
+    check "a former version installs" chroot "$root" dpkg -i /var/cache/former.deb
+    echo 'THRESH="-t 33"' >>"$root/etc/default/stalld"
+    check "is an upgrade of it" chroot "$root" dpkg -i --force-confdef /var/cache/stalld.deb
+    check "keeps a changed configuration" grep -q 'THRESH="-t 33"' "$root/etc/default/stalld"
+    check "is removed" chroot "$root" dpkg --remove stalld
+    check "keeps the configuration then" test -e "$root/etc/default/stalld"
+    check "is purged again" chroot "$root" dpkg --purge stalld
+    everything_in "$root" >"$roots/after"
+    check "leaves nothing again" diff "$roots/before" "$roots/after"
+}
+
+# An empty root with no more than a shell, in which a package says that it is all that ours need.
+fake_system() {
+    rm -rf "$root"
+    mkdir -p "$root/bin" "$root/usr/bin" "$root/var/lib/rpm" "$root/tmp"
+    cp "$(command -v busybox)" "$root/bin/busybox"
+    for name in sh echo; do
+        ln -s busybox "$root/bin/$name"
+    done
+    # Tell what scriptlets call.
+    for name in systemctl semodule; do
+        printf '#!/bin/sh\necho "%s $*" >>/calls\n' "$name" >"$root/usr/bin/$name"
+        chmod 755 "$root/usr/bin/$name"
+    done
+    {
+        printf 'Name: minimal\nVersion: 1\nRelease: 1\nSummary: Says that it is what stalld needs\nLicense: None\n'
+        printf 'BuildArch: noarch\n'
+        for rpm in "$@"; do rpm -qp --requires "$rpm"; done |
+            grep -v '^rpmlib\|^config(\|^(\|^stalld' | sort -u | sed 's/^/Provides: /'
+        printf '%%description\n%%files\n'
+    } >"$roots/minimal.spec"
+    rpmbuild -bb --define "_topdir $roots/rpm" "$roots/minimal.spec"
+}
+
+in_root() {
+    rpm --root "$root" --define "_dbpath /var/lib/rpm" "$@"
+}
+
+called() {
+    grep -q "$1" "$root/calls"
+}
+
+rpm_in_an_empty_root() {
+    echo "$package in an empty root:"
+    root=$roots/test
+    selinux=$(echo "$packages"/stalld-selinux-*.rpm)
+    check "the fake of a system" fake_system "$package" "$selinux"
+    check "the fake is installed" in_root -i "$roots"/rpm/RPMS/noarch/minimal-*.rpm
+    check "the fake of a former version" former_rpm
+    check "a former version installs" in_root -i "$roots"/rpm/RPMS/*/stalld-1.28.1-1.*.rpm
+    echo 'THRESH="-t 33"' >>"$root/etc/sysconfig/stalld"
+    check "is an upgrade of it" in_root -U "$package" "$selinux"
+    check "keeps a changed configuration" grep -q 'THRESH="-t 33"' "$root/etc/sysconfig/stalld"
+    check "is removed" in_root -e stalld stalld-selinux
+    rm -r "$root/etc/sysconfig"
+    check "installs" in_root -i "$package" "$selinux"
+    check "files and modes" has_modes etc/sysconfig/stalld
+    check "nothing was changed since" in_root -V stalld stalld-selinux
+    check "its unit is preset" called "^systemctl --no-reload preset stalld.service"
+    check "its policy is loaded" called "^semodule .*--install /usr/share/selinux/packages/stalld_bpf.pp"
+    echo 'THRESH="-t 33"' >>"$root/etc/sysconfig/stalld"
+    check "is removed again" in_root -e stalld stalld-selinux
+    check "its unit is disabled" called "^systemctl --no-reload disable --now stalld.service"
+    check "its policy is removed" called "^semodule .*--remove stalld_bpf"
+    check "keeps the changed configuration then" test -e "$root/etc/sysconfig/stalld.rpmsave"
+    rm -f "$root/etc/sysconfig/stalld.rpmsave"
+    check "leaves no file" sh -c "! find '$root' -name '*stalld*' -o -name '*throttlectl*' | grep ."
+}
+
+static_tarball() {
+    echo "$package:"
+    root=$roots/test
+    rm -rf "$root" "$roots/tarball"
+    mkdir -p "$root/etc" "$roots/tarball"
+    tar -xf "$package" -C "$roots/tarball" --strip-components=1
+    check "the binary needs no library" sh -c "ldd '$roots/tarball/root/usr/bin/stalld' 2>&1 | grep -q 'statically linked'"
+    check "the binary has 2.0 MB at most" test "$(wc -c <"$roots/tarball/root/usr/bin/stalld")" -le 2000000
+    check "installs" env DESTDIR="$root" "$roots/tarball/install.sh"
+    check "files and modes" has_modes etc/default/stalld
+    check "the program runs where there is nothing else" chroot "$root" /usr/bin/stalld --version
+    echo 'THRESH="-t 33"' >>"$root/etc/default/stalld"
+    check "installs again" env DESTDIR="$root" "$roots/tarball/install.sh"
+    check "keeps a changed configuration" grep -q 'THRESH="-t 33"' "$root/etc/default/stalld"
+    check "is removed" env DESTDIR="$root" "$roots/tarball/install.sh" --remove
+    check "leaves nothing but that" test "$(find "$root" ! -type d)" = "$root/etc/default/stalld"
+    echo >>"$roots/tarball/root/usr/bin/throttlectl"
+    check "does not install what was changed" sh -c "! DESTDIR='$root' '$roots/tarball/install.sh'"
+}
+
+echo "what the packagers' tools say:"
+check "lintian" lintian --fail-on error,warning --allow-root "$packages"/stalld_*.changes
+check "rpmlint" sh -c "rpmlint -c packaging/rpm/rpmlint.toml packaging/rpm/stalld.spec '$packages'/stalld-*.rpm | grep ' 0 errors'"
+for package in "$packages/stalld_$version"-*.deb; do
+    deb_in bookworm
+    deb_in trixie
+done
+for package in "$packages/stalld-$version"-*."$(uname -m)".rpm; do
+    rpm_in_an_empty_root
+done
+for package in "$packages/stalld-$version"-*-static.tar.xz; do
+    static_tarball
+done
+rm -rf "$roots/test" "$roots/tarball" "$roots/former" "$roots/rpm"
+exit $status
