@@ -60,7 +60,7 @@ endif
 endif
 
 .PHONY: all stalld demo demo-run setup setup-static setup-lint setup-packages setup-all static run test tests install \
-	uninstall dist dist-static deb rpm lint regen bench annocheck msrv clean help
+	uninstall dist dist-static deb rpm test-packages lint regen bench annocheck msrv clean help
 
 all: ## build target/release/stalld (DEBUG=1: target/debug/stalld; BPF=0: without libbpf)
 	@$(SETUP) --check $(TOOLS)
@@ -102,8 +102,8 @@ setup-static: ## install what `make static` needs
 setup-lint: ## install what `make lint` and `make regen` need
 	@$(SETUP) $(TOOLS) lint regen
 
-setup-packages: ## install what building packages needs
-	@$(SETUP) rust bpf static dist deb rpm
+setup-packages: ## install what building and checking packages needs, on Debian
+	@$(SETUP) rust bpf static dist deb rpm packages
 
 setup-all: ## install all of these
 	@$(SETUP) $(TOOLS) static lint regen dist deb rpm
@@ -145,6 +145,10 @@ deb: dist ## build the Debian packages from what `make dist` packs, without netw
 rpm: dist ## build the RPM packages from what `make dist` packs, without network
 	@$(SETUP) --check rust bpf rpm
 	sh packaging/rpm.sh $(DIST)
+
+test-packages: deb rpm dist-static ## install the packages below target/, as root, and check what they do there
+	@$(SETUP) --check packages
+	$(SUDO) sh tests/packages.sh $(DIST)
 
 lint: ## check formatting, lints, scripts, manual pages, and the rules of the tree
 	@$(SETUP) --check $(TOOLS) lint

@@ -3,7 +3,7 @@
 #
 #   setup.sh [--check | --dry-run | --cargo] [PART...]
 #
-# The parts are rust, bpf, static, libc, lint, regen, dist, deb and rpm; without any, rust and bpf. It prints what is missing, then
+# The parts are rust, bpf, static, libc, lint, regen, dist, deb, rpm and packages; without any, rust and bpf. It prints what is missing, then
 # installs it; where nothing is missing it does and prints nothing.
 #   --check    says in one line what is missing and how to install it, and fails if anything is
 #   --dry-run  prints what it would install
@@ -32,7 +32,9 @@ tools_of() {
     dist) echo git xz ;;
     deb) echo dpkg-buildpackage dh ;;
     rpm) echo rpmbuild checkmodule semodule_package ;;
-    *) die "setup.sh knows no part '$1': rust, bpf, static, libc, lint, regen, dist, deb, rpm" ;;
+    # What checks packages.
+    packages) echo lintian rpmlint debootstrap busybox ;;
+    *) die "setup.sh knows no part '$1': rust, bpf, static, libc, lint, regen, dist, deb, rpm, packages" ;;
     esac
 }
 
@@ -124,6 +126,7 @@ packages_of() {
     apt-get:xz) echo xz-utils ;;
     *:dpkg-buildpackage) echo dpkg-dev ;;
     *:dh) echo debhelper ;;
+    apt-get:busybox) echo busybox-static ;;
     apt-get:rpmbuild) echo rpm ;;
     *:rpmbuild) echo rpm-build ;;
     *:checkmodule) echo checkpolicy ;;
@@ -192,7 +195,7 @@ target_for() {
     case $part in
     static | lint) echo "make setup-$part" ;;
     regen) echo "make setup-lint" ;;
-    dist | deb | rpm) echo "make setup-packages" ;;
+    dist | deb | rpm | packages) echo "make setup-packages" ;;
     *) echo "make setup" ;;
     esac
 }
