@@ -18,3 +18,4 @@ pub mod proc;
 #[allow(unsafe_code)]
 pub mod sys;
 pub mod task;
+pub mod timing;

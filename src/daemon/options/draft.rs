@@ -1,44 +1,21 @@
 //! What the options given so far amount to, and what is made of it at the end of the command line.
 
-use super::length::{Length, Limits, NANOSECONDS, SECONDS, with_unit};
+use super::length::{Length, Limits, NANOSECONDS, SECONDS, Unit, with_unit};
 use super::{Boost, Command, Host, Mode, Options, UsageError};
 use crate::denylist::Denylist;
 use crate::task::Nanos;
+use crate::timing::{self, Misfit};
+use std::ops::RangeInclusive;
 
-pub(super) const THRESHOLD: Limits = Limits {
-    unit: SECONDS,
-    least: Nanos::from_secs(1),
-    least_with_unit: Nanos::from_millis(10),
-    most: Nanos::from_secs(3600),
-};
-pub(super) const GRANULARITY: Limits = Limits {
-    unit: SECONDS,
-    least: Nanos::from_secs(1),
-    least_with_unit: Nanos::from_millis(10),
-    most: Nanos::from_secs(600),
-};
-pub(super) const DURATION: Limits = Limits {
-    unit: SECONDS,
-    least: Nanos::from_secs(1),
-    // A boost lasts for one period at least.
-    least_with_unit: PERIOD.least,
-    most: Nanos::from_secs(60),
-};
-pub(super) const PERIOD: Limits = Limits {
-    unit: NANOSECONDS,
-    least: Nanos::from_millis(200),
-    least_with_unit: Nanos::from_millis(200),
-    most: Nanos::from_secs(4),
-};
-pub(super) const RUNTIME: Limits = Limits {
-    unit: NANOSECONDS,
-    least: Nanos::from_micros(8),
-    least_with_unit: Nanos::from_micros(8),
-    most: Nanos::from_millis(1),
-};
+pub(super) const THRESHOLD: Limits = limits(SECONDS, Nanos::from_secs(1), timing::THRESHOLD);
+pub(super) const GRANULARITY: Limits = limits(SECONDS, Nanos::from_secs(1), timing::GRANULARITY);
+pub(super) const DURATION: Limits = limits(SECONDS, Nanos::from_secs(1), timing::DURATION);
+pub(super) const PERIOD: Limits = limits(NANOSECONDS, *timing::PERIOD.start(), timing::PERIOD);
+pub(super) const RUNTIME: Limits = limits(NANOSECONDS, *timing::RUNTIME.start(), timing::RUNTIME);
 
-// The kernel wants the runtime within the period; here the two can't meet.
-const _: () = assert!(RUNTIME.most.0 <= PERIOD.least.0);
+const fn limits(unit: Unit, least: Nanos, range: RangeInclusive<Nanos>) -> Limits {
+    Limits { unit, least, least_with_unit: *range.start(), most: *range.end() }
+}
 
 /// The options as they are given. What depends on others waits here for the last of them.
 pub(super) struct Draft {
@@ -48,6 +25,7 @@ pub(super) struct Draft {
     pub threshold: Option<Length>,
     pub duration: Option<Length>,
     pub period: Option<Length>,
+    pub runtime: Option<Length>,
     pub options: Options,
 }
 
@@ -59,17 +37,14 @@ impl Default for Draft {
             threshold: None,
             duration: None,
             period: None,
+            runtime: None,
             options: Options {
                 cpus: None,
                 affinity: None,
-                threshold: Nanos::from_secs(60),
+                threshold: timing::DEFAULT_THRESHOLD,
                 threshold_has_unit: false,
-                boost: Boost {
-                    duration: Nanos::from_secs(3),
-                    period: Nanos::from_secs(1),
-                    runtime: Nanos::from_micros(20),
-                },
-                granularity: Nanos::from_secs(5),
+                boost: Boost::fit(timing::DEFAULT_THRESHOLD, None, None, None),
+                granularity: timing::DEFAULT_GRANULARITY,
                 reservation: None,
                 force_fifo: false,
                 mode: Mode::Power,
@@ -107,30 +82,19 @@ impl Draft {
 
     fn resolve_boost(&mut self) -> Result<(), UsageError> {
         let threshold = self.options.threshold;
-        let boost = &mut self.options.boost;
-        match &self.duration {
-            Some(given) => boost.duration = given.nanos,
-            None => boost.duration = boost.duration.min(threshold).max(DURATION.least_with_unit),
+        let given = |length: &Option<Length>| length.as_ref().map(|length| length.nanos);
+        let boost = Boost::fit(threshold, given(&self.duration), given(&self.period), given(&self.runtime));
+        self.options.boost = boost;
+        let duration = shown("-d", &self.duration, boost.duration, "boost duration");
+        match boost.misfit(threshold) {
+            None => Ok(()),
+            Some(Misfit::Duration) => {
+                Err(too_long(&duration, &shown("-t", &self.threshold, threshold, "threshold")))
+            }
+            Some(Misfit::Period) => {
+                Err(too_long(&shown("-p", &self.period, boost.period, "boost period"), &duration))
+            }
         }
-        match &self.period {
-            Some(given) => boost.period = given.nanos,
-            None => boost.period = boost.period.min(boost.duration),
-        }
-        let duration = "boost duration";
-        // No boost is short enough for a threshold below the shortest one.
-        if boost.duration > threshold && threshold >= DURATION.least_with_unit {
-            return Err(too_long(
-                &shown("-d", &self.duration, boost.duration, duration),
-                &shown("-t", &self.threshold, threshold, "threshold"),
-            ));
-        }
-        if boost.period > boost.duration {
-            return Err(too_long(
-                &shown("-p", &self.period, boost.period, "boost period"),
-                &shown("-d", &self.duration, boost.duration, duration),
-            ));
-        }
-        Ok(())
     }
 
     fn check_reservation(&self) -> Result<(), UsageError> {

@@ -6,6 +6,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub use crate::timing::Boost;
 pub use table::help;
 
 use crate::cpus::CpuSet;
@@ -50,14 +51,6 @@ pub struct Options {
     pub pidfile: Option<PathBuf>,
     /// Leave RT throttling alone, only check that it is off.
     pub systemd: bool,
-}
-
-/// How a starving task is made to run: `runtime` in each `period`, for `duration`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Boost {
-    pub duration: Nanos,
-    pub period: Nanos,
-    pub runtime: Nanos,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -97,9 +97,7 @@ pub(super) const TABLE: &[Opt] = &[
     Opt {
         short: Some('r'),
         long: "boost_runtime",
-        takes: Text("TIME", |d, time, _| {
-            Length::parse(time, &RUNTIME).map(|length| d.options.boost.runtime = length.nanos)
-        }),
+        takes: Text("TIME", |d, time, _| set(&mut d.runtime, Length::parse(time, &RUNTIME))),
         help: "for this long each time (20000 ns)",
     },
     Opt {
