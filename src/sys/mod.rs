@@ -1,5 +1,6 @@
 //! System calls, and all that is `unsafe`.
 
+pub mod alarm;
 #[cfg(feature = "bpf")]
 pub mod bpf;
 pub mod clock;
