@@ -127,10 +127,10 @@ impl Detector {
             && !self.waits.iter().any(|wait| wait.missed <= 1 && wait.since + threshold <= now + PATIENCE)
     }
 
-    /// Since when a task that the last look saw has been waiting.
-    pub fn since(&self, tid: Tid) -> Option<Nanos> {
-        let index = self.waits.binary_search_by_key(&tid, |wait| wait.task.tid).ok()?;
-        self.waits.get(index).filter(|wait| wait.missed == 0).map(|wait| wait.since)
+    /// Since when a task that the last look saw has been waiting, if it has not run since.
+    pub fn since(&self, task: &Task) -> Option<Nanos> {
+        let index = self.waits.binary_search_by_key(&task.tid, |wait| wait.task.tid).ok()?;
+        self.waits.get(index).filter(|wait| wait.missed == 0 && wait.is_of(task)).map(|wait| wait.since)
     }
 
     fn merge(&mut self, snapshot: &Snapshot) {

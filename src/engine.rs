@@ -1,12 +1,16 @@
 //! One look and what follows from it: the loop body that the daemon and the library share.
 
 use crate::boost::hands::HostHands;
+use crate::boost::plan::request::Denial;
 use crate::boost::plan::{Booster, Event};
 use crate::denylist::{Ignore, Ignored};
 use crate::detect::{Detector, Limits, PATIENCE, ROOM, Starving, Verdict};
 use crate::error::Result;
 use crate::observe::{Backend, Effort, Kind, Snapshot, Waiter};
-use crate::task::{Cpu, Nanos, Task};
+use crate::task::{Cpu, Nanos, Task, Tid};
+
+/// A look that is this much later than planned is worth a word.
+pub const LATE: Nanos = Nanos::from_millis(100);
 
 /// The task that holds a CPU.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +35,10 @@ pub struct Engine {
     hogs_before: Vec<Hog>,
     counters: Counters,
     boosts: Option<(Booster, HostHands)>,
+    /// Who starves is boosted without being asked for.
+    rescues: bool,
+    /// After a look the caller rests for as long as that took: whatever is due, half of a CPU is not stalld's.
+    rested: Nanos,
     events: Vec<Event>,
 }
 
@@ -71,6 +79,8 @@ impl Engine {
             hogs_before: Vec::new(),
             counters: Counters::default(),
             boosts: None,
+            rescues: false,
+            rested: Nanos::ZERO,
             events: Vec::with_capacity(ROOM),
         }
     }
@@ -84,6 +94,29 @@ impl Engine {
     /// From now on, who starves is boosted.
     pub fn boost(&mut self, booster: Booster, hands: HostHands) {
         self.boosts = Some((booster, hands));
+        self.rescues = true;
+    }
+
+    /// From now on, a task can be boosted by `boost_task`.
+    pub fn boost_on_request(&mut self, booster: Booster, hands: HostHands) {
+        self.boosts = Some((booster, hands));
+    }
+
+    /// Boosts a task; `waits` says whether it is runnable. None where nobody can be boosted.
+    pub fn boost_task(
+        &mut self,
+        task: &Task,
+        waits: bool,
+        now: Nanos,
+    ) -> Option<std::result::Result<(), Denial>> {
+        let (booster, hands) = self.boosts.as_mut()?;
+        Some(booster.boost(task, waits, now, hands, &mut self.events))
+    }
+
+    /// Ends the boost of a task. False if it is not boosted.
+    pub fn restore_task(&mut self, tid: Tid, now: Nanos) -> bool {
+        let events = &mut self.events;
+        self.boosts.as_mut().is_some_and(|(booster, hands)| booster.restore(tid, now, hands, events))
     }
 
     /// What is due by the clock alone. True if a look is due, too.
@@ -98,13 +131,15 @@ impl Engine {
 
     /// When to call again.
     pub fn next(&self) -> Nanos {
-        match &self.boosts {
-            Some((booster, _)) => {
-                let due = booster.next_end().into_iter().chain(booster.next_look()).min();
-                due.map_or(self.verdict.next_look, |due| due.min(self.verdict.next_look))
-            }
-            None => self.verdict.next_look,
-        }
+        let booster = self.booster();
+        let boosts = booster.into_iter().flat_map(|booster| [booster.next_end(), booster.next_look()]);
+        let next = boosts.flatten().fold(self.verdict.next_look, Nanos::min);
+        next.max(self.rested)
+    }
+
+    /// To be told of each look when it is over, so that `next` leaves time to rest.
+    pub fn rest(&mut self, begun: Nanos, ended: Nanos) {
+        self.rested = ended + (ended - begun);
     }
 
     /// Ends all boosts.
@@ -157,7 +192,8 @@ impl Engine {
             self.verdict.next_look = self.verdict.next_look.min(at + PATIENCE);
         }
         if let Some((booster, hands)) = &mut self.boosts {
-            booster.look(&self.snapshot, &self.verdict.starving, hands, &mut self.events);
+            let candidates = if self.rescues { self.verdict.starving.as_slice() } else { &[] };
+            booster.look(&self.snapshot, candidates, hands, &mut self.events);
         }
         if self.snapshot.complete {
             self.note_hogs();
@@ -187,9 +223,15 @@ impl Engine {
     /// Everybody who waited at the last look, with the wait as far as it is known.
     pub fn waiters(&self) -> impl Iterator<Item = (&Waiter, Nanos)> {
         self.snapshot.waiters.iter().map(|waiter| {
-            let since = self.detector.since(waiter.task.tid).unwrap_or(self.snapshot.at);
+            let since = self.detector.since(&waiter.task).unwrap_or(self.snapshot.at);
             (waiter, self.snapshot.at - since)
         })
+    }
+
+    /// How long a task that was seen at a moment has waited, as far as it is known by its record or the last look.
+    pub fn wait_of(&self, waiter: &Waiter, at: Nanos) -> Nanos {
+        let known = self.detector.since(&waiter.task);
+        waiter.since.into_iter().chain(known).min().map_or(Nanos::ZERO, |since| at - since)
     }
 
     pub fn hog(&self, cpu: Cpu) -> Option<&Hog> {
@@ -257,7 +299,6 @@ impl Engine {
 mod tests {
     use super::*;
     use crate::error::Error;
-    use crate::task::Tid;
 
     /// Plays back what it is given, one snapshot a look.
     struct Script(Vec<Result<Snapshot>>);

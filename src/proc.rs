@@ -1,6 +1,6 @@
 //! What /proc tells of a task.
 
-use crate::task::{Comm, Escaped, Tid};
+use crate::task::{Comm, Cpu, Escaped, Policy, Sched, Task, Tid};
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -27,7 +27,7 @@ impl Text {
 }
 
 /// Does something with a short text that is put together on the stack.
-fn with<T>(text: fmt::Arguments, action: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+pub fn with<T>(text: fmt::Arguments, action: impl FnOnce(&str) -> Option<T>) -> Option<T> {
     let mut bytes = [0; 64];
     let mut free = bytes.as_mut_slice();
     free.write_fmt(text).ok()?;
@@ -83,6 +83,24 @@ fn after_name(stat: &Text) -> Option<&[u8]> {
     stat.get(stat.iter().rposition(|&b| b == b')')? + 2..)
 }
 
+/// All that is shown of it in one moment: where it runs or ran last, and how it is scheduled.
+pub fn task(tid: Tid) -> Option<Task> {
+    let stat = Text::read(tid, "stat")?;
+    let fields = || after_name(&stat).into_iter().flat_map(|fields| fields.split(|&b| b == b' '));
+    // The kernel's scale, 100 below what it is everywhere else.
+    let prio = number::<i32>(fields().nth(15)?)? + 100;
+    let policy = Some(Policy(number(fields().nth(38)?)?));
+    Some(Task {
+        tid,
+        tgid: Some(tgid(tid)?),
+        cpu: Cpu(number(fields().nth(36)?)?),
+        start: number(fields().nth(19)?)?,
+        sched: Sched { policy, prio },
+        comm: comm(tid)?,
+        ..Task::default()
+    })
+}
+
 /// How often it has been given a CPU; None without CONFIG_SCHED_INFO.
 pub fn runs(tid: Tid) -> Option<u64> {
     let schedstat = Text::read(tid, "schedstat")?;
@@ -135,6 +153,15 @@ mod tests {
         assert!(threads(Tid(std::process::id() as i32)).contains(&tid));
         assert!(cgroup(tid, start(tid).unwrap_or(0)).is_none_or(|path| path.starts_with('/')));
         assert_eq!(cgroup(tid, 1), None);
+    }
+
+    #[test]
+    fn a_task_is_what_the_kernel_says_it_is() {
+        let own = task(sched::gettid()).unwrap();
+        assert_eq!((own.tgid, own.comm), (tgid(own.tid), comm(own.tid).unwrap()));
+        let attr = sched::get_attr(own.tid).unwrap();
+        assert_eq!(own.sched, Sched { policy: Some(attr.policy), prio: 120 + attr.nice });
+        assert_eq!(task(Tid(i32::MAX)), None);
     }
 
     #[test]

@@ -5,9 +5,10 @@
 
 use super::journal::{Boosted, How, Saved, Slot};
 use super::undo::{Undone, share};
-use crate::detect::Starving;
+use crate::detect::{Limits, Starving};
 use crate::observe::Snapshot;
 use crate::task::{Cpu, Nanos, Policy, Task, Tid};
+use crate::timing::Boost;
 use std::io;
 
 /// What the command line and the host allow.
@@ -23,6 +24,19 @@ pub struct Rules {
     pub only_outranked: bool,
     /// A task that could not be boosted is tried again after this.
     pub retry: Nanos,
+}
+
+/// Below it, a fair task that waits among fair tasks is a busy host, and no starvation.
+const BUSY_HOST: Nanos = Nanos::from_secs(1);
+
+impl Rules {
+    /// `cost` is what a run by DEADLINE may really take. A pulse by FIFO takes its runtime.
+    pub fn new(how: How, boost: &Boost, limits: &Limits, cost: Nanos) -> Rules {
+        let Boost { duration, period, runtime } = *boost;
+        let cost = if how == How::Fifo { runtime } else { cost };
+        let only_outranked = limits.threshold < BUSY_HOST;
+        Rules { how, runtime, period, duration, cost, only_outranked, retry: limits.granularity }
+    }
 }
 
 /// Boosts of a CPU start this far apart, so that the hog gets the CPU back in between, in every period.
@@ -307,55 +321,70 @@ impl Booster {
     ) {
         let task = candidate.task;
         let started = snapshot.at;
-        let end = started + self.rules.duration;
-        let outcome = match self.rules.how {
-            How::Fifo => None,
-            how => match hands.raise(&task, end) {
-                // Somebody has turned RT throttling on again, say: the kernel admits no pinned task then.
-                Err(Refusal::Kernel(e)) => {
-                    events.push(Event::Refused { task, how, why: Refusal::Kernel(e) });
-                    None
+        match self.lift(&task, started, true, hands, events) {
+            Ok((how, raised)) => {
+                let is_outranked = outranked(&task, snapshot, &self.active);
+                self.begin(task, how, raised, started, is_outranked, events);
+                // In a crowd the place is needed for the next as soon as this one has had its budget once.
+                if crowded && how != How::Fifo && raised.runs.is_some() {
+                    self.end(self.active.len() - 1, started, true, hands, events);
                 }
-                // A task that was put back while its budget was used up stays marked as throttled: boosted again,
-                // it is in no queue, and no timer brings it back [6.18].
-                Ok(raised) if hands.let_run(&raised) == Some(false) => {
-                    hands.restore(&raised);
-                    None
-                }
-                outcome => Some(outcome),
-            },
-        };
-        let how = if outcome.is_some() { self.rules.how } else { How::Fifo };
-        let raised = match outcome.unwrap_or_else(|| hands.pulse(&task, None).map(|pulse| pulse.raised)) {
-            Ok(raised) => raised,
-            Err(Refusal::Taken) => return,
-            Err(why) => {
+            }
+            Err((_, Refusal::Taken)) => {}
+            Err((how, why)) => {
                 self.counters.refused += 1;
                 self.refused.push(Tried { task, again: started + self.rules.retry });
                 events.push(Event::Refused { task, how, why });
-                return;
             }
-        };
-        let pulsed = how == How::Fifo;
+        }
+    }
+
+    /// Raises a task, in a pulse where nothing better is to be had.
+    fn lift(
+        &self,
+        task: &Task,
+        started: Nanos,
+        waits: bool,
+        hands: &mut impl Hands,
+        events: &mut Vec<Event>,
+    ) -> Result<(How, Raised), (How, Refusal)> {
+        let how = self.rules.how;
+        if how != How::Fifo {
+            match hands.raise(task, started + self.rules.duration) {
+                // Somebody has turned RT throttling on again, say: the kernel admits no pinned task then.
+                Err(Refusal::Kernel(e)) => {
+                    events.push(Event::Refused { task: *task, how, why: Refusal::Kernel(e) });
+                }
+                // A task that was put back while its budget was used up stays marked as throttled: boosted again,
+                // it is in no queue, and no timer brings it back [6.18].
+                Ok(raised) if waits && hands.let_run(&raised) == Some(false) => {
+                    hands.restore(&raised);
+                }
+                outcome => return outcome.map(|raised| (how, raised)).map_err(|why| (how, why)),
+            }
+        }
+        let pulse = hands.pulse(task, None).map_err(|why| (How::Fifo, why))?;
+        Ok((How::Fifo, pulse.raised))
+    }
+
+    fn begin(
+        &mut self,
+        task: Task,
+        how: How,
+        raised: Raised,
+        started: Nanos,
+        outranked: bool,
+        events: &mut Vec<Event>,
+    ) {
         self.counters.boosts += 1;
         events.push(Event::Boosted { task, how });
         if self.active.is_empty() {
             self.next_care = started + CARE;
             self.next_adoption = started + ADOPTION;
         }
-        // In a crowd the place is needed for the next as soon as this one has had its budget once.
-        let served = crowded && !pulsed && raised.runs.is_some();
-        self.active.push(Active {
-            task,
-            raised,
-            started,
-            end,
-            next_pulse: pulsed.then_some(started + self.rules.period),
-            outranked: outranked(&task, snapshot, &self.active),
-        });
-        if served {
-            self.end(self.active.len() - 1, started, true, hands, events);
-        }
+        let next_pulse = (how == How::Fifo).then_some(started + self.rules.period);
+        let end = started + self.rules.duration;
+        self.active.push(Active { task, raised, started, end, next_pulse, outranked });
     }
 
     /// False if the boost is over.
@@ -455,6 +484,9 @@ fn outranked(task: &Task, snapshot: &Snapshot, boosted: &[Active]) -> bool {
             && !boosted.iter().any(|active| active.task.tid == other.tid)
     })
 }
+
+#[path = "request.rs"]
+pub mod request;
 
 #[cfg(test)]
 #[path = "plan_tests.rs"]

@@ -7,15 +7,12 @@ use crate::boost::plan::{Event, Refusal};
 use crate::boost::undo::Undone;
 use crate::denylist::Ignored;
 use crate::detect::Starving;
-use crate::engine::{Counters, Engine, Hog};
+use crate::engine::{Counters, Engine, Hog, LATE};
 use crate::error::{Error, Reason};
 use crate::proc;
 use crate::sys::clock;
 use crate::task::{Cpu, Nanos, Task};
 use std::fmt;
-
-/// A look this much later than planned is told.
-const LATE: Nanos = Nanos::from_millis(100);
 
 /// As many waiters as SIGUSR1 lists.
 const LISTED: usize = 100;

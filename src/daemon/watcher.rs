@@ -20,13 +20,11 @@ pub struct Watcher {
     reporter: Reporter,
     /// When this thread last came out of a sleep. The time since start-up is not time since a sleep.
     woke: Nanos,
-    /// After a look it rests for as long as that took: whatever is due, half of a CPU is not stalld's.
-    rested: Nanos,
 }
 
 impl Watcher {
     pub fn new(engine: Engine, reporter: Reporter) -> Watcher {
-        Watcher { engine, reporter, woke: Nanos::ZERO, rested: Nanos::ZERO }
+        Watcher { engine, reporter, woke: Nanos::ZERO }
     }
 
     /// Does what is due, and looks in any case if somebody has asked.
@@ -47,8 +45,7 @@ impl Watcher {
                     Turn::Failed
                 }
             };
-            let ended = clock::monotonic();
-            self.rested = ended + (ended - begun);
+            self.engine.rest(begun, clock::monotonic());
         }
         self.reporter.boosts(&mut self.engine);
         if asked {
@@ -59,7 +56,7 @@ impl Watcher {
 
     /// When the next turn is due.
     pub fn planned(&self) -> Nanos {
-        self.engine.next().max(self.rested)
+        self.engine.next()
     }
 
     /// To be called after a sleep; `planned` is until when it was to be, if it was not cut short.
