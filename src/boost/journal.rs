@@ -6,6 +6,8 @@
 use crate::host::settings::Hrtick;
 use crate::sys::shared::SharedWords;
 use crate::task::{Nanos, Policy, Tid};
+use std::fs::File;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
@@ -117,6 +119,8 @@ mod kind {
 /// The records. All who share the memory see the same.
 pub struct Journal {
     words: SharedWords,
+    /// Locked, where there is one.
+    file: Option<File>,
 }
 
 impl Journal {
@@ -126,7 +130,17 @@ impl Journal {
     }
 
     pub fn over(words: SharedWords) -> Journal {
-        Journal { words }
+        Journal { words, file: None }
+    }
+
+    /// The same, with the file that it is in.
+    pub fn kept_in(self, file: File) -> Journal {
+        Journal { file: Some(file), ..self }
+    }
+
+    /// By which another process shares the lock on the file.
+    pub fn descriptor(&self) -> Option<RawFd> {
+        self.file.as_ref().map(|file| file.as_raw_fd())
     }
 
     /// Empties it, and makes it that of this boot and this process.

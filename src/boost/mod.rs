@@ -1,8 +1,11 @@
 //! Lets starving tasks run for a bounded moment, and puts everything back.
 
 mod adopt;
+pub mod changes;
+pub mod guardian;
 pub mod hands;
 pub mod journal;
+pub mod journal_file;
 pub mod plan;
 pub mod recover;
 pub mod undo;

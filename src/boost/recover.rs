@@ -32,8 +32,7 @@ pub fn due(boosted: &Boosted) -> Nanos {
 /// Undoes the boosts that are overdue at `now`, of a stalld that lives but may be stuck. It may be so between a
 /// record and the change, and make that change yet: such a record stays. Or between a claim and what it had
 /// claimed the record for: twice does no harm.
-pub fn overdue(journal: &Journal, now: Nanos) -> Vec<Recovered> {
-    let mut recovered = Vec::new();
+pub fn overdue(journal: &Journal, now: Nanos, mut tell: impl FnMut(Recovered)) {
     for (slot, record) in journal.open() {
         let Undo::Boost(boosted) = record else { continue };
         if due(&boosted) > now {
@@ -47,33 +46,30 @@ pub fn overdue(journal: &Journal, now: Nanos) -> Vec<Recovered> {
         let stays = |outcome: &Undone| is_ours && not_yet(outcome);
         let outcome = settle(journal, slot, &boosted, clock::monotonic() + RETRY, stays);
         if !not_yet(&outcome) {
-            recovered.push(Recovered::Task(boosted, outcome));
+            tell(Recovered::Task(boosted, outcome));
         }
     }
-    recovered
 }
 
 /// Undoes everything, for a stalld that has ended: tasks first, because pinned ones can be DEADLINE only while
 /// throttling is off.
-pub fn everything(journal: &Journal) -> Vec<Recovered> {
+pub fn everything(journal: &Journal, mut tell: impl FnMut(Recovered)) {
     // It may have ended between a claim and what it had claimed the record for.
     journal.reopen();
-    let mut recovered = Vec::new();
     for (slot, record) in journal.live() {
         let Undo::Boost(boosted) = record else { continue };
         if journal.claim(slot) {
             let outcome = settle(journal, slot, &boosted, Nanos::MAX, |_| false);
-            recovered.push(Recovered::Task(boosted, outcome));
+            tell(Recovered::Task(boosted, outcome));
         }
     }
     for (slot, record) in journal.live() {
         if !matches!(record, Undo::Boost(_)) && journal.claim(slot) {
             let outcome = setting(&record);
             journal.clear(slot);
-            recovered.push(Recovered::Setting(record, outcome));
+            tell(Recovered::Setting(record, outcome));
         }
     }
-    recovered
 }
 
 /// Puts back a setting of the machine. False if somebody else has changed it since, which is left as it is.
@@ -155,12 +151,20 @@ mod tests {
         journal
     }
 
+    fn told_of_overdue(journal: &Journal, now: Nanos) -> usize {
+        let mut told = 0;
+        overdue(journal, now, |_| told += 1);
+        told
+    }
+
     #[test]
     fn what_stalld_had_claimed_when_it_died_is_undone_too() {
         let journal = journal(Nanos::MAX);
         let (slot, _) = journal.live().next().unwrap();
         assert!(journal.claim(slot));
-        assert!(matches!(everything(&journal)[..], [Recovered::Task(_, Undone::Gone)]));
+        let mut told = Vec::new();
+        everything(&journal, |one| told.push(one));
+        assert!(matches!(told[..], [Recovered::Task(_, Undone::Gone)]));
         assert_eq!(journal.live().count(), 0);
     }
 
@@ -169,8 +173,8 @@ mod tests {
         let journal = journal(Nanos(100));
         let (slot, _) = journal.live().next().unwrap();
         assert!(journal.claim(slot));
-        assert!(overdue(&journal, Nanos(100)).is_empty() && journal.is_claimed(slot));
-        assert_eq!(overdue(&journal, Nanos::from_secs(1)).len(), 1);
+        assert!(told_of_overdue(&journal, Nanos(100)) == 0 && journal.is_claimed(slot));
+        assert_eq!(told_of_overdue(&journal, Nanos::from_secs(1)), 1);
         assert_eq!(journal.open().count(), 0);
     }
 
@@ -178,8 +182,8 @@ mod tests {
     fn only_what_is_overdue_is_undone_for_a_stalld_that_lives() {
         let journal = journal(Nanos(100));
         let due = Nanos(100) + Nanos::from_millis(50);
-        assert!(overdue(&journal, due - Nanos(1)).is_empty());
-        assert_eq!(overdue(&journal, due).len(), 1);
+        assert_eq!(told_of_overdue(&journal, due - Nanos(1)), 0);
+        assert_eq!(told_of_overdue(&journal, due), 1);
         assert_eq!(journal.live().count(), 0);
     }
 }

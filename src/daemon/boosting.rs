@@ -1,14 +1,17 @@
 //! What the daemon needs to boost: the journal, the guardian, the machine's settings, and the word of the
 //! kernel on what it allows.
 
-use super::guardian::{self, Guardian};
-use super::instance::{Instance, Left};
+use super::instance::Instance;
 use super::log::Logger;
 use super::options::{Boost, Options};
+use crate::boost::changes::Changes;
+use crate::boost::guardian::{self, Guardian};
 use crate::boost::hands::HostHands;
-use crate::boost::journal::{How, Journal, Slot, Undo};
+use crate::boost::journal::{How, Journal, Undo};
+use crate::boost::journal_file::Left;
 use crate::boost::plan::Rules;
-use crate::boost::recover;
+use crate::boost::recover::{self, Recovered};
+use crate::detect::Limits;
 use crate::error::{Context, Error, Result};
 use crate::host::settings::{self, UNTHROTTLED};
 use crate::host::{self, debugfs};
@@ -17,15 +20,11 @@ use crate::task::{Cpu, Nanos, Tid};
 use std::path::Path;
 use std::sync::Arc;
 
-/// Below it, a fair task that waits among fair tasks is a busy host, and no starvation.
-const BUSY_HOST: Nanos = Nanos::from_secs(1);
-
 /// Set up while there is one thread, used from then on.
 pub struct Boosting {
     journal: Arc<Journal>,
     guardian: Guardian,
-    throttling: Option<Slot>,
-    hrtick: Option<Slot>,
+    changes: Changes,
     /// RT throttling is off, by whomever, and has to stay so.
     unthrottled: bool,
     /// Somebody else has turned RT throttling on, and that has been said.
@@ -40,15 +39,9 @@ impl Boosting {
         let (journal, recovered) = instance.open_journal()?;
         let journal = Arc::new(journal);
         let guardian = Guardian::fork(&journal, &instance.descriptors(), options.foreground)?;
-        let boosting = Boosting {
-            journal,
-            guardian,
-            throttling: None,
-            hrtick: None,
-            unthrottled: false,
-            told: false,
-            guarded: true,
-        };
+        let changes = Changes::new(Arc::clone(&journal));
+        let boosting =
+            Boosting { journal, guardian, changes, unthrottled: false, told: false, guarded: true };
         Ok((boosting, recovered))
     }
 
@@ -83,15 +76,9 @@ impl Boosting {
                 return Ok(None);
             }
         };
-        let rules = Rules {
-            how,
-            runtime: options.boost.runtime,
-            period: options.boost.period,
-            duration: options.boost.duration,
-            cost: if hrtick || how == How::Fifo { options.boost.runtime } else { clock::tick() },
-            only_outranked: options.threshold < BUSY_HOST,
-            retry: options.granularity,
-        };
+        let limits = Limits { threshold: options.threshold, granularity: options.granularity };
+        let cost = if hrtick { options.boost.runtime } else { clock::tick() };
+        let rules = Rules::new(how, &options.boost, &limits, cost);
         let hands = HostHands::new(
             Arc::clone(&self.journal),
             options.boost.runtime,
@@ -122,23 +109,15 @@ impl Boosting {
     /// Puts everything back: the tasks of a thread that could not do so itself, if there are any, and the machine's
     /// settings.
     pub fn end(&mut self, log: &Logger) {
-        for one in recover::overdue(&self.journal, Nanos::MAX) {
-            log.warning(format_args!("{one}"));
-        }
-        self.unthrottled = false;
-        for slot in [self.throttling.take(), self.hrtick.take()].into_iter().flatten() {
-            let record = self.journal.live().find(|&(live, _)| live == slot).map(|(_, record)| record);
-            let Some(record) = record.filter(|_| self.journal.claim(slot)) else { continue };
-            let outcome = recover::setting(&record);
-            self.journal.clear(slot);
-            match (&record, &outcome) {
-                (Undo::Throttling { runtime_us }, Ok(true)) => {
-                    log.info(format_args!("RT Throttling runtime restored to {runtime_us}"));
-                }
-                (_, Ok(_)) => {}
-                (_, Err(e)) => log.error(format_args!("{e}")),
+        recover::overdue(&self.journal, Nanos::MAX, |one| log.warning(format_args!("{one}")));
+        for one in self.changes.put_back() {
+            match one {
+                Recovered::Setting(Undo::Throttling { .. }, Ok(true)) => log.info(format_args!("{one}")),
+                Recovered::Setting(_, Err(e)) => log.error(format_args!("{e}")),
+                _ => {}
             }
         }
+        self.unthrottled = false;
     }
 
     fn lift_throttling(&mut self, options: &Options, log: &Logger) -> Result<()> {
@@ -158,18 +137,13 @@ impl Boosting {
             return Err(Error::new("RT throttling is on! stalld cannot run...")
                 .with_cure("turn it off before (throttlectl off), or start stalld without --systemd"));
         }
-        let undo = Undo::Throttling { runtime_us: now };
-        let slot = self.journal.arm(&undo).ok_or_else(|| Error::new("the journal is full"))?;
-        if let Err(e) = settings::set_rt_runtime_us(UNTHROTTLED) {
-            if self.journal.claim(slot) {
-                self.journal.clear(slot);
+        match self.changes.lift_throttling(now) {
+            Ok(()) => {
+                self.unthrottled = true;
+                log.verbose(format_args!("RT Throttling disabled"));
             }
-            log.warning(format_args!("RT throttling stays on: {e}"));
-            return Ok(());
+            Err(e) => log.warning(format_args!("RT throttling stays on: {e}")),
         }
-        self.throttling = Some(slot);
-        self.unthrottled = true;
-        log.verbose(format_args!("RT Throttling disabled"));
         Ok(())
     }
 
@@ -184,18 +158,10 @@ impl Boosting {
         match (&found.is_on, found.feature) {
             (Ok(true), _) => return true,
             (Ok(false), Some(feature)) => {
-                let Some(slot) = self.journal.arm(&Undo::Hrtick(feature)) else { return false };
-                match settings::set_hrtick(&found.path, feature, true) {
-                    Ok(()) => {
-                        self.hrtick = Some(slot);
-                        return true;
-                    }
-                    Err(e) => {
-                        if self.journal.claim(slot) {
-                            self.journal.clear(slot);
-                        }
-                        log.info(format_args!("HRTICK stays off: {e}: {costs}"));
-                    }
+                let change = || settings::set_hrtick(&found.path, feature, true);
+                match self.changes.make(&Undo::Hrtick(feature), change) {
+                    Ok(()) => return true,
+                    Err(e) => log.info(format_args!("HRTICK stays off: {e}: {costs}")),
                 }
             }
             (Err(e), _) => log.info(format_args!("{e}: if HRTICK is off, {costs}")),

@@ -1,19 +1,18 @@
 //! One stalld that boosts per host; any number may watch beside it.
 
-use super::lockfile::{self, LockFile, Taken, judge, refusal};
+use super::lockfile::{LockFile, Taken};
 use crate::boost::journal::Journal;
-use crate::boost::recover::{self, Recovered};
-use crate::cpus;
+use crate::boost::journal_file::{self, Left};
 use crate::error::{Context, Error, Result};
+use crate::host::own_file::{judge, refusal};
 use crate::proc;
-use crate::sys::shared::SharedWords;
 use crate::sys::{clock, process};
-use crate::task::{Nanos, Tid};
+use crate::task::Nanos;
 use std::fs::{self, DirBuilder};
+use std::io;
 use std::os::fd::RawFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::{fmt, io};
 
 pub const RUNTIME_DIR: &str = "/run/stalld";
 
@@ -64,68 +63,8 @@ impl Instance {
 
     /// The journal, empty, after what a former stalld has left in it has been undone.
     pub fn open_journal(&self) -> Result<(Journal, Vec<Left>)> {
-        let path = self.dir.join("journal");
-        let what = || format!("use the journal {}", path.display());
-        let file = lockfile::open(&path)?;
-        let seen = file.metadata().context(what())?;
-        judge(&seen, 0o600).map_err(|reason| refusal(&path, reason).with_cure("remove it"))?;
-        let records = RECORDS_PER_CPU * cpus::configured() as usize + SETTINGS;
-        let words = Journal::words(records).max(seen.len() as usize / size_of::<u64>());
-        let journal = Journal::over(SharedWords::map(&file, words).context(what())?);
-        let boot = boot_id()?;
-        let mut left = Vec::new();
-        match journal.boot_id() {
-            Some(then) if then == boot => {
-                left.extend(recover::everything(&journal).into_iter().map(Left::Recovered));
-                let garbled = journal.garbled();
-                if garbled > 0 {
-                    left.push(Left::Void(format!("{}: {garbled} records make no sense", path.display())));
-                }
-            }
-            Some(_) => left.push(Left::Void(format!("{} is of another boot", path.display()))),
-            None if seen.len() > 0 => left.push(Left::Void(format!("{} is no journal", path.display()))),
-            None => {}
-        }
-        // What could not be undone stays for the next one to try.
-        if left.iter().all(Left::is_done) {
-            journal.begin(boot, Tid(std::process::id() as i32));
-        }
-        Ok((journal, left))
+        journal_file::open(&self.dir.join("journal"))
     }
-}
-
-/// What a former stalld has left behind.
-#[derive(Debug)]
-pub enum Left {
-    Recovered(Recovered),
-    /// What can't be acted on, and is dropped.
-    Void(String),
-}
-
-impl Left {
-    pub fn is_done(&self) -> bool {
-        !matches!(self, Left::Recovered(recovered) if !recovered.is_done())
-    }
-}
-
-impl fmt::Display for Left {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match self {
-            Left::Recovered(recovered) => write!(f, "left by a former stalld: {recovered}"),
-            Left::Void(what) => write!(f, "{what}: it is emptied"),
-        }
-    }
-}
-
-/// As many boosts as a CPU can have, and what is changed of the machine.
-const RECORDS_PER_CPU: usize = 16;
-const SETTINGS: usize = 8;
-
-fn boot_id() -> Result<u128> {
-    let path = "/proc/sys/kernel/random/boot_id";
-    let text = fs::read_to_string(path).context(format_args!("read {path}"))?;
-    let digits: String = text.trim().chars().filter(|&c| c != '-').collect();
-    u128::from_str_radix(&digits, 16).map_err(|_| Error::new(format!("{path} holds no number")))
 }
 
 /// Creates the directory if need be, and makes sure that nobody else can put anything into it.

@@ -3,7 +3,6 @@
 
 mod boosting;
 pub mod check;
-mod guardian;
 pub mod instance;
 mod lockfile;
 pub mod log;

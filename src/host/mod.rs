@@ -3,6 +3,7 @@
 //! Each is read below a `root`, which is `/` but for tests.
 
 pub mod debugfs;
+pub mod own_file;
 pub mod privilege;
 pub mod settings;
 

@@ -1,9 +1,11 @@
 //! The settings of the machine that stalld changes for as long as it boosts.
 
 use crate::error::{Context, Error, Result};
+use crate::proc;
 use crate::sys::clock;
 use crate::task::Nanos;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
 use std::path::Path;
 
 const RT_RUNTIME: &str = "/proc/sys/kernel/sched_rt_runtime_us";
@@ -13,8 +15,13 @@ pub const UNTHROTTLED: i64 = -1;
 
 /// How much of each period real-time tasks may have, in microseconds; below 0 there is no limit.
 pub fn rt_runtime_us() -> Result<i64> {
-    let text = fs::read_to_string(RT_RUNTIME).context(format_args!("read {RT_RUNTIME}"))?;
-    text.trim().parse().map_err(|_| Error::new(format!("{RT_RUNTIME} holds no number")))
+    // On the stack: the guardian of a program that has threads must not wait for memory.
+    let mut text = [0; 32];
+    let read = File::open(RT_RUNTIME).and_then(|mut file| file.read(&mut text));
+    let len = read.context(format_args!("read {RT_RUNTIME}"))?;
+    let number = std::str::from_utf8(text.get(..len).unwrap_or_default()).ok();
+    let number = number.and_then(|text| text.trim().parse().ok());
+    number.ok_or_else(|| Error::new(format!("{RT_RUNTIME} holds no number")))
 }
 
 /// As often as a change is tried, 10 ms apart.
@@ -25,7 +32,7 @@ pub fn set_rt_runtime_us(runtime_us: i64) -> Result<()> {
     let mut tries = 0;
     let written = loop {
         tries += 1;
-        match fs::write(RT_RUNTIME, runtime_us.to_string()) {
+        match write_rt_runtime_us(runtime_us) {
             // After a change while a DEADLINE task is on its way out, the kernel miscounts what is reserved, and
             // sets that right when it has refused the next change [6.18].
             Err(e) if e.raw_os_error() == Some(libc::EBUSY) && tries < TRIES => {
@@ -39,6 +46,16 @@ pub fn set_rt_runtime_us(runtime_us: i64) -> Result<()> {
         now if now == runtime_us => Ok(()),
         now => Err(Error::new(format!("{RT_RUNTIME} is {now}, though {runtime_us} was written to it"))),
     }
+}
+
+/// In one piece, as each write sets it, and again on the stack.
+fn write_rt_runtime_us(runtime_us: i64) -> io::Result<()> {
+    let write = |text: &str| {
+        Some(
+            File::options().write(true).open(RT_RUNTIME).and_then(|mut file| file.write_all(text.as_bytes())),
+        )
+    };
+    proc::with(format_args!("{runtime_us}"), write).unwrap_or(Err(io::ErrorKind::InvalidInput.into()))
 }
 
 /// What has budgets enforced when they are used up, and not at the next tick.

@@ -4,7 +4,7 @@ use super::check;
 use super::file;
 use super::process::{self, pipe};
 use crate::error::{Context, Error, Result};
-use crate::task::Tid;
+use crate::task::{Nanos, Tid};
 use libbpf_sys as bpf;
 use std::ffi::CStr;
 use std::fs::File;
@@ -212,10 +212,13 @@ pub fn has_task_storage() -> bool {
 pub struct Keeper {
     pid: Tid,
     /// Closed to end it.
-    _life: File,
+    life: Option<File>,
     /// Where it tells the outcome, once; at its end when it dies.
     verdict: Option<File>,
 }
+
+/// As long as the end of a keeper may take.
+const DETACHING: Nanos = Nanos::from_millis(100);
 
 impl Keeper {
     pub fn attach(programs: &[Program]) -> io::Result<Keeper> {
@@ -227,7 +230,7 @@ impl Keeper {
         let mut keep = fds.clone();
         keep.extend([life, verdict]);
         let pid = process::child(c"stall-events", &keep, || hold(&fds, life, verdict))?;
-        Ok(Keeper { pid, _life: our_life, verdict: Some(our_verdict) })
+        Ok(Keeper { pid, life: Some(our_life), verdict: Some(our_verdict) })
     }
 
     pub fn pid(&self) -> Tid {
@@ -252,8 +255,9 @@ impl Keeper {
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        // SAFETY: waits, without blocking, for a child of ours; init does if it takes longer.
-        unsafe { libc::waitpid(self.pid.0, ptr::null_mut(), libc::WNOHANG | libc::__WALL) };
+        drop(self.life.take());
+        // Where detaching takes longer, it is a zombie until this process ends.
+        process::reap(self.pid, DETACHING);
     }
 }
 

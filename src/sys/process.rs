@@ -1,7 +1,8 @@
 //! Becoming a daemon, and the numbers of a process.
 
 use super::check;
-use crate::task::Tid;
+use super::clock;
+use crate::task::{Nanos, Tid};
 use std::ffi::CStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -121,22 +122,55 @@ pub fn child(name: &CStr, keep: &[i32], life: impl FnOnce()) -> io::Result<Tid> 
     if pid != 0 {
         return Ok(Tid(pid as i32));
     }
-    // SAFETY: system calls on plain numbers and on a set of our own. What is closed belonged to objects
-    // that this process, which never unwinds into them, will not use or drop.
+    // SAFETY: system calls on plain numbers and on a set of our own.
     unsafe {
         libc::prctl(libc::PR_SET_NAME, name.as_ptr());
         let mut all = std::mem::zeroed();
         libc::sigfillset(&mut all);
         libc::sigprocmask(libc::SIG_BLOCK, &all, std::ptr::null_mut());
-        for fd in 3..libc::sysconf(libc::_SC_OPEN_MAX).clamp(64, 4096) as i32 {
-            if !keep.contains(&fd) {
-                libc::close(fd);
-            }
-        }
     }
+    close_all_but(keep);
     // A panic must not unwind into what the parent was doing.
     let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(life));
     exit_now(0)
+}
+
+/// Closes all but standard descriptors and these.
+fn close_all_but(keep: &[i32]) {
+    let behind = keep.iter().fold(3, |behind, &kept| behind.max(kept + 1));
+    // SAFETY: takes numbers only. What is closed, here and below, belonged to objects that this process, which
+    // never unwinds into them, will not use or drop.
+    let closed = check(unsafe { libc::syscall(libc::SYS_close_range, behind, u32::MAX, 0) });
+    let end = match closed {
+        Ok(_) => behind,
+        // SAFETY: takes a number. Kernels before 5.9 close one by one.
+        Err(_) => unsafe { libc::sysconf(libc::_SC_OPEN_MAX) }.clamp(64, 4096) as i32,
+    };
+    for fd in (3..end).filter(|fd| !keep.contains(fd)) {
+        // SAFETY: as above.
+        unsafe { libc::close(fd) };
+    }
+}
+
+/// Waits for a child to end, but no longer than this.
+pub fn reap(child: Tid, patience: Nanos) {
+    let until = clock::monotonic() + patience;
+    loop {
+        // SAFETY: asks for no status, and does not block. __WALL: its end is signalled to nobody.
+        let ended = unsafe { libc::waitpid(child.0, std::ptr::null_mut(), libc::WNOHANG | libc::__WALL) };
+        if ended != 0 || clock::monotonic() >= until {
+            return;
+        }
+        clock::nap(Nanos::from_micros(200));
+    }
+}
+
+/// What is ready to be read as soon as this process has ended; None before 5.3, where the kernel has no such thing.
+pub fn watch_own() -> Option<OwnedFd> {
+    // SAFETY: takes numbers only.
+    let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_open, std::process::id(), 0) }).ok()?;
+    // SAFETY: the call made this descriptor for us; like all of its kind it is closed by execve(2).
+    Some(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
 /// True in the child.
@@ -154,6 +188,24 @@ pub fn pipe() -> io::Result<(File, File)> {
     // SAFETY: pipe2 succeeded, so both are open descriptors that nobody else owns.
     let [reading, writing] = ends.map(|end| File::from(unsafe { OwnedFd::from_raw_fd(end) }));
     Ok((reading, writing))
+}
+
+/// Both ends of a line to another process. Unlike a pipe's, its end is no signal to who writes.
+pub fn line() -> io::Result<(File, File)> {
+    let mut ends = [-1; 2];
+    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC;
+    // SAFETY: socketpair fills an array of two.
+    check(unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, ends.as_mut_ptr()) })?;
+    // SAFETY: as for a pipe.
+    let [ours, theirs] = ends.map(|end| File::from(unsafe { OwnedFd::from_raw_fd(end) }));
+    Ok((ours, theirs))
+}
+
+/// Sends a byte down a line, without waiting for room and without SIGPIPE.
+pub fn send(line: &File, byte: u8) -> io::Result<()> {
+    let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+    // SAFETY: the kernel reads the one byte that it is told of.
+    check(unsafe { libc::send(line.as_raw_fd(), std::ptr::from_ref(&byte).cast(), 1, flags) }).map(drop)
 }
 
 fn await_verdict(mut verdict: File) -> ! {

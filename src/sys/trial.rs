@@ -1,9 +1,9 @@
 //! Tries out, on a child that sleeps, what the kernel lets this process make of a pinned task.
 
-use super::{clock, cpu, process, sched};
+use super::{cpu, process, sched};
 use crate::cpus::CpuSet;
 use crate::task::{Cpu, Nanos, Policy, Tid};
-use std::{io, ptr};
+use std::io;
 
 /// As much as a boost by FIFO uses.
 const FIFO_PRIORITY: u32 = 98;
@@ -40,12 +40,6 @@ impl Sleeper {
         let tid = process::child(c"stall-trial", &[], || sleep_for_good(parent))?;
         Ok(Sleeper { tid })
     }
-
-    fn has_ended(&self) -> bool {
-        // SAFETY: asks for no status, and does not block.
-        let ended = unsafe { libc::waitpid(self.tid.0, ptr::null_mut(), libc::WNOHANG | libc::__WALL) };
-        ended != 0
-    }
 }
 
 impl Drop for Sleeper {
@@ -56,10 +50,7 @@ impl Drop for Sleeper {
         let _ = sched::set_affinity(self.tid, &only(cpu::current()));
         // SAFETY: a child of ours that nobody has waited for, so the number is still its own.
         unsafe { libc::kill(self.tid.0, libc::SIGKILL) };
-        let until = clock::monotonic() + PATIENCE;
-        while !self.has_ended() && clock::monotonic() < until {
-            clock::nap(Nanos::from_millis(1));
-        }
+        process::reap(self.tid, PATIENCE);
     }
 }
 

@@ -1,0 +1,115 @@
+//! The guardian: a small process that puts everything back when stalld can't any more.
+//!
+//! It shares the journal, and waits for the end of a line that only stalld holds. It also restores what is overdue, in
+//! case stalld lives but does not get to it. It allocates nothing: a program around the library has threads, and the
+//! allocator's lock may have been one of theirs when it was forked.
+
+use super::journal::{Journal, Undo};
+use super::recover::{self, Recovered};
+use crate::cpus::{self, CpuSet};
+use crate::error::{Context, Error, Result};
+use crate::sys::{clock, file, process, sched};
+use crate::task::{Nanos, Policy, Tid};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+
+/// What goes down the line: that there is a new record, ...
+const NEWS: u8 = 0;
+/// ... and that the guardian is to end, after a last look at the journal.
+const FAREWELL: u8 = 1;
+
+/// stalld's end of the line. The guardian acts when it is closed.
+pub struct Guardian {
+    line: Arc<File>,
+    pub tid: Tid,
+}
+
+impl Guardian {
+    /// Forks it. `keep` are descriptors whose locks it shares, so that no other stalld starts before it has put
+    /// everything back. `says` has its last words on stderr, which is for a process of one thread.
+    pub fn fork(journal: &Arc<Journal>, keep: &[RawFd], says: bool) -> Result<Guardian> {
+        let (ours, theirs) = process::line().context("make a line to the guardian")?;
+        // A program around the library may fork, and its child have a copy of our end.
+        let parent = process::watch_own();
+        let mut keep = keep.to_vec();
+        keep.push(theirs.as_raw_fd());
+        keep.extend(parent.as_ref().map(|parent| parent.as_raw_fd()));
+        let tid = process::child(c"stall-guard", &keep, || {
+            if !says {
+                // Nothing is left to be done about it if it fails.
+                let _ = process::leave_standard_descriptors();
+            }
+            guard(journal, theirs, parent.as_ref(), says);
+        })
+        .context("start the guardian")?;
+        // Above all, and wherever there is room: it sleeps until there is something to undo, and what it has to
+        // undo may be what keeps a CPU. Not left to the guardian, which may not have run yet when it is needed.
+        // Without the right to that it is an ordinary process.
+        let _ = sched::set_affinity(tid, &CpuSet::first(cpus::configured()));
+        let _ = sched::set_scheduler(tid, Policy::FIFO, 99, true);
+        Ok(Guardian { line: Arc::new(ours), tid })
+    }
+
+    /// Tells the guardian that there is a new record. It never waits.
+    pub fn waker(&self) -> Arc<dyn Fn() + Send + Sync> {
+        let line = Arc::clone(&self.line);
+        Arc::new(move || {
+            // One that is full wakes it as well, and a broken one is noticed by `is_there`.
+            let _ = process::send(&line, NEWS);
+        })
+    }
+
+    /// Lets it go, and waits no longer than this for that.
+    pub fn dismiss(self, patience: Nanos) {
+        // One that is full or broken has nobody at its other end who would read.
+        let _ = process::send(&self.line, FAREWELL);
+        process::reap(self.tid, patience);
+    }
+
+    /// False once it has been killed.
+    pub fn is_there(&self) -> bool {
+        !matches!(process::send(&self.line, NEWS), Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe)
+    }
+}
+
+/// The life of the guardian.
+fn guard(journal: &Journal, mut line: File, parent: Option<&OwnedFd>, says: bool) {
+    loop {
+        let due = journal.open().filter_map(|(_, record)| match record {
+            Undo::Boost(boosted) => Some(recover::due(&boosted)),
+            _ => None,
+        });
+        let patience = match due.min() {
+            Some(due) => due - clock::monotonic(),
+            None => Nanos::MAX,
+        };
+        let mut news = [0; 4096];
+        match file::either_readable_within(&line, parent, patience) {
+            Ok((_, true)) => break,
+            Ok((true, _)) => match line.read(&mut news) {
+                Ok(0) => break,
+                Ok(len) if news.iter().take(len).any(|&word| word == FAREWELL) => break,
+                _ => {}
+            },
+            Ok(_) | Err(_) => {
+                recover::overdue(journal, clock::monotonic(), |one| tell(&one, "stalld is stuck", says));
+            }
+        }
+    }
+    recover::everything(journal, |one| tell(&one, "stalld has ended without cleaning up", says));
+}
+
+/// After the deed, and only what goes out at once: whoever reads stderr, or does not, must not hold it up.
+fn tell(one: &Recovered, why: &str, says: bool) {
+    if says && file::writable_within(std::io::stderr(), Nanos::ZERO).unwrap_or(false) {
+        let _ = writeln!(std::io::stderr(), "stalld: {why}: {one}");
+    }
+}
+
+/// Why boosts have to go without a guardian, as an error.
+pub fn missing() -> Error {
+    Error::new("the guardian has been killed: nothing puts tasks back if stalld is killed, too")
+        .with_cure("restart stalld")
+}

@@ -1,0 +1,104 @@
+//! Where the journal is kept: in a file, for whoever comes after this process and its guardian, or in memory.
+
+use super::journal::Journal;
+use super::recover::{self, Recovered};
+use crate::cpus;
+use crate::error::{Context, Error, Result};
+use crate::host::own_file::{self, judge, refusal};
+use crate::sys::shared::{SharedWords, nameless_file};
+use crate::sys::{clock, lock};
+use crate::task::{Nanos, Tid};
+use std::path::Path;
+use std::{fmt, fs};
+
+/// As many boosts as a CPU can have, and what is changed of the machine.
+const RECORDS_PER_CPU: usize = 16;
+const SETTINGS: usize = 8;
+
+/// One that has just died may be about to give its lock up.
+const PATIENCE: Nanos = Nanos::from_secs(1);
+
+/// The journal in this file, empty, after what a former stalld has left in it has been undone. It is locked for as long
+/// as it is open.
+pub fn open(path: &Path) -> Result<(Journal, Vec<Left>)> {
+    let what = || format!("use the journal {}", path.display());
+    let file = own_file::open(path)?;
+    let seen = file.metadata().context(what())?;
+    judge(&seen, 0o600)
+        .map_err(|reason| refusal(path, reason).with_cure("make sure that nothing uses it and remove it"))?;
+    let until = clock::monotonic() + PATIENCE;
+    while !lock::try_lock(&file).context(what())? {
+        if clock::monotonic() >= until {
+            return Err(refusal(path, "another process uses it").with_errno(Some(libc::EBUSY)));
+        }
+        clock::nap(Nanos::from_millis(5));
+    }
+    let words = words().max(seen.len() as usize / size_of::<u64>());
+    let words = SharedWords::map(&file, words).context(what())?;
+    let journal = Journal::over(words).kept_in(file);
+    let boot = boot_id()?;
+    let mut left = Vec::new();
+    match journal.boot_id() {
+        Some(then) if then == boot => {
+            recover::everything(&journal, |one| left.push(Left::Recovered(one)));
+            let garbled = journal.garbled();
+            if garbled > 0 {
+                left.push(Left::Void(format!("{}: {garbled} records make no sense", path.display())));
+            }
+        }
+        Some(_) => left.push(Left::Void(format!("{} is of another boot", path.display()))),
+        None if seen.len() > 0 => left.push(Left::Void(format!("{} is no journal", path.display()))),
+        None => {}
+    }
+    // What could not be undone stays for the next one to try.
+    if left.iter().all(Left::is_done) {
+        journal.begin(boot, owner());
+    }
+    Ok((journal, left))
+}
+
+/// A journal that ends with those who share it.
+pub fn in_memory() -> Result<Journal> {
+    let file = nameless_file().context("make a journal")?;
+    let journal = Journal::over(SharedWords::map(&file, words()).context("make a journal")?);
+    journal.begin(boot_id()?, owner());
+    Ok(journal)
+}
+
+fn words() -> usize {
+    Journal::words(RECORDS_PER_CPU * cpus::configured() as usize + SETTINGS)
+}
+
+fn owner() -> Tid {
+    Tid(std::process::id() as i32)
+}
+
+/// What a former stalld has left behind.
+#[derive(Debug)]
+pub enum Left {
+    Recovered(Recovered),
+    /// What can't be acted on, and is dropped.
+    Void(String),
+}
+
+impl Left {
+    pub fn is_done(&self) -> bool {
+        !matches!(self, Left::Recovered(recovered) if !recovered.is_done())
+    }
+}
+
+impl fmt::Display for Left {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Left::Recovered(recovered) => write!(f, "left by a former stalld: {recovered}"),
+            Left::Void(what) => write!(f, "{what}: it is emptied"),
+        }
+    }
+}
+
+fn boot_id() -> Result<u128> {
+    let path = "/proc/sys/kernel/random/boot_id";
+    let text = fs::read_to_string(path).context(format_args!("read {path}"))?;
+    let digits: String = text.trim().chars().filter(|&c| c != '-').collect();
+    u128::from_str_radix(&digits, 16).map_err(|_| Error::new(format!("{path} holds no number")))
+}
