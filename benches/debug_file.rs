@@ -25,7 +25,7 @@ pub fn rows() -> Vec<Row> {
 
 fn measure(effort: &Effort) -> Result<Vec<Line>> {
     let _sleepers = Load::start(Role::Sleep, THREADS, Cpu(0))?;
-    let watch = Watch { cpus: CpuSet::first(cpus::configured()), idle_detection: false };
+    let watch = Watch { cpus: CpuSet::first(cpus::configured()), idle_detection: false, own_threads: false };
     let mut backend = SchedDebug::open(&watch)?;
     let text = Sources::find(Path::new("/"))?.text;
     let file = File::open(&text).context(format!("read {}", text.display()))?;

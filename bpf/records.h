@@ -51,6 +51,8 @@ struct settings {
 	unsigned char tracking;
 	/* ... by its tid, where the kernel has no task storage for tracing programs (before 5.12). */
 	unsigned char by_tid;
+	/* The other threads of this process wait like any. As long as it takes to leave no byte undefined. */
+	unsigned short own_threads;
 };
 
 /* What could not be tracked because the map by tid was full. */

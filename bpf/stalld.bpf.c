@@ -47,8 +47,8 @@ int look(struct bpf_iter__task *ctx)
 		record.kind = RECORD_SELF;
 		record.queued = arrived(p);
 	} else if (waits(p)) {
-		/* The other threads of this process are not its business. */
-		if (p->tgid == (int)(self >> 32))
+		/* The other threads of stalld are not its business. */
+		if (!settings.own_threads && p->tgid == (int)(self >> 32))
 			return 0;
 		record.kind = RECORD_WAITS;
 		record.queued = queued(p);

@@ -25,6 +25,18 @@ impl Error {
         self.errno
     }
 
+    /// The same error, by the number of another that is behind it.
+    pub fn with_errno(mut self, errno: Option<i32>) -> Error {
+        self.errno = errno;
+        self
+    }
+
+    /// `WHOSE: ` and the same error.
+    pub fn of(mut self, whose: impl fmt::Display) -> Error {
+        self.message = format!("{whose}: {}", self.message);
+        self
+    }
+
     /// The same error with what else is known of it.
     pub fn with_note(mut self, note: impl fmt::Display) -> Error {
         self.message = format!("{} ({note})", self.message);
@@ -77,9 +89,11 @@ mod tests {
         let error = denied.context("read /proc/sched_debug").unwrap_err();
         assert_eq!(error.to_string(), "cannot read /proc/sched_debug: Permission denied");
         assert_eq!(error.errno(), Some(libc::EACCES));
+        let error = error.of("sched_debug").with_cure("run it as root");
         assert_eq!(
-            error.with_cure("run it as root").to_string(),
-            "cannot read /proc/sched_debug: Permission denied; run it as root"
+            error.to_string(),
+            "sched_debug: cannot read /proc/sched_debug: Permission denied; run it as root"
         );
+        assert_eq!(error.errno(), Some(libc::EACCES));
     }
 }

@@ -29,7 +29,8 @@ struct Look {
 
 impl Look {
     fn open(kind: Kind) -> Look {
-        let watch = Watch { cpus: CpuSet::first(cpus::configured()), idle_detection: true };
+        let watch =
+            Watch { cpus: CpuSet::first(cpus::configured()), idle_detection: true, own_threads: false };
         let (mut backend, _) = observe::open(Some(kind), &watch).unwrap();
         if kind == Kind::QueueTrack {
             process::eventually("queue_track is attached", || {

@@ -51,7 +51,7 @@ static ALLOCATOR: Counting = Counting;
 fn a_warm_look_allocates_nothing() {
     for kind in Kind::ALL {
         for idle_detection in [true, false] {
-            let watch = Watch { cpus: CpuSet::first(cpus::configured()), idle_detection };
+            let watch = Watch { cpus: CpuSet::first(cpus::configured()), idle_detection, own_threads: false };
             let backend = match observe::open(Some(kind), &watch) {
                 Ok((backend, _)) => backend,
                 Err(e) => {

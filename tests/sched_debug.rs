@@ -205,7 +205,10 @@ impl Machine {
     }
 
     fn open(&self, idle_detection: bool) -> stalld::error::Result<SchedDebug> {
-        SchedDebug::with(&self.sources(), &Watch { cpus: CpuSet::first(2), idle_detection })
+        SchedDebug::with(
+            &self.sources(),
+            &Watch { cpus: CpuSet::first(2), idle_detection, own_threads: false },
+        )
     }
 }
 
@@ -270,14 +273,14 @@ fn a_file_that_is_not_understood_is_refused_at_once() {
         format!("cannot make sense of {path}: it has no table 'runnable tasks:'; use -b task_iter")
     );
     let missing = Sources { text: machine.0.join("missing"), ..machine.sources() };
-    let watch = Watch { cpus: CpuSet::first(1), idle_detection: true };
+    let watch = Watch { cpus: CpuSet::first(1), idle_detection: true, own_threads: false };
     let error = SchedDebug::with(&missing, &watch).err().unwrap().to_string();
     assert!(error.starts_with("cannot read ") && error.contains("missing: No such file"), "{error}");
 }
 
 #[test]
 fn the_kernel_at_hand_is_understood() {
-    let watch = Watch { cpus: CpuSet::first(8192), idle_detection: false };
+    let watch = Watch { cpus: CpuSet::first(8192), idle_detection: false, own_threads: false };
     let mut backend = match Sources::find(Path::new("/")).and_then(|it| SchedDebug::with(&it, &watch)) {
         Ok(backend) => backend,
         Err(reason) => {

@@ -100,6 +100,7 @@ fn watch(
     let watch = Watch {
         cpus: options.cpus.clone().unwrap_or_else(|| CpuSet::first(cpus::configured())),
         idle_detection: options.idle_detection,
+        own_threads: false,
     };
     let online = host::online_cpus(Path::new("/")).unwrap_or_else(|| watch.cpus.clone());
     let (mut backend, refusals) = observe::open(options.backend, &watch)?;

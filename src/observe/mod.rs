@@ -98,6 +98,8 @@ pub struct Watch {
     pub cpus: CpuSet,
     /// Ask cheaply first whether anybody can be waiting at all.
     pub idle_detection: bool,
+    /// Tell of the other threads of this process too: around the library they are a program's.
+    pub own_threads: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,14 +116,15 @@ pub fn open(choice: Option<Kind>, watch: &Watch) -> Result<(Box<dyn Backend>, Ve
     for kind in choice.map_or(Kind::ALL.to_vec(), |kind| vec![kind]) {
         match open_one(kind, watch) {
             Ok(backend) => return Ok((backend, refusals)),
-            Err(e) => refusals.push(Error::new(format!("{}: {e}", kind.name()))),
+            Err(e) => refusals.push(e.of(kind.name())),
         }
     }
     match (refusals.pop(), refusals.is_empty()) {
         (Some(only), true) => Err(only),
         (last, _) => {
             let all: Vec<String> = refusals.iter().chain(&last).map(Error::to_string).collect();
-            Err(Error::new(format!("no backend works here: {}", all.join("; "))))
+            let errno = refusals.iter().chain(&last).find_map(Error::errno);
+            Err(Error::new(format!("no backend works here: {}", all.join("; "))).with_errno(errno))
         }
     }
 }

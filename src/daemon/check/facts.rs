@@ -58,7 +58,8 @@ impl Facts {
         let is_online = |cpu: &Cpu| online.as_ref().is_none_or(|online| online.contains(*cpu));
         let cpus: CpuSet = watched.iter().filter(is_online).collect();
         // A look at nothing would find nothing amiss, so offline CPUs are left in.
-        let watch = Watch { cpus: watched.clone(), idle_detection: options.idle_detection };
+        let watch =
+            Watch { cpus: watched.clone(), idle_detection: options.idle_detection, own_threads: false };
         let backends = Kind::ALL.map(|kind| (kind, observe::try_out(kind, &watch))).into();
         let cpu = cpus.iter().last().or(watched.iter().last()).unwrap_or_default();
         Facts {

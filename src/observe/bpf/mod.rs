@@ -65,7 +65,7 @@ struct Tracking {
 
 impl BpfBackend {
     pub fn open(kind: Kind, watch: Watch) -> Result<BpfBackend> {
-        let settings = settings_for(kind);
+        let settings = settings { own_threads: watch.own_threads.into(), ..settings_for(kind) };
         let mut remarks = Vec::new();
         let (object, asks) = match load(&settings, true) {
             Ok(object) => (object, true),
@@ -200,7 +200,9 @@ impl BpfBackend {
                 _ => None,
             };
         }
-        snapshot.running.retain(|task| task.tgid != Some(own));
+        if !self.watch.own_threads {
+            snapshot.running.retain(|task| task.tgid != Some(own));
+        }
         for task in snapshot.waiters.iter().map(|waiter| &waiter.task).chain(&snapshot.running) {
             if let Ok(index) = snapshot.load.binary_search_by_key(&task.cpu, |load| load.cpu) {
                 snapshot.load[index].runnable += 1;
@@ -264,6 +266,7 @@ fn settings_for(kind: Kind) -> settings {
         cpus: cpus::configured(),
         tracking: tracking.into(),
         by_tid: (tracking && !bpf::has_task_storage()).into(),
+        own_threads: 0,
     }
 }
 

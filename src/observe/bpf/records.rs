@@ -72,6 +72,7 @@ pub struct settings {
     pub cpus: ::std::os::raw::c_uint,
     pub tracking: ::std::os::raw::c_uchar,
     pub by_tid: ::std::os::raw::c_uchar,
+    pub own_threads: ::std::os::raw::c_ushort,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -80,6 +81,7 @@ const _: () = {
     ["Offset of field: settings::cpus"][::std::mem::offset_of!(settings, cpus) - 0usize];
     ["Offset of field: settings::tracking"][::std::mem::offset_of!(settings, tracking) - 4usize];
     ["Offset of field: settings::by_tid"][::std::mem::offset_of!(settings, by_tid) - 5usize];
+    ["Offset of field: settings::own_threads"][::std::mem::offset_of!(settings, own_threads) - 6usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]

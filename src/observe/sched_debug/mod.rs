@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 pub struct SchedDebug {
     text: Text,
     scope: Scope,
+    own_threads: bool,
     /// What answers whether anybody can be waiting at all; None without idle detection.
     loadavg: Option<File>,
     /// The monitored CPUs that the last text showed: a section stands for a CPU that is online.
@@ -41,6 +42,7 @@ impl SchedDebug {
         let mut backend = SchedDebug {
             text: Text::open(&sources.text)?,
             scope: Scope::new(watch.cpus.clone(), None),
+            own_threads: watch.own_threads,
             // Without an answer to the cheap question each look reads the text.
             loadavg: watch.idle_detection.then(|| File::open(&sources.loadavg).ok()).flatten(),
             online: Vec::new(),
@@ -55,8 +57,10 @@ impl SchedDebug {
         parse(text, &mut self.scope, snapshot).map_err(|reason| {
             Error::new(format!("cannot make sense of {}: {reason}", self.text.path.display()))
         })?;
-        // The text doesn't say which process a thread belongs to.
-        snapshot.waiters.retain(|waiter| !proc::is_own_thread(waiter.task.tid));
+        if !self.own_threads {
+            // The text doesn't say which process a thread belongs to.
+            snapshot.waiters.retain(|waiter| !proc::is_own_thread(waiter.task.tid));
+        }
         snapshot.complete = true;
         self.online.clear();
         self.online.extend(snapshot.load.iter().map(|load| load.cpu));
