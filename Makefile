@@ -9,6 +9,8 @@ BASHDIR = $(PREFIX)/share/bash-completion/completions
 ZSHDIR  = $(PREFIX)/share/zsh/site-functions
 # Where an administrator looks for the options of services.
 CONFDIR ?= $(if $(wildcard /etc/debian_version),/etc/default,/etc/sysconfig)
+LIBDIR  ?= $(PREFIX)/lib
+INCLUDEDIR = $(PREFIX)/include
 DESTDIR ?=
 # Arguments of stalld for `make run`, of cargo test for `make test`.
 ARGS     =
@@ -47,7 +49,9 @@ BINARY  = target/$(BUILD)/stalld
 STATIC  = target/static/stalld
 DIST    = target/packages
 SCRIPTS = $(wildcard packaging/*.sh packaging/completions/*.bash tests/*.sh) packaging/throttlectl .ci/run
+LIBRARY = target/lib/libstalld.pc
 PAGES   = $(wildcard man/*.8)
+LIBPAGES = $(wildcard man/*.3)
 SUDO   := $(if $(filter 0,$(shell id -u)),,sudo)
 
 # The paths below are promised, wherever cargo was told to build.
@@ -59,8 +63,8 @@ export PATH := $(CARGO_DIR):$(PATH)
 endif
 endif
 
-.PHONY: all stalld demo demo-run setup setup-static setup-lint setup-packages setup-all static run test tests install \
-	uninstall dist dist-static deb rpm test-packages lint regen bench annocheck msrv clean help
+.PHONY: all stalld lib demo demo-run setup setup-static setup-lint setup-packages setup-all static run test tests install \
+	install-lib uninstall dist dist-static deb rpm test-packages lint regen bench annocheck abi msrv clean help
 
 all: ## build target/release/stalld (DEBUG=1: target/debug/stalld; BPF=0: without libbpf)
 	@$(SETUP) --check $(TOOLS)
@@ -79,7 +83,7 @@ demo-run:
 	$(SUDO) sh tests/demo.sh $(BINARY) target/$(BUILD)/examples/starve
 
 test: ## run all tests; the live ones need root and starve tasks on the last CPU only
-	@$(SETUP) --check $(TOOLS)
+	@$(SETUP) --check $(TOOLS) lib
 	$(CARGO) test $(CARGOFLAGS) --workspace $(FEATURES) $(TESTARGS)
 
 tests: ## build the tests
@@ -93,8 +97,12 @@ static: ## build target/static/stalld, one file without shared libraries
 	@$(SETUP) --check rust $(STATIC_TOOLS)
 	CARGO="$(CARGO) $(CARGOFLAGS)" sh packaging/static.sh $(STATIC) $(STATIC_FEATURES)
 
+lib: ## build the C library below target/lib
+	@$(SETUP) --check $(TOOLS) lib
+	CARGO="$(CARGO) $(CARGOFLAGS)" sh packaging/lib.sh target/lib $(PREFIX) $(LIBDIR) $(FEATURES)
+
 setup: ## install what building needs, after printing it
-	@$(SETUP) $(TOOLS)
+	@$(SETUP) $(TOOLS) lib
 
 setup-static: ## install what `make static` needs
 	@$(SETUP) rust static
@@ -106,10 +114,10 @@ setup-packages: ## install what building and checking packages needs, on Debian
 	@$(SETUP) rust bpf static dist deb rpm packages
 
 setup-all: ## install all of these
-	@$(SETUP) $(TOOLS) static lint regen dist deb rpm
+	@$(SETUP) $(TOOLS) lib static lint regen abi dist deb rpm
 
 # Builds only if nothing is built, so that `make && sudo make install` runs no compiler as root.
-install: $(BINARY) ## install below DESTDIR and PREFIX what `make` built
+install: $(BINARY) $(if $(wildcard $(LIBRARY)),install-lib) ## install below DESTDIR and PREFIX what `make` and `make lib` built
 	install -D -m 755 -t $(DESTDIR)$(BINDIR) $(BINARY) packaging/throttlectl
 	install -D -m 644 -t $(DESTDIR)$(DOCDIR) README.md CHANGELOG.md COPYING.md LICENSES/*.txt
 	install -D -m 644 -t $(DESTDIR)$(MANDIR)/man8 $(PAGES)
@@ -124,11 +132,24 @@ install: $(BINARY) ## install below DESTDIR and PREFIX what `make` built
 $(BINARY):
 	$(MAKE) all
 
+install-lib: $(LIBRARY) ## install the C library, its header and its manual pages
+	install -d $(DESTDIR)$(LIBDIR)/pkgconfig
+	cp -P target/lib/libstalld.so* $(DESTDIR)$(LIBDIR)
+	install -m 644 -t $(DESTDIR)$(LIBDIR) target/lib/libstalld.a
+	sed 's|^prefix=.*|prefix=$(PREFIX)|; s|^libdir=.*|libdir=$(LIBDIR)|' $(LIBRARY) >$(DESTDIR)$(LIBDIR)/pkgconfig/libstalld.pc
+	install -D -m 644 -t $(DESTDIR)$(INCLUDEDIR) include/stalld.h
+	$(if $(LIBPAGES),install -D -m 644 -t $(DESTDIR)$(MANDIR)/man3 $(LIBPAGES))
+
+$(LIBRARY):
+	$(MAKE) lib
+
 uninstall: ## remove what `make install` installed, but for the service's options
 	rm -f $(addprefix $(DESTDIR)$(BINDIR)/,stalld throttlectl) $(DESTDIR)$(UNITDIR)/stalld.service
 	rm -f $(addprefix $(DESTDIR)$(MANDIR)/man8/,$(notdir $(PAGES)))
 	rm -f $(addprefix $(DESTDIR)$(BASHDIR)/,stalld throttlectl) $(DESTDIR)$(ZSHDIR)/_stalld
 	rm -rf $(DESTDIR)$(DOCDIR)
+	rm -f $(DESTDIR)$(LIBDIR)/libstalld.* $(DESTDIR)$(LIBDIR)/pkgconfig/libstalld.pc $(DESTDIR)$(INCLUDEDIR)/stalld.h
+	rm -f $(addprefix $(DESTDIR)$(MANDIR)/man3/,$(notdir $(LIBPAGES)))
 
 dist: ## pack the source, its crates and the list of what is in it, into target/packages
 	@$(SETUP) --check rust dist
@@ -156,13 +177,14 @@ lint: ## check formatting, lints, scripts, manual pages, and the rules of the tr
 	$(CARGO) clippy $(CARGOFLAGS) --workspace --all-targets -- -D warnings
 	$(CARGO) clippy $(CARGOFLAGS) --workspace --all-targets --no-default-features -- -D warnings
 	shellcheck $(SCRIPTS)
-	mandoc -T lint -W warning $(PAGES)
+	mandoc -T lint -W warning $(PAGES) $(LIBPAGES)
 	sh tests/tree.sh
 	sh tests/regen.sh $(MAKE) --no-print-directory regen
 
-regen: ## write again the committed sources that come from C headers
+regen: ## write again the committed sources and headers that come from each other
 	@$(SETUP) --check rust bpf regen
 	$(CARGO) check $(CARGOFLAGS) --features regen
+	$(CARGO) check $(CARGOFLAGS) --package libstalld --features regen
 
 bench: ## measure all that is promised, as root, in some 30 minutes (ROWS=... for some of it)
 	@$(SETUP) --check $(TOOLS)
@@ -170,7 +192,11 @@ bench: ## measure all that is promised, as root, in some 30 minutes (ROWS=... fo
 	$(SUDO) env PATH="$(PATH)" $(CARGO) bench $(CARGOFLAGS) $(FEATURES) --bench bench -- $(ROWS)
 
 annocheck: $(BINARY) ## check that what is built is hardened
-	sh tests/hardening.sh $(BINARY) $(wildcard $(STATIC))
+	sh tests/hardening.sh $(BINARY) $(wildcard $(STATIC) target/lib/libstalld.so)
+
+abi: lib ## check that the C library's ABI is what it was
+	@$(SETUP) --check rust lib abi
+	CARGO="$(CARGO) $(CARGOFLAGS)" sh tests/abi.sh
 
 msrv: ## check that the oldest supported Rust builds it
 	sh tests/msrv.sh $(CARGOFLAGS)

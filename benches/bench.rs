@@ -11,12 +11,15 @@ mod ends;
 mod events;
 mod figures;
 mod lateness;
+mod library;
 mod load;
 mod pipe;
 mod process;
 mod rescue;
 mod upkeep;
 
+#[path = "../tests/library/c.rs"]
+mod c;
 #[path = "../tests/rig/mod.rs"]
 mod rig;
 
@@ -75,6 +78,7 @@ fn all_rows() -> Vec<Row> {
         pipe::rows(),
         events::rows(),
         debug_file::rows(),
+        library::rows(),
         upkeep::rows(),
     ];
     rows.into_iter().flatten().collect()

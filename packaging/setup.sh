@@ -3,7 +3,7 @@
 #
 #   setup.sh [--check | --dry-run | --cargo] [PART...]
 #
-# The parts are rust, bpf, static, libc, lint, regen, dist, deb, rpm and packages; without any, rust and bpf. It prints what is missing, then
+# The parts are rust, bpf, lib, static, libc, lint, regen, abi, dist, deb, rpm and packages; without any, rust and bpf. It prints what is missing, then
 # installs it; where nothing is missing it does and prints nothing.
 #   --check    says in one line what is missing and how to install it, and fails if anything is
 #   --dry-run  prints what it would install
@@ -24,17 +24,20 @@ tools_of() {
     case $1 in
     rust) echo cargo cc ;;
     bpf) echo clang llvm-strip make pkg-config libelf.h zlib.h ;;
+    lib) echo objcopy ;;
     # libelf and zlib are built from source, and linked with the C library.
     static) echo clang llvm-strip make pkg-config autoreconf automake autopoint flex bison gawk libc.a ;;
     libc) echo libc.a ;;
     lint) echo cargo-clippy cargo-fmt shellcheck mandoc readelf ;;
     regen) echo libclang cargo-fmt ;;
+    # What only tests of the C library use.
+    abi) echo g++ clang++ sanitizers valgrind abidiff python3 ;;
     dist) echo git xz ;;
     deb) echo dpkg-buildpackage dh ;;
     rpm) echo rpmbuild checkmodule semodule_package ;;
     # What checks packages.
     packages) echo lintian rpmlint debootstrap busybox ;;
-    *) die "setup.sh knows no part '$1': rust, bpf, static, libc, lint, regen, dist, deb, rpm, packages" ;;
+    *) die "setup.sh knows no part '$1': rust, bpf, lib, static, libc, lint, regen, abi, dist, deb, rpm, packages" ;;
     esac
 }
 
@@ -49,6 +52,7 @@ is_there() {
     clang) command -v "${CLANG:-clang}" >/dev/null ;;
     llvm-strip) command -v "${LLVM_STRIP:-llvm-strip}" >/dev/null ;;
     libclang) has_libclang ;;
+    sanitizers) case $("${CC:-cc}" -print-file-name=libasan.so 2>/dev/null) in */*) ;; *) return 1 ;; esac ;;
     *) command -v "$1" >/dev/null ;;
     esac
 }
@@ -114,7 +118,7 @@ packages_of() {
     *:cc) echo gcc glibc-devel ;;
     *:llvm-strip) echo llvm ;;
     *:autoreconf) echo autoconf ;;
-    *:readelf) echo binutils ;;
+    *:readelf | *:objcopy) echo binutils ;;
     apt-get:libelf.h) echo libelf-dev ;;
     *:libelf.h) echo elfutils-libelf-devel ;;
     apt-get:zlib.h) echo zlib1g-dev ;;
@@ -132,6 +136,12 @@ packages_of() {
     *:checkmodule) echo checkpolicy ;;
     apt-get:semodule_package) echo semodule-utils ;;
     *:semodule_package) echo policycoreutils ;;
+    *:clang++) echo clang ;;
+    dnf:g++ | yum:g++) echo gcc-c++ ;;
+    apt-get:sanitizers) echo gcc ;;
+    *:sanitizers) echo libasan libubsan ;;
+    apt-get:abidiff) echo abigail-tools ;;
+    *:abidiff) echo libabigail ;;
     dnf:pkg-config | yum:pkg-config) echo pkgconf-pkg-config ;;
     dnf:autopoint | yum:autopoint) echo gettext-devel ;;
     dnf:shellcheck | yum:shellcheck) echo ShellCheck ;;
@@ -196,6 +206,7 @@ target_for() {
     static | lint) echo "make setup-$part" ;;
     regen) echo "make setup-lint" ;;
     dist | deb | rpm | packages) echo "make setup-packages" ;;
+    abi) echo "make setup-all" ;;
     *) echo "make setup" ;;
     esac
 }

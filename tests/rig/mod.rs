@@ -86,7 +86,7 @@ pub fn keep_away_from_the_hog() {
 }
 
 /// A program at work, and what it has said so far. Killed when dropped.
-struct Program {
+pub struct Program {
     name: &'static str,
     child: Child,
     arriving: Receiver<(Nanos, String)>,
@@ -96,7 +96,7 @@ struct Program {
 }
 
 impl Program {
-    fn start(name: &'static str, mut command: Command) -> Program {
+    pub fn start(name: &'static str, mut command: Command) -> Program {
         let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|e| {
             panic!("cannot start {command:?}: {e}; 'cargo build --examples' makes the rig")
@@ -105,6 +105,16 @@ impl Program {
         read_lines(child.stdout.take().expect("stdout is piped"), sender.clone());
         read_lines(child.stderr.take().expect("stderr is piped"), sender);
         Program { name, child, arriving, lines: Vec::new(), seen: 0 }
+    }
+
+    pub fn pid(&self) -> Tid {
+        Tid(self.child.id() as i32)
+    }
+
+    /// The next line that has this in it.
+    pub fn line_with(&mut self, text: &str) -> (Nanos, String) {
+        let found = self.wait_for(|line| line.contains(text), PATIENCE);
+        found.unwrap_or_else(|| panic!("{} never said '{text}'", self.name))
     }
 
     /// The next line that `wanted` likes; those before it count as seen.
@@ -132,7 +142,7 @@ impl Program {
 
     /// Waits until it ends by itself, and kills it when that takes too long. Its exit code; None where
     /// a signal ended it.
-    fn finish(&mut self, patience: Nanos) -> Option<i32> {
+    pub fn finish(&mut self, patience: Nanos) -> Option<i32> {
         let until = clock::monotonic() + patience;
         // Liking no line, this collects all there are until the pipes close.
         self.wait_for(|_| false, patience);
@@ -226,7 +236,7 @@ impl Rig {
     }
 
     pub fn pid(&self) -> Tid {
-        Tid(self.0.child.id() as i32)
+        self.0.pid()
     }
 }
 
@@ -303,8 +313,7 @@ impl Stalld {
 
     /// The next line that has this in it.
     pub fn line_with(&mut self, text: &str) -> (Nanos, String) {
-        let found = self.wait_for(|line| line.contains(text), PATIENCE);
-        found.unwrap_or_else(|| panic!("stalld never said '{text}'"))
+        self.0.line_with(text)
     }
 
     /// The next line of stdout or stderr that `wanted` likes, and when it arrived. Lines before it are
@@ -314,7 +323,7 @@ impl Stalld {
     }
 
     pub fn pid(&self) -> Tid {
-        Tid(self.0.child.id() as i32)
+        self.0.pid()
     }
 
     /// SIGTERM, and the end of it: its exit code (None where it had to be killed), and all it said.

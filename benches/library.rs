@@ -1,0 +1,45 @@
+//! What a snapshot through the C library costs beyond the backend's own time.
+
+use crate::c::{Program, run};
+use crate::figures::{Effort, Line, Row, median};
+use stalld::cpus::{self, CpuSet};
+use stalld::error::{Error, Result};
+use stalld::observe::{self, Snapshot, Watch};
+use stalld::sys::clock;
+use stalld::task::Nanos;
+
+/// Times the backend's own.
+const BOUND: f64 = 1.2;
+
+const ROW: &str = "a snapshot through the C library";
+
+pub fn rows() -> Vec<Row> {
+    vec![Row::new(ROW, measure)]
+}
+
+fn measure(effort: &Effort) -> Result<Vec<Line>> {
+    let program = Program::build("examples/waiters.c", &[]);
+    let watch = Watch { cpus: CpuSet::first(cpus::configured()), idle_detection: true, own_threads: true };
+    let (mut backend, _) = observe::open(None, &watch)?;
+    let mut snapshot = Snapshot::default();
+    let looks: usize = effort.choose(200, 1000);
+    let (mut own, mut through) = (Vec::new(), Vec::new());
+    // By turns, so that both meet the same host.
+    for _ in 0..5 {
+        let mut times = Vec::new();
+        for _ in 0..looks {
+            let start = clock::monotonic();
+            backend.snapshot(Nanos::ZERO, observe::Effort::All, &mut snapshot)?;
+            times.push((clock::monotonic() - start).0 as f64 / 1e3);
+        }
+        own.push(median(&times));
+        let said = run(&mut program.command(&[&looks.to_string()]));
+        let time =
+            said.trim().strip_prefix("median ").and_then(|rest| rest.strip_suffix(" us")?.parse().ok());
+        through.push(time.ok_or_else(|| Error::new(format!("waiters says '{said}'")))?);
+    }
+    let (own, through) = (median(&own), median(&through));
+    let ratio = through / own;
+    let measured = format!("{ratio:.2} times ({through:.0} us, the backend itself {own:.0} us)");
+    Ok(vec![Line::new(ROW, measured, format!("{BOUND} times"), ratio <= BOUND)])
+}

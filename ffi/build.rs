@@ -1,0 +1,25 @@
+//! Writes include/stalld.h again, where that is asked for.
+
+fn main() {
+    println!("cargo:rerun-if-changed=src/abi.rs");
+    println!("cargo:rerun-if-changed=src/api.rs");
+    println!("cargo:rerun-if-changed=cbindgen.toml");
+    #[cfg(feature = "regen")]
+    if let Err(reason) = regenerate() {
+        eprintln!("cannot make include/stalld.h: {reason}");
+        std::process::exit(1);
+    }
+}
+
+#[cfg(feature = "regen")]
+fn regenerate() -> Result<(), Box<dyn std::error::Error>> {
+    // Else an edit of the file itself would stay.
+    println!("cargo:rerun-if-changed=../include/stalld.h");
+    let header = cbindgen::Builder::new()
+        .with_config(cbindgen::Config::from_file("cbindgen.toml")?)
+        .with_src("src/abi.rs")
+        .with_src("src/api.rs")
+        .generate()?;
+    header.write_to_file("../include/stalld.h");
+    Ok(())
+}
