@@ -73,6 +73,8 @@ fn undo_as(tid: Tid, start: u64, boosted: &Boosted) -> Undone {
     if !is_ours(&attr, boosted.how) {
         return match boosted.before.is(&attr) {
             true => Undone::NeverBoosted,
+            // It keeps its policy without the budget until its parent has heard of its end.
+            false if matches!(proc::state(tid), None | Some(b'Z' | b'X')) => Undone::Gone,
             false => Undone::ChangedByOthers(attr.policy),
         };
     }
