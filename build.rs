@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-const OBJECTS: [&str; 2] = ["stalld", "empty"];
+const OBJECTS: [&str; 3] = ["stalld", "empty", "slice"];
 
 fn main() {
     println!("cargo:rerun-if-changed=bpf");

@@ -52,6 +52,8 @@ struct cfs_rq {
 
 struct sched_entity {
 	unsigned int sched_delayed;
+	unsigned int custom_slice;
+	__u64 slice;
 	struct cfs_rq *cfs_rq;
 };
 

@@ -11,10 +11,13 @@ use stalld::boost::journal::Journal;
 use stalld::boost::plan::{Event, Hands, Pulse, Raised, Refusal};
 use stalld::boost::undo::{Undone, undo};
 use stalld::proc;
+use stalld::sys::bpf::{self, Object, ObjectBytes};
 use stalld::sys::memory;
 use stalld::sys::sched::{self, Attr};
 use stalld::sys::shared::{SharedWords, nameless_file};
 use stalld::task::{Nanos, Policy, Sched, Task, Tid};
+use std::fs::File;
+use std::io::Read;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
@@ -66,30 +69,73 @@ fn raise(hands: &mut HostHands, task: &Task) -> Raised {
     raised
 }
 
+/// What the kernel keeps of a fair task's slice, as bpf/slice.bpf.c writes it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Slice {
+    length: u64,
+    tid: u32,
+    is_custom: u32,
+}
+
+/// The kernel's own view of slices.
+struct Slices(bpf::Iterator);
+
+impl Slices {
+    fn open() -> Slices {
+        static OBJECT: &ObjectBytes<[u8]> =
+            &ObjectBytes(*include_bytes!(concat!(env!("OUT_DIR"), "/slice.bpf.o")));
+        let mut object = Object::open(OBJECT, c"slice").unwrap();
+        object.load().unwrap();
+        Slices(object.take_program(c"slices").unwrap().link_iterator().unwrap())
+    }
+
+    /// None where slices can't be chosen, before 6.12.
+    fn of(&self, tid: Tid) -> Option<Slice> {
+        let mut bytes = Vec::new();
+        File::from(self.0.start().unwrap()).read_to_end(&mut bytes).unwrap();
+        bpf::records::<Slice>(&bytes).find(|slice| slice.tid == tid.0 as u32)
+    }
+}
+
 #[test]
-fn policy_priority_nice_value_and_reset_on_fork_are_as_they_were() {
+fn policy_priority_nice_value_slice_and_reset_on_fork_are_as_they_were() {
     let Some(_live) = live() else { return };
     let mut hands = hands(Nanos::from_micros(20));
-    for (policy, priority, nice) in [
-        (Policy::OTHER, 0, 0),
-        (Policy::OTHER, 0, 7),
-        (Policy::OTHER, 0, -3),
-        (Policy::BATCH, 0, 5),
-        (Policy::IDLE, 0, 0),
-        (Policy::FIFO, 33, 0),
-        (Policy::RR, 33, 0),
-        (Policy::FIFO, 99, 0),
+    let slices = Slices::open();
+    let seven = Nanos::from_millis(7);
+    for (policy, priority, nice, runtime) in [
+        (Policy::OTHER, 0, 0, Nanos::ZERO),
+        (Policy::OTHER, 0, 7, Nanos::ZERO),
+        (Policy::OTHER, 0, -3, seven),
+        (Policy::BATCH, 0, 5, Nanos::ZERO),
+        (Policy::BATCH, 0, 0, seven),
+        (Policy::IDLE, 0, 0, Nanos::ZERO),
+        (Policy::FIFO, 33, 0, Nanos::ZERO),
+        (Policy::RR, 33, 0, Nanos::ZERO),
+        (Policy::FIFO, 99, 0, Nanos::ZERO),
     ] {
         for reset_on_fork in [false, true] {
-            let sleeper = Sleeper::start(move || {
-                sched::set_nice(Tid(0), nice).unwrap();
-                sched::set_scheduler(Tid(0), policy, priority, reset_on_fork).unwrap();
-            });
+            let flags = if reset_on_fork { sched::RESET_ON_FORK } else { 0 };
+            let own = Attr { policy, priority, nice, flags, runtime, ..Attr::default() };
+            let sleeper = Sleeper::start(move || sched::set_attr(Tid(0), &own).unwrap());
             // All of it, also what newer kernels tell of a fair task's slice.
-            let before: Attr = sched::get_attr(sleeper.task.tid).unwrap();
+            let seen = || (sched::get_attr(sleeper.task.tid).unwrap(), slices.of(sleeper.task.tid));
+            let before = seen();
+            let expected = (policy, priority, nice, reset_on_fork);
+            let Attr { policy, priority, nice, .. } = before.0;
+            assert_eq!((policy, priority, nice, before.0.reset_on_fork()), expected);
+            if let Some(slice) = before.1 {
+                let is_custom = runtime != Nanos::ZERO;
+                assert_eq!(
+                    (slice.is_custom == 1, slice.length == seven.0),
+                    (is_custom, is_custom),
+                    "{slice:?}"
+                );
+            }
             let raised = raise(&mut hands, &sleeper.task);
             assert!(matches!(hands.restore(&raised), Some(Undone::Restored(tid)) if tid == sleeper.task.tid));
-            assert_eq!(sched::get_attr(sleeper.task.tid).unwrap(), before);
+            assert_eq!(seen(), before);
             assert!(hands.restore(&raised).is_none(), "it is undone once");
         }
     }

@@ -91,14 +91,22 @@ pub fn set_nice(tid: Tid, nice: i32) -> io::Result<()> {
 
 /// Makes the thread SCHED_DEADLINE: `runtime` in each `period`, at whose end its deadline is.
 pub fn set_deadline(tid: Tid, runtime: Nanos, period: Nanos, flags: u64) -> io::Result<()> {
+    let policy = Policy::DEADLINE;
+    set_attr(tid, &Attr { policy, flags, runtime, deadline: period, period, ..Attr::default() })
+}
+
+/// Sets all that there is to set, by sched_setattr(2). For a fair task that is its nice value, too, and from 6.12
+/// on a runtime other than 0 becomes its slice.
+pub fn set_attr(tid: Tid, attr: &Attr) -> io::Result<()> {
     let raw = RawAttr {
         size: RAW_ATTR_SIZE,
-        policy: Policy::DEADLINE.0,
-        flags,
-        runtime: runtime.0,
-        deadline: period.0,
-        period: period.0,
-        ..RawAttr::default()
+        policy: attr.policy.0,
+        flags: attr.flags,
+        nice: attr.nice,
+        priority: attr.priority,
+        runtime: attr.runtime.0,
+        deadline: attr.deadline.0,
+        period: attr.period.0,
     };
     // SAFETY: the kernel reads as many bytes as `raw.size` says, and `raw` has them. It writes that
     // field back only where it knows a shorter struct, and there is none.
