@@ -125,7 +125,9 @@ fn an_ignored_task_keeps_nobody_from_being_boosted() {
     let mut stalld = start(&["-t", "1", "-i", "^first$"]);
     let mut rig = Rig::start(&["--for", "3", "--victim", "spin:1:first", "--victim", "spin:1:second"]);
     let (first, second) = (rig.event("victim"), rig.event("victim"));
-    stalld.line_with(&format!("boosted pid {} (second)", second.tid()));
+    let (boosted, _) = stalld.line_with(&format!("boosted pid {} (second)", second.tid()));
+    // The threshold and a second.
+    assert!(boosted - second.moment("since") <= Nanos::from_secs(2));
     assert_eq!(policy(first.tid()), Some(OWN));
     let (_, said) = stalld.terminate();
     assert!(!said.iter().any(|(_, line)| line.contains("boosted pid") && line.contains("(first)")));

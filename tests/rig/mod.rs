@@ -11,6 +11,7 @@ pub mod daemon;
 pub mod process;
 #[path = "../../src/daemon/scratch.rs"]
 pub mod scratch;
+pub mod stunt;
 pub mod throttling;
 
 use stalld::cpus::CpuSet;
