@@ -118,6 +118,16 @@ fn killed_it_leaves_nothing_behind_where_it_has_a_guardian() {
 }
 
 #[test]
+fn a_guardian_that_was_killed_is_missed_and_takes_nobody_with_it() {
+    let Some(_live) = live() else { return };
+    let mut watch = Watch::start(&["-g", "-t", "500"]);
+    process::signal(watch.guardian(), "KILL");
+    watch.program.line_with("the guardian has been killed");
+    watch.signal("TERM");
+    assert_eq!(watch.program.finish(PATIENCE), Some(0));
+}
+
+#[test]
 fn a_journal_in_a_file_outlives_the_guardian_too() {
     let Some(_live) = live() else { return };
     let dir = Scratch::new("library-journal");
