@@ -163,7 +163,7 @@ fn two_threads_that_boost_one_task_at_once_leave_it_as_it_was() {
         let mut hands = hands_over(&journal, Nanos::from_micros(8));
         let outcomes = (0..500).map(|_| hands.pulse(&sleeper.task, None));
         outcomes.fold((0, 0), |(made, left), outcome| match outcome {
-            Ok(Pulse { raised, outcome: Undone::Restored(_) | Undone::NeverBoosted }) => {
+            Ok(Pulse { raised, outcome: Undone::Restored(_) | Undone::NeverBoosted, .. }) => {
                 assert!(raised.boosted.before.is(&before), "it was taken for what the other one made of it");
                 (made + 1, left)
             }

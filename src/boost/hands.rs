@@ -152,7 +152,8 @@ impl Hands for HostHands {
                 }
             }
             let outcome = self.undo(raised.slot, &raised.boosted).unwrap_or(Undone::Restored(task.tid));
-            Ok(Pulse { raised, outcome })
+            let ran = raised.runs.and_then(|before| Some(proc::runs(task.tid)? != before));
+            Ok(Pulse { raised, outcome, ran })
         })
     }
 

@@ -1,5 +1,6 @@
 //! Lets starving tasks run for a bounded moment, and puts everything back.
 
+mod active;
 mod adopt;
 pub mod changes;
 pub mod guardian;

@@ -3,6 +3,7 @@
 //!
 //! No clock is read here, and what is done to a task is done by [`Hands`], which a test can simulate.
 
+use super::active::{Active, Lifted, outranked};
 use super::journal::{Boosted, How, Saved, Slot};
 use super::undo::{Undone, share};
 use crate::detect::{Limits, Starving};
@@ -79,6 +80,8 @@ pub trait Hands {
 pub struct Pulse {
     pub raised: Raised,
     pub outcome: Undone,
+    /// Whether the task was given its CPU; None where the kernel does not tell.
+    pub ran: Option<bool>,
 }
 
 /// A task that has been raised.
@@ -147,18 +150,6 @@ pub struct Counters {
     pub boosts: u64,
     pub refused: u64,
     pub failed_restores: u64,
-}
-
-struct Active {
-    task: Task,
-    /// How it was raised, or by the first of its pulses.
-    raised: Raised,
-    started: Nanos,
-    end: Nanos,
-    /// Of FIFO emulation.
-    next_pulse: Option<Nanos>,
-    /// Something outranked it when it was boosted.
-    outranked: bool,
 }
 
 struct Tried {
@@ -322,11 +313,11 @@ impl Booster {
         let task = candidate.task;
         let started = snapshot.at;
         match self.lift(&task, started, true, hands, events) {
-            Ok((how, raised)) => {
+            Ok(lifted) => {
                 let is_outranked = outranked(&task, snapshot, &self.active);
-                self.begin(task, how, raised, started, is_outranked, events);
+                self.begin(task, lifted, started, is_outranked, events);
                 // In a crowd the place is needed for the next as soon as this one has had its budget once.
-                if crowded && how != How::Fifo && raised.runs.is_some() {
+                if crowded && lifted.how != How::Fifo && lifted.raised.runs.is_some() {
                     self.end(self.active.len() - 1, started, true, hands, events);
                 }
             }
@@ -347,7 +338,7 @@ impl Booster {
         waits: bool,
         hands: &mut impl Hands,
         events: &mut Vec<Event>,
-    ) -> Result<(How, Raised), (How, Refusal)> {
+    ) -> Result<Lifted, (How, Refusal)> {
         let how = self.rules.how;
         if how != How::Fifo {
             match hands.raise(task, started + self.rules.duration) {
@@ -360,18 +351,18 @@ impl Booster {
                 Ok(raised) if waits && hands.let_run(&raised) == Some(false) => {
                     hands.restore(&raised);
                 }
-                outcome => return outcome.map(|raised| (how, raised)).map_err(|why| (how, why)),
+                Ok(raised) => return Ok(Lifted { how, raised, ran: None }),
+                Err(why) => return Err((how, why)),
             }
         }
-        let pulse = hands.pulse(task, None).map_err(|why| (How::Fifo, why))?;
-        Ok((How::Fifo, pulse.raised))
+        let Pulse { raised, ran, .. } = hands.pulse(task, None).map_err(|why| (How::Fifo, why))?;
+        Ok(Lifted { how: How::Fifo, raised, ran })
     }
 
     fn begin(
         &mut self,
         task: Task,
-        how: How,
-        raised: Raised,
+        Lifted { how, raised, ran }: Lifted,
         started: Nanos,
         outranked: bool,
         events: &mut Vec<Event>,
@@ -382,20 +373,26 @@ impl Booster {
             self.next_care = started + CARE;
             self.next_adoption = started + ADOPTION;
         }
-        let next_pulse = (how == How::Fifo).then_some(started + self.rules.period);
         let end = started + self.rules.duration;
-        self.active.push(Active { task, raised, started, end, next_pulse, outranked });
+        let mut active = Active { task, raised, started, end, next_pulse: None, missed: 0, outranked };
+        if how == How::Fifo {
+            active.plan_pulse(started, ran, self.rules.period);
+        }
+        self.active.push(active);
     }
 
     /// False if the boost is over.
     fn pulse(&mut self, index: usize, now: Nanos, hands: &mut impl Hands, events: &mut Vec<Event>) -> bool {
-        let Active { task, raised: Raised { boosted, .. }, next_pulse, .. } = &mut self.active[index];
-        let task = *task;
-        // What was missed is not made up for.
-        *next_pulse = next_pulse.map(|next| next.max(now) + self.rules.period);
-        let outcome = match hands.pulse(&Task { start: boosted.start, ..task }, Some(boosted.before)) {
+        let active = &mut self.active[index];
+        let (task, boosted) = (active.task, active.raised.boosted);
+        let outcome = hands.pulse(&Task { start: boosted.start, ..task }, Some(boosted.before));
+        let ran = outcome.as_ref().ok().and_then(|pulse| pulse.ran);
+        active.plan_pulse(now, ran, self.rules.period);
+        let outcome = match outcome {
             Ok(Pulse { outcome: Undone::Restored(_), .. }) => {
-                events.push(Event::Boosted { task, how: How::Fifo });
+                if ran != Some(false) {
+                    events.push(Event::Boosted { task, how: How::Fifo });
+                }
                 return true;
             }
             // The next one may find it free, and room.
@@ -469,20 +466,6 @@ impl Booster {
         let before = raised.boosted.before;
         events.push(Event::Over { task, before, after: now - started, early, outcome });
     }
-}
-
-/// Whether a task that is not boosted by us keeps this one off its CPU by its rank. Of real-time tasks an
-/// equal does too: it keeps the CPU until it gives it up.
-fn outranked(task: &Task, snapshot: &Snapshot, boosted: &[Active]) -> bool {
-    let rank = |prio: i32| prio.min(100);
-    let prio = rank(task.sched.prio);
-    let waiting = snapshot.waiters.iter().map(|waiter| &waiter.task);
-    snapshot.running.iter().chain(waiting).any(|other| {
-        other.cpu == task.cpu
-            && other.tid != task.tid
-            && (rank(other.sched.prio) < prio || rank(other.sched.prio) == prio && prio < 100)
-            && !boosted.iter().any(|active| active.task.tid == other.tid)
-    })
 }
 
 #[path = "request.rs"]

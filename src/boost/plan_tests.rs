@@ -1,4 +1,5 @@
 use super::*;
+use crate::boost::active::{AGAIN, TRIES};
 use crate::task::Sched;
 
 /// A host on which everything works at once.
@@ -9,6 +10,8 @@ struct Simulated {
     pulses: Vec<Tid>,
     /// A raised task is not given its CPU.
     stuck: bool,
+    /// Nor is one in a pulse.
+    held: bool,
     /// Another thread has all tasks in hand.
     taken: bool,
     /// The errno that the kernel answers a raise with.
@@ -46,7 +49,7 @@ impl Hands for Simulated {
         }
         self.pulses.push(task.tid);
         let raised = raised(task, How::Fifo, Nanos::MAX);
-        Ok(Pulse { raised, outcome: Undone::Restored(task.tid) })
+        Ok(Pulse { raised, outcome: Undone::Restored(task.tid), ran: Some(!self.held) })
     }
 
     fn adopt(&mut self, _: &Raised, _: &Task, _: &mut Vec<Event>) {}
@@ -247,6 +250,29 @@ fn a_task_that_deadline_leaves_waiting_is_put_back_and_boosted_in_pulses() {
     scene.look(&[1], Some(49));
     assert_eq!((scene.host.restored.len(), scene.host.pulses.len()), (1, 1));
     assert!(matches!(scene.events[..], [Event::Boosted { how: How::Fifo, .. }]));
+}
+
+#[test]
+fn a_pulse_in_which_the_task_was_not_given_its_cpu_is_made_again_soon() {
+    let mut scene = Scene::new(Rules { how: How::Fifo, ..rules(20) });
+    scene.host.held = true;
+    scene.look(&[1], Some(49));
+    let told = |scene: &Scene| scene.events.len();
+    assert_eq!((scene.host.pulses.len(), told(&scene)), (1, 1));
+    for pulses in 2..=TRIES as usize + 1 {
+        assert_eq!(scene.booster.next_end(), Some(scene.now + AGAIN));
+        scene.pass(AGAIN);
+        scene.booster.advance(scene.now, &mut scene.host, &mut scene.events);
+        assert_eq!((scene.host.pulses.len(), told(&scene)), (pulses, 1));
+    }
+    assert_eq!(scene.booster.next_end(), Some(scene.now + rules(20).period), "it may be asleep");
+    scene.pass(rules(20).period);
+    scene.booster.advance(scene.now, &mut scene.host, &mut scene.events);
+    scene.host.held = false;
+    scene.pass(AGAIN);
+    scene.booster.advance(scene.now, &mut scene.host, &mut scene.events);
+    assert_eq!((scene.host.pulses.len(), told(&scene)), (TRIES as usize + 3, 2));
+    assert_eq!(scene.booster.next_end(), Some(scene.now + rules(20).period));
 }
 
 #[test]

@@ -28,11 +28,11 @@ impl Booster {
         if self.on(task.cpu).count() >= self.places {
             return Err(Denial::NoPlace);
         }
-        let (how, raised) = self.lift(task, now, waits, hands, events).map_err(|(_, why)| {
+        let lifted = self.lift(task, now, waits, hands, events).map_err(|(_, why)| {
             self.counters.refused += 1;
             Denial::Refused(why)
         })?;
-        self.begin(*task, how, raised, now, false, events);
+        self.begin(*task, lifted, now, false, events);
         Ok(())
     }
 
