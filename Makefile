@@ -17,6 +17,10 @@ ARGS     =
 TESTARGS =
 # Rows of the table for `make bench`, by a part of their names.
 ROWS     =
+# What `make test-vm` boots: kernels of tests/vm/kernels.lock, some with a word on their command line; or your own as
+# KERNEL=FILE.
+KERNELS  = 5.10-rt 6.1 6.1-rt 6.12 6.12-rt 7.2 7.2-rt 6.12-rt+lockdown=integrity 6.12-rt+lockdown=confidentiality \
+	6.1+debugfs=off 6.1+groups=v1 6.1-rt+cpus=4
 # BPF=0 leaves libbpf and the backends on it out; DEBUG=1 builds with checks and debug information.
 BPF   = 1
 DEBUG = 0
@@ -48,7 +52,7 @@ endif
 BINARY  = target/$(BUILD)/stalld
 STATIC  = target/static/stalld
 DIST    = target/packages
-SCRIPTS = $(wildcard packaging/*.sh packaging/completions/*.bash tests/*.sh) packaging/throttlectl .ci/run
+SCRIPTS = $(wildcard packaging/*.sh packaging/completions/*.bash tests/*.sh tests/vm/*.sh) packaging/throttlectl tests/vm/init .ci/run
 LIBRARY = target/lib/libstalld.pc
 PAGES   = $(wildcard man/*.8)
 LIBPAGES = $(wildcard man/*.3)
@@ -63,8 +67,9 @@ export PATH := $(CARGO_DIR):$(PATH)
 endif
 endif
 
-.PHONY: all stalld lib demo demo-run setup setup-static setup-lint setup-packages setup-all static run test tests install \
-	install-lib uninstall dist dist-static deb rpm test-packages lint regen bench annocheck abi msrv clean help
+.PHONY: all stalld lib demo demo-run setup setup-static setup-lint setup-packages setup-vm setup-all static run test \
+	test-vm tests install install-lib uninstall dist dist-static deb rpm test-packages lint regen bench annocheck abi msrv \
+	clean help
 
 all: ## build target/release/stalld (DEBUG=1: target/debug/stalld; BPF=0: without libbpf)
 	@$(SETUP) --check $(TOOLS)
@@ -90,6 +95,11 @@ tests: ## build the tests
 	@$(SETUP) --check $(TOOLS)
 	$(CARGO) test $(CARGOFLAGS) --workspace $(FEATURES) --no-run
 
+test-vm: ## boot other kernels in emulation, and test there: KERNELS="6.1-rt 6.12", or KERNEL=FILE
+	@$(SETUP) --check rust $(STATIC_TOOLS) vm
+	CARGO="$(CARGO) $(CARGOFLAGS)" sh packaging/static.sh $(STATIC) $(STATIC_FEATURES) --example starve
+	sh tests/vm/run.sh $(STATIC) $(if $(KERNEL),$(abspath $(KERNEL)),$(KERNELS))
+
 run: all ## build, and run stalld with ARGS=...
 	$(SUDO) $(BINARY) $(ARGS)
 
@@ -113,8 +123,11 @@ setup-lint: ## install what `make lint` and `make regen` need
 setup-packages: ## install what building and checking packages needs, on Debian
 	@$(SETUP) rust bpf static dist deb rpm packages
 
+setup-vm: ## install what `make test-vm` needs
+	@$(SETUP) rust static vm
+
 setup-all: ## install all of these
-	@$(SETUP) $(TOOLS) lib static lint regen abi dist deb rpm
+	@$(SETUP) $(TOOLS) lib static lint regen abi dist deb rpm vm
 
 # Builds only if nothing is built, so that `make && sudo make install` runs no compiler as root.
 install: $(BINARY) $(if $(wildcard $(LIBRARY)),install-lib) ## install below DESTDIR and PREFIX what `make` and `make lib` built

@@ -3,8 +3,8 @@
 #
 #   setup.sh [--check | --dry-run | --cargo] [PART...]
 #
-# The parts are rust, bpf, lib, static, libc, lint, regen, abi, dist, deb, rpm and packages; without any, rust and bpf. It prints what is missing, then
-# installs it; where nothing is missing it does and prints nothing.
+# The parts are rust, bpf, lib, static, libc, lint, regen, abi, dist, deb, rpm, packages and vm; without any, rust and
+# bpf. It prints what is missing, then installs it; where nothing is missing it does and prints nothing.
 #   --check    says in one line what is missing and how to install it, and fails if anything is
 #   --dry-run  prints what it would install
 #   --cargo    prints the directory of the first cargo that is new enough, if that isn't the one in PATH
@@ -37,7 +37,8 @@ tools_of() {
     rpm) echo rpmbuild checkmodule semodule_package ;;
     # What checks packages.
     packages) echo lintian rpmlint debootstrap busybox ;;
-    *) die "setup.sh knows no part '$1': rust, bpf, lib, static, libc, lint, regen, abi, dist, deb, rpm, packages" ;;
+    vm) echo qemu-system-x86_64 busybox ;;
+    *) die "setup.sh knows no part '$1': rust, bpf, lib, static, libc, lint, regen, abi, dist, deb, rpm, packages, vm" ;;
     esac
 }
 
@@ -53,6 +54,8 @@ is_there() {
     llvm-strip) command -v "${LLVM_STRIP:-llvm-strip}" >/dev/null ;;
     libclang) has_libclang ;;
     sanitizers) case $("${CC:-cc}" -print-file-name=libasan.so 2>/dev/null) in */*) ;; *) return 1 ;; esac ;;
+    # In a machine of its own it has no libraries.
+    busybox) command -v busybox >/dev/null && case $(ldd "$(command -v busybox)" 2>&1) in *'=>'*) return 1 ;; esac ;;
     *) command -v "$1" >/dev/null ;;
     esac
 }
@@ -126,11 +129,13 @@ packages_of() {
     apt-get:libc.a) echo libc6-dev ;;
     *:libc.a) echo glibc-static ;;
     apt-get:libclang) echo libclang-dev ;;
+    apt-get:qemu-system-x86_64) echo qemu-system-x86 ;;
+    *:qemu-system-x86_64) echo qemu-system-x86-core ;;
+    apt-get:busybox) echo busybox-static ;;
     *:libclang) echo clang-libs ;;
     apt-get:xz) echo xz-utils ;;
     *:dpkg-buildpackage) echo dpkg-dev ;;
     *:dh) echo debhelper ;;
-    apt-get:busybox) echo busybox-static ;;
     apt-get:rpmbuild) echo rpm ;;
     *:rpmbuild) echo rpm-build ;;
     *:checkmodule) echo checkpolicy ;;
@@ -194,6 +199,7 @@ named() {
         case $tool in
         cargo) tool="cargo (1.$rust_minor or newer)" ;;
         cc) tool="cc (a C compiler and its headers)" ;;
+        busybox) tool="busybox (without shared libraries)" ;;
         esac
         names="$names${names:+, }$tool"
     done
@@ -203,7 +209,7 @@ named() {
 target_for() {
     for part; do :; done
     case $part in
-    static | lint) echo "make setup-$part" ;;
+    static | lint | vm) echo "make setup-$part" ;;
     regen) echo "make setup-lint" ;;
     dist | deb | rpm | packages) echo "make setup-packages" ;;
     abi) echo "make setup-all" ;;

@@ -1,0 +1,431 @@
+#!/bin/sh
+# What runs inside each VM. $checks, from the kernel's command line, says which parts. A result is a line
+#   @ BACKEND CHECK VERDICT FIGURES...
+# and a failed check is followed by what stalld and the rig have said.
+
+cd /tmp || exit 1
+debug=/sys/kernel/debug
+limit=/proc/sys/kernel/sched_rt_runtime_us
+throttling=$(cat $limit)
+backends='task_iter queue_track sched_debug'
+read -r _ _ hogged _ <<END
+$(sed 's/[-,]/ & /g' /sys/devices/system/cpu/online)
+END
+# What this machine has not got, by the kernel's command line.
+lacking=$(tr ' ' '\n' </proc/cmdline | grep -E '^(lockdown=|debugfs=off)')
+
+# try CHECK...: what has failed may have failed because the host was too busy to emulate, so it has two chances more.
+# $hard is a failure that no load excuses.
+try() {
+    for attempt in 1 2 3; do
+        again='' hard=''
+        "$@"
+        [ -n "$again" ] || break
+    done
+    attempt=''
+}
+
+# result BACKEND CHECK VERDICT FIGURES...
+result() {
+    if [ "$3" = FAIL ] && [ -z "$hard" ] && [ "${attempt:-3}" -lt 3 ]; then
+        again=yes
+        return
+    fi
+    case ${attempt:-1} in
+    1) echo "@ $*" ;;
+    *) echo "@ $*, try $attempt" ;;
+    esac
+    if [ "$3" = FAIL ]; then
+        sed 's/^/| /' stalld.log starve.log 2>/dev/null
+    fi
+}
+
+# Seconds since the machine was turned on, which no setting of the clock changes.
+seconds() {
+    read -r up _ </proc/uptime
+    echo "${up%.*}"
+}
+
+# await SECONDS COMMAND...
+await() {
+    patience=$(($(seconds) + $1))
+    shift
+    until "$@" 2>/dev/null; do
+        [ "$(seconds)" -le $patience ] || return 1
+        sleep 0.1
+    done
+}
+
+# said FILE PATTERN: a line of a log that may not be there yet.
+said() {
+    grep -q "$2" "$1.log"
+}
+
+# field NAME LINE
+field() {
+    echo "$2" | tr ' ' '\n' | sed -n "s/^$1=//p" | head -n 1
+}
+
+# Each run of a boosted task is of the longest length that there is: emulated, a task has used up 20 us before it has
+# left the kernel.
+start_stalld() {
+    rm -f stalld.log
+    stalld -f -v -r 1ms "$@" >stalld.log 2>&1 &
+    stalld=$!
+    await 30 has_looked && said stalld 'checking cpu\|skipping'
+}
+
+# Or has ended: a backend may not work on this kernel.
+has_looked() {
+    said stalld 'checking cpu\|skipping' || ! kill -0 "$stalld"
+}
+
+# SIGTERM has to end it cleanly, and everything has to be what it was.
+stop_stalld() {
+    kill "$stalld"
+    wait "$stalld" || return 1
+    is_throttled_as_before
+}
+
+is_throttled_as_before() {
+    [ "$(cat $limit)" = "$throttling" ]
+}
+
+# start_rig SECONDS OPTIONS...
+start_rig() {
+    rm -f starve.log
+    starve --for "$@" >starve.log 2>&1 &
+    rig=$!
+    await 40 said starve '^victim ' || return 1
+    line=$(grep '^victim ' starve.log | head -n 1)
+    victim=$(field tid "$line")
+    since=$(field since "$line")
+}
+
+# How a task is scheduled: priority, nice value, real-time priority, policy, and timer slack.
+scheduling() {
+    sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d ' ' -f 16,17,38,39
+    cat "/proc/$1/timerslack_ns" 2>/dev/null
+}
+
+is_scheduled_as() {
+    [ "$(scheduling "$1")" = "$2" ]
+}
+
+policy_is() {
+    [ "$(scheduling "$1" | sed -n '1s/.* //p')" = "$2" ]
+}
+
+# Waits for the end of the hog. $ms: how long the first victim waited until it ran again, as it tells itself.
+end_rig() {
+    wait "$rig"
+    first=$(field first_ran_after "$(grep '^end victim ' starve.log | head -n 1)")
+    until=$(field until "$(grep '^hog ' starve.log)")
+    if [ -z "$first" ] || [ "$first" = never ] || [ "$first" -ge "$until" ]; then
+        ms=never
+    else
+        ms=$(((first - since) / 1000000))
+    fi
+}
+
+# What stalld took for the length of the first wait of the victim that it named, in ms.
+named() {
+    sed -n "s/.*victim-$victim starved on CPU $hogged for .* (\([0-9]*\) ms)/\1/p" stalld.log | head -n 1
+}
+
+# judge BACKEND CHECK: whether the victim of the rig was found and rescued when it was to be. The threshold is 1 s in
+# all checks. It is named then, and runs: at once on a machine, but an emulated CPU may be away for all of a pulse, and
+# then the next period counts. By text a wait counts from the first look, which is one threshold later at most.
+judge() {
+    end_rig
+    found=$(named)
+    verdict=ok
+    [ "${found:-0}" -ge 1000 ] && [ "$found" -le 1500 ] || verdict=FAIL
+    [ "$ms" != never ] && [ "$ms" -ge 1000 ] && [ "$ms" -le 4500 ] || verdict=FAIL
+    stop_stalld || hard=yes verdict=FAIL
+    result "$1" "$2" $verdict "${found:-never}, $ms ms"
+}
+
+# rescue BACKEND CHECK RIG-OPTIONS...: stalld is there before the hog.
+rescue() {
+    backend=$1 check=$2
+    shift 2
+    if start_stalld -b "$backend" -t 1s; then
+        start_rig 5 "$@"
+        judge "$backend" "$check"
+    else
+        # Where something is taken away it may refuse, and says why; a whole kernel has to let it work.
+        verdict=FAIL
+        [ -z "$lacking" ] || verdict=no
+        result "$backend" "$check" $verdict "$(sed -n 's/^stalld: //p' stalld.log | tail -n 1)"
+        stop_stalld
+    fi
+}
+
+hog_first() {
+    start_rig 5 --woken
+    start_stalld -b "$1" -t 1s
+    # By the kernel's record the wait counts from before stalld's start.
+    end_rig
+    verdict=ok
+    [ "$ms" != never ] && [ "$ms" -ge 990 ] || verdict=FAIL
+    stop_stalld || hard=yes verdict=FAIL
+    result "$1" hog-first $verdict "$ms ms"
+}
+
+# The clock that people read is set an hour ahead while the victim waits.
+clock_set() {
+    start_stalld -b "$1" -t 1s
+    start_rig 5
+    date -s "@$(($(date +%s) + 3600))" >/dev/null
+    judge "$1" clock-set
+}
+
+# After a boost the victim is scheduled exactly as before, while the hog is still there.
+restored() {
+    start_stalld -b "$1" -t 1s -d 1
+    start_rig 6
+    before=$(scheduling "$victim")
+    verdict=FAIL
+    if await 6 said stalld "boosted pid $victim " && await 6 said stalld "restored pid $victim " &&
+        await 1 is_scheduled_as "$victim" "$before"; then
+        verdict=ok
+    fi
+    end_rig
+    stop_stalld || hard=yes verdict=FAIL
+    result "$1" restored $verdict "$(sed -n "s/.*restored pid $victim .* to \(.* ms\).*/\1/p" stalld.log | head -n 1)"
+}
+
+# Nothing is left behind when stalld is killed in the middle of a boost.
+killed() {
+    start_stalld -b "$1" -t 2 -d 2
+    start_rig 8
+    before=$(scheduling "$victim")
+    verdict=FAIL figure='never boosted'
+    if await 5 policy_is "$victim" 6; then
+        kill -9 $stalld
+        hard=yes figure='not put back'
+        if await 5 is_scheduled_as "$victim" "$before" && await 5 is_throttled_as_before; then
+            verdict=ok hard='' figure=''
+        fi
+    fi
+    end_rig
+    wait $stalld
+    result "$1" killed $verdict "$figure"
+}
+
+# The CPU is taken away while the victim waits, or once it is boosted, and comes back: hog and victim go elsewhere
+# meanwhile. stalld goes on, and whoever starves on that CPU afterwards is rescued.
+offline() {
+    moment=$2
+    # The hog may come to this CPU, and this script has to get away then.
+    taskset -p ff $$ >/dev/null
+    start_stalld -b "$1" -t 1s
+    start_rig 5
+    before=$(scheduling "$victim")
+    verdict=FAIL
+    [ "$moment" = waiting ] || await 4 said stalld "boosted pid $victim "
+    if echo 0 >"/sys/devices/system/cpu/cpu$hogged/online" && echo 1 >"/sys/devices/system/cpu/cpu$hogged/online"; then
+        await 3 is_scheduled_as "$victim" "$before" && verdict=ok
+    fi
+    end_rig
+    start_rig 5
+    end_rig
+    { [ -n "$(named)" ] && [ "$ms" != never ]; } || verdict=FAIL
+    stop_stalld || hard=yes verdict=FAIL
+    result "$1" "offline-$moment" $verdict "$ms ms"
+    taskset -p 1 $$ >/dev/null
+}
+
+runs() {
+    cut -d ' ' -f 3 "/proc/$1/schedstat"
+}
+
+# The kernel's own threads starve behind the hog on real-time kernels, and run with stalld.
+kernel_threads() {
+    case $(uname -v) in
+    *PREEMPT_RT*) ;;
+    *) return ;;
+    esac
+    all() {
+        for task in /proc/[0-9]*; do
+            [ -e "$task/exe" ] || echo "${task#/proc/} $(cat "$task/comm") $(scheduling "${task#/proc/}" | tr '\n' ' ')"
+        done 2>/dev/null | grep "/$hogged "
+    }
+    all >before
+    start_stalld -b "$1" -t 1s
+    start_rig 6 --hog 98
+    sleep 0.5
+    for name in "rcuc/$hogged" "ktimers/$hogged" "ksoftirqd/$hogged"; do
+        tid=$(sed -n "s|^\([0-9]*\) $name .*|\1|p" before)
+        [ -z "$tid" ] || echo "$tid $(runs "$tid") $name"
+    done >threads
+    sleep 4
+    rescued='' verdict=FAIL
+    while read -r tid runs name; do
+        if said stalld "$name-$tid starved on CPU $hogged"; then
+            if [ "$(runs "$tid")" -gt "$runs" ]; then
+                rescued="$rescued $name" verdict=ok
+            else
+                rescued="$rescued $name:not"
+            fi
+        fi
+    done <threads
+    case $rescued in *:not*) verdict=FAIL ;; esac
+    end_rig
+    stop_stalld || hard=yes verdict=FAIL
+    all >after
+    # One that has come or gone meanwhile is in one list only.
+    awk 'NR == FNR { was[$1] = $0; next } ($1 in was) && was[$1] != $0 { print "was " was[$1] "; is " $0 }' \
+        before after >>stalld.log
+    ! grep -q '^was ' stalld.log || hard=yes verdict=FAIL
+    # shellcheck disable=SC2086 # without the blank before it
+    result "$1" kernel-threads $verdict $rescued
+}
+
+# Killed and started anew behind a hog that is a minute old: nothing that it needs hangs.
+old_hog() {
+    start_rig 90 --hog 50
+    sleep 60
+    for backend in $backends; do
+        before=$(cut -d ' ' -f 3 "/proc/$victim/schedstat")
+        start_stalld -b "$backend" -t 1s -d 1
+        verdict=FAIL
+        if await 8 said stalld "boosted pid $victim " && await 4 said stalld "restored pid $victim " &&
+            [ "$(runs "$victim")" -gt "$before" ]; then
+            verdict=ok
+        fi
+        kill -9 $stalld
+        wait $stalld
+        # Its guardian has put back what there was.
+        await 5 is_throttled_as_before || verdict=FAIL
+        result "$backend" old-hog $verdict
+    done 2>/dev/null
+    end_rig
+}
+
+# consume RUNTIME_US: what a boosted task consumes each time it runs, on average, as $each and $times.
+consume() {
+    start_stalld -t 3 -d 3 -r "$1us"
+    start_rig 7
+    before=$(cat "/proc/$victim/schedstat")
+    await 8 said stalld "restored pid $victim "
+    # shellcheck disable=SC2046,SC2086 # six numbers
+    set -- $before $(cat "/proc/$victim/schedstat")
+    end_rig
+    stop_stalld
+    times=$(($6 - $3))
+    each=$((($4 - $1) / 1000 / (times > 0 ? times : 1)))
+}
+
+# A budget ends when it is used up, by HRTICK: twice of it is the bound. Entering and leaving the kernel takes an
+# emulated CPU a tenth of a millisecond, so the bound is for 200 us only; and what else runs on the host adds to what
+# is measured, never takes from it, so the best of three counts.
+budget() {
+    verdict=info
+    for runtime in 20 1000 200 200 200; do
+        consume $runtime
+        off=''
+        if said stalld 'HRTICK stays off\|cannot find the scheduler'; then
+            off=', HRTICK off'
+        elif [ $runtime = 200 ]; then
+            verdict=FAIL
+            if [ $times -gt 0 ] && [ $each -le 400 ]; then
+                verdict=ok
+            fi
+        fi
+        figures="$each us x $times$off"
+        if [ $runtime != 200 ]; then
+            result - "budget-${runtime}us" info "$figures"
+        elif [ $verdict != FAIL ]; then
+            break
+        fi
+    done
+    result - budget-200us $verdict "$figures"
+}
+
+# A task put back while its budget is used up stays marked as throttled on some kernels: its next DEADLINE boost lets it
+# wait, and stalld goes on in pulses. By which way it was boosted time after time: d, or f where DEADLINE let it wait.
+again() {
+    start_stalld -t 1s -d 200ms -r 1ms
+    start_rig 9
+    end_rig
+    stop_stalld
+    ways=$(sed -n "s/.*boosted pid $victim .* using SCHED_\(.\).*/\1/p" stalld.log | tr DF df | tr -d '\n')
+    verdict=info
+    [ -n "$ways" ] || verdict=FAIL
+    result - boosted-again $verdict "$ways"
+}
+
+# What the fair tasks' server of kernels from 6.12 on leaves to do.
+fair_server() {
+    start_stalld -t 2
+    start_rig 5 --victim fair
+    end_rig
+    stop_stalld
+    gap=$(($(field longest_gap_ns "$(grep '^end victim ' starve.log)") / 1000000))
+    verdict=ok
+    [ $gap -lt 2000 ] || verdict=FAIL
+    # It has 50 ms in each second, so there is nothing to find.
+    ! said stalld "victim-$victim starved" || verdict=FAIL
+    result - fair-server $verdict "$gap ms"
+}
+
+choice() {
+    start_stalld -t 1s
+    stop_stalld && verdict=ok || verdict=FAIL
+    chosen=$(sed -n 's/.*using \(.*\) backend.*/\1/p' stalld.log)
+    [ -n "$chosen" ] || verdict=FAIL
+    result - auto "$verdict" "$chosen"
+    # And what it has to say of this machine: why not another one, and what else it lacks.
+    sed -n '/single threaded\|using\|cpu [0-9]\|hrottling\|shutting down/!s/^stalld: /# /p' stalld.log
+}
+
+messages() {
+    verdict=ok
+    dmesg | grep -E 'WARNING:|BUG:|Oops|general protection|Call Trace|hung_task|blocked for more' >stalld.log && verdict=FAIL
+    : >starve.log
+    # shellcheck disable=SC2046 # the places where, each once
+    result - dmesg $verdict $(dmesg | sed -n 's/.*WARNING: .* at \([^ ]*\) .*/\1/p' | sort -u)
+    [ $verdict = ok ] || dmesg | tail -n 200 | sed 's/^/| /'
+}
+
+wants() {
+    case ,${checks:-all}, in
+    *,all,* | *,$1,*) ;;
+    *) return 1 ;;
+    esac
+}
+
+echo "# $(uname -r) $(uname -v)"
+wants choice && choice
+wants budget && budget
+wants again && try again
+server=$debug/sched/fair_server/cpu$hogged/runtime
+if wants fair && [ -e "$server" ]; then
+    try fair_server
+    # From here on fair tasks starve. 6.12 refuses that while throttling is on, and to turn that on afterwards.
+    if ! echo 0 >"$server"; then
+        echo -1 >$limit
+        throttling=-1
+        echo 0 >"$server"
+    fi 2>/dev/null
+fi
+for backend in $backends; do
+    wants fifo && try rescue "$backend" fifo --victim spin
+    wants fair && try rescue "$backend" fair --victim fair
+    wants waitpid && try rescue "$backend" waitpid --victim waitpid
+    wants hog-first && try hog_first "$backend"
+    wants clock-set && try clock_set "$backend"
+    wants restored && try restored "$backend"
+    wants killed && try killed "$backend"
+    if wants offline && [ "$hogged" -gt 1 ]; then
+        try offline "$backend" waiting
+        try offline "$backend" boosted
+    fi
+    wants threads && try kernel_threads "$backend"
+done
+[ -z "$lacking" ] || try rescue auto fifo --victim spin
+wants old-hog && old_hog
+messages
+echo '# end'
