@@ -285,21 +285,24 @@ kernel_threads() {
 
 # Killed and started anew behind a hog that is a minute old: nothing that it needs hangs.
 old_hog() {
-    start_rig 90 --hog 50
+    start_rig 120
     sleep 60
     for backend in $backends; do
-        before=$(cut -d ' ' -f 3 "/proc/$victim/schedstat")
+        before=$(runs "$victim")
+        begun=$(seconds)
         start_stalld -b "$backend" -t 1s -d 1
+        looked=$(seconds)
         verdict=FAIL
         if await 8 said stalld "boosted pid $victim " && await 4 said stalld "restored pid $victim " &&
             [ "$(runs "$victim")" -gt "$before" ]; then
             verdict=ok
         fi
+        killed=$(seconds)
         kill -9 $stalld
         wait $stalld
         # Its guardian has put back what there was.
         await 5 is_throttled_as_before || verdict=FAIL
-        result "$backend" old-hog $verdict
+        result "$backend" old-hog $verdict "first look after $((looked - begun)) s, gone $(($(seconds) - killed)) s after SIGKILL"
     done 2>/dev/null
     end_rig
 }
