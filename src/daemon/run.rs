@@ -90,7 +90,7 @@ fn live(options: &Options, ready: Option<Ready>, raised: io::Result<()>) -> Resu
 
 fn watch(
     options: &Options,
-    mut ready: Option<Ready>,
+    ready: Option<Ready>,
     raised: io::Result<()>,
     signals: &Signals,
     log: &Logger,
@@ -111,19 +111,20 @@ fn watch(
         log.info(format_args!("{remark}"));
     }
     log.verbose(format_args!("using {} backend", backend.kind().name()));
-    let mut manager = Manager::from_environment()?;
+    let manager = Manager::from_environment()?;
     let limits = Limits { threshold: options.threshold, granularity: manager.within(options.granularity) };
     let mut ignore = Ignore::new(options.ignore_threads.clone(), options.ignore_processes.clone());
     let helpers = [backend.helper(), boosting.as_ref().map(|boosting| boosting.guardian())];
     helpers.into_iter().flatten().for_each(|process| ignore.own(process));
+    let watched_and_online: CpuSet = watch.cpus.iter().filter(|&cpu| online.contains(cpu)).collect();
     let boosts = match &mut boosting {
         Some(boosting) => {
-            let last = watch.cpus.iter().filter(|cpu| online.contains(*cpu)).last().unwrap_or_default();
+            let last = watched_and_online.iter().last().unwrap_or_default();
             boosting.start(options, last, log)?
         }
         None => None,
     };
-    let (mut watcher, mut monitors) = if options.mode == Mode::Power {
+    let (watcher, mut monitors) = if options.mode == Mode::Power {
         let mut engine = Engine::new(backend, limits, ignore);
         if let Some((rules, hands)) = boosts {
             engine.boost(Booster::new(rules), hands);
@@ -143,12 +144,24 @@ fn watch(
     }
     spare_from_oom_killer();
     if let (Some(monitors), Mode::Aggressive) = (&mut monitors, options.mode) {
-        for cpu in watch.cpus.iter().filter(|cpu| online.contains(*cpu)) {
+        for cpu in watched_and_online.iter() {
             monitors.start(cpu, watcher.engine())?;
         }
     }
     let _pidfile = options.pidfile.as_deref().map(Pidfile::create).transpose()?;
+    go_on(watcher, monitors, ready, manager, signals, log, boosting)
+}
 
+/// Turn after turn, until a signal ends it.
+fn go_on(
+    mut watcher: Watcher,
+    mut monitors: Option<Monitors>,
+    mut ready: Option<Ready>,
+    mut manager: Manager,
+    signals: &Signals,
+    log: &Logger,
+    mut boosting: Option<&mut Boosting>,
+) -> Result<()> {
     let mut asked = false;
     loop {
         let turn = watcher.turn(asked);
