@@ -55,6 +55,9 @@ const CARE: Nanos = Nanos::from_millis(100);
 /// ... and who was born during it.
 const ADOPTION: Nanos = Nanos::from_millis(500);
 
+/// A look that an end makes due comes this much later: others may end with it.
+const BETWEEN_LOOKS: Nanos = Nanos::from_millis(1);
+
 /// What a boost does to the host.
 pub trait Hands {
     /// Makes a task SCHED_DEADLINE, and notes first how to undo that.
@@ -167,6 +170,7 @@ pub struct Booster {
     spacing: Vec<(Cpu, Nanos)>,
     /// Starving tasks that had no place at the last look.
     waiting: usize,
+    /// When a look may let one of them start, or find one who has just been put back.
     next_start: Option<Nanos>,
     next_care: Nanos,
     next_adoption: Nanos,
@@ -224,6 +228,8 @@ impl Booster {
         while index < self.active.len() {
             if self.active[index].end <= now {
                 self.end(index, now, false, hands, events);
+                // In DEADLINE it was in no look, and may have been waiting for most of the threshold by now.
+                self.look_at(now + BETWEEN_LOOKS);
                 continue;
             }
             let is_due = self.active[index].next_pulse.is_some_and(|next| next <= now);
@@ -246,13 +252,13 @@ impl Booster {
             let here = snapshot.running.iter().find(|task| task.tid == active.task.tid);
             active.task.cpu = here.map_or(active.task.cpu, |task| task.cpu);
         }
+        self.waiting = 0;
+        self.next_start = None;
         if now >= self.next_care {
             self.care(snapshot, hands, events);
         }
         self.refused.retain(|tried| tried.again > now);
         self.spacing.retain(|&(_, next)| next > now);
-        self.waiting = 0;
-        self.next_start = None;
         for candidate in starving {
             if !self.wants(candidate, snapshot) {
                 continue;
@@ -288,6 +294,10 @@ impl Booster {
 
     fn wait_until(&mut self, moment: Nanos) {
         self.waiting += 1;
+        self.look_at(moment);
+    }
+
+    fn look_at(&mut self, moment: Nanos) {
         self.next_start = Some(self.next_start.map_or(moment, |next| next.min(moment)));
     }
 
@@ -436,6 +446,7 @@ impl Booster {
             }
             if snapshot.complete && active.outranked && !outranked(&active.task, snapshot, &self.active) {
                 self.end(index, now, true, hands, events);
+                self.look_at(now + BETWEEN_LOOKS);
             } else {
                 index += 1;
             }

@@ -130,6 +130,10 @@ fn a_boost_ends_when_its_time_is_over() {
     scene.booster.advance(end, &mut scene.host, &mut scene.events);
     assert_eq!(scene.host.restored, [Tid(1)]);
     assert!(!scene.booster.is_busy() && scene.booster.next_end().is_none());
+    // It was in no look as long as it was in DEADLINE.
+    assert_eq!(scene.booster.next_look(), Some(end + BETWEEN_LOOKS));
+    scene.look(&[], Some(49));
+    assert_eq!(scene.booster.next_look(), None);
 }
 
 #[test]
