@@ -133,11 +133,13 @@ fn without_a_journal_that_it_can_trust_it_only_logs() {
         ),
         (
             ": >journal && chmod 600 journal && chown 65534 journal",
-            "cannot use /run/stalld/journal: it belongs to the user 65534, not to 0; remove it",
+            "cannot use /run/stalld/journal: it belongs to the user 65534, not to 0; \
+             make sure that nothing uses it and remove it",
         ),
         (
             ": >journal && chmod 622 journal",
-            "cannot use /run/stalld/journal: its mode is 0622, which allows more than 0600; remove it",
+            "cannot use /run/stalld/journal: its mode is 0622, which allows more than 0600; \
+             make sure that nothing uses it and remove it",
         ),
         ("mkdir journal", "cannot open /run/stalld/journal: Is a directory"),
         (
