@@ -13,7 +13,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 mkdir "$work/$name"
-"${MAKE:-make}" --no-print-directory install BINARY="$STATIC" DESTDIR="$work/$name/root" PREFIX=/usr CONFDIR=/etc/default >/dev/null
+"${MAKE:-make}" --no-print-directory install BINARY="$STATIC" LIBRARY=none DESTDIR="$work/$name/root" PREFIX=/usr CONFDIR=/etc/default >/dev/null
 cp packaging/install.sh "$work/$name"
 sh packaging/sbom.sh --features vendored >"$work/$name/stalld.cdx.json"
 (cd "$work/$name" && find . -type f ! -name SHA256SUMS | sed 's|^\./||' | sort | xargs sha256sum >"$work/sums" &&

@@ -1,12 +1,14 @@
 #!/bin/sh
 # Makes the C library of what cargo builds: lib.sh OUTPUT-DIRECTORY PREFIX LIBDIR [FEATURES...]
-# CARGO is the cargo command to build with.
+# CARGO is the cargo command to build with. With KEEP_DEBUG set the debug information stays, for what packs it apart.
 #
 # rustc makes a static library, and the linker the rest: a version script that is given to rustc does not work, and a
 # static library has all names of its parts to the outside, those of libbpf among them.
 set -eu
 output=$1 prefix=$2 libdir=$3
 shift 3
+# What a make around it was given is not for the make of libbpf, which has a LIBDIR too.
+unset MAKEFLAGS MFLAGS LIBDIR PREFIX DESTDIR
 
 map=ffi/libstalld.map
 version=$(sed -n 's/^version = "\(.*\)"$/\1/p' ffi/Cargo.toml)
@@ -32,7 +34,10 @@ ${CC:-cc} -shared -o "$work/$soname" \
     $(printf -- '-Wl,-u,%s ' $functions) "$archive" $libs \
     -Wl,--version-script=$map -Wl,-soname,"$soname" -Wl,--gc-sections -Wl,--no-undefined -Wl,--as-needed \
     -Wl,-z,relro,-z,now,-z,noexecstack
-objcopy --strip-debug "$work/$soname" "$output/libstalld.so.$version"
+strip=--strip-debug
+[ -z "${KEEP_DEBUG-}" ] || strip=
+# shellcheck disable=SC2086 # one word or none
+objcopy $strip "$work/$soname" "$output/libstalld.so.$version"
 ln -sf "libstalld.so.$version" "$output/$soname"
 ln -sf "$soname" "$output/libstalld.so"
 

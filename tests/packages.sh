@@ -7,6 +7,7 @@ cd "$(dirname "$0")/.."
 . packaging/version.sh
 umask 022
 
+library=libstalld.so.$(sed -n 's/^version = "\(.*\)"$/\1/p' ffi/Cargo.toml)
 packages=$(cd "$1" && pwd)
 roots=$PWD/target/roots
 status=0
@@ -37,10 +38,10 @@ fresh() {
     cp -a --reflink=auto "$1" "$2"
 }
 
-# A Debian to copy from, with the libraries that the package needs.
+# A Debian to copy from, with the libraries that the packages need.
 debian() {
     [ ! -d "$roots/$1" ] || return 0
-    debootstrap --variant=minbase --include=systemd,libelf1,zlib1g,procps "$1" "$roots/$1.new" >"$roots/$1.log" 2>&1 ||
+    debootstrap --variant=minbase --include=systemd,libelf-dev,zlib1g-dev,procps "$1" "$roots/$1.new" >"$roots/$1.log" 2>&1 ||
         { tail -n 5 "$roots/$1.log" >&2; return 1; }
     mv "$roots/$1.new" "$roots/$1"
 }
@@ -78,16 +79,60 @@ END
     rpmbuild -bb --define "_topdir $roots/rpm" "$roots/former.spec"
 }
 
+# The modes of files, a line each, come on stdin.
 has_modes() {
     while read -r mode path; do
         [ "$(stat -c %a "$root/$path")" = "$mode" ] || { echo "$path has the mode $(stat -c %a "$root/$path")"; return 1; }
-    done <<END
+    done
+}
+
+# program_has_modes CONFIGURATION
+program_has_modes() {
+    has_modes <<END
 755 usr/bin/stalld
 755 usr/bin/throttlectl
 644 usr/lib/systemd/system/stalld.service
 644 $1
 644 usr/share/bash-completion/completions/stalld
 END
+}
+
+# library_has_modes LIBDIR MODE: the mode is that of the shared library, which Debian and Fedora don't agree on.
+library_has_modes() {
+    has_modes <<END &&
+$2 $1/$library
+644 $1/libstalld.a
+644 $1/pkgconfig/libstalld.pc
+644 usr/include/stalld.h
+END
+        [ "$(readlink "$root/$1/libstalld.so")" = libstalld.so.0 ] &&
+        [ "$(readlink "$root/$1/libstalld.so.0")" = "$library" ] &&
+        for page in man/*.3; do
+            [ -e "$root/usr/share/man/man3/${page#man/}.gz" ] || [ -e "$root/usr/share/man/man3/${page#man/}" ] ||
+                { echo "there is no $page"; return 1; }
+        done
+}
+
+# A program with the library in the root, and with nothing else of it, as the compiler is this host's:
+# builds_a_program LIBDIR
+builds_a_program() {
+    only=$roots/development
+    rm -rf "$only"
+    mkdir -p "$only/$1/pkgconfig" "$only/usr/include"
+    cp -P "$root/$1"/libstalld.* "$only/$1"
+    cp "$root/$1/pkgconfig/libstalld.pc" "$only/$1/pkgconfig"
+    cp "$root/usr/include/stalld.h" "$only/usr/include"
+    # shellcheck disable=SC2046 # a list of words
+    ${CC:-cc} -o "$root/program" ffi/examples/boost.c \
+        $(PKG_CONFIG_LIBDIR="$only/$1/pkgconfig" PKG_CONFIG_SYSROOT_DIR="$only" pkg-config --cflags --libs libstalld) &&
+        readelf -d "$root/program" | grep 'NEEDED.*libstalld\.so\.0]'
+}
+
+# All that ffi/libstalld.map exports, and nothing else.
+has_all_symbols() {
+    sed -n 's/^\t\(stalld_[a-z_]*\);$/\1/p' ffi/libstalld.map | sort >"$roots/functions"
+    dpkg-deb --ctrl-tarfile "$1" | tar -xOf - ./symbols | sed -n 's/^ \(stalld_[a-z_]*\)@.*/\1/p' | sort |
+        diff "$roots/functions" -
 }
 
 # A host's bugs would be the unit's: only what it says of stalld counts.
@@ -108,7 +153,7 @@ deb_in() {
     everything_in "$root" >"$roots/before"
     cp "$package" "$root/var/cache/stalld.deb"
     check "installs" chroot "$root" dpkg -i /var/cache/stalld.deb
-    check "files and modes" has_modes etc/default/stalld
+    check "files and modes" program_has_modes etc/default/stalld
     check "nothing was changed since" chroot "$root" dpkg --verify stalld
     check "the program runs" chroot "$root" stalld --version
     check "is enabled" test -h "$root/etc/systemd/system/multi-user.target.wants/stalld.service"
@@ -130,6 +175,25 @@ deb_in() {
     check "leaves nothing again" diff "$roots/before" "$roots/after"
 }
 
+library_deb_in() {
+    echo "the C library in Debian's $1:"
+    root=$roots/test
+    triplet=$(dpkg-architecture -qDEB_HOST_MULTIARCH)
+    fresh "$roots/$1" "$root"
+    everything_in "$root" >"$roots/before"
+    cp "$packages/libstalld0_$version"-*.deb "$packages/libstalld-dev_$version"-*.deb "$root/var/cache"
+    check "installs" chroot "$root" sh -c "dpkg -i /var/cache/libstalld*.deb"
+    check "files and modes" library_has_modes "usr/lib/$triplet" 644
+    check "nothing was changed since" chroot "$root" dpkg --verify libstalld0 libstalld-dev
+    check "its symbols are those of the map" has_all_symbols "$packages/libstalld0_$version"-*.deb
+    check "a program is built with it" builds_a_program "usr/lib/$triplet"
+    check "and runs" sh -c "chroot '$root' /program 2>&1 | grep '^usage: boost'"
+    rm -f "$root/program"
+    check "is purged" chroot "$root" dpkg --purge libstalld-dev libstalld0
+    everything_in "$root" >"$roots/after"
+    check "leaves nothing" diff "$roots/before" "$roots/after"
+}
+
 # An empty root with no more than a shell, in which a package says that it is all that ours need.
 fake_system() {
     rm -rf "$root"
@@ -147,7 +211,7 @@ fake_system() {
         printf 'Name: minimal\nVersion: 1\nRelease: 1\nSummary: Says that it is what stalld needs\nLicense: None\n'
         printf 'BuildArch: noarch\n'
         for rpm in "$@"; do rpm -qp --requires "$rpm"; done |
-            grep -v '^rpmlib\|^config(\|^(\|^stalld' | sort -u | sed 's/^/Provides: /'
+            grep -v '^rpmlib\|^config(\|^(\|^stalld\|^libstalld' | sort -u | sed 's/^/Provides: /'
         printf '%%description\n%%files\n'
     } >"$roots/minimal.spec"
     rpmbuild -bb --define "_topdir $roots/rpm" "$roots/minimal.spec"
@@ -175,7 +239,7 @@ rpm_in_an_empty_root() {
     check "is removed" in_root -e stalld stalld-selinux
     rm -r "$root/etc/sysconfig"
     check "installs" in_root -i "$package" "$selinux"
-    check "files and modes" has_modes etc/sysconfig/stalld
+    check "files and modes" program_has_modes etc/sysconfig/stalld
     check "nothing was changed since" in_root -V stalld stalld-selinux
     check "its unit is preset" called "^systemctl --no-reload preset stalld.service"
     check "its policy is loaded" called "^semodule .*--install /usr/share/selinux/packages/stalld_bpf.pp"
@@ -188,6 +252,22 @@ rpm_in_an_empty_root() {
     check "leaves no file" sh -c "! find '$root' -name '*stalld*' -o -name '*throttlectl*' | grep ."
 }
 
+library_rpm_in_an_empty_root() {
+    echo "the C library's RPMs in an empty root:"
+    root=$roots/test
+    libdir=$(rpm --eval '%{_libdir}')
+    set -- "$packages/stalld-libs-$version"-*.rpm "$packages/stalld-devel-$version"-*.rpm
+    check "the fake of a system" fake_system "$@"
+    check "the fake is installed" in_root -i "$roots"/rpm/RPMS/noarch/minimal-*.rpm
+    check "installs" in_root -i "$@"
+    check "files and modes" library_has_modes "${libdir#/}" 755
+    check "nothing was changed since" in_root -V stalld-libs stalld-devel
+    check "a program is built with it" builds_a_program "${libdir#/}"
+    rm -f "$root/program"
+    check "is removed" in_root -e stalld-libs stalld-devel
+    check "leaves no file" sh -c "! find '$root' -name '*stalld*' | grep ."
+}
+
 static_tarball() {
     echo "$package:"
     root=$roots/test
@@ -197,7 +277,7 @@ static_tarball() {
     check "the binary needs no library" sh -c "ldd '$roots/tarball/root/usr/bin/stalld' 2>&1 | grep -q 'statically linked'"
     check "the binary has 2.0 MB at most" test "$(wc -c <"$roots/tarball/root/usr/bin/stalld")" -le 2000000
     check "installs" env DESTDIR="$root" "$roots/tarball/install.sh"
-    check "files and modes" has_modes etc/default/stalld
+    check "files and modes" program_has_modes etc/default/stalld
     check "the program runs where there is nothing else" chroot "$root" /usr/bin/stalld --version
     echo 'THRESH="-t 33"' >>"$root/etc/default/stalld"
     check "installs again" env DESTDIR="$root" "$roots/tarball/install.sh"
@@ -215,11 +295,14 @@ for package in "$packages/stalld_$version"-*.deb; do
     deb_in bookworm
     deb_in trixie
 done
+library_deb_in bookworm
+library_deb_in trixie
 for package in "$packages/stalld-$version"-*."$(uname -m)".rpm; do
     rpm_in_an_empty_root
 done
+library_rpm_in_an_empty_root
 for package in "$packages/stalld-$version"-*-static.tar.xz; do
     static_tarball
 done
-rm -rf "$roots/test" "$roots/tarball" "$roots/former" "$roots/rpm"
+rm -rf "$roots/test" "$roots/tarball" "$roots/former" "$roots/rpm" "$roots/development"
 exit $status
