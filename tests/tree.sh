@@ -35,6 +35,7 @@ fi
 version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -n 1)
 complain "the version is not that of Cargo.toml" <<END
 $(grep -q "^Version:  *$version\$" packaging/rpm/stalld.spec || echo packaging/rpm/stalld.spec)
+$(grep -q "image: stalld:$version\$" packaging/oci/daemonset.yaml || echo packaging/oci/daemonset.yaml)
 $(head -n 1 packaging/debian/changelog | grep -q "^stalld ($version-" || echo packaging/debian/changelog)
 END
 exit $status
