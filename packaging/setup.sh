@@ -36,7 +36,7 @@ tools_of() {
     deb) echo dpkg-buildpackage dh ;;
     rpm) echo rpmbuild checkmodule semodule_package ;;
     # What checks packages.
-    packages) echo lintian rpmlint debootstrap busybox ;;
+    packages) echo lintian rpmlint debootstrap busybox pkg-config python3 yaml ;;
     vm) echo qemu-system-x86_64 busybox ;;
     *) die "setup.sh knows no part '$1': rust, bpf, lib, static, libc, lint, regen, abi, dist, deb, rpm, packages, vm" ;;
     esac
@@ -54,6 +54,7 @@ is_there() {
     llvm-strip) command -v "${LLVM_STRIP:-llvm-strip}" >/dev/null ;;
     libclang) has_libclang ;;
     sanitizers) case $("${CC:-cc}" -print-file-name=libasan.so 2>/dev/null) in */*) ;; *) return 1 ;; esac ;;
+    yaml) python3 -c "import yaml" 2>/dev/null ;;
     # In a machine of its own it has no libraries.
     busybox) command -v busybox >/dev/null && case $(ldd "$(command -v busybox)" 2>&1) in *'=>'*) return 1 ;; esac ;;
     *) command -v "$1" >/dev/null ;;
@@ -133,6 +134,8 @@ packages_of() {
     *:qemu-system-x86_64) echo qemu-system-x86-core ;;
     apt-get:busybox) echo busybox-static ;;
     *:libclang) echo clang-libs ;;
+    apt-get:yaml) echo python3-yaml ;;
+    *:yaml) echo python3-pyyaml ;;
     apt-get:xz) echo xz-utils ;;
     *:dpkg-buildpackage) echo dpkg-dev ;;
     *:dh) echo debhelper ;;
@@ -199,6 +202,7 @@ named() {
         case $tool in
         cargo) tool="cargo (1.$rust_minor or newer)" ;;
         cc) tool="cc (a C compiler and its headers)" ;;
+        yaml) tool="yaml (for Python)" ;;
         busybox) tool="busybox (without shared libraries)" ;;
         esac
         names="$names${names:+, }$tool"

@@ -304,5 +304,7 @@ library_rpm_in_an_empty_root
 for package in "$packages/stalld-$version"-*-static.tar.xz; do
     static_tarball
 done
+echo "the container image:"
+python3 tests/oci.py "$roots/test" || status=1
 rm -rf "$roots/test" "$roots/tarball" "$roots/former" "$roots/rpm" "$roots/development"
 exit $status
