@@ -27,8 +27,7 @@ impl Changes {
         let made = change();
         match made {
             Ok(()) => self.made.push(slot),
-            Err(_) if self.journal.claim(slot) => self.journal.clear(slot),
-            Err(_) => {}
+            Err(_) => self.journal.forget(slot),
         }
         made
     }

@@ -67,12 +67,12 @@ impl HostHands {
             _ => None,
         };
         if let Some(refused) = refused {
-            self.forget(slot);
+            self.journal.forget(slot);
             return Err(refused);
         }
         let raised = Raised { boosted, slot, since: clock::boot_ticks(), runs: proc::runs(tid) };
         if let Err(e) = apply(tid, how) {
-            self.forget(slot);
+            self.journal.forget(slot);
             return Err(refusal(e));
         }
         if proc::start(tid) != Some(start) {
@@ -89,13 +89,6 @@ impl HostHands {
             return Err(Refusal::Gone);
         }
         Ok(raised)
-    }
-
-    /// Clears the record of what was not done.
-    fn forget(&self, slot: Slot) {
-        if self.journal.claim(slot) {
-            self.journal.clear(slot);
-        }
     }
 
     fn undo(&self, slot: Slot, boosted: &Boosted) -> Option<Undone> {

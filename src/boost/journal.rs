@@ -218,6 +218,13 @@ impl Journal {
         self.turn(slot, state::CLAIMED, state::FREE);
     }
 
+    /// Clears the record of what was not done after all, unless somebody else has claimed it.
+    pub fn forget(&self, slot: Slot) {
+        if self.claim(slot) {
+            self.clear(slot);
+        }
+    }
+
     /// Gives a claim back, because the boost could not be undone: it is to be tried again, from `end` on.
     pub fn postpone(&self, slot: Slot, end: Nanos) {
         self.record(slot.index)[word::END].store(end.0, Relaxed);
