@@ -12,9 +12,10 @@ CONFDIR ?= $(if $(wildcard /etc/debian_version),/etc/default,/etc/sysconfig)
 LIBDIR  ?= $(PREFIX)/lib
 INCLUDEDIR = $(PREFIX)/include
 DESTDIR ?=
-# Arguments of stalld for `make run`, of cargo test for `make test`.
+# Arguments of stalld for `make run`, of cargo test for `make test`, of rpmbuild for `make rpm`.
 ARGS     =
 TESTARGS =
+RPMFLAGS =
 # Rows of the table for `make bench`, by a part of their names.
 ROWS     =
 # What `make test-vm` boots: kernels of tests/vm/kernels.lock, some with a word on their command line; or your own as
@@ -178,11 +179,12 @@ deb: dist ## build the Debian packages from what `make dist` packs, without netw
 
 rpm: dist ## build the RPM packages from what `make dist` packs, without network
 	@$(SETUP) --check rust bpf rpm
-	sh packaging/rpm.sh $(DIST)
+	sh packaging/rpm.sh $(DIST) $(RPMFLAGS)
 
-test-packages: deb rpm dist-static ## install the packages below target/, as root, and check what they do there
+test-packages: deb rpm dist-static ## install the packages below target/, as root, check them, and build them again
 	@$(SETUP) --check packages
 	$(SUDO) sh tests/packages.sh $(DIST)
+	MAKE="$(MAKE)" sh tests/built_again.sh $(DIST)
 
 lint: ## check formatting, lints, scripts, manual pages, and the rules of the tree
 	@$(SETUP) --check $(TOOLS) lint

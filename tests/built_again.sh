@@ -1,0 +1,36 @@
+#!/bin/sh
+# Builds all packages a second time, in another directory, and compares them byte for byte: built_again.sh DIRECTORY
+set -eu
+cd "$(dirname "$0")/.."
+
+packages=$(cd "$1" && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+# It has another length and another depth than the first, and its files other times.
+again=$work/another/directory/for/stalld
+mkdir -p "$again"
+tar -c --exclude=./target . | tar -x --no-same-owner -C "$again"
+find "$again" -type f ! -path '*/.git/*' -exec touch {} +
+
+echo "built again in another directory:"
+# The tests have run in the first build.
+(cd "$again" && env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL DEB_BUILD_OPTIONS=nocheck \
+    "${MAKE:-make}" --no-print-directory deb rpm dist-static RPMFLAGS=--nocheck DIST="$work/packages") \
+    >"$work/log" 2>&1 || {
+    tail -n 20 "$work/log" >&2
+    echo "  FAILED  there is no second build" >&2
+    exit 1
+}
+
+status=0
+for file in "$work/packages"/*.deb "$work/packages"/*.rpm "$work/packages"/*.tar.xz "$work/packages"/*.cdx.json; do
+    name=${file##*/}
+    if cmp "$packages/$name" "$file"; then echo "  ok      $name has the same bytes"; else
+        echo "  FAILED  $name has other bytes"
+        status=1
+        # For diffoscope, or for a look.
+        mkdir -p target/differs
+        cp "$file" target/differs
+    fi
+done
+exit $status
