@@ -38,14 +38,6 @@ fresh() {
     cp -a --reflink=auto "$1" "$2"
 }
 
-# A Debian to copy from, with the libraries that the packages need.
-debian() {
-    [ ! -d "$roots/$1" ] || return 0
-    debootstrap --variant=minbase --include=systemd,libelf-dev,zlib1g-dev,procps "$1" "$roots/$1.new" >"$roots/$1.log" 2>&1 ||
-        { tail -n 5 "$roots/$1.log" >&2; return 1; }
-    mv "$roots/$1.new" "$roots/$1"
-}
-
 # All that is in a root, but for the package manager's own notes, what it caches, and what ends with a restart.
 everything_in() {
     (cd "$1" && find . '(' -path ./var/lib/dpkg -o -path ./var/log -o -path ./var/cache -o -path ./run ')' -prune -o -print) |
@@ -145,9 +137,16 @@ exposure_is_low() {
     chroot "$root" systemd-analyze security --offline=true --threshold=25 --no-pager stalld.service
 }
 
+# says_what_is_inside DIRECTORY PARTS-IN-C...
+says_what_is_inside() {
+    list=$(find "$1" -name stalld.cdx.json)
+    shift
+    python3 tests/sbom.py "$list" "$@"
+}
+
 deb_in() {
     echo "$package in Debian's $1:"
-    debian "$1"
+    sh tests/debian.sh "$1"
     root=$roots/test
     fresh "$roots/$1" "$root"
     everything_in "$root" >"$roots/before"
@@ -156,6 +155,7 @@ deb_in() {
     check "files and modes" program_has_modes etc/default/stalld
     check "nothing was changed since" chroot "$root" dpkg --verify stalld
     check "the program runs" chroot "$root" stalld --version
+    check "its list of what is inside is true" says_what_is_inside "$root" libbpf
     check "is enabled" test -h "$root/etc/systemd/system/multi-user.target.wants/stalld.service"
     check "the unit verifies" unit_verifies
     check "the unit's exposure is 2.5 at most" exposure_is_low
@@ -241,6 +241,7 @@ rpm_in_an_empty_root() {
     check "installs" in_root -i "$package" "$selinux"
     check "files and modes" program_has_modes etc/sysconfig/stalld
     check "nothing was changed since" in_root -V stalld stalld-selinux
+    check "its list of what is inside is true" says_what_is_inside "$root" libbpf
     check "its unit is preset" called "^systemctl --no-reload preset stalld.service"
     check "its policy is loaded" called "^semodule .*--install /usr/share/selinux/packages/stalld_bpf.pp"
     echo 'THRESH="-t 33"' >>"$root/etc/sysconfig/stalld"
@@ -276,6 +277,7 @@ static_tarball() {
     tar -xf "$package" -C "$roots/tarball" --strip-components=1
     check "the binary needs no library" sh -c "ldd '$roots/tarball/root/usr/bin/stalld' 2>&1 | grep -q 'statically linked'"
     check "the binary has 2.0 MB at most" test "$(wc -c <"$roots/tarball/root/usr/bin/stalld")" -le 2000000
+    check "its list of what is inside is true" says_what_is_inside "$roots/tarball" libbpf elfutils zlib
     check "installs" env DESTDIR="$root" "$roots/tarball/install.sh"
     check "files and modes" program_has_modes etc/default/stalld
     check "the program runs where there is nothing else" chroot "$root" /usr/bin/stalld --version
