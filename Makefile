@@ -53,7 +53,7 @@ endif
 BINARY  = target/$(BUILD)/stalld
 STATIC  = target/static/stalld
 DIST    = target/packages
-SCRIPTS = $(wildcard packaging/*.sh packaging/completions/*.bash tests/*.sh tests/vm/*.sh) packaging/throttlectl tests/vm/init .ci/run
+SCRIPTS = $(wildcard packaging/*.sh packaging/completions/*.bash tests/*.sh tests/vm/*.sh) packaging/throttlectl packaging/debian/tests/library tests/vm/init .ci/run
 LIBRARY = target/lib/libstalld.pc
 PAGES   = $(wildcard man/*.8)
 LIBPAGES = $(wildcard man/*.3)

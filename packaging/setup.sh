@@ -36,7 +36,7 @@ tools_of() {
     deb) echo dpkg-buildpackage dh ;;
     rpm) echo rpmbuild checkmodule semodule_package ;;
     # What checks packages.
-    packages) echo lintian rpmlint debootstrap busybox pkg-config python3 yaml ;;
+    packages) echo lintian rpmlint debootstrap autopkgtest busybox pkg-config python3 yaml ;;
     vm) echo qemu-system-x86_64 busybox ;;
     *) die "setup.sh knows no part '$1': rust, bpf, lib, static, libc, lint, regen, abi, dist, deb, rpm, packages, vm" ;;
     esac
