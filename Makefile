@@ -191,6 +191,8 @@ lint: ## check formatting, lints, scripts, manual pages, and the rules of the tr
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy $(CARGOFLAGS) --workspace --all-targets -- -D warnings
 	$(CARGO) clippy $(CARGOFLAGS) --workspace --all-targets --no-default-features -- -D warnings
+	@if command -v cargo-deny >/dev/null; then set -x; $(CARGO) deny --locked --workspace check licenses bans sources; else \
+		echo "stalld: left out, as cargo-deny is not installed: the licences and the sources of crates"; fi
 	shellcheck $(SCRIPTS)
 	mandoc -T lint -W warning $(PAGES) $(LIBPAGES)
 	sh tests/tree.sh
