@@ -22,6 +22,8 @@ ROWS     =
 # KERNEL=FILE.
 KERNELS  = 5.10-rt 6.1 6.1-rt 6.12 6.12-rt 7.2 7.2-rt 6.12-rt+lockdown=integrity 6.12-rt+lockdown=confidentiality \
 	6.1+debugfs=off 6.1+groups=v1 6.1-rt+cpus=4
+# What `make test-service` boots.
+SERVICE_KERNELS = 6.1 6.1-rt
 # BPF=0 leaves libbpf and the backends on it out; DEBUG=1 builds with checks and debug information.
 BPF   = 1
 DEBUG = 0
@@ -69,8 +71,8 @@ endif
 endif
 
 .PHONY: all stalld lib demo demo-run setup setup-static setup-lint setup-packages setup-vm setup-all static run test \
-	test-vm tests install install-lib uninstall dist dist-static deb rpm test-packages lint regen bench annocheck abi msrv \
-	clean help
+	test-vm test-service tests install install-lib uninstall dist dist-static deb rpm test-packages lint regen bench annocheck \
+	abi msrv clean help
 
 all: ## build target/release/stalld (DEBUG=1: target/debug/stalld; BPF=0: without libbpf)
 	@$(SETUP) --check $(TOOLS)
@@ -100,6 +102,10 @@ test-vm: ## boot other kernels in emulation, and test there: KERNELS="6.1-rt 6.1
 	@$(SETUP) --check rust $(STATIC_TOOLS) vm
 	CARGO="$(CARGO) $(CARGOFLAGS)" sh packaging/static.sh $(STATIC) $(STATIC_FEATURES) --example starve
 	sh tests/vm/run.sh $(STATIC) $(if $(KERNEL),$(abspath $(KERNEL)),$(KERNELS))
+
+test-service: deb ## boot a Debian with the package, in emulation, and check its service: SERVICE_KERNELS="6.1"
+	@$(SETUP) --check packages vm
+	$(SUDO) sh tests/vm/service.sh $(DIST)/stalld_[0-9]*.deb $(SERVICE_KERNELS)
 
 run: all ## build, and run stalld with ARGS=...
 	$(SUDO) $(BINARY) $(ARGS)

@@ -1,0 +1,55 @@
+#!/bin/sh
+# Boots a Debian with systemd and a package installed, and runs tests/service.sh there: service.sh PACKAGE.deb KERNEL[+WORD]...
+# As root. A KERNEL is a name in tests/vm/kernels.lock; WORD goes onto its command line.
+set -eu
+package=$1
+shift
+out=target/vm
+root=$out/debian
+mkdir -p "$out"
+rm -rf "$root"
+sh tests/debian.sh bookworm
+cp -a target/roots/bookworm "$root"
+cp "$package" "$root/stalld.deb"
+cp tests/service.sh "$root"
+DEBIAN_FRONTEND=noninteractive chroot "$root" dpkg -i /stalld.deb >"$out/install.log"
+# A console's own interrupt thread can starve: what the test says is printed when it is over.
+cat >"$root/check" <<'END'
+#!/bin/sh
+taskset -p 1 $$ >/dev/null
+sh /service.sh >/output 2>&1 </dev/null
+code=$?
+{ cat /output; echo "# exit $code"; } >/dev/console
+sleep 1
+echo o >/proc/sysrq-trigger
+END
+cat >"$root/etc/systemd/system/check.service" <<'END'
+[Service]
+ExecStart=sh /check
+TimeoutStartSec=infinity
+[Install]
+WantedBy=multi-user.target
+END
+mkdir -p "$root/etc/systemd/system/multi-user.target.wants"
+ln -sf ../check.service "$root/etc/systemd/system/multi-user.target.wants/check.service"
+rm "$root/stalld.deb"
+(cd "$root" && find . -path ./usr/share/doc -prune -o -path './var/cache/*' -prune -o -print | cpio --quiet -o -H newc) >"$out/debian.cpio"
+
+status=0
+for spec; do
+    kernel=${spec%+*} word=
+    [ "$kernel" = "$spec" ] || word=${spec##*+}
+    echo "the service on $spec:"
+    timeout 600 nice -n 5 qemu-system-x86_64 -M q35 -accel tcg,thread=multi -cpu max -smp 2 -m 3G -nodefaults \
+        -display none -serial stdio -no-reboot -kernel "$(sh tests/vm/fetch.sh "$kernel")" -initrd "$out/debian.cpio" \
+        -append "console=ttyS0 quiet panic=-1 rdinit=/lib/systemd/systemd rcupdate.rcu_cpu_stall_suppress=1 $word" \
+        </dev/null >"$out/console" 2>&1 || :
+    tr -d '\r' <"$out/console" >"$out/service-$spec.log"
+    grep '^ok: \|^FAILED' "$out/service-$spec.log" | sed 's/^/  /' || :
+    grep -q '^# exit 0$' "$out/service-$spec.log" || {
+        echo "  FAILED on $spec: $out/service-$spec.log"
+        status=1
+    }
+done
+rm -rf "$root" "$out/debian.cpio"
+exit $status
