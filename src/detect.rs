@@ -3,6 +3,7 @@
 //! No clock is read and no call is made here: a test can run days of looks in a moment.
 
 use crate::cpus::CpuSet;
+use crate::fault::{self, Fault};
 use crate::observe::Snapshot;
 use crate::sys::memory;
 use crate::task::{Nanos, Task, Tid};
@@ -88,7 +89,9 @@ impl Wait {
     fn is_of(&self, task: &Task) -> bool {
         // A task leaves its queue only by running: as long as it has not run it is the same wait, wherever
         // it was queued anew meanwhile.
-        (self.task.tid, self.task.start, self.task.progress) == (task.tid, task.start, task.progress)
+        self.task.tid == task.tid
+            && (self.task.start == task.start || fault::is(Fault::StartIgnored))
+            && (self.task.progress == task.progress || fault::is(Fault::ProgressIgnored))
     }
 }
 
@@ -157,6 +160,7 @@ impl Detector {
 
     fn judge(&mut self, now: Nanos, ignore: &mut impl FnMut(&Task) -> bool, verdict: &mut Verdict) {
         let Limits { threshold, granularity } = self.limits;
+        let threshold = if fault::is(Fault::ThresholdHalved) { Nanos(threshold.0 / 2) } else { threshold };
         verdict.starving.clear();
         let pause = self.limits.pause().max(SHORTEST_PAUSE);
         let mut next = now + pause - if self.in_step { Nanos(now.0 % pause.0) } else { Nanos::ZERO };
@@ -197,7 +201,7 @@ impl Detector {
                 self.waits[index].named = Some(now);
             }
         }
-        verdict.next_look = next.max(now + SHORTEST_PAUSE);
+        verdict.next_look = next.max(now + SHORTEST_PAUSE) + Nanos(fault::is(Fault::NextLookLate).into());
     }
 }
 

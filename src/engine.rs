@@ -1,8 +1,7 @@
 //! One look and what follows from it: the loop body that the daemon and the library share.
 
-use crate::boost::hands::HostHands;
 use crate::boost::plan::request::Denial;
-use crate::boost::plan::{Booster, Event};
+use crate::boost::plan::{Booster, Event, Hands};
 use crate::denylist::{Ignore, Ignored};
 use crate::detect::{Detector, Limits, PATIENCE, ROOM, Starving, Verdict};
 use crate::error::Result;
@@ -34,7 +33,7 @@ pub struct Engine {
     hogs: Vec<Hog>,
     hogs_before: Vec<Hog>,
     counters: Counters,
-    boosts: Option<(Booster, HostHands)>,
+    boosts: Option<(Booster, Box<dyn Hands>)>,
     /// Who starves is boosted without being asked for.
     rescues: bool,
     /// After a look the caller rests for as long as that took: whatever is due, half of a CPU is not stalld's.
@@ -92,14 +91,14 @@ impl Engine {
     }
 
     /// From now on, who starves is boosted.
-    pub fn boost(&mut self, booster: Booster, hands: HostHands) {
-        self.boosts = Some((booster, hands));
+    pub fn boost(&mut self, booster: Booster, hands: impl Hands + 'static) {
+        self.boosts = Some((booster, Box::new(hands)));
         self.rescues = true;
     }
 
     /// From now on, a task can be boosted by `boost_task`.
-    pub fn boost_on_request(&mut self, booster: Booster, hands: HostHands) {
-        self.boosts = Some((booster, hands));
+    pub fn boost_on_request(&mut self, booster: Booster, hands: impl Hands + 'static) {
+        self.boosts = Some((booster, Box::new(hands)));
     }
 
     /// Boosts a task; `waits` says whether it is runnable. None where nobody can be boosted.
@@ -110,20 +109,20 @@ impl Engine {
         now: Nanos,
     ) -> Option<std::result::Result<(), Denial>> {
         let (booster, hands) = self.boosts.as_mut()?;
-        Some(booster.boost(task, waits, now, hands, &mut self.events))
+        Some(booster.boost(task, waits, now, hands.as_mut(), &mut self.events))
     }
 
     /// Ends the boost of a task. False if it is not boosted.
     pub fn restore_task(&mut self, tid: Tid, now: Nanos) -> bool {
         let events = &mut self.events;
-        self.boosts.as_mut().is_some_and(|(booster, hands)| booster.restore(tid, now, hands, events))
+        self.boosts.as_mut().is_some_and(|(booster, hands)| booster.restore(tid, now, hands.as_mut(), events))
     }
 
     /// What is due by the clock alone. True if a look is due, too.
     pub fn advance(&mut self, now: Nanos) -> bool {
         let mut look = now >= self.verdict.next_look;
         if let Some((booster, hands)) = &mut self.boosts {
-            booster.advance(now, hands, &mut self.events);
+            booster.advance(now, hands.as_mut(), &mut self.events);
             look |= booster.next_look().is_some_and(|due| now >= due);
         }
         look
@@ -145,7 +144,7 @@ impl Engine {
     /// Ends all boosts.
     pub fn end_boosts(&mut self, now: Nanos) {
         if let Some((booster, hands)) = &mut self.boosts {
-            booster.end_all(now, hands, &mut self.events);
+            booster.end_all(now, hands.as_mut(), &mut self.events);
         }
     }
 
@@ -193,7 +192,7 @@ impl Engine {
         }
         if let Some((booster, hands)) = &mut self.boosts {
             let candidates = if self.rescues { self.verdict.starving.as_slice() } else { &[] };
-            booster.look(&self.snapshot, candidates, hands, &mut self.events);
+            booster.look(&self.snapshot, candidates, hands.as_mut(), &mut self.events);
         }
         if self.snapshot.complete {
             self.note_hogs();

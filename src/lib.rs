@@ -12,6 +12,7 @@ pub mod denylist;
 pub mod detect;
 pub mod engine;
 pub mod error;
+pub mod fault;
 pub mod host;
 pub mod observe;
 pub mod proc;

@@ -8,6 +8,7 @@ mod rig;
 use rig::live;
 use stalld::boost::hands::HostHands;
 use stalld::boost::journal::Journal;
+use stalld::boost::kernel::Host;
 use stalld::boost::plan::{Event, Hands, Pulse, Raised, Refusal};
 use stalld::boost::undo::{Undone, undo};
 use stalld::proc;
@@ -206,10 +207,10 @@ fn another_task_of_the_same_number_is_not_touched() {
     let mut raised = raise(&mut hands, &sleeper.task);
     // As if the boosted one had ended, and this one had got its number and been boosted by somebody else.
     raised.boosted.start += 1;
-    assert!(matches!(undo(&raised.boosted, false), Undone::Gone));
+    assert!(matches!(undo(&Host, &raised.boosted, false), Undone::Gone));
     assert_eq!(sched::get_attr(sleeper.task.tid).unwrap().policy, Policy::DEADLINE);
     raised.boosted.start -= 1;
-    assert!(matches!(undo(&raised.boosted, false), Undone::Restored(_)));
+    assert!(matches!(undo(&Host, &raised.boosted, false), Undone::Restored(_)));
 }
 
 #[test]
@@ -225,7 +226,7 @@ fn a_leader_that_is_boosted_itself_is_not_taken_for_a_thread_that_has_gone() {
     of_thread.tgid = leader.task.tid;
     of_thread.leader_start = leader.task.start;
     (of_thread.before.policy, of_thread.before.priority) = (Policy::FIFO, 33);
-    assert!(matches!(undo(&of_thread, true), Undone::Gone));
+    assert!(matches!(undo(&Host, &of_thread, true), Undone::Gone));
     assert!(matches!(hands.restore(&of_leader), Some(Undone::Restored(_))));
     assert_eq!(sched::get_attr(leader.task.tid).unwrap(), before);
 }

@@ -11,6 +11,7 @@ use rig::scratch::Scratch;
 use rig::throttling::{limit, set_limit};
 use rig::{Rig, Stalld, hogged_cpu, live};
 use stalld::boost::journal::{Boosted, How, Journal, Saved, Undo};
+use stalld::boost::kernel::Host;
 use stalld::proc;
 use stalld::sys::sched;
 use stalld::sys::shared::SharedWords;
@@ -34,7 +35,7 @@ impl Sleeper {
     fn start() -> Sleeper {
         let child = Command::new("sleep").arg("60").spawn().unwrap();
         let tid = Tid(child.id() as i32);
-        let before = Saved::of(tid, &sched::get_attr(tid).unwrap());
+        let before = Saved::of(&Host, tid, &sched::get_attr(tid).unwrap());
         let (policy, priority) = Sleeper::BOOSTED;
         sched::set_scheduler(tid, policy, priority, true).unwrap();
         Sleeper { tid, before, child }

@@ -36,6 +36,11 @@ pub struct Lifted {
 }
 
 impl Active {
+    /// Whether it is this task that is boosted, and not a former bearer of its number.
+    pub fn is_of(&self, task: &Task) -> bool {
+        (self.task.tid, self.task.start) == (task.tid, task.start)
+    }
+
     /// The pulse after one that is made now. What was missed before is not made up for.
     pub fn plan_pulse(&mut self, now: Nanos, ran: Option<bool>, period: Nanos) {
         let again = ran == Some(false) && self.missed < TRIES;
@@ -54,6 +59,6 @@ pub fn outranked(task: &Task, snapshot: &Snapshot, boosted: &[Active]) -> bool {
         other.cpu == task.cpu
             && other.tid != task.tid
             && (rank(other.sched.prio) < prio || rank(other.sched.prio) == prio && prio < 100)
-            && !boosted.iter().any(|active| active.task.tid == other.tid)
+            && !boosted.iter().any(|active| active.is_of(other))
     })
 }

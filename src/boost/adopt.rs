@@ -2,9 +2,9 @@
 //! them SCHED_OTHER, where they would have been what their parent was.
 
 use super::journal::{Boosted, Saved};
+use super::kernel::Kernel;
 use super::plan::{Event, Raised};
-use crate::proc;
-use crate::sys::sched::{self, Attr};
+use crate::sys::sched::Attr;
 use crate::task::{Policy, Task, Tid};
 
 /// As deep as children of children are followed.
@@ -21,52 +21,61 @@ pub struct Nursery {
 
 impl Nursery {
     /// Gives the children and threads born during a boost what they would have inherited.
-    pub fn adopt(&mut self, raised: &Raised, parent: &Task, events: &mut Vec<Event>) {
+    pub fn adopt(&mut self, kernel: &impl Kernel, raised: &Raised, parent: &Task, events: &mut Vec<Event>) {
         let Raised { boosted, since, .. } = raised;
         let before = boosted.before;
         if before.reset_on_fork || (before.policy == Policy::OTHER && before.nice == 0) {
             return;
         }
-        if proc::start(boosted.tid) != Some(boosted.start) {
+        if kernel.start(boosted.tid) != Some(boosted.start) {
             // Who has its number now has children of his own.
             return;
         }
-        let mut generation = proc::children(boosted.tgid, boosted.tid);
+        let mut generation = kernel.children(boosted.tgid, boosted.tid);
         for _ in 0..GENERATIONS {
-            generation.retain(|&child| is_born_since(child, *since));
+            generation.retain(|&child| is_born_since(kernel, child, *since));
             for &child in &generation {
-                self.give(child, parent, before, events);
+                self.give(kernel, child, parent, before, events);
             }
-            generation = generation.iter().flat_map(|&child| proc::children(child, child)).collect();
+            generation = generation.iter().flat_map(|&child| kernel.children(child, child)).collect();
         }
-        self.threads(raised, parent, events);
+        self.threads(kernel, raised, parent, events);
     }
 
     /// Nothing tells which thread of a process has started another. Where all older ones are scheduled as the
     /// boosted one was, and there are some, it does not matter.
-    fn threads(&mut self, raised: &Raised, parent: &Task, events: &mut Vec<Event>) {
+    fn threads(&mut self, kernel: &impl Kernel, raised: &Raised, parent: &Task, events: &mut Vec<Event>) {
         let Boosted { tid, tgid, before, .. } = raised.boosted;
-        let threads = proc::threads(tgid);
-        let young = threads.iter().rev().take_while(|&&thread| is_born_since(thread, raised.since)).count();
+        let threads = kernel.threads(tgid);
+        let young =
+            threads.iter().rev().take_while(|&&thread| is_born_since(kernel, thread, raised.since)).count();
         let (old, young) = threads.split_at(threads.len() - young);
         let mut elders = old.iter().filter(|&&thread| thread != tid);
-        let is_alike = |&thread: &Tid| sched::get_attr(thread).is_ok_and(|attr| before.is(&attr));
+        let is_alike = |&thread: &Tid| kernel.get_attr(thread).is_ok_and(|attr| before.is(&attr));
         let all_alike = !young.is_empty() && (2..=ELDERS).contains(&old.len()) && elders.all(is_alike);
         for &child in young.iter().filter(|&&thread| thread != tid) {
             if all_alike {
-                self.give(child, parent, before, events);
-            } else if is_reset(child) && self.is_new(child) {
+                self.give(kernel, child, parent, before, events);
+            } else if is_reset(kernel, child) && self.is_new(kernel, child) {
                 events.push(Event::Orphan { parent: *parent, child, policy: before });
             }
         }
     }
 
-    fn give(&mut self, child: Tid, parent: &Task, before: Saved, events: &mut Vec<Event>) {
-        if !is_reset(child) || !self.is_new(child) {
+    fn give(
+        &mut self,
+        kernel: &impl Kernel,
+        child: Tid,
+        parent: &Task,
+        before: Saved,
+        events: &mut Vec<Event>,
+    ) {
+        if !is_reset(kernel, child) || !self.is_new(kernel, child) {
             return;
         }
-        let given = sched::set_scheduler(child, before.policy, before.priority, false)
-            .and_then(|()| if before.nice == 0 { Ok(()) } else { sched::set_nice(child, before.nice) });
+        let given = kernel
+            .set_scheduler(child, before.policy, before.priority, false)
+            .and_then(|()| if before.nice == 0 { Ok(()) } else { kernel.set_nice(child, before.nice) });
         let (parent, policy) = (*parent, before);
         events.push(match given {
             Ok(()) => Event::Adopted { parent, child, policy },
@@ -74,8 +83,8 @@ impl Nursery {
         });
     }
 
-    fn is_new(&mut self, tid: Tid) -> bool {
-        let Some(start) = proc::start(tid) else { return false };
+    fn is_new(&mut self, kernel: &impl Kernel, tid: Tid) -> bool {
+        let Some(start) = kernel.start(tid) else { return false };
         if self.done.contains(&(tid, start)) {
             return false;
         }
@@ -87,13 +96,13 @@ impl Nursery {
     }
 }
 
-fn is_born_since(tid: Tid, since: u64) -> bool {
-    proc::start(tid).is_some_and(|start| start >= since)
+fn is_born_since(kernel: &impl Kernel, tid: Tid, since: u64) -> bool {
+    kernel.start(tid).is_some_and(|start| start >= since)
 }
 
 /// Whether it is what RESET_ON_FORK makes of a task.
-fn is_reset(tid: Tid) -> bool {
-    sched::get_attr(tid).is_ok_and(|attr| {
+fn is_reset(kernel: &impl Kernel, tid: Tid) -> bool {
+    kernel.get_attr(tid).is_ok_and(|attr| {
         matches!(attr, Attr { policy: Policy::OTHER, nice: 0, .. }) && !attr.reset_on_fork()
     })
 }

@@ -5,6 +5,7 @@
 //! allocator's lock may have been one of theirs when it was forked.
 
 use super::journal::{Journal, Undo};
+use super::kernel::Host;
 use super::recover::{self, Recovered};
 use crate::cpus::{self, CpuSet};
 use crate::error::{Context, Error, Result};
@@ -94,11 +95,13 @@ fn guard(journal: &Journal, mut line: File, parent: Option<&OwnedFd>, says: bool
                 _ => {}
             },
             Ok(_) | Err(_) => {
-                recover::overdue(journal, clock::monotonic(), |one| tell(&one, "stalld is stuck", says));
+                recover::overdue(&Host, journal, clock::monotonic(), |one| {
+                    tell(&one, "stalld is stuck", says)
+                });
             }
         }
     }
-    recover::everything(journal, |one| tell(&one, "stalld has ended without cleaning up", says));
+    recover::everything(&Host, journal, |one| tell(&one, "stalld has ended without cleaning up", says));
 }
 
 /// After the deed, and only what goes out at once: whoever reads stderr, or does not, must not hold it up.

@@ -2,11 +2,10 @@
 
 use super::adopt::Nursery;
 use super::journal::{Boosted, How, Journal, Saved, Slot, Undo};
+use super::kernel::{Host, Kernel};
 use super::plan::{Event, Hands, Pulse, Raised, Refusal};
 use super::undo::{RETRY, Undone, apply, is_ours, settle, undo};
-use crate::proc;
-use crate::sys::sched::{self, Attr};
-use crate::sys::{clock, cpu};
+use crate::sys::sched::Attr;
 use crate::task::{Nanos, Policy, Task, Tid};
 use std::io;
 use std::sync::Arc;
@@ -19,7 +18,8 @@ const TOP_PRIORITY: u32 = 99;
 
 /// The host. Threads that boost each have one of their own.
 #[derive(Clone)]
-pub struct HostHands {
+pub struct HostHands<K = Host> {
+    kernel: K,
     journal: Arc<Journal>,
     /// Tells the guardian that there is a new record.
     wake: Arc<dyn Fn() + Send + Sync>,
@@ -38,29 +38,42 @@ impl HostHands {
         period: Nanos,
         wake: Arc<dyn Fn() + Send + Sync>,
     ) -> HostHands {
+        HostHands::over(Host, journal, runtime, period, wake)
+    }
+}
+
+impl<K: Kernel> HostHands<K> {
+    pub fn over(
+        kernel: K,
+        journal: Arc<Journal>,
+        runtime: Nanos,
+        period: Nanos,
+        wake: Arc<dyn Fn() + Send + Sync>,
+    ) -> HostHands<K> {
         let how = How::Deadline { runtime, period };
-        HostHands { journal, wake, how, runtime, nursery: Nursery::default(), delay: test_delay() }
+        HostHands { kernel, journal, wake, how, runtime, nursery: Nursery::default(), delay: test_delay() }
     }
 
     /// Notes a boost, and makes it.
     fn boost(&self, task: &Task, attr: &Attr, how: How, end: Nanos) -> Result<Raised, Refusal> {
         let Task { tid, .. } = *task;
         let start = match task.start {
-            0 => same_by_name(task)?,
-            start if proc::start(tid) == Some(start) => start,
+            0 => same_by_name(&self.kernel, task)?,
+            start if self.kernel.start(tid) == Some(start) => start,
             _ => return Err(Refusal::Gone),
         };
-        let tgid = task.tgid.or_else(|| proc::tgid(tid)).ok_or(Refusal::Gone)?;
-        let leader_start = if tgid == tid { start } else { proc::start(tgid).ok_or(Refusal::Gone)? };
-        let boosted = Boosted { tid, tgid, start, leader_start, end, before: Saved::of(tid, attr), how };
+        let tgid = task.tgid.or_else(|| self.kernel.tgid(tid)).ok_or(Refusal::Gone)?;
+        let leader_start = if tgid == tid { start } else { self.kernel.start(tgid).ok_or(Refusal::Gone)? };
+        let boosted =
+            Boosted { tid, tgid, start, leader_start, end, before: Saved::of(&self.kernel, tid, attr), how };
         let slot = self.journal.arm(&Undo::Boost(boosted)).ok_or(Refusal::JournalFull)?;
         (self.wake)();
         if self.delay > Nanos::ZERO {
-            clock::nap(self.delay);
+            self.nap(self.delay);
         }
         // Of two threads that are at it both have noted so by now, and what was read before may be of the
         // other one's making.
-        let last = sched::get_attr(tid);
+        let last = self.kernel.get_attr(tid);
         let refused = match &last {
             _ if self.journal.has_other(tid, slot) => Some(Refusal::Taken),
             Ok(now) if !boosted.before.is(now) => Some(Refusal::ChangedByOthers(now.policy)),
@@ -70,43 +83,48 @@ impl HostHands {
             self.journal.forget(slot);
             return Err(refused);
         }
-        let raised = Raised { boosted, slot, since: clock::boot_ticks(), runs: proc::runs(tid) };
-        if let Err(e) = apply(tid, how) {
+        let raised = Raised { boosted, slot, since: self.kernel.boot_ticks(), runs: self.kernel.runs(tid) };
+        if let Err(e) = apply(&self.kernel, tid, how) {
             self.journal.forget(slot);
             return Err(refusal(e));
         }
-        if proc::start(tid) != Some(start) {
+        if self.kernel.start(tid) != Some(start) {
             // It has ended, and its number is another task's by now, which must not stay boosted.
-            if let (Ok(last), true) = (last, sched::get_attr(tid).is_ok_and(|attr| is_ours(&attr, how))) {
-                let _ = sched::set_scheduler(tid, last.policy, last.priority, last.reset_on_fork());
+            if let (Ok(last), true) = (last, self.kernel.get_attr(tid).is_ok_and(|attr| is_ours(&attr, how)))
+            {
+                let _ = self.kernel.set_scheduler(tid, last.policy, last.priority, last.reset_on_fork());
             }
             self.undo(slot, &boosted);
             return Err(Refusal::Gone);
         }
         if !self.journal.is_live(slot) {
             // Stopped for so long that the guardian took us for stuck, and has cleared the record.
-            undo(&boosted, false);
+            undo(&self.kernel, &boosted, false);
             return Err(Refusal::Gone);
         }
         Ok(raised)
     }
 
+    fn nap(&self, length: Nanos) {
+        self.kernel.sleep_until(self.kernel.now() + length);
+    }
+
     fn undo(&self, slot: Slot, boosted: &Boosted) -> Option<Undone> {
         if self.journal.claim(slot) {
-            let retry = clock::monotonic() + RETRY;
-            return Some(settle(&self.journal, slot, boosted, retry, |_| false));
+            let retry = self.kernel.now() + RETRY;
+            return Some(settle(&self.kernel, &self.journal, slot, boosted, retry, |_| false));
         }
         // Whoever has claimed it may have ended before it was undone. Twice does no harm.
-        match undo(boosted, self.journal.has_other(boosted.tgid, slot)) {
+        match undo(&self.kernel, boosted, self.journal.has_other(boosted.tgid, slot)) {
             outcome @ (Undone::Restored(_) | Undone::Failed(_)) => Some(outcome),
             _ => None,
         }
     }
 }
 
-impl Hands for HostHands {
+impl<K: Kernel + Send> Hands for HostHands<K> {
     fn raise(&mut self, task: &Task, end: Nanos) -> Result<Raised, Refusal> {
-        let attr = attr_of(task)?;
+        let attr = attr_of(&self.kernel, task)?;
         self.boost(task, &attr, self.how, end)
     }
 
@@ -117,10 +135,10 @@ impl Hands for HostHands {
     fn let_run(&mut self, raised: &Raised) -> Option<bool> {
         let tid = raised.boosted.tid;
         let before = raised.runs?;
-        let until = clock::monotonic() + PATIENCE;
-        while clock::monotonic() < until {
-            clock::nap(self.runtime);
-            if proc::runs(tid).is_none_or(|runs| runs != before) {
+        let until = self.kernel.now() + PATIENCE;
+        while self.kernel.now() < until {
+            self.nap(self.runtime);
+            if self.kernel.runs(tid).is_none_or(|runs| runs != before) {
                 return Some(true);
             }
         }
@@ -128,52 +146,50 @@ impl Hands for HostHands {
     }
 
     fn pulse(&mut self, task: &Task, before: Option<Saved>) -> Result<Pulse, Refusal> {
-        let attr = attr_of(task)?;
+        let attr = attr_of(&self.kernel, task)?;
         if before.is_some_and(|before| !before.is(&attr)) {
             return Err(Refusal::ChangedByOthers(attr.policy));
         }
-        at_the_top(|| {
-            let until = clock::monotonic() + self.runtime;
+        at_the_top(&self.kernel, || {
+            let until = self.kernel.now() + self.runtime;
             let raised = self.boost(task, &attr, How::Fifo, until)?;
-            if task.cpu == cpu::current() {
+            if task.cpu == self.kernel.cpu() {
                 // From above it, we would keep it from running. Asleep we don't, and the timer brings us back.
-                clock::sleep_until(until);
+                self.kernel.sleep_until(until);
             } else {
                 // A sleep would be 1.6 ms too long.
-                while clock::monotonic() < until {
-                    std::hint::spin_loop();
-                }
+                self.kernel.spin_until(until);
             }
             let outcome = self.undo(raised.slot, &raised.boosted).unwrap_or(Undone::Restored(task.tid));
-            let ran = raised.runs.and_then(|before| Some(proc::runs(task.tid)? != before));
+            let ran = raised.runs.and_then(|before| Some(self.kernel.runs(task.tid)? != before));
             Ok(Pulse { raised, outcome, ran })
         })
     }
 
     fn adopt(&mut self, raised: &Raised, task: &Task, events: &mut Vec<Event>) {
-        self.nursery.adopt(raised, task, events);
+        self.nursery.adopt(&self.kernel, raised, task, events);
     }
 }
 
 /// Runs `action` above FIFO 98, where no task that it raises can shut this thread out. A reservation (-R) is
 /// given up for that time: used up in the middle of a pulse, it would hold back whoever has to end that.
-fn at_the_top<T>(action: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Refusal> {
-    let own = sched::get_attr(Tid(0)).map_err(Refusal::Kernel)?;
-    sched::set_scheduler(Tid(0), Policy::FIFO, TOP_PRIORITY, own.reset_on_fork()).map_err(Refusal::Kernel)?;
+fn at_the_top<T>(kernel: &impl Kernel, action: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Refusal> {
+    let own = kernel.get_attr(Tid(0)).map_err(Refusal::Kernel)?;
+    kernel.set_scheduler(Tid(0), Policy::FIFO, TOP_PRIORITY, own.reset_on_fork()).map_err(Refusal::Kernel)?;
     let outcome = action();
     let Attr { policy, priority, runtime, period, flags, .. } = own;
     let back = match policy {
-        Policy::DEADLINE => sched::set_deadline(Tid(0), runtime, period, flags),
-        _ => sched::set_scheduler(Tid(0), policy, priority, own.reset_on_fork()),
+        Policy::DEADLINE => kernel.set_deadline(Tid(0), runtime, period, flags),
+        _ => kernel.set_scheduler(Tid(0), policy, priority, own.reset_on_fork()),
     };
     back.map_err(Refusal::Kernel)?;
     outcome
 }
 
 /// For a backend that can't tell when a task started: it has told its name.
-fn same_by_name(task: &Task) -> Result<u64, Refusal> {
-    let start = proc::start(task.tid).ok_or(Refusal::Gone)?;
-    let comm = proc::comm(task.tid).ok_or(Refusal::Gone)?;
+fn same_by_name(kernel: &impl Kernel, task: &Task) -> Result<u64, Refusal> {
+    let start = kernel.start(task.tid).ok_or(Refusal::Gone)?;
+    let comm = kernel.comm(task.tid).ok_or(Refusal::Gone)?;
     // The text pads names on the left.
     match comm.as_bytes().trim_ascii_start() == task.comm.as_bytes().trim_ascii_start() {
         true => Ok(start),
@@ -181,8 +197,8 @@ fn same_by_name(task: &Task) -> Result<u64, Refusal> {
     }
 }
 
-fn attr_of(task: &Task) -> Result<Attr, Refusal> {
-    match sched::get_attr(task.tid).map_err(refusal)? {
+fn attr_of(kernel: &impl Kernel, task: &Task) -> Result<Attr, Refusal> {
+    match kernel.get_attr(task.tid).map_err(refusal)? {
         Attr { policy: Policy::DEADLINE, .. } => Err(Refusal::IsDeadline),
         attr => Ok(attr),
     }

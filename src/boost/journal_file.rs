@@ -1,6 +1,7 @@
 //! Where the journal is kept: in a file, for whoever comes after this process and its guardian, or in memory.
 
 use super::journal::Journal;
+use super::kernel::Host;
 use super::recover::{self, Recovered};
 use crate::cpus;
 use crate::error::{Context, Error, Result};
@@ -40,7 +41,7 @@ pub fn open(path: &Path) -> Result<(Journal, Vec<Left>)> {
     let mut left = Vec::new();
     match journal.boot_id() {
         Some(then) if then == boot => {
-            recover::everything(&journal, |one| left.push(Left::Recovered(one)));
+            recover::everything(&Host, &journal, |one| left.push(Left::Recovered(one)));
             let garbled = journal.garbled();
             if garbled > 0 {
                 left.push(Left::Void(format!("{}: {garbled} records make no sense", path.display())));

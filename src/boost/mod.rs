@@ -7,6 +7,7 @@ pub mod guardian;
 pub mod hands;
 pub mod journal;
 pub mod journal_file;
+pub mod kernel;
 pub mod plan;
 pub mod recover;
 pub mod undo;

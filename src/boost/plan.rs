@@ -7,6 +7,7 @@ use super::active::{Active, Lifted, outranked};
 use super::journal::{Boosted, How, Saved, Slot};
 use super::undo::{Undone, share};
 use crate::detect::{Limits, Starving};
+use crate::fault::{self, Fault};
 use crate::observe::Snapshot;
 use crate::task::{Cpu, Nanos, Policy, Task, Tid};
 use crate::timing::Boost;
@@ -59,7 +60,7 @@ const ADOPTION: Nanos = Nanos::from_millis(500);
 const BETWEEN_LOOKS: Nanos = Nanos::from_millis(1);
 
 /// What a boost does to the host.
-pub trait Hands {
+pub trait Hands: Send {
     /// Makes a task SCHED_DEADLINE, and notes first how to undo that.
     fn raise(&mut self, task: &Task, end: Nanos) -> Result<Raised, Refusal>;
 
@@ -223,10 +224,10 @@ impl Booster {
     }
 
     /// What is due by the clock alone: ends, and pulses.
-    pub fn advance(&mut self, now: Nanos, hands: &mut impl Hands, events: &mut Vec<Event>) {
+    pub fn advance(&mut self, now: Nanos, hands: &mut dyn Hands, events: &mut Vec<Event>) {
         let mut index = 0;
         while index < self.active.len() {
-            if self.active[index].end <= now {
+            if self.active[index].end <= now && !fault::is(Fault::EndIgnored) {
                 self.end(index, now, false, hands, events);
                 // In DEADLINE it was in no look, and may have been waiting for most of the threshold by now.
                 self.look_at(now + BETWEEN_LOOKS);
@@ -244,12 +245,12 @@ impl Booster {
         &mut self,
         snapshot: &Snapshot,
         starving: &[Starving],
-        hands: &mut impl Hands,
+        hands: &mut dyn Hands,
         events: &mut Vec<Event>,
     ) {
         let now = snapshot.at;
         for active in &mut self.active {
-            let here = snapshot.running.iter().find(|task| task.tid == active.task.tid);
+            let here = snapshot.running.iter().find(|task| active.is_of(task));
             active.task.cpu = here.map_or(active.task.cpu, |task| task.cpu);
         }
         self.waiting = 0;
@@ -257,8 +258,8 @@ impl Booster {
         if now >= self.next_care {
             self.care(snapshot, hands, events);
         }
-        self.refused.retain(|tried| tried.again > now);
-        self.spacing.retain(|&(_, next)| next > now);
+        self.refused.retain(|tried| tried.again > now || fault::is(Fault::RefusalNotRetried));
+        self.spacing.retain(|&(_, next)| next > now && !fault::is(Fault::SpacingIgnored));
         for candidate in starving {
             if !self.wants(candidate, snapshot) {
                 continue;
@@ -268,7 +269,7 @@ impl Booster {
                 self.wait_until(next);
                 continue;
             }
-            if self.on(cpu).count() >= self.places && !self.make_room(cpu, now, hands, events) {
+            if !self.has_place(cpu, now, hands, events) {
                 self.wait_until(now + SPACING);
                 continue;
             }
@@ -286,7 +287,7 @@ impl Booster {
     }
 
     /// Ends all boosts now.
-    pub fn end_all(&mut self, now: Nanos, hands: &mut impl Hands, events: &mut Vec<Event>) {
+    pub fn end_all(&mut self, now: Nanos, hands: &mut dyn Hands, events: &mut Vec<Event>) {
         while !self.active.is_empty() {
             self.end(0, now, true, hands, events);
         }
@@ -307,7 +308,7 @@ impl Booster {
 
     fn wants(&self, candidate: &Starving, snapshot: &Snapshot) -> bool {
         let same = |task: &Task| (task.tid, task.start) == (candidate.task.tid, candidate.task.start);
-        !self.active.iter().any(|active| same(&active.task))
+        !self.active.iter().any(|active| active.is_of(&candidate.task))
             && !self.refused.iter().any(|tried| same(&tried.task))
             && (!self.rules.only_outranked || outranked(&candidate.task, snapshot, &self.active))
     }
@@ -317,7 +318,7 @@ impl Booster {
         candidate: &Starving,
         snapshot: &Snapshot,
         crowded: bool,
-        hands: &mut impl Hands,
+        hands: &mut dyn Hands,
         events: &mut Vec<Event>,
     ) {
         let task = candidate.task;
@@ -346,7 +347,7 @@ impl Booster {
         task: &Task,
         started: Nanos,
         waits: bool,
-        hands: &mut impl Hands,
+        hands: &mut dyn Hands,
         events: &mut Vec<Event>,
     ) -> Result<Lifted, (How, Refusal)> {
         let how = self.rules.how;
@@ -392,7 +393,7 @@ impl Booster {
     }
 
     /// False if the boost is over.
-    fn pulse(&mut self, index: usize, now: Nanos, hands: &mut impl Hands, events: &mut Vec<Event>) -> bool {
+    fn pulse(&mut self, index: usize, now: Nanos, hands: &mut dyn Hands, events: &mut Vec<Event>) -> bool {
         let active = &mut self.active[index];
         let (task, boosted) = (active.task, active.raised.boosted);
         let outcome = hands.pulse(&Task { start: boosted.start, ..task }, Some(boosted.before));
@@ -416,8 +417,18 @@ impl Booster {
         false
     }
 
+    /// Boosted tasks that have come from other CPUs take places here, too.
+    fn has_place(&mut self, cpu: Cpu, now: Nanos, hands: &mut dyn Hands, events: &mut Vec<Event>) -> bool {
+        while self.on(cpu).count() >= self.places && !fault::is(Fault::CapIgnored) {
+            if !self.make_room(cpu, now, hands, events) {
+                return false;
+            }
+        }
+        true
+    }
+
     /// Takes the place of a boost that has had its budget once, if there is one.
-    fn make_room(&mut self, cpu: Cpu, now: Nanos, hands: &mut impl Hands, events: &mut Vec<Event>) -> bool {
+    fn make_room(&mut self, cpu: Cpu, now: Nanos, hands: &mut dyn Hands, events: &mut Vec<Event>) -> bool {
         let oldest = (0..self.active.len())
             .filter(|&index| self.active[index].task.cpu == cpu)
             .filter(|&index| now >= self.active[index].started + SPACING)
@@ -431,7 +442,7 @@ impl Booster {
         }
     }
 
-    fn care(&mut self, snapshot: &Snapshot, hands: &mut impl Hands, events: &mut Vec<Event>) {
+    fn care(&mut self, snapshot: &Snapshot, hands: &mut dyn Hands, events: &mut Vec<Event>) {
         let now = snapshot.at;
         self.next_care = now + CARE;
         let adopts = now >= self.next_adoption;
@@ -453,14 +464,7 @@ impl Booster {
         }
     }
 
-    fn end(
-        &mut self,
-        index: usize,
-        now: Nanos,
-        early: bool,
-        hands: &mut impl Hands,
-        events: &mut Vec<Event>,
-    ) {
+    fn end(&mut self, index: usize, now: Nanos, early: bool, hands: &mut dyn Hands, events: &mut Vec<Event>) {
         let Active { task, raised, next_pulse, .. } = &self.active[index];
         // Between two pulses there is nothing to undo, and where there was, the guardian may have been faster.
         let undone = if next_pulse.is_some() { None } else { hands.restore(raised) };

@@ -166,6 +166,35 @@ fn sixteen_are_boosted_at_once_and_their_places_go_on_to_the_next() {
 }
 
 #[test]
+fn boosted_tasks_that_come_from_other_cpus_take_places_too() {
+    let mut scene = Scene::new(rules(4000));
+    let come = |tid| Task { cpu: Cpu(if tid < 4 { 2 } else { 3 }), ..task(tid, 98) };
+    for tid in 1..=6 {
+        let starving = Starving { task: come(tid), since: Nanos(1), wait: D, due: true, again: false };
+        let snapshot = Snapshot { at: scene.now, complete: true, ..Snapshot::default() };
+        scene.booster.look(&snapshot, &[starving], &mut scene.host, &mut scene.events);
+        scene.pass(SPACING);
+    }
+    let running = (1..=6).map(|tid| task(tid, 98)).collect();
+    let snapshot = Snapshot { at: scene.now, complete: true, running, ..Snapshot::default() };
+    let one_more = Starving { task: task(7, 98), since: Nanos(1), wait: D, due: true, again: false };
+    scene.booster.look(&snapshot, &[one_more], &mut scene.host, &mut scene.events);
+    assert_eq!((scene.raised().len(), scene.booster.load().0), (7, 5));
+}
+
+#[test]
+fn a_hog_with_the_number_of_a_boosted_task_that_has_ended_is_a_hog() {
+    let mut scene = Scene::new(Rules { only_outranked: true, ..rules(20) });
+    scene.look(&[1], Some(49));
+    scene.pass(SPACING);
+    let hog = Task { start: 6, ..task(1, 49) };
+    let snapshot = Snapshot { at: scene.now, complete: true, running: vec![hog], ..Snapshot::default() };
+    let fair = Starving { task: task(2, 120), since: Nanos(1), wait: D, due: true, again: false };
+    scene.booster.look(&snapshot, &[fair], &mut scene.host, &mut scene.events);
+    assert_eq!(scene.raised(), [1, 2]);
+}
+
+#[test]
 fn where_a_budget_costs_a_tick_a_crowd_is_served_one_by_one() {
     // 4 ms of each second: five places make 2 %.
     let mut scene = Scene::new(rules(4000));

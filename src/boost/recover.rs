@@ -1,11 +1,11 @@
 //! Undoes what the journal says, for whoever has to do it in stalld's place.
 
 use super::journal::{Boosted, How, Journal, Undo};
-use super::undo::{RETRY, Undone, settle};
+use super::kernel::Kernel;
+use super::undo::{RETRY, Undone, give_slack_back, settle};
 use crate::error::{Error, Result};
 use crate::host::debugfs;
 use crate::host::settings::{self, UNTHROTTLED};
-use crate::sys::clock;
 use crate::task::Nanos;
 use std::fmt;
 use std::path::Path;
@@ -32,7 +32,7 @@ pub fn due(boosted: &Boosted) -> Nanos {
 /// Undoes the boosts that are overdue at `now`, of a stalld that lives but may be stuck. It may be so between a
 /// record and the change, and make that change yet: such a record stays. Or between a claim and what it had
 /// claimed the record for: twice does no harm.
-pub fn overdue(journal: &Journal, now: Nanos, mut tell: impl FnMut(Recovered)) {
+pub fn overdue(kernel: &impl Kernel, journal: &Journal, now: Nanos, mut tell: impl FnMut(Recovered)) {
     for (slot, record) in journal.open() {
         let Undo::Boost(boosted) = record else { continue };
         if due(&boosted) > now {
@@ -44,7 +44,7 @@ pub fn overdue(journal: &Journal, now: Nanos, mut tell: impl FnMut(Recovered)) {
         }
         let not_yet = |outcome: &Undone| matches!(outcome, Undone::NeverBoosted);
         let stays = |outcome: &Undone| is_ours && not_yet(outcome);
-        let outcome = settle(journal, slot, &boosted, clock::monotonic() + RETRY, stays);
+        let outcome = settle(kernel, journal, slot, &boosted, kernel.now() + RETRY, stays);
         if !not_yet(&outcome) {
             tell(Recovered::Task(boosted, outcome));
         }
@@ -53,16 +53,20 @@ pub fn overdue(journal: &Journal, now: Nanos, mut tell: impl FnMut(Recovered)) {
 
 /// Undoes everything, for a stalld that has ended: tasks first, because pinned ones can be DEADLINE only while
 /// throttling is off.
-pub fn everything(journal: &Journal, mut tell: impl FnMut(Recovered)) {
-    // It may have ended between a claim and what it had claimed the record for.
-    journal.reopen();
-    for (slot, record) in journal.live() {
+pub fn everything(kernel: &impl Kernel, journal: &Journal, mut tell: impl FnMut(Recovered)) {
+    for (slot, record) in journal.open() {
         let Undo::Boost(boosted) = record else { continue };
-        if journal.claim(slot) {
-            let outcome = settle(journal, slot, &boosted, Nanos::MAX, |_| false);
+        // It may have ended between a claim and what it had claimed the record for, or halfway through that.
+        let halfway = journal.is_claimed(slot);
+        if halfway || journal.claim(slot) {
+            let outcome = settle(kernel, journal, slot, &boosted, Nanos::MAX, |_| false);
+            if halfway && matches!(outcome, Undone::NeverBoosted) {
+                give_slack_back(kernel, boosted.tid, boosted.before.timer_slack);
+            }
             tell(Recovered::Task(boosted, outcome));
         }
     }
+    journal.reopen();
     for (slot, record) in journal.live() {
         if !matches!(record, Undo::Boost(_)) && journal.claim(slot) {
             let outcome = setting(&record);
@@ -135,6 +139,7 @@ impl fmt::Display for Recovered {
 mod tests {
     use super::*;
     use crate::boost::journal::Saved;
+    use crate::boost::kernel::Host;
     use crate::sys::shared::{SharedWords, nameless_file};
     use crate::task::{Policy, Tid};
 
@@ -153,7 +158,7 @@ mod tests {
 
     fn told_of_overdue(journal: &Journal, now: Nanos) -> usize {
         let mut told = 0;
-        overdue(journal, now, |_| told += 1);
+        overdue(&Host, journal, now, |_| told += 1);
         told
     }
 
@@ -163,7 +168,7 @@ mod tests {
         let (slot, _) = journal.live().next().unwrap();
         assert!(journal.claim(slot));
         let mut told = Vec::new();
-        everything(&journal, |one| told.push(one));
+        everything(&Host, &journal, |one| told.push(one));
         assert!(matches!(told[..], [Recovered::Task(_, Undone::Gone)]));
         assert_eq!(journal.live().count(), 0);
     }

@@ -19,7 +19,7 @@ impl Booster {
         task: &Task,
         waits: bool,
         now: Nanos,
-        hands: &mut impl Hands,
+        hands: &mut dyn Hands,
         events: &mut Vec<Event>,
     ) -> Result<(), Denial> {
         if self.active.iter().any(|active| active.task.tid == task.tid) {
@@ -37,7 +37,7 @@ impl Booster {
     }
 
     /// Ends the boost of a task. False if it is not boosted.
-    pub fn restore(&mut self, tid: Tid, now: Nanos, hands: &mut impl Hands, events: &mut Vec<Event>) -> bool {
+    pub fn restore(&mut self, tid: Tid, now: Nanos, hands: &mut dyn Hands, events: &mut Vec<Event>) -> bool {
         let index = self.active.iter().position(|active| active.task.tid == tid);
         if let Some(index) = index {
             self.end(index, now, true, hands, events);

@@ -1,7 +1,7 @@
 //! Puts a boosted task back, if it is still that task and still boosted.
 
 use super::journal::{Boosted, How, Journal, Saved, Slot};
-use crate::proc;
+use super::kernel::Kernel;
 use crate::sys::sched::{self, Attr};
 use crate::task::{Nanos, Policy, Tid};
 use std::io;
@@ -28,13 +28,13 @@ pub enum Undone {
 ///
 /// The thread that calls exec(2) gets the number of its process, and the start of its leader, wherever it was
 /// before. A leader that has a boost of its own, as `leader_is_boosted` says, is not that thread.
-pub fn undo(boosted: &Boosted, leader_is_boosted: bool) -> Undone {
-    let outcome = undo_as(boosted.tid, boosted.start, boosted);
+pub fn undo(kernel: &impl Kernel, boosted: &Boosted, leader_is_boosted: bool) -> Undone {
+    let outcome = undo_as(kernel, boosted.tid, boosted.start, boosted);
     let may_have_moved = boosted.tgid != boosted.tid && !leader_is_boosted;
     if !matches!(outcome, Undone::Gone) || !may_have_moved {
         return outcome;
     }
-    match undo_as(boosted.tgid, boosted.leader_start, boosted) {
+    match undo_as(kernel, boosted.tgid, boosted.leader_start, boosted) {
         Undone::ChangedByOthers(_) | Undone::NeverBoosted => Undone::Gone,
         outcome => outcome,
     }
@@ -46,13 +46,14 @@ pub const RETRY: Nanos = Nanos::from_secs(1);
 /// Undoes the boost of a record that the caller has claimed, and clears the record or, if that has failed or
 /// `stays` says so of the outcome, has it tried again from `retry` on.
 pub fn settle(
+    kernel: &impl Kernel,
     journal: &Journal,
     slot: Slot,
     boosted: &Boosted,
     retry: Nanos,
     stays: impl Fn(&Undone) -> bool,
 ) -> Undone {
-    let outcome = undo(boosted, journal.has_other(boosted.tgid, slot));
+    let outcome = undo(kernel, boosted, journal.has_other(boosted.tgid, slot));
     if matches!(outcome, Undone::Failed(_)) || stays(&outcome) {
         journal.postpone(slot, retry);
     } else {
@@ -61,34 +62,39 @@ pub fn settle(
     outcome
 }
 
-fn undo_as(tid: Tid, start: u64, boosted: &Boosted) -> Undone {
-    let attr = match sched::get_attr(tid) {
+fn undo_as(kernel: &impl Kernel, tid: Tid, start: u64, boosted: &Boosted) -> Undone {
+    let attr = match kernel.get_attr(tid) {
         Ok(attr) => attr,
         Err(e) if e.raw_os_error() == Some(libc::ESRCH) => return Undone::Gone,
         Err(e) => return Undone::Failed(e),
     };
-    if start != 0 && proc::start(tid) != Some(start) {
+    if start != 0 && kernel.start(tid) != Some(start) {
         return Undone::Gone;
     }
     if !is_ours(&attr, boosted.how) {
         return match boosted.before.is(&attr) {
             true => Undone::NeverBoosted,
             // It keeps its policy without the budget until its parent has heard of its end.
-            false if matches!(proc::state(tid), None | Some(b'Z' | b'X')) => Undone::Gone,
+            false if matches!(kernel.state(tid), None | Some(b'Z' | b'X')) => Undone::Gone,
             false => Undone::ChangedByOthers(attr.policy),
         };
     }
     let Saved { policy, priority, reset_on_fork, timer_slack, .. } = boosted.before;
-    match sched::set_scheduler(tid, policy, priority, reset_on_fork) {
+    match kernel.set_scheduler(tid, policy, priority, reset_on_fork) {
         Ok(()) => {
-            if timer_slack != 0 && proc::timer_slack(tid) != Some(timer_slack) {
-                // It may have ended; nothing else can go wrong that could be helped.
-                let _ = proc::set_timer_slack(tid, timer_slack);
-            }
+            give_slack_back(kernel, tid, timer_slack);
             Undone::Restored(tid)
         }
         Err(e) if e.raw_os_error() == Some(libc::ESRCH) => Undone::Gone,
         Err(e) => Undone::Failed(e),
+    }
+}
+
+/// What the change of policy has taken from it.
+pub fn give_slack_back(kernel: &impl Kernel, tid: Tid, timer_slack: u64) {
+    if timer_slack != 0 && kernel.timer_slack(tid) != Some(timer_slack) {
+        // It may have ended; nothing else can go wrong that could be helped.
+        let _ = kernel.set_timer_slack(tid, timer_slack);
     }
 }
 
@@ -105,23 +111,23 @@ pub fn is_ours(attr: &Attr, how: How) -> bool {
 }
 
 /// Schedules a task as a boost does.
-pub fn apply(tid: Tid, how: How) -> io::Result<()> {
+pub fn apply(kernel: &impl Kernel, tid: Tid, how: How) -> io::Result<()> {
     match how {
-        How::Deadline { runtime, period } => sched::set_deadline(tid, runtime, period, sched::RESET_ON_FORK),
-        How::Fifo => sched::set_scheduler(tid, Policy::FIFO, FIFO_PRIORITY, true),
+        How::Deadline { runtime, period } => kernel.set_deadline(tid, runtime, period, sched::RESET_ON_FORK),
+        How::Fifo => kernel.set_scheduler(tid, Policy::FIFO, FIFO_PRIORITY, true),
     }
 }
 
 impl Saved {
     /// How a task is scheduled, of which the kernel has just said `attr`.
-    pub fn of(tid: Tid, attr: &Attr) -> Saved {
+    pub fn of(kernel: &impl Kernel, tid: Tid, attr: &Attr) -> Saved {
         let has_slack = !attr.policy.is_realtime();
         Saved {
             policy: attr.policy,
             priority: attr.priority,
             reset_on_fork: attr.reset_on_fork(),
             nice: attr.nice,
-            timer_slack: if has_slack { proc::timer_slack(tid).unwrap_or(0) } else { 0 },
+            timer_slack: if has_slack { kernel.timer_slack(tid).unwrap_or(0) } else { 0 },
         }
     }
 

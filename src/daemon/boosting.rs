@@ -9,6 +9,7 @@ use crate::boost::guardian::{self, Guardian};
 use crate::boost::hands::HostHands;
 use crate::boost::journal::{How, Journal, Undo};
 use crate::boost::journal_file::Left;
+use crate::boost::kernel::Host;
 use crate::boost::plan::Rules;
 use crate::boost::recover::{self, Recovered};
 use crate::detect::Limits;
@@ -109,7 +110,7 @@ impl Boosting {
     /// Puts everything back: the tasks of a thread that could not do so itself, if there are any, and the machine's
     /// settings.
     pub fn end(&mut self, log: &Logger) {
-        recover::overdue(&self.journal, Nanos::MAX, |one| log.warning(format_args!("{one}")));
+        recover::overdue(&Host, &self.journal, Nanos::MAX, |one| log.warning(format_args!("{one}")));
         for one in self.changes.put_back() {
             match one {
                 Recovered::Setting(Undo::Throttling { .. }, Ok(true)) => log.info(format_args!("{one}")),

@@ -48,6 +48,13 @@ pub fn sleep_until(moment: Nanos) {
     while sleep() == libc::EINTR {}
 }
 
+/// Keeps the CPU busy until `moment`: a sleep would be too long by what it takes to wake up.
+pub fn spin_until(moment: Nanos) {
+    while monotonic() < moment {
+        std::hint::spin_loop();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,0 +1,110 @@
+//! What the boosts ask of the kernel: the seam at which a test puts a simulated machine.
+
+use crate::proc;
+use crate::sys::sched::{self, Attr};
+use crate::sys::{clock, cpu};
+use crate::task::{Comm, Cpu, Nanos, Policy, Tid};
+use std::io;
+
+/// All that a boost, its end and the guardian do to tasks and learn of them. `Tid(0)` is the calling thread.
+pub trait Kernel {
+    fn get_attr(&self, tid: Tid) -> io::Result<Attr>;
+    fn set_scheduler(&self, tid: Tid, policy: Policy, priority: u32, reset_on_fork: bool) -> io::Result<()>;
+    fn set_deadline(&self, tid: Tid, runtime: Nanos, period: Nanos, flags: u64) -> io::Result<()>;
+    fn set_nice(&self, tid: Tid, nice: i32) -> io::Result<()>;
+
+    fn start(&self, tid: Tid) -> Option<u64>;
+    fn tgid(&self, tid: Tid) -> Option<Tid>;
+    fn comm(&self, tid: Tid) -> Option<Comm>;
+    fn state(&self, tid: Tid) -> Option<u8>;
+    fn runs(&self, tid: Tid) -> Option<u64>;
+    fn timer_slack(&self, tid: Tid) -> Option<u64>;
+    fn set_timer_slack(&self, tid: Tid, slack: u64) -> Option<()>;
+    fn threads(&self, tgid: Tid) -> Vec<Tid>;
+    fn children(&self, tgid: Tid, tid: Tid) -> Vec<Tid>;
+
+    /// The CPU of the calling thread.
+    fn cpu(&self) -> Cpu;
+    fn now(&self) -> Nanos;
+    fn boot_ticks(&self) -> u64;
+    fn sleep_until(&self, moment: Nanos);
+    fn spin_until(&self, moment: Nanos);
+}
+
+/// The kernel that this program runs on.
+#[derive(Clone, Copy)]
+pub struct Host;
+
+impl Kernel for Host {
+    fn get_attr(&self, tid: Tid) -> io::Result<Attr> {
+        sched::get_attr(tid)
+    }
+
+    fn set_scheduler(&self, tid: Tid, policy: Policy, priority: u32, reset_on_fork: bool) -> io::Result<()> {
+        sched::set_scheduler(tid, policy, priority, reset_on_fork)
+    }
+
+    fn set_deadline(&self, tid: Tid, runtime: Nanos, period: Nanos, flags: u64) -> io::Result<()> {
+        sched::set_deadline(tid, runtime, period, flags)
+    }
+
+    fn set_nice(&self, tid: Tid, nice: i32) -> io::Result<()> {
+        sched::set_nice(tid, nice)
+    }
+
+    fn start(&self, tid: Tid) -> Option<u64> {
+        proc::start(tid)
+    }
+
+    fn tgid(&self, tid: Tid) -> Option<Tid> {
+        proc::tgid(tid)
+    }
+
+    fn comm(&self, tid: Tid) -> Option<Comm> {
+        proc::comm(tid)
+    }
+
+    fn state(&self, tid: Tid) -> Option<u8> {
+        proc::state(tid)
+    }
+
+    fn runs(&self, tid: Tid) -> Option<u64> {
+        proc::runs(tid)
+    }
+
+    fn timer_slack(&self, tid: Tid) -> Option<u64> {
+        proc::timer_slack(tid)
+    }
+
+    fn set_timer_slack(&self, tid: Tid, slack: u64) -> Option<()> {
+        proc::set_timer_slack(tid, slack)
+    }
+
+    fn threads(&self, tgid: Tid) -> Vec<Tid> {
+        proc::threads(tgid)
+    }
+
+    fn children(&self, tgid: Tid, tid: Tid) -> Vec<Tid> {
+        proc::children(tgid, tid)
+    }
+
+    fn cpu(&self) -> Cpu {
+        cpu::current()
+    }
+
+    fn now(&self) -> Nanos {
+        clock::monotonic()
+    }
+
+    fn boot_ticks(&self) -> u64 {
+        clock::boot_ticks()
+    }
+
+    fn sleep_until(&self, moment: Nanos) {
+        clock::sleep_until(moment);
+    }
+
+    fn spin_until(&self, moment: Nanos) {
+        clock::spin_until(moment);
+    }
+}
