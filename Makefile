@@ -93,6 +93,8 @@ demo-run:
 test: ## run all tests; the live ones need root and starve tasks on the last CPU only
 	@$(SETUP) --check $(TOOLS) lib
 	$(CARGO) test $(CARGOFLAGS) --workspace $(FEATURES) $(TESTARGS)
+# The simulated machine once more, with faults to find.
+	$(CARGO) test $(CARGOFLAGS) $(FEATURES) --features seeded-faults --test simulation each_fault $(TESTARGS)
 
 tests: ## build the tests
 	@$(SETUP) --check $(TOOLS)
@@ -195,7 +197,7 @@ test-packages: deb rpm dist-static ## install the packages below target/, as roo
 lint: ## check formatting, lints, scripts, manual pages, and the rules of the tree
 	@$(SETUP) --check $(TOOLS) lint
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy $(CARGOFLAGS) --workspace --all-targets -- -D warnings
+	$(CARGO) clippy $(CARGOFLAGS) --workspace --all-targets --features seeded-faults -- -D warnings
 	$(CARGO) clippy $(CARGOFLAGS) --workspace --all-targets --no-default-features -- -D warnings
 	@if command -v cargo-deny >/dev/null; then set -x; $(CARGO) deny --locked --workspace check licenses bans sources; else \
 		echo "stalld: left out, as cargo-deny is not installed: the licences and the sources of crates"; fi

@@ -1,0 +1,283 @@
+//! The machine as stalld meets it: the system calls, /proc, the clock, and a backend that looks.
+
+use crate::promises::Watched;
+use crate::setup::{Eyes, Trouble};
+use crate::tasks::{Hidden, Life, State};
+use stalld::boost::kernel::Kernel;
+use stalld::boost::undo::FIFO_PRIORITY;
+use stalld::error::{Error, Result};
+use stalld::observe::{Backend, Effort, Kind, Load, Snapshot, Waiter};
+use stalld::sys::sched::{Attr, RESET_ON_FORK};
+use stalld::task::{Comm, Cpu, Nanos, Policy, Tid};
+use std::io;
+use std::panic::resume_unwind;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// What a system call takes.
+const CALL: Nanos = Nanos(500);
+
+/// Faults of stalld's hands that need none in their code: what they do is changed on its way to the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lie {
+    /// A task is said to be restored, and is not.
+    RestoreDropped,
+    /// The number of the process is taken for that of the thread.
+    TidsSwapped,
+    /// The priority that is saved is one too high.
+    SavedWrong,
+    /// The timer slack is not written back.
+    SlackDropped,
+    /// The record of a boost is gone as soon as it is written.
+    RecordLost,
+    /// A refusal is not told.
+    EventLost,
+}
+
+#[derive(Clone)]
+pub struct Calls {
+    pub watched: Arc<Mutex<Watched>>,
+    /// It is the guardian that calls.
+    pub guardian: bool,
+}
+
+/// Thrown where stalld is killed.
+pub struct Killed;
+
+pub fn lock(watched: &Mutex<Watched>) -> MutexGuard<'_, Watched> {
+    watched.lock().unwrap()
+}
+
+impl Calls {
+    /// Enters the kernel: time passes, and things may happen that nobody has planned.
+    fn enter(&self, may_change: bool) -> MutexGuard<'_, Watched> {
+        let mut watched = lock(&self.watched);
+        watched.world.now = watched.world.now + CALL;
+        if self.guardian {
+            return watched;
+        }
+        if watched.world.setup.has(Trouble::Kill) && watched.world.random.one_in(20_000) {
+            drop(watched);
+            resume_unwind(Box::new(Killed));
+        }
+        if may_change && watched.world.setup.has(Trouble::Race) && watched.world.random.one_in(50) {
+            watched.world.happen();
+        }
+        watched
+    }
+
+    /// The task that a call is about. On its way the call may meet another one, with the same number.
+    fn set(&self, tid: Tid, attr: Attr) -> io::Result<()> {
+        let mut watched = self.enter(false);
+        if tid == Tid(0) {
+            return Ok(());
+        }
+        let raises = is_boost(&attr);
+        let (lies, calm) = (watched.lie, watched.calm);
+        let world = &mut watched.world;
+        let tid = match lies {
+            Some(Lie::TidsSwapped) if raises => world.find(tid).map_or(tid, |index| world.lives[index].tgid),
+            _ => tid,
+        };
+        if raises && world.setup.has(Trouble::Race) && world.random.one_in(200) {
+            world.replace(tid);
+        }
+        let Some(index) = world.find(tid) else { return Err(errno(libc::ESRCH)) };
+        let world = &mut watched.world;
+        if raises && world.setup.has(Trouble::Refuse) && world.random.one_in(12) {
+            return Err(errno(1 + world.random.below(133) as i32));
+        }
+        if !raises && lies == Some(Lie::RestoreDropped) && world.random.one_in(20) {
+            return Ok(());
+        }
+        if !raises
+            && world.setup.has(Trouble::Keep)
+            && !calm
+            && world.lives[index].judged.born_in != world.turn
+            && world.random.one_in(30)
+        {
+            let refused = world.random.of(&[libc::EPERM, libc::EBUSY, libc::EINVAL, libc::ENOMEM]);
+            watched.kept(index);
+            return Err(errno(refused));
+        }
+        let world = &mut watched.world;
+        let stuck = raises && world.setup.has(Trouble::Stuck) && world.random.one_in(10);
+        let before = world.lives[index].now;
+        let slack = world.slack_of(&before, attr.policy);
+        let nice = before.attr.nice;
+        watched.before_set(index, &attr, raises);
+        let life = &mut watched.world.lives[index];
+        life.now.attr = Attr { nice, ..attr };
+        life.now.slack = slack;
+        life.stuck = stuck;
+        watched.after_set(index, raises);
+        Ok(())
+    }
+}
+
+fn is_boost(attr: &Attr) -> bool {
+    let fifo = (attr.policy, attr.priority) == (Policy::FIFO, FIFO_PRIORITY);
+    attr.reset_on_fork() && (attr.policy == Policy::DEADLINE || fifo)
+}
+
+fn errno(number: i32) -> io::Error {
+    io::Error::from_raw_os_error(number)
+}
+
+impl Kernel for Calls {
+    fn get_attr(&self, tid: Tid) -> io::Result<Attr> {
+        let watched = self.enter(true);
+        if tid == Tid(0) {
+            return Ok(Attr { policy: Policy::FIFO, priority: 10, ..Attr::default() });
+        }
+        let index = watched.world.find(tid).ok_or_else(|| errno(libc::ESRCH))?;
+        let mut attr = watched.world.lives[index].now.attr;
+        if watched.lie == Some(Lie::SavedWrong) && attr.policy.is_realtime() && attr.priority < 50 {
+            attr.priority += 1;
+        }
+        // Nice values of real-time tasks are out of sight.
+        attr.nice = if attr.priority > 0 || attr.policy == Policy::DEADLINE { 0 } else { attr.nice };
+        Ok(attr)
+    }
+
+    fn set_scheduler(&self, tid: Tid, policy: Policy, priority: u32, reset_on_fork: bool) -> io::Result<()> {
+        let flags = if reset_on_fork { RESET_ON_FORK } else { 0 };
+        self.set(tid, Attr { policy, priority, flags, ..Attr::default() })
+    }
+
+    fn set_deadline(&self, tid: Tid, runtime: Nanos, period: Nanos, flags: u64) -> io::Result<()> {
+        let policy = Policy::DEADLINE;
+        self.set(tid, Attr { policy, flags, runtime, deadline: period, period, ..Attr::default() })
+    }
+
+    fn set_nice(&self, tid: Tid, nice: i32) -> io::Result<()> {
+        let mut watched = self.enter(false);
+        let index = watched.world.find(tid).ok_or_else(|| errno(libc::ESRCH))?;
+        watched.niced(index, nice);
+        Ok(())
+    }
+
+    fn start(&self, tid: Tid) -> Option<u64> {
+        let watched = self.enter(false);
+        let index = watched.world.find(tid)?;
+        Some(watched.world.lives[index].start)
+    }
+
+    fn tgid(&self, tid: Tid) -> Option<Tid> {
+        let mut watched = self.enter(true);
+        let index = watched.world.find(tid)?;
+        watched.begins(index);
+        Some(watched.world.lives[index].tgid)
+    }
+
+    fn comm(&self, _tid: Tid) -> Option<Comm> {
+        Some(Comm::new(b"simulated"))
+    }
+
+    fn state(&self, tid: Tid) -> Option<u8> {
+        let watched = self.enter(false);
+        watched.world.find(tid).map(|_| b'S')
+    }
+
+    fn runs(&self, tid: Tid) -> Option<u64> {
+        let watched = self.enter(false);
+        watched.world.find(tid).map(|index| watched.world.lives[index].runs)
+    }
+
+    fn timer_slack(&self, tid: Tid) -> Option<u64> {
+        let watched = self.enter(false);
+        watched.world.find(tid).map(|index| watched.world.lives[index].now.slack)
+    }
+
+    fn set_timer_slack(&self, tid: Tid, slack: u64) -> Option<()> {
+        let mut watched = self.enter(false);
+        let index = watched.world.find(tid)?;
+        if watched.lie != Some(Lie::SlackDropped) {
+            watched.world.lives[index].now.slack = slack;
+        }
+        Some(())
+    }
+
+    fn threads(&self, tgid: Tid) -> Vec<Tid> {
+        let watched = self.enter(false);
+        let mut threads: Vec<&Life> = watched.world.lives.iter().filter(|life| life.tgid == tgid).collect();
+        threads.sort_unstable_by_key(|life| life.id);
+        threads.iter().map(|life| life.tid).collect()
+    }
+
+    fn children(&self, _tgid: Tid, tid: Tid) -> Vec<Tid> {
+        let watched = self.enter(false);
+        let Some(parent) = watched.world.find(tid).map(|index| watched.world.lives[index].id) else {
+            return Vec::new();
+        };
+        watched.world.lives.iter().filter(|life| life.parent == parent).map(|life| life.tid).collect()
+    }
+
+    fn cpu(&self) -> Cpu {
+        Cpu(0)
+    }
+
+    fn now(&self) -> Nanos {
+        lock(&self.watched).world.now
+    }
+
+    fn boot_ticks(&self) -> u64 {
+        lock(&self.watched).world.ticks()
+    }
+
+    fn sleep_until(&self, moment: Nanos) {
+        self.enter(true).world.lend(moment);
+    }
+
+    fn spin_until(&self, moment: Nanos) {
+        self.enter(true).world.lend(moment);
+    }
+}
+
+/// A backend over the machine.
+pub struct Look {
+    pub watched: Arc<Mutex<Watched>>,
+    pub eyes: Eyes,
+    pub asks: bool,
+}
+
+impl Backend for Look {
+    fn kind(&self) -> Kind {
+        Kind::TaskIter
+    }
+
+    fn snapshot(&mut self, _woke: Nanos, effort: Effort, snapshot: &mut Snapshot) -> Result<()> {
+        let mut watched = lock(&self.watched);
+        let world = &mut watched.world;
+        snapshot.clear();
+        world.now = world.now + CALL;
+        if world.setup.has(Trouble::Lost) && world.random.one_in(50) {
+            return Err(Error::new("simulated"));
+        }
+        snapshot.at = world.now;
+        for (_, cpu) in world.cores.iter().zip(0..).filter(|(core, _)| core.online) {
+            let counts = |life: &&Life| life.cpu.0 == cpu && (life.state == State::Running || life.waits());
+            let (mut runnable, mut realtime) = (0, 0);
+            for life in world.lives.iter().filter(counts) {
+                runnable += 1;
+                realtime += u32::from(life.prio() < 100);
+            }
+            snapshot.load.push(Load { cpu: Cpu(cpu), runnable, realtime });
+        }
+        let somebody = snapshot.load.iter().any(|load| load.runnable > 1);
+        if self.asks && effort != Effort::All && (!somebody || effort == Effort::Ask) {
+            watched.looked(snapshot);
+            return Ok(());
+        }
+        snapshot.complete = true;
+        for life in &watched.world.lives {
+            if life.waits() {
+                let since = life.stamp.filter(|_| self.eyes == Eyes::Stamps);
+                snapshot.waiters.push(Waiter { task: life.task(), since });
+            } else if life.state == State::Running && life.hidden == Hidden::No {
+                snapshot.running.push(life.task());
+            }
+        }
+        watched.looked(snapshot);
+        Ok(())
+    }
+}

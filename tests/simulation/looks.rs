@@ -1,0 +1,104 @@
+//! What a look that was carried out has to have led to.
+
+use crate::machine::BEGINNING;
+use crate::promises::{SPACING, Watched};
+use crate::setup::Trouble;
+use crate::tasks::Life;
+use stalld::engine::Engine;
+use stalld::task::{Cpu, Nanos};
+
+/// One task of a CPU is named at a look, and looks are a millisecond apart.
+const NAMING: Nanos = Nanos::from_millis(100);
+
+const SHORTEST_PAUSE: Nanos = Nanos::from_millis(1);
+
+impl Watched {
+    pub fn judge_look(&mut self, rests: Nanos, engine: &Engine) {
+        self.tally.looks += 1;
+        let (at, next, limits) = (self.look_at, engine.next(), self.orders.limits);
+        self.judge_names(engine);
+        let mut promised = at + limits.granularity.min(limits.threshold);
+        for index in 0..self.world.lives.len() {
+            let life = self.world.lives[index];
+            let known = life.judged.known.filter(|_| life.judged.missed <= 1);
+            let due = known.map(|known| known + limits.threshold).filter(|&due| due > at);
+            promised = due.map_or(promised, |due| promised.min(due));
+            if self.orders.boosts && life.judged.due_at == Some(at) {
+                let until = self.judge_starving(&life);
+                promised = until.map_or(promised, |until| promised.min(until));
+            }
+        }
+        if next > promised.max(at + SHORTEST_PAUSE).max(rests) {
+            let life = self.world.lives[0];
+            self.break_promise(&life, &format!("stalld sleeps until {next:?}, not {promised:?}"));
+        }
+        for cpu in (0..self.world.setup.cpus).map(Cpu) {
+            let here = self.boosts.iter().filter(|boost| boost.cpu == cpu);
+            let began = here.clone().any(|boost| boost.end == at + self.orders.boost.duration);
+            let count = here.count();
+            if count > self.orders.places() && began {
+                let life = self.world.lives[0];
+                self.break_promise(&life, &format!("one more boost has made {count} of them on CPU {cpu}"));
+            }
+        }
+    }
+
+    /// A task that starves is boosted, or there is a reason; then the next look has to come in time.
+    fn judge_starving(&mut self, life: &Life) -> Option<Nanos> {
+        if self.excused(life) || life.judged.tried_at == Some(self.look_at) {
+            return None;
+        }
+        let cpu = life.judged.cpu;
+        let spaced = self.world.cores[cpu.0 as usize].tried_at + SPACING;
+        if spaced > self.look_at {
+            return Some(spaced);
+        }
+        if self.boosts.iter().filter(|boost| boost.cpu == cpu).count() >= self.orders.places() {
+            return Some(self.look_at + SPACING);
+        }
+        self.break_promise(life, "it starves, and is neither boosted nor refused");
+        None
+    }
+
+    fn judge_names(&mut self, engine: &Engine) {
+        let at = self.look_at;
+        for starving in engine.starving() {
+            let is_it = |it: &&mut Life| (it.tid, it.start) == (starving.task.tid, starving.task.start);
+            // It may be gone by now.
+            let Some(life) = self.world.lives.iter_mut().find(is_it) else { continue };
+            let told = starving.due && !life.judged.named;
+            let judged = &mut life.judged;
+            judged.named |= starving.due;
+            let right = judged.starved_at == Some(at) || judged.known.is_none();
+            let wrong_wait = judged.known.is_some_and(|known| starving.wait > at - known);
+            let life = *life;
+            self.tally.named += u64::from(told);
+            if !right || wrong_wait {
+                self.break_promise(&life, &format!("it is said to have waited for {:?}", starving.wait));
+            }
+        }
+        let quiet = !self.world.setup.has(Trouble::Late) && !self.world.setup.has(Trouble::Lost);
+        let unnamed = |it: &&Life| {
+            !it.judged.named
+                && it.judged.due_at == Some(at)
+                && it.judged.due_since.is_some_and(|since| since + NAMING < at)
+        };
+        if let Some(life) =
+            self.world.lives.iter().find(unnamed).filter(|_| quiet && !self.orders.boosts).copied()
+        {
+            self.break_promise(&life, "it starves, and is not named");
+        }
+    }
+
+    /// A look for each pause, and a few for each wait, for its coming of age and its turn to be named: never a poll.
+    pub fn looked_no_more_than_needed(&mut self) {
+        let limits = self.orders.limits;
+        let pauses =
+            (self.world.now - BEGINNING).0 / (limits.granularity.min(limits.threshold).0 * 9 / 10) + 1;
+        let enough = 2 * pauses + 5 * self.world.waits + self.tally.kills;
+        if !self.orders.boosts && self.tally.looks > enough {
+            let life = self.world.lives[0];
+            self.break_promise(&life, &format!("{} looks where {enough} are enough", self.tally.looks));
+        }
+    }
+}

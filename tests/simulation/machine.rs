@@ -1,0 +1,427 @@
+//! The machine: CPUs, and what happens to tasks. It knows nothing of stalld.
+
+use crate::setup::{Random, Setup, Trouble};
+use crate::tasks::{Hidden, Judged, Life, Scheduled, State};
+use stalld::sys::sched::{Attr, RESET_ON_FORK};
+use stalld::task::{Cpu, Nanos, Policy, Tid};
+
+/// The number of tids, so that they are used again soon.
+const TIDS: u64 = 100;
+
+/// The machine has been up for some time.
+pub const BEGINNING: Nanos = Nanos::from_secs(100);
+
+const DEFAULT_SLACK: u64 = 50_000;
+
+pub struct Core {
+    pub online: bool,
+    pub hogged: bool,
+    /// The last look that has begun a boost here, or tried to.
+    pub tried_at: Nanos,
+}
+
+pub struct World {
+    pub setup: Setup,
+    pub now: Nanos,
+    pub random: Random,
+    pub cores: Vec<Core>,
+    pub lives: Vec<Life>,
+    /// Newer kernels take its timer slack from a task that becomes real-time.
+    pub takes_slack: bool,
+    pub turn: u64,
+    pub waits: u64,
+    /// Tasks that stalld has a record of, by number and process.
+    pub noted: Vec<(Tid, Tid)>,
+    ids: u64,
+    pace: Nanos,
+    last_start: [u64; TIDS as usize],
+}
+
+impl World {
+    pub fn new(setup: Setup, threshold: Nanos) -> World {
+        let mut random = Random::new(setup.seed);
+        let core = |_| Core { online: true, hogged: false, tried_at: Nanos::ZERO };
+        let takes_slack = random.one_in(2);
+        let mut world = World {
+            setup,
+            now: BEGINNING,
+            random,
+            cores: (0..setup.cpus).map(core).collect(),
+            lives: Vec::new(),
+            takes_slack,
+            turn: 0,
+            waits: 0,
+            noted: Vec::new(),
+            ids: 0,
+            pace: Nanos(threshold.0 / 20),
+            last_start: [0; TIDS as usize],
+        };
+        for _ in 0..setup.tasks {
+            let born = world.born(None);
+            world.lives.push(born);
+        }
+        world
+    }
+
+    pub fn ticks(&self) -> u64 {
+        self.now.0 / 10_000_000
+    }
+
+    pub fn find(&self, tid: Tid) -> Option<usize> {
+        self.lives.iter().position(|life| life.tid == tid)
+    }
+
+    /// A pause, and then one thing happens to one task.
+    pub fn step(&mut self, until: Nanos) {
+        let pace = if self.random.one_in(3) { self.pace.0 / 50 } else { 2 * self.pace.0 };
+        let then = self.now + Nanos(self.random.below(pace + 1) + 1);
+        if then >= until {
+            self.now = until;
+            return;
+        }
+        self.now = then;
+        self.happen();
+    }
+
+    pub fn happen(&mut self) {
+        let index = self.random.below(self.lives.len() as u64) as usize;
+        match self.random.below(200) {
+            0 if self.setup.has(Trouble::Hotplug) => self.plug(),
+            1..=4 => self.hog(index),
+            _ => self.live(index),
+        }
+    }
+
+    /// What happens while stalld sleeps through a boost or a pulse.
+    pub fn lend(&mut self, until: Nanos) {
+        self.now = self.now.max(until);
+        for index in 0..self.lives.len() {
+            let life = self.lives[index];
+            if life.is_foreign() && life.state == State::Queued && !life.stuck && !self.random.one_in(10) {
+                self.run_briefly(index);
+            }
+        }
+    }
+
+    pub fn exit(&mut self, index: usize, reuse: bool) {
+        let life = self.lives[index];
+        if life.tid == life.tgid && self.lives.iter().any(|it| it.tgid == life.tid && it.tid != life.tid) {
+            return;
+        }
+        self.bury(index);
+        let born = self.born(reuse.then_some(life.tid));
+        self.lives[index] = born;
+    }
+
+    /// The task is gone in the last moment, and another one of its kind has its number.
+    pub fn replace(&mut self, tid: Tid) {
+        let Some(index) =
+            self.find(tid).filter(|&index| self.setup.has(Trouble::Exit) && !self.lives[index].hog)
+        else {
+            return;
+        };
+        let Life { id, mut own, .. } = self.lives[index];
+        self.exit(index, true);
+        if self.lives[index].id != id {
+            // What it has set of its own is lost with such a change.
+            own.slack = self.slack_of(&Scheduled { attr: own.attr, slack: DEFAULT_SLACK }, own.attr.policy);
+            (self.lives[index].own, self.lives[index].now) = (own, own);
+        }
+    }
+
+    pub fn change_policy(&mut self, index: usize) {
+        let life = self.lives[index];
+        // Who has lowered itself on purpose looks like one that was born so.
+        if life.judged.inherits.is_none() && !life.hog {
+            let own = self.scheduled();
+            let it = &mut self.lives[index];
+            (it.now, it.own) = (own, own);
+            it.judged.kept = false;
+        }
+    }
+
+    /// What the kernel does to the timer slack.
+    pub fn slack_of(&self, before: &Scheduled, policy: Policy) -> u64 {
+        let is_realtime = |policy: Policy| policy.is_realtime() || policy == Policy::DEADLINE;
+        match (is_realtime(before.attr.policy), is_realtime(policy)) {
+            _ if !self.takes_slack => before.slack,
+            (_, true) => 0,
+            (true, false) => DEFAULT_SLACK,
+            (false, false) => before.slack,
+        }
+    }
+
+    fn live(&mut self, index: usize) {
+        let (life, roll) = (self.lives[index], self.random.below(100));
+        let setup = self.setup;
+        let trouble = |it: Trouble| setup.has(it);
+        match (life.state, roll) {
+            (_, 0) if trouble(Trouble::Policy) => self.change_policy(index),
+            (_, 1) if trouble(Trouble::Exit) && !life.hog => {
+                let reuse = self.random.one_in(2);
+                self.exit(index, reuse);
+            }
+            (State::Running, 2) if trouble(Trouble::Exec) => self.exec(index),
+            (State::Running, 3..=6) if trouble(Trouble::Fork) => self.fork(index),
+            (State::Queued, 0..30) if life.hidden != Hidden::No => {
+                let it = &mut self.lives[index];
+                it.hidden = Hidden::No;
+                it.stamp = Some(self.now);
+            }
+            (State::Queued, _) if life.hidden != Hidden::No => {}
+            (State::Queued, 4..=9) if trouble(Trouble::Migrate) => {
+                let cpu = self.online();
+                let it = &mut self.lives[index];
+                (it.cpu, it.hidden) = (cpu, Hidden::Migrating);
+            }
+            (State::Queued, 10..=11) if trouble(Trouble::Throttle) && life.prio() >= 100 => {
+                self.lives[index].hidden = Hidden::Throttled;
+            }
+            (State::Queued, 0..60) if life.is_foreign() && !life.stuck => {
+                self.run_briefly(index);
+                if roll < 20 && trouble(Trouble::Fork) {
+                    self.fork(index);
+                } else if roll < 23 && trouble(Trouble::Exec) {
+                    self.exec(index);
+                }
+            }
+            (State::Queued, _) if life.is_foreign() => {}
+            (State::Queued, _) => {
+                let hogged = self.cores[life.cpu.0 as usize].hogged;
+                if roll >= if hogged { 98 } else { 60 } {
+                    self.run(index);
+                }
+            }
+            (State::Running, _) if roll < 50 && !life.hog => self.lives[index].state = State::Asleep,
+            (State::Asleep, _) if roll < 60 => self.wake(index),
+            _ => {}
+        }
+    }
+
+    fn wake(&mut self, index: usize) {
+        let cpu = self.lives[index].cpu;
+        let cpu = if self.cores[cpu.0 as usize].online { cpu } else { self.online() };
+        self.lives[index].cpu = cpu;
+        let idle = !self.lives.iter().any(|it| it.cpu == cpu && it.state == State::Running);
+        if idle { self.run(index) } else { self.queue(index) }
+    }
+
+    fn queue(&mut self, index: usize) {
+        self.waits += 1;
+        // A task that is preempted on its way to sleep has no stamp.
+        let stamp = (!self.random.one_in(20)).then_some(self.now);
+        let it = &mut self.lives[index];
+        (it.state, it.hidden, it.truly, it.stamp) = (State::Queued, Hidden::No, self.now, stamp);
+    }
+
+    /// Gives it its CPU, and puts who has had that in the queue.
+    fn run(&mut self, index: usize) {
+        let cpu = self.lives[index].cpu;
+        let before = self.lives.iter().position(|it| it.cpu == cpu && it.state == State::Running);
+        if let Some(before) = before {
+            if self.lives[before].hog {
+                return self.run_briefly(index);
+            }
+            self.queue(before);
+        }
+        self.ran(index);
+        let it = &mut self.lives[index];
+        (it.state, it.hidden) = (State::Running, Hidden::No);
+    }
+
+    fn run_briefly(&mut self, index: usize) {
+        self.ran(index);
+        if self.random.one_in(3) {
+            self.lives[index].state = State::Asleep;
+        } else {
+            self.queue(index);
+        }
+    }
+
+    fn ran(&mut self, index: usize) {
+        let it = &mut self.lives[index];
+        it.runs += 1;
+        it.judged.known = None;
+        it.judged.named = false;
+    }
+
+    /// A task becomes a hog, or all hogs of its CPU cease to be.
+    fn hog(&mut self, index: usize) {
+        let cpu = self.lives[index].cpu;
+        let core = &mut self.cores[cpu.0 as usize];
+        if core.hogged {
+            core.hogged = false;
+            self.lives.iter_mut().filter(|it| it.cpu == cpu).for_each(|it| it.hog = false);
+        } else if core.online && !self.lives[index].is_foreign() && !self.lives[index].judged.boosted {
+            self.run(index);
+            if self.lives[index].state != State::Running {
+                return;
+            }
+            let attr = Attr { policy: Policy::FIFO, priority: 50, ..Attr::default() };
+            let it = &mut self.lives[index];
+            let slack = if self.takes_slack { 0 } else { it.own.slack };
+            it.own = Scheduled { attr, slack };
+            (it.now, it.hog, it.judged.inherits) = (it.own, true, None);
+            self.cores[cpu.0 as usize].hogged = true;
+        }
+    }
+
+    fn plug(&mut self) {
+        let index = self.random.below(self.cores.len() as u64) as usize;
+        let others = self.cores.iter().filter(|core| core.online).count() > 1;
+        let core = &mut self.cores[index];
+        if !core.online {
+            core.online = true;
+        } else if others {
+            *core = Core { online: false, hogged: false, ..*core };
+            for of in 0..self.lives.len() {
+                if self.lives[of].cpu.0 as usize == index {
+                    let cpu = self.online();
+                    self.lives[of].hog = false;
+                    if self.lives[of].state == State::Running {
+                        self.queue(of);
+                    }
+                    let it = &mut self.lives[of];
+                    it.cpu = cpu;
+                    it.stamp = it.stamp.map(|_| self.now);
+                }
+            }
+        }
+    }
+
+    fn online(&mut self) -> Cpu {
+        let from = self.random.below(self.cores.len() as u64) as usize;
+        let order = (from..self.cores.len()).chain(0..from);
+        Cpu(order.into_iter().find(|&cpu| self.cores[cpu].online).unwrap() as u32)
+    }
+
+    /// Its child, a process or a thread, takes the place of somebody who sleeps.
+    fn fork(&mut self, index: usize) {
+        let parent = self.lives[index];
+        let place = self.random.below(self.lives.len() as u64) as usize;
+        let gone = self.lives[place];
+        let is_used = |tid: Tid| self.lives.iter().any(|it| it.tgid == tid && it.id != gone.id);
+        if place == index || gone.state != State::Asleep || gone.judged.boosted || is_used(gone.tid) {
+            return;
+        }
+        self.bury(place);
+        let mut child = self.born(None);
+        let resets = parent.now.attr.flags & RESET_ON_FORK != 0;
+        let attr = if resets { Attr::default() } else { parent.now.attr };
+        let slack = if self.takes_slack && parent.own.slack == 0 && resets {
+            DEFAULT_SLACK
+        } else {
+            parent.own.slack
+        };
+        child.own = Scheduled { attr, slack };
+        (child.now, child.cpu) = (child.own, parent.cpu);
+        (child.tgid, child.parent) =
+            if self.random.one_in(4) { (parent.tgid, 0) } else { (child.tid, parent.id) };
+        let missed = parent.is_foreign() && parent.own.attr.flags & RESET_ON_FORK == 0;
+        child.judged.inherits = missed.then_some(parent.own.attr).filter(|own| *own != attr);
+        self.lives[place] = child;
+        self.queue(place);
+    }
+
+    /// The only thread that is left takes the number of its process.
+    fn exec(&mut self, index: usize) {
+        let life = self.lives[index];
+        let leader = self.lives.iter().position(|it| it.tid == life.tgid && it.id != life.id);
+        // Which of them had which boost nobody can tell.
+        let is_boosted = |it: &Life| it.is_foreign() || it.judged.boosted;
+        let noted = self.noted.iter().any(|&(tid, tgid)| tgid == life.tgid && tid != life.tid);
+        if noted || self.lives.iter().any(|it| it.tgid == life.tgid && it.id != life.id && is_boosted(it)) {
+            return;
+        }
+        let Life { start, runs: leader_runs, judged: Judged { refused_until, .. }, .. } =
+            leader.map_or(life, |leader| self.lives[leader]);
+        let others: Vec<usize> =
+            (0..self.lives.len()).filter(|&it| it != index && self.lives[it].tgid == life.tgid).collect();
+        for &other in &others {
+            self.bury(other);
+            let born = self.born(None);
+            self.lives[other] = born;
+        }
+        let it = &mut self.lives[index];
+        (it.tid, it.start) = (life.tgid, start);
+        it.runs = it.runs.max(leader_runs) + 1;
+        (it.judged.known, it.judged.named) = (None, false);
+        // stalld takes it for the leader.
+        it.judged.refused_until = it.judged.refused_until.max(refused_until);
+    }
+
+    /// Its place is free, its number too, and its children are another's.
+    fn bury(&mut self, index: usize) {
+        let gone = self.lives[index].id;
+        (self.lives[index].tid, self.lives[index].tgid) = (Tid(0), Tid(0));
+        self.lives.iter_mut().filter(|it| it.parent == gone).for_each(|it| it.parent = 0);
+    }
+
+    fn born(&mut self, tid: Option<Tid>) -> Life {
+        let tid = tid.unwrap_or_else(|| {
+            loop {
+                let tid = Tid(1 + self.random.below(TIDS - 1) as i32);
+                if !self.lives.iter().any(|it| it.tid == tid || it.tgid == tid) {
+                    break tid;
+                }
+            }
+        });
+        self.ids += 1;
+        let start = self.ticks().max(self.last_start[tid.0 as usize] + 1);
+        self.last_start[tid.0 as usize] = start;
+        let own = self.scheduled();
+        let mut tgid = tid;
+        if self.random.one_in(3) && !self.lives.is_empty() {
+            let index = self.random.below(self.lives.len() as u64) as usize;
+            tgid = Some(self.lives[index].tgid).filter(|&tgid| tgid.0 > 0).unwrap_or(tid);
+        }
+        Life {
+            id: self.ids,
+            tid,
+            tgid,
+            start,
+            parent: 0,
+            cpu: self.online(),
+            state: State::Asleep,
+            hidden: Hidden::No,
+            truly: Nanos::ZERO,
+            stamp: None,
+            runs: 0,
+            now: own,
+            own,
+            hog: false,
+            stuck: false,
+            judged: Judged { born_in: self.turn, ..Judged::default() },
+        }
+    }
+
+    /// As tasks schedule themselves.
+    fn scheduled(&mut self) -> Scheduled {
+        let policy = self.random.of(&[
+            Policy::OTHER,
+            Policy::OTHER,
+            Policy::BATCH,
+            Policy::IDLE,
+            Policy::FIFO,
+            Policy::RR,
+            Policy::DEADLINE,
+        ]);
+        let flags = if self.random.one_in(5) || policy == Policy::DEADLINE { RESET_ON_FORK } else { 0 };
+        let mut attr = Attr { policy, flags, ..Attr::default() };
+        if policy.is_realtime() {
+            // At 98, with RESET_ON_FORK, a task would look like one of stalld's.
+            attr.priority = 1 + self.random.below(49) as u32;
+        } else if policy == Policy::DEADLINE {
+            (attr.runtime, attr.deadline, attr.period) =
+                (Nanos::from_millis(5), Nanos::from_millis(50), Nanos::from_millis(100));
+        } else {
+            attr.nice = self.random.below(40) as i32 - 20;
+        }
+        let slack = match policy.is_realtime() || policy == Policy::DEADLINE {
+            true if self.takes_slack => 0,
+            _ if self.random.one_in(3) => 1 + self.random.below(1_000_000),
+            _ => DEFAULT_SLACK,
+        };
+        Scheduled { attr, slack }
+    }
+}

@@ -1,0 +1,215 @@
+//! A run: the machine and stalld in turn, and the guardian when it is due.
+
+use crate::kernel::{Calls, Killed, Lie, Look, lock};
+use crate::machine::World;
+use crate::promises::{Tally, Watched};
+use crate::setup::{Setup, Trouble};
+use stalld::boost::hands::HostHands;
+use stalld::boost::journal::{Journal, Undo};
+use stalld::boost::plan::{Booster, Event};
+use stalld::boost::recover;
+use stalld::denylist::Ignore;
+use stalld::engine::Engine;
+use stalld::sys::shared::{SharedWords, nameless_file};
+use stalld::task::{Nanos, Tid};
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::{Arc, Mutex};
+
+const RECORDS: usize = 64;
+
+/// A promise that was broken.
+#[derive(Clone, Debug)]
+pub struct Broken {
+    pub setup: Setup,
+    pub step: u64,
+    pub what: String,
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "step {}: {}\nSTALLD_SIMULATION='{}'", self.step, self.what, self.setup)
+    }
+}
+
+struct Run {
+    watched: Arc<Mutex<Watched>>,
+    journal: Arc<Journal>,
+    stalld: Calls,
+    guardian: Calls,
+    engine: Engine,
+    woke: Nanos,
+    rests: Nanos,
+}
+
+/// Runs a machine to its last step, or to the first promise that is broken.
+pub fn run(setup: Setup, lie: Option<Lie>) -> Result<Tally, Broken> {
+    let mut run = Run::new(setup, lie);
+    let mut step = 0;
+    while step < setup.steps {
+        step = run.rest(step);
+        run.turn();
+        step += 1;
+        let broken = lock(&run.watched).broken.take();
+        if let Some(what) = broken {
+            return Err(Broken { setup: setup.ending(step), step, what });
+        }
+    }
+    run.end();
+    let watched = lock(&run.watched);
+    match &watched.broken {
+        Some(what) => Err(Broken { setup, step, what: what.clone() }),
+        None => Ok(watched.tally),
+    }
+}
+
+impl Run {
+    fn new(setup: Setup, lie: Option<Lie>) -> Run {
+        let words = SharedWords::map(&nameless_file().unwrap(), Journal::words(RECORDS)).unwrap();
+        let journal = Arc::new(Journal::over(words));
+        let orders = setup.orders();
+        let world = World::new(setup, orders.limits.threshold);
+        let watched = Arc::new(Mutex::new(Watched::new(world, orders, Arc::clone(&journal), lie)));
+        let calls = |guardian| Calls { watched: Arc::clone(&watched), guardian };
+        let (stalld, guardian) = (calls(false), calls(true));
+        let engine = start(&watched, &journal, &stalld);
+        Run { watched, journal, stalld, guardian, engine, woke: Nanos::ZERO, rests: Nanos::ZERO }
+    }
+
+    /// The machine goes on until stalld wakes, which may be late.
+    fn rest(&mut self, mut step: u64) -> u64 {
+        let mut until = self.engine.next();
+        {
+            let mut watched = lock(&self.watched);
+            let world = &mut watched.world;
+            until = until.max(world.now) + Nanos(world.random.below(50_000));
+            if world.setup.has(Trouble::Late) && world.random.one_in(40) {
+                until = until + Nanos(world.random.below(3_000_000_000));
+            }
+        }
+        loop {
+            let mut watched = lock(&self.watched);
+            let mut due = Nanos::MAX;
+            watched.world.noted.clear();
+            for (_, record) in self.journal.open() {
+                let Undo::Boost(boosted) = record else { continue };
+                due = due.min(recover::due(&boosted));
+                watched.world.noted.push((boosted.tid, boosted.tgid));
+            }
+            watched.world.step(until.min(due));
+            step += 1;
+            watched.stepped();
+            let now = watched.world.now;
+            drop(watched);
+            if now >= due {
+                recover::overdue(&self.guardian, &self.journal, now, |_| {});
+                lock(&self.watched).tally.guarded += 1;
+            }
+            if now >= until {
+                return step;
+            }
+        }
+    }
+
+    /// What the daemon does between two sleeps.
+    fn turn(&mut self) {
+        let begun = {
+            let mut watched = lock(&self.watched);
+            watched.world.turn += 1;
+            watched.world.now
+        };
+        self.woke = begun;
+        let looked = match catch_unwind(AssertUnwindSafe(|| self.wake(begun))) {
+            Ok(looked) => looked,
+            Err(killed) if killed.is::<Killed>() => return self.killed(),
+            Err(other) => resume_unwind(other),
+        };
+        self.listen();
+        lock(&self.watched).turned(begun, looked, self.rests, &self.engine);
+    }
+
+    fn wake(&mut self, begun: Nanos) -> Option<bool> {
+        if !self.engine.advance(begun) {
+            return None;
+        }
+        self.listen();
+        let now = {
+            let mut watched = lock(&self.watched);
+            watched.in_look = true;
+            watched.world.now
+        };
+        let looked = self.engine.look(self.woke, now).is_ok();
+        let ended = {
+            let mut watched = lock(&self.watched);
+            watched.in_look = false;
+            watched.world.now
+        };
+        self.engine.rest(begun, ended);
+        self.rests = ended + (ended - begun);
+        Some(looked)
+    }
+
+    fn listen(&mut self) {
+        let mut watched = lock(&self.watched);
+        for event in self.engine.events() {
+            if watched.lie != Some(Lie::EventLost) || !matches!(event, Event::Refused { .. }) {
+                watched.told(&event);
+            }
+        }
+    }
+
+    fn killed(&mut self) {
+        lock(&self.watched).calm = true;
+        recover::everything(&self.guardian, &self.journal, |_| {});
+        {
+            let mut watched = lock(&self.watched);
+            (watched.calm, watched.in_look) = (false, false);
+            watched.recovered();
+        }
+        self.engine = start(&self.watched, &self.journal, &self.stalld);
+        self.rests = Nanos::ZERO;
+    }
+
+    /// stalld ends in peace, and nobody stays boosted.
+    fn end(&mut self) {
+        let now = {
+            let mut watched = lock(&self.watched);
+            watched.calm = true;
+            watched.world.setup = watched.world.setup.without(Trouble::Kill);
+            watched.world.now
+        };
+        self.engine.end_boosts(now);
+        self.listen();
+        recover::everything(&self.guardian, &self.journal, |_| {});
+        let mut watched = lock(&self.watched);
+        watched.recovered();
+        watched.looked_no_more_than_needed();
+    }
+}
+
+/// A stalld that knows nothing yet.
+fn start(watched: &Arc<Mutex<Watched>>, journal: &Arc<Journal>, calls: &Calls) -> Engine {
+    journal.begin(1, Tid(1));
+    let setup = lock(watched).world.setup;
+    let orders = setup.orders();
+    let look = Look { watched: Arc::clone(watched), eyes: orders.eyes, asks: orders.asks };
+    let mut engine = Engine::new(Box::new(look), orders.limits, Ignore::default());
+    if orders.boosts {
+        let lost = lock(watched).lie == Some(Lie::RecordLost);
+        let of = Arc::clone(journal);
+        let wake = move || {
+            if lost {
+                of.live().for_each(|(slot, _)| of.forget(slot));
+            }
+        };
+        let hands = HostHands::over(
+            calls.clone(),
+            Arc::clone(journal),
+            orders.boost.runtime,
+            orders.boost.period,
+            Arc::new(wake),
+        );
+        engine.boost(Booster::new(orders.rules), hands);
+    }
+    engine
+}

@@ -1,0 +1,213 @@
+//! What a simulated machine is like: all of it follows from a seed, and can be written down and made simpler.
+
+use stalld::boost::journal::How;
+use stalld::boost::plan::Rules;
+use stalld::detect::Limits;
+use stalld::task::Nanos;
+use stalld::timing::Boost;
+use std::fmt;
+use std::str::FromStr;
+
+/// xorshift64: the same run for the same seed, on every machine.
+#[derive(Clone)]
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Random {
+        Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    pub fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 16) % limit
+    }
+
+    pub fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+
+    pub fn of<T: Copy>(&mut self, choice: &[T]) -> T {
+        choice[self.below(choice.len() as u64) as usize]
+    }
+}
+
+/// What may happen besides tasks that wake, run and sleep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    Hotplug,
+    Migrate,
+    Throttle,
+    Exit,
+    Fork,
+    Exec,
+    Policy,
+    /// A look comes late.
+    Late,
+    /// A look fails.
+    Lost,
+    /// The kernel refuses a boost.
+    Refuse,
+    /// The kernel refuses to take a boost back.
+    Keep,
+    /// A boosted task is not given its CPU.
+    Stuck,
+    /// Things happen between two system calls of stalld.
+    Race,
+    /// stalld is killed in the middle of a system call.
+    Kill,
+}
+
+const TROUBLES: [Trouble; 14] = [
+    Trouble::Hotplug,
+    Trouble::Migrate,
+    Trouble::Throttle,
+    Trouble::Exit,
+    Trouble::Fork,
+    Trouble::Exec,
+    Trouble::Policy,
+    Trouble::Late,
+    Trouble::Lost,
+    Trouble::Refuse,
+    Trouble::Keep,
+    Trouble::Stuck,
+    Trouble::Race,
+    Trouble::Kill,
+];
+
+/// How a backend sees the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Eyes {
+    /// It knows since when each task is queued.
+    Stamps,
+    /// It sees only who is queued.
+    Presence,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Setup {
+    pub seed: u64,
+    pub steps: u64,
+    pub cpus: u32,
+    pub tasks: usize,
+    without: u32,
+}
+
+impl Setup {
+    pub fn new(seed: u64, steps: u64) -> Setup {
+        let mut random = Random::new(!seed);
+        let cpus = 1 + random.below(4) as u32;
+        let tasks = 4 + random.below(24) as usize;
+        // Most machines have all troubles, and some are quiet enough for what takes time.
+        let mut setup = Setup { seed, steps, cpus, tasks, without: 0 };
+        for trouble in TROUBLES {
+            if random.one_in(6) {
+                setup = setup.without(trouble);
+            }
+        }
+        setup
+    }
+
+    pub fn has(&self, trouble: Trouble) -> bool {
+        self.without & 1 << trouble as u32 == 0
+    }
+
+    pub fn without(self, trouble: Trouble) -> Setup {
+        Setup { without: self.without | 1 << trouble as u32, ..self }
+    }
+
+    pub fn ending(self, steps: u64) -> Setup {
+        Setup { steps, ..self }
+    }
+
+    /// What is left if one thing more is left out.
+    pub fn simpler(self) -> impl Iterator<Item = Setup> {
+        let fewer = [
+            Setup { cpus: 1, ..self },
+            Setup { cpus: self.cpus - 1, ..self },
+            Setup { tasks: self.tasks / 2, ..self },
+            Setup { tasks: self.tasks - 1, ..self },
+        ];
+        let quieter = TROUBLES.into_iter().map(move |trouble| self.without(trouble));
+        let possible = |it: &Setup| it.cpus > 0 && it.tasks > 0;
+        quieter.chain(fewer).filter(move |it| *it != self && possible(it))
+    }
+
+    /// What stalld is told.
+    pub fn orders(&self) -> Orders {
+        let mut random = Random::new(self.seed ^ 0xbeef);
+        let threshold = random.of(&[10, 200, 1000, 2000, 2000, 5000, 60_000]);
+        let granularity = random.of(&[100, 1000, 5000, 5000]);
+        let limits =
+            Limits { threshold: Nanos::from_millis(threshold), granularity: Nanos::from_millis(granularity) };
+        let runtime = Nanos::from_micros(random.of(&[20, 20, 200, 1000]));
+        let boost = Boost::fit(limits.threshold, None, None, Some(runtime));
+        let how = match random.one_in(4) {
+            true => How::Fifo,
+            false => How::Deadline { runtime, period: boost.period },
+        };
+        let cost = random.of(&[runtime, Nanos::from_millis(1), Nanos::from_millis(4)]);
+        Orders {
+            limits,
+            boost,
+            rules: Rules::new(how, &boost, &limits, cost),
+            eyes: random.of(&[Eyes::Stamps, Eyes::Stamps, Eyes::Presence]),
+            boosts: !random.one_in(5),
+            asks: !random.one_in(4),
+        }
+    }
+}
+
+pub struct Orders {
+    pub limits: Limits,
+    pub boost: Boost,
+    pub rules: Rules,
+    pub eyes: Eyes,
+    pub boosts: bool,
+    /// The backend asks whether anybody can be waiting, before it walks.
+    pub asks: bool,
+}
+
+impl Orders {
+    /// As many boosts as a CPU may have at once: two hundredths of it, 16 at most, one in any case.
+    pub fn places(&self) -> usize {
+        let Rules { cost, runtime, period, .. } = self.rules;
+        (period.0 / 50 / cost.max(runtime).0).clamp(1, 16) as usize
+    }
+}
+
+impl fmt::Display for Setup {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Setup { seed, steps, cpus, tasks, .. } = self;
+        write!(f, "seed={seed} steps={steps} cpus={cpus} tasks={tasks} with=")?;
+        let has: Vec<String> =
+            TROUBLES.iter().filter(|&&it| self.has(it)).map(|it| format!("{it:?}")).collect();
+        f.write_str(&has.join("+"))
+    }
+}
+
+/// Of what `Display` writes; what is left out is as the seed has it.
+impl FromStr for Setup {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Setup, String> {
+        let words = || text.split_whitespace().filter_map(|word| word.split_once('='));
+        let number = |key: &str| {
+            let word = words().find(|&(it, _)| it == key);
+            word.map(|(_, value)| value.parse::<u64>().map_err(|e| format!("{key}={value}: {e}"))).transpose()
+        };
+        let mut setup = Setup::new(number("seed")?.ok_or("seed= is missing")?, 1_000_000);
+        setup.steps = number("steps")?.unwrap_or(setup.steps);
+        setup.cpus = number("cpus")?.map_or(setup.cpus, |cpus| cpus.clamp(1, 64) as u32);
+        setup.tasks = number("tasks")?.map_or(setup.tasks, |tasks| tasks.clamp(1, 64) as usize);
+        if let Some((_, with)) = words().find(|&(key, _)| key == "with") {
+            setup.without = 0;
+            for trouble in TROUBLES.iter().filter(|it| !with.split('+').any(|word| word == format!("{it:?}")))
+            {
+                setup = setup.without(*trouble);
+            }
+        }
+        Ok(setup)
+    }
+}
