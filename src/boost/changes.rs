@@ -38,8 +38,7 @@ impl Changes {
         for slot in self.made.drain(..) {
             let record = self.journal.live().find(|&(live, _)| live == slot).map(|(_, record)| record);
             let Some(record) = record.filter(|_| self.journal.claim(slot)) else { continue };
-            let outcome = recover::setting(&record);
-            self.journal.clear(slot);
+            let outcome = recover::settle_setting(&self.journal, slot, &record);
             put_back.push(Recovered::Setting(record, outcome));
         }
         put_back

@@ -21,6 +21,9 @@ const NEWS: u8 = 0;
 /// ... and that the guardian is to end, after a last look at the journal.
 const FAREWELL: u8 = 1;
 
+/// Between one try to wait and the next, where the kernel refuses.
+const REST: Nanos = Nanos::from_millis(10);
+
 /// stalld's end of the line. The guardian acts when it is closed.
 pub struct Guardian {
     line: Arc<File>,
@@ -94,10 +97,14 @@ fn guard(journal: &Journal, mut line: File, parent: Option<&OwnedFd>, says: bool
                 Ok(len) if news.iter().take(len).any(|&word| word == FAREWELL) => break,
                 _ => {}
             },
-            Ok(_) | Err(_) => {
+            outcome => {
                 recover::overdue(&Host, journal, clock::monotonic(), |one| {
-                    tell(&one, "stalld is stuck", says)
+                    tell(&one, "stalld is stuck", says);
                 });
+                // Out of memory, or the like. It runs above everybody, so it must not do without a rest.
+                if outcome.is_err() {
+                    clock::nap(REST);
+                }
             }
         }
     }

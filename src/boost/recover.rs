@@ -1,6 +1,6 @@
 //! Undoes what the journal says, for whoever has to do it in stalld's place.
 
-use super::journal::{Boosted, How, Journal, Undo};
+use super::journal::{Boosted, How, Journal, Slot, Undo};
 use super::kernel::Kernel;
 use super::undo::{RETRY, Undone, give_slack_back, settle};
 use crate::error::{Error, Result};
@@ -69,15 +69,24 @@ pub fn everything(kernel: &impl Kernel, journal: &Journal, mut tell: impl FnMut(
     journal.reopen();
     for (slot, record) in journal.live() {
         if !matches!(record, Undo::Boost(_)) && journal.claim(slot) {
-            let outcome = setting(&record);
-            journal.clear(slot);
-            tell(Recovered::Setting(record, outcome));
+            tell(Recovered::Setting(record, settle_setting(journal, slot, &record)));
         }
     }
 }
 
+/// Puts back the setting of a record that the caller has claimed, and clears the record or, if that has failed,
+/// leaves it for the next who tries.
+pub fn settle_setting(journal: &Journal, slot: Slot, record: &Undo) -> Result<bool> {
+    let outcome = setting(record);
+    match outcome {
+        Ok(_) => journal.clear(slot),
+        Err(_) => journal.postpone(slot, Nanos::ZERO),
+    }
+    outcome
+}
+
 /// Puts back a setting of the machine. False if somebody else has changed it since, which is left as it is.
-pub fn setting(record: &Undo) -> Result<bool> {
+fn setting(record: &Undo) -> Result<bool> {
     match *record {
         Undo::Throttling { runtime_us } => match settings::rt_runtime_us()? {
             UNTHROTTLED => settings::set_rt_runtime_us(runtime_us).map(|()| true),
@@ -119,18 +128,14 @@ impl fmt::Display for Recovered {
                 }
             }
             Recovered::Setting(_, Ok(false)) => write!(f, "RT throttling left as somebody has set it"),
-            Recovered::Setting(record, outcome) => {
-                match record {
-                    Undo::Throttling { runtime_us } => {
-                        write!(f, "RT Throttling runtime restored to {runtime_us}")?
-                    }
-                    _ => write!(f, "HRTICK turned off again")?,
-                }
-                match outcome {
-                    Ok(_) => Ok(()),
-                    Err(e) => write!(f, ": failed, {e}"),
-                }
+            Recovered::Setting(Undo::Throttling { runtime_us }, Ok(true)) => {
+                write!(f, "RT Throttling runtime restored to {runtime_us}")
             }
+            Recovered::Setting(_, Ok(true)) => write!(f, "HRTICK turned off again"),
+            Recovered::Setting(Undo::Throttling { runtime_us }, Err(e)) => {
+                write!(f, "RT throttling is not restored to {runtime_us}: {e}")
+            }
+            Recovered::Setting(_, Err(e)) => write!(f, "HRTICK is not turned off again: {e}"),
         }
     }
 }

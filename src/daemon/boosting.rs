@@ -114,7 +114,7 @@ impl Boosting {
         for one in self.changes.put_back() {
             match one {
                 Recovered::Setting(Undo::Throttling { .. }, Ok(true)) => log.info(format_args!("{one}")),
-                Recovered::Setting(_, Err(e)) => log.error(format_args!("{e}")),
+                Recovered::Setting(_, Err(_)) => log.error(format_args!("{one}")),
                 _ => {}
             }
         }

@@ -140,7 +140,15 @@ fn watch(
     prepare_thread(options, raised, log);
     memory::trim_heap();
     if let Err(e) = memory::lock_all() {
-        log.verbose(format_args!("{}", Error::io("lock memory", &e).with_cure("it needs CAP_IPC_LOCK")));
+        let error = Error::io("lock memory", &e);
+        log.verbose(format_args!(
+            "{}",
+            if e.kind() == io::ErrorKind::PermissionDenied {
+                error.with_cure("it needs CAP_IPC_LOCK")
+            } else {
+                error
+            }
+        ));
     }
     spare_from_oom_killer();
     if let (Some(monitors), Mode::Aggressive) = (&mut monitors, options.mode) {

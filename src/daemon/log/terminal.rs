@@ -50,12 +50,12 @@ impl Sink for Terminal {
 
 /// Tells the user why stalld ends, whether there is a log or not.
 pub fn fatal(error: &Error) {
-    if let Ok(terminal) = Terminal::stderr() {
-        let mut terminal = Terminal { patience: LAST_PATIENCE, ..terminal };
-        let line = super::Line::of(format_args!("{error}"));
-        // Nobody is left to be told that it failed.
-        let _ = terminal.write(Level::Error, line.as_str());
-    }
+    let line = super::Line::of(format_args!("{error}"));
+    // Nobody is left to be told that it failed.
+    let _ = match Terminal::stderr() {
+        Ok(terminal) => Terminal { patience: LAST_PATIENCE, ..terminal }.write(Level::Error, line.as_str()),
+        Err(_) => writeln!(io::stderr(), "stalld: {}", line.as_str()),
+    };
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use crate::task::{Comm, Cpu, Nanos, Policy, Sched, Task, Tid};
 use records::{losses, queue, record, settings};
 use std::ffi::CStr;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 
 static OBJECT: &ObjectBytes<[u8]> = &ObjectBytes(*include_bytes!(concat!(env!("OUT_DIR"), "/stalld.bpf.o")));
@@ -57,6 +57,9 @@ pub struct BpfBackend {
 }
 
 /// What `queue_track` has on top of `task_iter`.
+/// A walk over as many tasks as there can be gives way four times.
+const GIVES_WAY: u32 = 16;
+
 struct Tracking {
     keeper: Keeper,
     losses: OwnedFd,
@@ -170,13 +173,17 @@ impl BpfBackend {
         let mut own = Tid(0);
         let mut walk = File::from(self.look.start().context("start a walk over all tasks")?);
         let mut filled = 0;
+        let mut gives_way = 0;
         loop {
             let free = self.buffer.get_mut(filled..).unwrap_or_default();
             let read = match walk.read(free) {
                 Ok(0) => break,
                 Ok(read) => read,
                 // A walk gives way after a million tasks that it had nothing to say of.
-                Err(e) if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EINTR)) => continue,
+                Err(e) if gives_way < GIVES_WAY && is_passing(&e) => {
+                    gives_way += 1;
+                    continue;
+                }
                 Err(e) => return Err(Error::io("walk over all tasks", &e)),
             };
             filled += read;
@@ -258,6 +265,10 @@ impl Backend for BpfBackend {
         }
         remarks
     }
+}
+
+fn is_passing(e: &io::Error) -> bool {
+    matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EINTR))
 }
 
 fn settings_for(kind: Kind) -> settings {
