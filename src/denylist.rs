@@ -65,11 +65,22 @@ pub struct Ignore {
     new: Vec<Ignored>,
 }
 
-/// A task on a denylist, and its process where that is why.
+/// A task that is let alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ignored {
     pub task: Task,
-    pub process: Option<Comm>,
+    pub why: Why,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// Its name is on a denylist, ...
+    Name,
+    /// ... or that of its process.
+    Process(Comm),
+    /// The name of its process could not be read, for want of memory or descriptors, and may be on a denylist. It is
+    /// asked for again each time.
+    Unknown,
 }
 
 #[derive(Clone)]
@@ -77,7 +88,8 @@ struct Judged {
     tid: Tid,
     start: u64,
     name: Comm,
-    ignored: bool,
+    /// None where it is not let alone.
+    why: Option<Why>,
     seen: Nanos,
 }
 
@@ -107,33 +119,45 @@ impl Ignore {
             return false;
         }
         // Who takes another name is another for this purpose.
-        let is_it = |it: &&mut Judged| (it.tid, it.start, it.name) == (task.tid, task.start, task.comm);
-        if let Some(known) = self.known.iter_mut().find(is_it) {
+        let is_it = |it: &Judged| (it.tid, it.start, it.name) == (task.tid, task.start, task.comm);
+        let known = self.known.iter().position(is_it);
+        let before = known.and_then(|index| self.known.get_mut(index)).map(|known| {
             known.seen = now;
-            return known.ignored;
+            known.why
+        });
+        match before {
+            None | Some(Some(Why::Unknown)) => {}
+            Some(why) => return why.is_some(),
         }
-        let process = if self.threads.matches(task.comm.as_bytes()) {
-            Some(None)
-        } else {
-            self.process(task).map(Some)
-        };
-        self.known.retain(|known| now - known.seen < MEMORY);
-        let Task { tid, start, comm: name, .. } = *task;
-        self.known.push(Judged { tid, start, name, ignored: process.is_some(), seen: now });
-        self.new.extend(process.map(|process| Ignored { task: *task, process }));
-        process.is_some()
+        let why = self.judge(task);
+        if before != Some(why) {
+            known.map(|index| self.known.swap_remove(index));
+            self.known.retain(|known| now - known.seen < MEMORY);
+            let Task { tid, start, comm: name, .. } = *task;
+            self.known.push(Judged { tid, start, name, why, seen: now });
+            self.new.extend(why.map(|why| Ignored { task: *task, why }));
+        }
+        why.is_some()
     }
 
     pub fn newly_ignored(&mut self) -> std::vec::Drain<'_, Ignored> {
         self.new.drain(..)
     }
 
-    fn process(&self, task: &Task) -> Option<Comm> {
+    fn judge(&self, task: &Task) -> Option<Why> {
+        if self.threads.matches(task.comm.as_bytes()) {
+            return Some(Why::Name);
+        }
         if self.processes.is_empty() {
             return None;
         }
-        let tgid = task.tgid.or_else(|| proc::tgid(task.tid))?;
-        proc::comm(tgid).filter(|name| self.processes.matches(name.as_bytes()))
+        let tgid = task.tgid.or_else(|| proc::tgid(task.tid));
+        match tgid.and_then(proc::comm) {
+            // It has ended.
+            None if proc::try_start(task.tid).is_ok_and(|start| start.is_none()) => None,
+            None => Some(Why::Unknown),
+            Some(name) => self.processes.matches(name.as_bytes()).then_some(Why::Process(name)),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::task::{Comm, Cpu, Escaped, Policy, Sched, Task, Tid};
 use std::fmt;
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 
 /// The beginning of a file of /proc, on the stack: who is about to boost must not have to wait for memory.
 struct Text {
@@ -15,10 +15,16 @@ impl Text {
     const SIZE: usize = 1024;
 
     fn read(tid: Tid, name: &str) -> Option<Text> {
-        let mut file = with(format_args!("/proc/{tid}/{name}"), |path| File::open(path).ok())?;
+        Text::try_read(tid, name).ok()
+    }
+
+    fn try_read(tid: Tid, name: &str) -> io::Result<Text> {
+        let open = |path: &str| Some(File::open(path));
+        let mut file =
+            with(format_args!("/proc/{tid}/{name}"), open).ok_or(io::ErrorKind::InvalidInput)??;
         let mut text = Text { bytes: [0; Text::SIZE], len: 0 };
-        text.len = file.read(&mut text.bytes).ok()?;
-        Some(text)
+        text.len = file.read(&mut text.bytes)?;
+        Ok(text)
     }
 
     fn as_bytes(&self) -> &[u8] {
@@ -74,7 +80,18 @@ pub fn state(tid: Tid) -> Option<u8> {
 
 /// When it started, in clock ticks since boot.
 pub fn start(tid: Tid) -> Option<u64> {
-    number(after_name(&Text::read(tid, "stat")?)?.split(|&b| b == b' ').nth(19)?)
+    try_start(tid).ok().flatten()
+}
+
+/// The same: None where it has ended, and an error where /proc can't tell, for want of memory or descriptors.
+pub fn try_start(tid: Tid) -> io::Result<Option<u64>> {
+    let stat = match Text::try_read(tid, "stat") {
+        Ok(stat) => stat,
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    let start = after_name(&stat).and_then(|fields| number(fields.split(|&b| b == b' ').nth(19)?));
+    start.map(Some).ok_or(io::ErrorKind::InvalidData.into())
 }
 
 /// What follows the name, which may hold blanks and parentheses; nothing behind it does.

@@ -59,7 +59,7 @@ impl<K: Kernel> HostHands<K> {
         let Task { tid, .. } = *task;
         let start = match task.start {
             0 => same_by_name(&self.kernel, task)?,
-            start if self.kernel.start(tid) == Some(start) => start,
+            start if self.kernel.try_start(tid).map_err(Refusal::Kernel)? == Some(start) => start,
             _ => return Err(Refusal::Gone),
         };
         let tgid = task.tgid.or_else(|| self.kernel.tgid(tid)).ok_or(Refusal::Gone)?;
@@ -88,14 +88,26 @@ impl<K: Kernel> HostHands<K> {
             self.journal.forget(slot);
             return Err(refusal(e));
         }
-        if self.kernel.start(tid) != Some(start) {
-            // It has ended, and its number is another task's by now, which must not stay boosted.
-            if let (Ok(last), true) = (last, self.kernel.get_attr(tid).is_ok_and(|attr| is_ours(&attr, how)))
+        // Where it has ended, its number is another task's by now, which must not stay boosted.
+        let spare_another = || {
+            if let (Ok(last), true) = (&last, self.kernel.get_attr(tid).is_ok_and(|attr| is_ours(&attr, how)))
             {
                 let _ = self.kernel.set_scheduler(tid, last.policy, last.priority, last.reset_on_fork());
             }
-            self.undo(slot, &boosted);
-            return Err(Refusal::Gone);
+        };
+        match self.kernel.try_start(tid) {
+            Ok(Some(seen)) if seen == start => {}
+            Ok(_) => {
+                spare_another();
+                self.undo(slot, &boosted);
+                return Err(Refusal::Gone);
+            }
+            Err(e) => {
+                if matches!(self.undo(slot, &boosted), Some(Undone::Gone)) {
+                    spare_another();
+                }
+                return Err(Refusal::Kernel(e));
+            }
         }
         if !self.journal.is_live(slot) {
             // Stopped for so long that the guardian took us for stuck, and has cleared the record.
@@ -188,7 +200,7 @@ fn at_the_top<T>(kernel: &impl Kernel, action: impl FnOnce() -> Result<T, Refusa
 
 /// For a backend that can't tell when a task started: it has told its name.
 fn same_by_name(kernel: &impl Kernel, task: &Task) -> Result<u64, Refusal> {
-    let start = kernel.start(task.tid).ok_or(Refusal::Gone)?;
+    let start = kernel.try_start(task.tid).map_err(Refusal::Kernel)?.ok_or(Refusal::Gone)?;
     let comm = kernel.comm(task.tid).ok_or(Refusal::Gone)?;
     // The text pads names on the left.
     match comm.as_bytes().trim_ascii_start() == task.comm.as_bytes().trim_ascii_start() {

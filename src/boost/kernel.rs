@@ -13,7 +13,13 @@ pub trait Kernel {
     fn set_deadline(&self, tid: Tid, runtime: Nanos, period: Nanos, flags: u64) -> io::Result<()>;
     fn set_nice(&self, tid: Tid, nice: i32) -> io::Result<()>;
 
-    fn start(&self, tid: Tid) -> Option<u64>;
+    /// None where it has ended, and an error where that can't be told.
+    fn try_start(&self, tid: Tid) -> io::Result<Option<u64>>;
+
+    fn start(&self, tid: Tid) -> Option<u64> {
+        self.try_start(tid).ok().flatten()
+    }
+
     fn tgid(&self, tid: Tid) -> Option<Tid>;
     fn comm(&self, tid: Tid) -> Option<Comm>;
     fn state(&self, tid: Tid) -> Option<u8>;
@@ -52,8 +58,8 @@ impl Kernel for Host {
         sched::set_nice(tid, nice)
     }
 
-    fn start(&self, tid: Tid) -> Option<u64> {
-        proc::start(tid)
+    fn try_start(&self, tid: Tid) -> io::Result<Option<u64>> {
+        proc::try_start(tid)
     }
 
     fn tgid(&self, tid: Tid) -> Option<Tid> {

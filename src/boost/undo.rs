@@ -68,7 +68,7 @@ fn undo_as(kernel: &impl Kernel, tid: Tid, start: u64, boosted: &Boosted) -> Und
         Err(e) if e.raw_os_error() == Some(libc::ESRCH) => return Undone::Gone,
         Err(e) => return Undone::Failed(e),
     };
-    if start != 0 && kernel.start(tid) != Some(start) {
+    if start != 0 && is_another(kernel, tid, start, boosted.how) {
         return Undone::Gone;
     }
     if !is_ours(&attr, boosted.how) {
@@ -95,6 +95,15 @@ pub fn give_slack_back(kernel: &impl Kernel, tid: Tid, timer_slack: u64) {
     if timer_slack != 0 && kernel.timer_slack(tid) != Some(timer_slack) {
         // It may have ended; nothing else can go wrong that could be helped.
         let _ = kernel.set_timer_slack(tid, timer_slack);
+    }
+}
+
+/// Whether the task of that start has ended. Where /proc can't tell, for want of memory or descriptors, who is
+/// scheduled as no task is but by a boost of ours is taken to be it: it must not stay so.
+fn is_another(kernel: &impl Kernel, tid: Tid, start: u64, how: How) -> bool {
+    match kernel.try_start(tid) {
+        Ok(seen) => seen != Some(start),
+        Err(_) => !kernel.get_attr(tid).is_ok_and(|attr| is_ours(&attr, how)),
     }
 }
 

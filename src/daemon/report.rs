@@ -5,7 +5,7 @@ use super::options::{Mode, Options};
 use crate::boost::journal::How;
 use crate::boost::plan::{Event, Refusal};
 use crate::boost::undo::Undone;
-use crate::denylist::Ignored;
+use crate::denylist::{Ignored, Why};
 use crate::detect::Starving;
 use crate::engine::{Counters, Engine, Hog, LATE};
 use crate::error::{Error, Reason};
@@ -257,13 +257,17 @@ impl Reporter {
 
     /// The supervisor, who sees them first, tells of those that all let alone.
     fn ignored(&self, engine: &mut Engine) {
-        for Ignored { task: Task { comm, .. }, process } in engine.newly_ignored() {
-            match process {
+        for Ignored { task: Task { comm, tid, .. }, why } in engine.newly_ignored() {
+            match why {
                 _ if matches!(self.role, Role::Of(_)) => {}
-                None => {
+                Why::Name => {
                     self.log.info(format_args!("Ignoring the thread {comm} from consideration for boosting"))
                 }
-                Some(process) => self.log.info(format_args!(
+                Why::Unknown => self.log.warning(format_args!(
+                    "Ignoring the thread {comm} ({tid}): the name of its process can't be read now, and may be on a \
+                     denylist (-I)"
+                )),
+                Why::Process(process) => self.log.info(format_args!(
                     "Ignoring the thread {comm} (spawned by {process}) from consideration for boosting"
                 )),
             }

@@ -55,11 +55,13 @@ pub enum Trouble {
     Stuck,
     /// Things happen between two system calls of stalld.
     Race,
+    /// /proc can't tell.
+    Blind,
     /// stalld is killed in the middle of a system call.
     Kill,
 }
 
-const TROUBLES: [Trouble; 14] = [
+const TROUBLES: [Trouble; 15] = [
     Trouble::Hotplug,
     Trouble::Migrate,
     Trouble::Throttle,
@@ -73,6 +75,7 @@ const TROUBLES: [Trouble; 14] = [
     Trouble::Keep,
     Trouble::Stuck,
     Trouble::Race,
+    Trouble::Blind,
     Trouble::Kill,
 ];
 
