@@ -30,8 +30,8 @@ tools_of() {
     libc) echo libc.a ;;
     lint) echo cargo-clippy cargo-fmt shellcheck mandoc readelf ;;
     regen) echo libclang cargo-fmt ;;
-    # What only tests of the C library use.
-    abi) echo g++ clang++ sanitizers valgrind abidiff python3 ;;
+    # What only tests use, most of them those of the C library.
+    abi) echo g++ clang++ sanitizers valgrind abidiff python3 strace ;;
     dist) echo git xz ;;
     deb) echo dpkg-buildpackage dh ;;
     rpm) echo rpmbuild checkmodule semodule_package ;;

@@ -154,7 +154,7 @@ fn what_would_stop_the_machine_or_starve_nobody_is_refused() {
         (&["--victim", "spin:0"], "the priority is not one of 1 to 99"),
         (&["--victim", "fair:5"], "only SCHED_FIFO and SCHED_RR have a priority"),
         (&["--victim", "spin:1:a%0"], "the name has a % without two digits"),
-        (&["--victim", "spin*0"], "the count is not one of 1 to 1000"),
+        (&["--victim", "spin*0"], "the count is not one of 1 to 10000"),
         (&["--alone", "--victim", "spin"], "a hog with victims is not --alone"),
         (&["--frobnicate", "1"], "there is no --frobnicate"),
     ] {

@@ -56,7 +56,7 @@ tasks 50 ms a second by a DL server: there only the real-time victims starve.
 
 /// The last CPU that the kernel has numbers for, and more threads than any test wants.
 const CPUS: u32 = 8192;
-const VICTIMS: usize = 1000;
+const VICTIMS: usize = 10_000;
 
 const SCENES: [(&str, &[&str]); 5] = [
     ("one", &["spin"]),
@@ -221,7 +221,7 @@ fn victims(spec: &str) -> Result<Vec<Part>> {
         None => (spec, 1),
     };
     if !(1..=VICTIMS).contains(&count) {
-        return Err(bad("the count is not one of 1 to 1000"));
+        return Err(bad("the count is not one of 1 to 10000"));
     }
     let mut fields = spec.splitn(3, ':');
     let kind = fields.next().unwrap_or_default();
