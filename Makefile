@@ -24,6 +24,8 @@ KERNELS  = 5.10-rt 6.1 6.1-rt 6.12 6.12-rt 7.2 7.2-rt 6.12-rt+lockdown=integrity
 	6.1+debugfs=off 6.1+groups=v1 6.1-rt+cpus=4
 # What `make test-service` boots.
 SERVICE_KERNELS = 6.1 6.1-rt
+# What `make cross` builds for: aarch64, s390x, riscv64, ppc64le or i686.
+ARCH     = aarch64
 # BPF=0 leaves libbpf and the backends on it out; DEBUG=1 builds with checks and debug information.
 BPF   = 1
 DEBUG = 0
@@ -70,9 +72,9 @@ export PATH := $(CARGO_DIR):$(PATH)
 endif
 endif
 
-.PHONY: all stalld lib demo demo-run setup setup-static setup-lint setup-packages setup-vm setup-all static run test \
-	test-vm test-service tests install install-lib uninstall dist dist-static deb rpm test-packages lint regen bench annocheck \
-	abi msrv clean help
+.PHONY: all stalld lib demo demo-run setup setup-static setup-lint setup-packages setup-vm setup-cross setup-all static cross \
+	run test test-vm test-cross test-service tests install install-lib uninstall dist dist-static deb rpm test-packages lint \
+	regen bench annocheck abi msrv clean help
 
 all: ## build target/release/stalld (DEBUG=1: target/debug/stalld; BPF=0: without libbpf)
 	@$(SETUP) --check $(TOOLS)
@@ -116,6 +118,13 @@ static: ## build target/static/stalld, one file without shared libraries
 	@$(SETUP) --check rust $(STATIC_TOOLS)
 	CARGO="$(CARGO) $(CARGOFLAGS)" sh packaging/static.sh $(STATIC) $(STATIC_FEATURES)
 
+cross: ## build target/cross/ARCH/stalld for another architecture, as root, on Debian: ARCH=s390x
+	@$(SETUP) --check rust cross
+	CARGO="$(CARGO)" sh packaging/cross.sh $(ARCH) target/cross/$(ARCH)/stalld
+
+test-cross: cross ## boot a kernel of that architecture in emulation, and test there
+	ARCH=$(ARCH) sh tests/vm/run.sh target/cross/$(ARCH)/stalld "$$(sed -n 's/^\([0-9.]*-$(ARCH)\) .*/\1/p' tests/vm/kernels.lock)"
+
 lib: ## build the C library below target/lib
 	@$(SETUP) --check $(TOOLS) lib
 	CARGO="$(CARGO) $(CARGOFLAGS)" sh packaging/lib.sh target/lib $(PREFIX) $(LIBDIR) $(FEATURES)
@@ -135,8 +144,11 @@ setup-packages: ## install what building and checking packages needs, on Debian
 setup-vm: ## install what `make test-vm` needs
 	@$(SETUP) rust static vm
 
+setup-cross: ## install what `make test-cross` needs, on Debian
+	@$(SETUP) rust cross
+
 setup-all: ## install all of these
-	@$(SETUP) $(TOOLS) lib static lint regen abi dist deb rpm vm
+	@$(SETUP) $(TOOLS) lib static lint regen abi dist deb rpm vm cross
 
 # Builds only if nothing is built, so that `make && sudo make install` runs no compiler as root.
 install: $(BINARY) $(if $(wildcard $(LIBRARY)),install-lib) ## install below DESTDIR and PREFIX what `make` and `make lib` built

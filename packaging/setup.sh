@@ -3,8 +3,8 @@
 #
 #   setup.sh [--check | --dry-run | --cargo] [PART...]
 #
-# The parts are rust, bpf, lib, static, libc, lint, regen, abi, dist, deb, rpm, packages and vm; without any, rust and
-# bpf. It prints what is missing, then installs it; where nothing is missing it does and prints nothing.
+# The parts are rust, bpf, lib, static, libc, lint, regen, abi, dist, deb, rpm, packages, vm and cross; without any, rust
+# and bpf. It prints what is missing, then installs it; where nothing is missing it does and prints nothing.
 #   --check    says in one line what is missing and how to install it, and fails if anything is
 #   --dry-run  prints what it would install
 #   --cargo    prints the directory of the first cargo that is new enough, if that isn't the one in PATH
@@ -38,7 +38,9 @@ tools_of() {
     # What checks packages.
     packages) echo lintian rpmlint debootstrap autopkgtest busybox pkg-config python3 yaml ;;
     vm) echo qemu-system-x86_64 busybox ;;
-    *) die "setup.sh knows no part '$1': rust, bpf, lib, static, libc, lint, regen, abi, dist, deb, rpm, packages, vm" ;;
+    # The compilers are in a root that packaging/cross.sh makes.
+    cross) echo debootstrap busybox qemu-system-aarch64 qemu-system-s390x qemu-system-riscv64 qemu-system-ppc64 qemu-system-i386 ;;
+    *) die "setup.sh knows no part '$1': rust, bpf, lib, static, libc, lint, regen, abi, dist, deb, rpm, packages, vm, cross" ;;
     esac
 }
 
@@ -132,6 +134,9 @@ packages_of() {
     apt-get:libclang) echo libclang-dev ;;
     apt-get:qemu-system-x86_64) echo qemu-system-x86 ;;
     *:qemu-system-x86_64) echo qemu-system-x86-core ;;
+    # Which of Debian's packages has which of these is another in each release: this one has all.
+    apt-get:qemu-system-*) echo qemu-system ;;
+    *:qemu-system-*) echo qemu ;;
     apt-get:busybox) echo busybox-static ;;
     *:libclang) echo clang-libs ;;
     apt-get:yaml) echo python3-yaml ;;
@@ -213,7 +218,7 @@ named() {
 target_for() {
     for part; do :; done
     case $part in
-    static | lint | vm) echo "make setup-$part" ;;
+    static | lint | vm | cross) echo "make setup-$part" ;;
     regen) echo "make setup-lint" ;;
     dist | deb | rpm | packages) echo "make setup-packages" ;;
     abi) echo "make setup-all" ;;

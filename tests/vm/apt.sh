@@ -22,17 +22,18 @@ mirror() {
     echo "${found:?no Debian mirror is known here (after apt-get update): set STALLD_VM_MIRROR to its address}"
 }
 
-# in_suite SUITE COMMAND...: a command of apt that knows the packages of this suite, and no others.
+# in_suite SUITE[@ARCHITECTURE] COMMAND...: a command of apt that knows the packages of this suite, and no others.
 in_suite() {
-    root=$cache/apt/$1
+    root=$cache/apt/$1 of=amd64
+    [ "$1" = "${1%@*}" ] || of=${1#*@}
     if [ ! -e "$root/apt.conf" ]; then
         mkdir -p "$root/lists/partial" "$root/archives/partial"
         keys=/usr/share/keyrings/debian-archive-keyring.gpg
         [ -e "$keys" ] || die "$keys is missing: the package debian-archive-keyring has it"
         address=$(mirror) || exit 1
-        echo "deb [arch=amd64 signed-by=$keys] $address $1 main" >"$root/sources.list"
+        echo "deb [arch=$of signed-by=$keys] $address ${1%@*} main" >"$root/sources.list"
         cat >"$root/apt.conf.new" <<END
-APT::Architecture "amd64";
+APT::Architecture "$of";
 APT::Sandbox::User "";
 Dir::Etc::SourceList "$root/sources.list";
 Dir::Etc::SourceParts "/dev/null";

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Prints where the kernel of a line of tests/vm/kernels.lock is, and downloads it if it isn't: fetch.sh NAME
+# Prints where the kernel (or busybox) of a line of tests/vm/kernels.lock is, and downloads it if it isn't: fetch.sh NAME
 set -eu
 cd "$(dirname "$0")/../.."
 . tests/vm/apt.sh
@@ -19,9 +19,8 @@ if [ ! -e "$kernel" ]; then
         cd "$work" && in_suite "$suite" apt-get -q download "$package=$version" && cd "$here"
     } >&2 || die "$suite has no $package=$version any more: sh tests/vm/refresh.sh"
     echo "$sum $(echo "$work"/*.deb)" | sha256sum --check --quiet >&2 || die "$package is not what $lock says"
-    # The image lies in /boot, or from 7.2 on beside the modules.
-    dpkg-deb --fsys-tarfile "$work"/*.deb | tar -C "$work" --wildcards -xf - './boot/vmlinuz-*' 2>/dev/null ||
-        dpkg-deb --fsys-tarfile "$work"/*.deb | tar -C "$work" --wildcards -xf - './usr/lib/modules/*/vmlinuz'
-    mv "$(find "$work" -name 'vmlinuz*' -type f)" "$kernel"
+    dpkg-deb -x "$work"/*.deb "$work/files"
+    # A kernel's image lies in /boot, or from 7.2 on beside the modules.
+    mv "$(find "$work/files" '(' -name 'vmlinu[xz]*' -o -name busybox -perm -1 ')' -type f | head -n 1)" "$kernel"
 fi
 echo "$kernel"

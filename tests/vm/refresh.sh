@@ -1,5 +1,5 @@
 #!/bin/sh
-# Writes tests/vm/kernels.lock anew: the kernels that Debian's suites have today.
+# Writes tests/vm/kernels.lock anew: the kernels that Debian's suites have today, and what foreign ones need to run a script.
 set -eu
 cd "$(dirname "$0")/../.."
 . tests/vm/apt.sh
@@ -20,14 +20,28 @@ image_of() {
 
 {
     sed -n '/^#/p' "$lock"
-    for suite in bullseye bookworm trixie sid; do
-        in_suite $suite apt-get -q -q update
-        for flavour in '' -rt; do
-            image_of "linux-image$flavour-amd64"
-            version=$(field Version)
-            name=$(echo "$version" | sed 's/^\([0-9]*\.[0-9]*\).*/\1/')$flavour
-            echo "$name $suite $package $version $(field SHA256)"
-        done
-    done
+    while read -r suite flavour name; do
+        in_suite "$suite" apt-get -q -q update
+        case $flavour in
+        busybox*) package=$flavour number=busybox ;;
+        *) image_of "linux-image-$flavour" && number=$(field Version | sed 's/^\([0-9]*\.[0-9]*\).*/\1/') ;;
+        esac
+        echo "$number$name $suite $package $(field Version) $(field SHA256)"
+    done <<END
+$(for suite in bullseye bookworm trixie sid; do
+        echo "$suite amd64"
+        echo "$suite rt-amd64 -rt"
+    done)
+trixie@arm64 arm64 -aarch64
+trixie@s390x s390x -s390x
+trixie@riscv64 riscv64 -riscv64
+trixie@ppc64el powerpc64le-64k -ppc64le
+bookworm@i386 686-pae -i686
+trixie@arm64 busybox-static -aarch64
+trixie@s390x busybox-static -s390x
+trixie@riscv64 busybox-static -riscv64
+trixie@ppc64el busybox-static -ppc64le
+bookworm@i386 busybox-static -i686
+END
 } >"$cache/kernels.lock"
 mv "$cache/kernels.lock" "$lock"

@@ -7,7 +7,7 @@ cd /tmp || exit 1
 debug=/sys/kernel/debug
 limit=/proc/sys/kernel/sched_rt_runtime_us
 throttling=$(cat $limit)
-backends='task_iter queue_track sched_debug'
+backends=$(echo "${backends:-task_iter,queue_track,sched_debug}" | tr , ' ')
 read -r _ _ hogged _ <<END
 $(sed 's/[-,]/ & /g' /sys/devices/system/cpu/online)
 END
