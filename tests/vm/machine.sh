@@ -8,7 +8,7 @@ backends=task_iter,queue_track,sched_debug
 case $arch in
 x86_64) debian=amd64 triplet=x86_64-linux-gnu rust=x86_64-unknown-linux-gnu machine="qemu-system-x86_64 -M q35 -cpu max" ;;
 i686)
-    debian=i386 triplet=i686-linux-gnu rust=i686-unknown-linux-gnu machine="qemu-system-i386 -M q35 -cpu max"
+    debian=i386 triplet=i686-linux-gnu rust=i686-unknown-linux-gnu machine="qemu-system-i386 -M q35 -cpu max,vendor=GenuineIntel"
     backends=sched_debug
     ;;
 aarch64)
