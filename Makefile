@@ -147,8 +147,8 @@ setup-vm: ## install what `make test-vm` needs
 setup-cross: ## install what `make test-cross` needs, on Debian
 	@$(SETUP) rust cross
 
-setup-all: ## install all of these
-	@$(SETUP) $(TOOLS) lib static lint regen abi dist deb rpm vm cross
+setup-all: ## install all of these, but for other architectures
+	@$(SETUP) $(TOOLS) lib static lint regen abi dist deb rpm vm
 
 # Builds only if nothing is built, so that `make && sudo make install` runs no compiler as root.
 install: $(BINARY) $(if $(wildcard $(LIBRARY)),install-lib) ## install below DESTDIR and PREFIX what `make` and `make lib` built
