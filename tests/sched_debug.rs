@@ -12,8 +12,20 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-const KERNELS: [&str; 9] =
-    ["3.10", "4.18", "5.10-rt", "6.1-rt", "6.6", "6.12-rt", "6.18", "6.18-names", "7.2-rt"];
+const KERNELS: [&str; 12] = [
+    "3.10",
+    "4.18",
+    "5.10-rt",
+    "6.1",
+    "6.1-rt",
+    "6.6",
+    "6.12",
+    "6.12-rt",
+    "6.18",
+    "6.18-names",
+    "7.2",
+    "7.2-rt",
+];
 
 fn fixture(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/sched_debug").join(file)
@@ -67,11 +79,14 @@ fn every_kernel_shows_who_runs_and_how_busy_the_cpu_is() {
         ("3.10", 2300, 7, 13, 11),
         ("4.18", 2300, 7, 13, 11),
         ("5.10-rt", 98, 7, 7, 6),
+        ("6.1", 124, 4, 7, 6),
         ("6.1-rt", 114, 5, 9, 8),
         ("6.6", 2300, 7, 13, 11),
+        ("6.12", 177, 4, 8, 6),
         ("6.12-rt", 166, 5, 9, 7),
         ("6.18", 538, 19551, 5, 4),
         ("6.18-names", 6861, 2, 12, 11),
+        ("7.2", 141, 4, 7, 6),
         ("7.2-rt", 130, 7, 8, 7),
     ] {
         let snapshot = look(&text(kernel), victims_cpu(), None).unwrap();
