@@ -168,6 +168,11 @@ fn each_fact_has_a_line_of_its_own() {
     for key in ["btf", "sched_info", "lockdown", "backend queue_track", "rt_throttling", "trial cpu"] {
         assert!(facts.lines().any(|fact| fact.starts_with(&format!("{key} "))), "no '{key}' in:\n{facts}");
     }
+    if cfg!(feature = "bpf") && host::has_btf(Path::new("/")) {
+        let look = facts.lines().find_map(|fact| fact.strip_prefix("verified task_iter look ")).unwrap();
+        let instructions: u32 = look.split(' ').next().unwrap().parse().unwrap();
+        assert!(instructions > 0, "{look}");
+    }
     assert_eq!(findings, check(&[]).text);
 }
 

@@ -139,6 +139,15 @@ pub fn try_out(kind: Kind, watch: &Watch) -> Result<()> {
     }
 }
 
+/// The BPF programs of a backend, and what it takes the kernel's verifier to accept each; none where it loads none.
+pub fn verified(kind: Kind) -> Vec<(String, String)> {
+    match kind {
+        #[cfg(feature = "bpf")]
+        Kind::TaskIter | Kind::QueueTrack => bpf::BpfBackend::verified(kind).unwrap_or_default(),
+        _ => Vec::new(),
+    }
+}
+
 fn open_one(kind: Kind, watch: &Watch) -> Result<Box<dyn Backend>> {
     match kind {
         #[cfg(feature = "bpf")]

@@ -100,6 +100,24 @@ impl Object {
         })
     }
 
+    /// Loads too, and returns what the verifier has counted for each of these programs.
+    pub fn load_with_figures(&mut self, names: &[&CStr]) -> Result<Vec<String>> {
+        /// BPF_LOG_STATS: its figures, and no other word.
+        const FIGURES: u32 = 4;
+        let mut logs = vec![[0u8; 1024]; names.len()];
+        for (name, log) in names.iter().zip(&mut logs) {
+            let program = self.program(name)?;
+            // SAFETY: `program` belongs to this object, which loads once, below, and `logs` outlives that.
+            let result = unsafe {
+                bpf::bpf_program__set_log_level(program.as_ptr(), FIGURES);
+                bpf::bpf_program__set_log_buf(program.as_ptr(), log.as_mut_ptr().cast(), log.len() as _)
+            };
+            negative(result).context(format_args!("ask about {}", shown(name)))?;
+        }
+        self.load()?;
+        Ok(logs.iter().map(|log| figures(log)).collect())
+    }
+
     pub fn take_program(&self, name: &CStr) -> Result<Program> {
         let program = self.program(name)?;
         // SAFETY: `program` belongs to this object.
@@ -387,6 +405,17 @@ fn verdict(log: &[u8]) -> Option<String> {
     Some(line.trim().to_string())
 }
 
+/// Its statistics, which are one or three lines of names and numbers.
+fn figures(log: &[u8]) -> String {
+    let text = String::from_utf8_lossy(log.split(|&b| b == 0).next().unwrap_or_default());
+    let after = |name: &str| {
+        let mut words = text.split_whitespace().skip_while(|word| *word != name);
+        words.nth(1).unwrap_or("?").to_string()
+    };
+    let [insns, total, peak, time] = ["processed", "total_states", "peak_states", "time"].map(after);
+    format!("{insns} insns, {total} states, {peak} at most, {time} us")
+}
+
 fn shown(name: &CStr) -> std::borrow::Cow<'_, str> {
     name.to_string_lossy()
 }
@@ -400,5 +429,13 @@ mod tests {
         let log = b"0: (85) call bpf_probe_read#4\nunknown func bpf_probe_read#4\nprocessed 1 insns (limit 1000000)\n\n\0\0";
         assert_eq!(verdict(log).as_deref(), Some("unknown func bpf_probe_read#4"));
         assert_eq!(verdict(&[0; 16]), None);
+    }
+
+    #[test]
+    fn the_verifiers_figures_are_found_by_their_names() {
+        let log = b"verification time 95 usec\nstack depth 24+0\nprocessed 211 insns (limit 1000000) \
+                    max_states_per_insn 1 total_states 19 peak_states 17 mark_read 3\n\0";
+        assert_eq!(figures(log), "211 insns, 19 states, 17 at most, 95 us");
+        assert_eq!(figures(&[0; 16]), "? insns, ? states, ? at most, ? us");
     }
 }

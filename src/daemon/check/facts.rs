@@ -31,6 +31,8 @@ pub struct Facts {
     /// None where it is not mounted.
     pub debugfs: Option<PathBuf>,
     pub backends: Vec<(Kind, Result<()>)>,
+    /// Backend, program, and the verifier's figures.
+    pub verified: Vec<(Kind, String, String)>,
     pub throttling: Option<Throttling>,
     /// None where debugfs does not show it.
     pub hrtick: Option<Hrtick>,
@@ -61,6 +63,9 @@ impl Facts {
         let watch =
             Watch { cpus: watched.clone(), idle_detection: options.idle_detection, own_threads: false };
         let backends = Kind::ALL.map(|kind| (kind, observe::try_out(kind, &watch))).into();
+        let verified = Kind::ALL.into_iter().flat_map(|kind| {
+            observe::verified(kind).into_iter().map(move |(program, figures)| (kind, program, figures))
+        });
         let cpu = cpus.iter().last().or(watched.iter().last()).unwrap_or_default();
         Facts {
             kernel: host::kernel_release(root),
@@ -74,6 +79,7 @@ impl Facts {
             stamps_queued_tasks: host::stamps_queued_tasks(root),
             debugfs: debugfs::mounts(root).into_iter().next(),
             backends,
+            verified: verified.collect(),
             throttling: host::throttling(root),
             hrtick: debugfs::hrtick(root),
             dl_server: debugfs::dl_server(root),
@@ -112,6 +118,9 @@ impl fmt::Display for Facts {
         }
         for (kind, outcome) in &self.backends {
             writeln!(f, "backend {} {}", kind.name(), worked(outcome))?;
+        }
+        for (kind, program, figures) in &self.verified {
+            writeln!(f, "verified {} {program} {figures}", kind.name())?;
         }
         match self.throttling {
             Some(Throttling { runtime_us, period_us }) => {

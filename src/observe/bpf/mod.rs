@@ -114,6 +114,20 @@ impl BpfBackend {
         load(&settings, true).or_else(|_| load(&settings, false)).map(drop)
     }
 
+    /// What it takes the kernel's verifier to accept each program.
+    pub fn verified(kind: Kind) -> Result<Vec<(String, String)>> {
+        let settings = settings_for(kind);
+        let try_with = |ask: bool| -> Result<Vec<(String, String)>> {
+            let mut names = vec![c"look"];
+            names.extend(ask.then_some(c"runnable"));
+            names.extend((kind == Kind::QueueTrack).then_some(EVENTS).into_iter().flatten());
+            let figures = open(&settings, ask)?.load_with_figures(&names)?;
+            let names = names.iter().map(|name| name.to_string_lossy().into_owned());
+            Ok(names.zip(figures).collect())
+        };
+        try_with(true).or_else(|_| try_with(false))
+    }
+
     /// Looks once: a backend that can't is refused now, not when something starves.
     fn prove(&mut self) -> Result<()> {
         let now = self.walk(&mut Snapshot::default())?;
@@ -282,6 +296,12 @@ fn settings_for(kind: Kind) -> settings {
 }
 
 fn load(settings: &settings, ask: bool) -> Result<Object> {
+    let mut object = open(settings, ask)?;
+    object.load().map_err(privilege::explain_bpf)?;
+    Ok(object)
+}
+
+fn open(settings: &settings, ask: bool) -> Result<Object> {
     let mut object = Object::open(OBJECT, c"stalld")?;
     let tracking = settings.tracking != 0;
     object.want_program(c"runnable", ask)?;
@@ -293,7 +313,6 @@ fn load(settings: &settings, ask: bool) -> Result<Object> {
     object.set_entries(c"waits_by_tid", TRACKED_BY_TID)?;
     object.set_entries(c"queues", settings.cpus)?;
     object.set_constants(settings)?;
-    object.load().map_err(privilege::explain_bpf)?;
     Ok(object)
 }
 

@@ -26,6 +26,7 @@ fn good() -> Facts {
         stamps_queued_tasks: true,
         debugfs: Some("/sys/kernel/debug".into()),
         backends: Kind::ALL.map(|kind| (kind, Ok(()))).into(),
+        verified: Vec::new(),
         throttling: Some(Throttling { runtime_us: -1, period_us: 1_000_000 }),
         hrtick: Some(Hrtick {
             path: "/sys/kernel/debug/sched/features".into(),
