@@ -18,10 +18,13 @@ TESTARGS =
 RPMFLAGS =
 # Rows of the table for `make bench`, by a part of their names.
 ROWS     =
-# What `make test-vm` boots: kernels of tests/vm/kernels.lock, some with a word on their command line; or your own as
-# KERNEL=FILE.
-KERNELS  = 5.10-rt 6.1 6.1-rt 6.12 6.12-rt 7.2 7.2-rt 6.12-rt+lockdown=integrity 6.12-rt+lockdown=confidentiality \
-	6.1+debugfs=off 6.1+groups=v1 6.1-rt+cpus=4
+# What `make test-vm` boots: kernels of tests/vm/kernels.lock, some with words on their command line; or your own as
+# KERNEL=FILE. FEW_KERNELS are for `make test-vm-few`.
+ALL_KERNELS = 5.10-rt 6.1 6.1-rt 6.12 6.12-rt 7.2 7.2-rt
+KERNELS     = $(ALL_KERNELS) 6.1-rt+cpus=4 6.1-rt+isolcpus=2+nohz_full=2+rcu_nocbs=2 \
+	6.1+debugfs=off 6.1+btf=off 6.1+bpf=off 6.1+groups=v1 \
+	$(ALL_KERNELS:%=%+lockdown=integrity) $(ALL_KERNELS:%=%+lockdown=confidentiality)
+FEW_KERNELS = 5.10-rt+few 6.1-rt+few 7.2-rt+few 6.12-rt+lockdown=confidentiality
 # What `make test-service` boots.
 SERVICE_KERNELS = 6.1 6.1-rt
 # What `make cross` builds for: aarch64, s390x, riscv64, ppc64le or i686.
@@ -73,8 +76,8 @@ endif
 endif
 
 .PHONY: all stalld lib demo demo-run setup setup-static setup-lint setup-packages setup-vm setup-cross setup-all static cross \
-	run test test-vm test-cross test-service tests install install-lib uninstall dist dist-static deb rpm test-packages lint \
-	regen bench annocheck abi msrv clean help
+	run test test-vm test-vm-few test-cross test-service tests install install-lib uninstall dist dist-static deb rpm \
+	test-packages lint regen bench annocheck abi msrv clean help
 
 all: ## build target/release/stalld (DEBUG=1: target/debug/stalld; BPF=0: without libbpf)
 	@$(SETUP) --check $(TOOLS)
@@ -105,7 +108,11 @@ tests: ## build the tests
 test-vm: ## boot other kernels in emulation, and test there: KERNELS="6.1-rt 6.12", or KERNEL=FILE
 	@$(SETUP) --check rust $(STATIC_TOOLS) vm
 	CARGO="$(CARGO) $(CARGOFLAGS)" sh packaging/static.sh $(STATIC) $(STATIC_FEATURES) --example starve
+	CARGO="$(CARGO) $(CARGOFLAGS)" sh packaging/static.sh $(STATIC)-nobpf --no-default-features
 	sh tests/vm/run.sh $(STATIC) $(if $(KERNEL),$(abspath $(KERNEL)),$(KERNELS))
+
+test-vm-few: ## the same with few of them, in some minutes
+	@$(MAKE) --no-print-directory test-vm KERNELS="$(FEW_KERNELS)"
 
 test-service: deb ## boot a Debian with the package, in emulation, and check its service: SERVICE_KERNELS="6.1"
 	@$(SETUP) --check packages vm

@@ -1,10 +1,12 @@
 #!/bin/sh
-# Boots kernels one after the other, lets each run tests/vm/scenario.sh, and prints one table of what came of it.
+# Boots kernels, lets each run tests/vm/scenario.sh, and prints one table of what came of it.
 #   run.sh STALLD KERNEL[+WORD]...
-# A KERNEL is a name in tests/vm/kernels.lock, or a file with a slash in its path. WORD goes onto its command line:
-# lockdown=integrity and debugfs=off are the kernel's, groups=v1 is for tests/vm/init; +cpus=4 are four CPUs instead of two.
+# A KERNEL is a name in tests/vm/kernels.lock, or a file with a slash in its path. Each WORD goes onto its command line:
+# lockdown=integrity, debugfs=off and isolcpus=2 are the kernel's, groups=v1, btf=off and bpf=off are for tests/vm/init;
+# cpus=4 are four CPUs instead of three, and checks=choice,fifo are some of the checks, as is CHECKS=choice,fifo for all.
+# With other words they are few, with "few" not quite so.
 # ARCH is what is emulated if not x86_64: a kernel of it, and what packaging/cross.sh has built of it.
-# CHECKS, words with commas, are some of the checks; with a WORD or an ARCH they are few unless given.
+# JOBS kernels run side by side, each of which keeps about one CPU busy.
 set -eu
 stalld=$1 starve=target/$(rustc -vV | sed -n 's/^host: //p')/release/examples/starve
 shift
@@ -15,44 +17,84 @@ if [ "$arch" != x86_64 ]; then
     starve=$(dirname "$stalld")/starve out=$out/$arch
     busybox=$(sh tests/vm/fetch.sh "busybox-$arch")
 fi
-rm -rf "$out/root"
-mkdir -p "$out/root/bin" "$out/root/proc" "$out/root/sys" "$out/root/dev"
+rm -rf "$out/root" "$out/taken"
+mkdir -p "$out/root/bin" "$out/root/proc" "$out/root/sys" "$out/root/dev" "$out/taken"
 
 cp "$stalld" "$starve" tests/vm/scenario.sh "$out/root/bin/"
 cp "$busybox" "$out/root/bin/busybox"
+# Only bpf=off wants it.
+[ ! -e "$stalld-nobpf" ] || cp "$stalld-nobpf" "$out/root/bin/"
 cp tests/vm/init "$out/root/init"
 chmod 755 "$out/root/init" "$out/root/bin/"*
 (cd "$out/root" && find . | busybox cpio -o -H newc) 2>/dev/null | gzip -1 >"$out/initramfs"
 
-# boot NAME KERNEL WORD: the guest's console has carriage returns.
+# boot NAME IMAGE WORD...: the guest's console has carriage returns.
 boot() {
-    checks=all cpus=2
+    name=$1 image=$2 cpus=3 checks=all
     [ "$arch" = x86_64 ] || checks=choice,fifo,restored,killed
-    case $3 in
-    cpus=*) cpus=${3#cpus=} checks=fifo,offline ;;
-    ?*) checks=choice,fifo ;;
-    esac
+    shift 2
+    # The last of several words counts.
+    for word; do
+        case $word in
+        cpus=*) cpus=${word#cpus=} checks=choice,fifo,offline,threads ;;
+        isolcpus=* | nohz_full=* | rcu_nocbs=*) checks=choice,fifo,lone ;;
+        lockdown=*) checks=choice,auto ;;
+        few) checks=choice,verified,fifo,restored,killed ;;
+        *) checks=choice,fifo,auto ;;
+        esac
+    done
     # shellcheck disable=SC2086 # the words of the command
-    timeout 1200 nice -n 5 $machine -accel tcg,thread=multi -smp "$cpus" -m 1G -nodefaults \
-        -display none -serial stdio -no-reboot -kernel "$2" -initrd "$out/initramfs" -append \
-        "console=$console quiet panic=-1 rdinit=/init rcupdate.rcu_cpu_stall_suppress=1 checks=${CHECKS:-$checks} backends=$backends $3" \
-        </dev/null >"$out/console" 2>&1 || true
-    tr -d '\r' <"$out/console" >"$out/$1.log"
-    grep -q '^# end' "$out/$1.log" || echo "@ - boot FAIL the scenario did not end: $out/$1.log" >>"$out/$1.log"
+    timeout 900 nice -n 5 $machine -accel tcg,thread=multi -smp "$cpus" -m 1G -nodefaults \
+        -display none -serial stdio -no-reboot -kernel "$image" -initrd "$out/initramfs" -append \
+        "console=$console quiet panic=-1 rdinit=/init rcupdate.rcu_cpu_stall_suppress=1 checks=${CHECKS:-$checks} backends=$backends $*" \
+        </dev/null >"$out/$name.console" 2>&1 || true
+    tr -d '\r' <"$out/$name.console" >"$out/$name.log"
+    rm "$out/$name.console"
+    grep -q '^# end' "$out/$name.log" || unfinished >>"$out/$name.log"
 }
 
-: >"$out/results"
-for spec; do
-    kernel=${spec%+*} word=
-    [ "$kernel" = "$spec" ] || word=${spec##*+}
-    case $kernel in
-    */*) image=$kernel ;;
-    *) image=$(sh tests/vm/fetch.sh "$kernel") ;;
+# What a scenario that did not end was at, and in which function the kernel died, if it did. One way to die is known.
+unfinished() {
+    at=$(sed -n 's/^# at //p' "$out/$name.log" | tail -n 1)
+    place=$(sed -n 's/.*RIP: 0010:\([a-z_]*\)+.*/\1/p' "$out/$name.log" | tail -n 1)
+    case $at:$place in
+    *offline-deadline:inactive_task_timer) echo "@ $at no the kernel divides by zero" ;;
+    *) echo "@ ${at:-- boot} FAIL the scenario did not end${place:+, the kernel died in $place}: $out/$name.log" ;;
     esac
-    name=${spec##*/}
+}
+
+# one SPEC
+one() {
+    case $1 in
+    */*) image=$1 name=${1##*/} ;;
+    *) name=$1 image=$(sh tests/vm/fetch.sh "${1%%+*}") ;;
+    esac
     echo "stalld: booting $name" >&2
-    boot "$name" "$image" "$word"
-    sed -n "s/^@ /$name /p" "$out/$name.log" >>"$out/results"
+    begun=$(date +%s)
+    # shellcheck disable=SC2046 # its words
+    case $1 in
+    */* | *[!+]+*) boot "$name" "$image" $(echo "$1" | sed '/\//d; s/^[^+]*+//; s/+/ /g') ;;
+    *) boot "$name" "$image" ;;
+    esac
+    echo "stalld: $name took $(($(date +%s) - begun)) s" >&2
+}
+
+# Takes whatever no other worker has taken.
+work() {
+    for spec; do
+        mkdir "$out/taken/$(echo "$spec" | tr / _)" 2>/dev/null || continue
+        one "$spec"
+    done
+}
+
+begun=$(date +%s)
+for _ in $(seq "${JOBS:-$(nproc)}"); do
+    work "$@" &
 done
+wait
+for spec; do
+    sed -n "s/^@ /${spec##*/} /p" "$out/${spec##*/}.log"
+done >"$out/results"
 awk -f tests/vm/table.awk "$out/results"
+echo "$# boots in $(($(date +%s) - begun)) s"
 ! grep -q '^[^ ]* [^ ]* [^ ]* FAIL' "$out/results"

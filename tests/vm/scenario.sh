@@ -12,7 +12,7 @@ read -r _ _ hogged _ <<END
 $(sed 's/[-,]/ & /g' /sys/devices/system/cpu/online)
 END
 # What this machine has not got, by the kernel's command line.
-lacking=$(tr ' ' '\n' </proc/cmdline | grep -E '^(lockdown=|debugfs=off)')
+lacking=$(tr ' ' '\n' </proc/cmdline | grep -E '^(lockdown=|debugfs=off|btf=off|bpf=off)')
 
 # try CHECK...: what has failed may have failed because the host was too busy to emulate, so it has two chances more.
 # $hard is a failure that no load excuses.
@@ -96,8 +96,12 @@ start_rig() {
     rm -f starve.log
     starve --for "$@" >starve.log 2>&1 &
     rig=$!
-    await 40 said starve '^victim ' || return 1
-    line=$(grep '^victim ' starve.log | head -n 1)
+    await 40 said starve '^victim ' && choose_victim
+}
+
+# choose_victim [KIND]: whom what follows is about.
+choose_victim() {
+    line=$(grep "^victim .*kind=${1:-}" starve.log | head -n 1)
     victim=$(field tid "$line")
     since=$(field since "$line")
 }
@@ -116,10 +120,21 @@ policy_is() {
     [ "$(scheduling "$1" | sed -n '1s/.* //p')" = "$2" ]
 }
 
-# Waits for the end of the hog. $ms: how long the first victim waited until it ran again, as it tells itself.
+# Waits for the end of the hog.
 end_rig() {
     wait "$rig"
-    first=$(field first_ran_after "$(grep '^end victim ' starve.log | head -n 1)")
+    measure
+}
+
+# Ends the hog, and all that waits behind it.
+kill_rig() {
+    kill -9 "$rig"
+    wait "$rig"
+} 2>/dev/null
+
+# $ms: how long the victim waited until it ran again, as it tells itself.
+measure() {
+    first=$(field first_ran_after "$(grep "^end victim tid=$victim " starve.log)")
     until=$(field until "$(grep '^hog ' starve.log)")
     if [ -z "$first" ] || [ "$first" = never ] || [ "$first" -ge "$until" ]; then
         ms=never
@@ -133,31 +148,42 @@ named() {
     sed -n "s/.*victim-$victim starved on CPU $hogged for .* (\([0-9]*\) ms)/\1/p" stalld.log | head -n 1
 }
 
-# judge BACKEND CHECK: whether the victim of the rig was found and rescued when it was to be. The threshold is 1 s in
+# judge BACKEND CHECK: whether the victim was found and rescued when it was to be. The threshold is 1 s in
 # all checks. It is named then, and runs: at once on a machine, but an emulated CPU may be away for all of a pulse, and
 # then the next period counts. By text a wait counts from the first look, which is one threshold later at most.
 judge() {
-    end_rig
+    measure
     found=$(named)
     verdict=ok
     [ "${found:-0}" -ge 1000 ] && [ "$found" -le 1500 ] || verdict=FAIL
     [ "$ms" != never ] && [ "$ms" -ge 1000 ] && [ "$ms" -le 4500 ] || verdict=FAIL
-    stop_stalld || hard=yes verdict=FAIL
+    [ -z "$left" ] || hard=yes verdict=FAIL
     result "$1" "$2" $verdict "${found:-never}, $ms ms"
 }
 
-# rescue BACKEND CHECK RIG-OPTIONS...: stalld is there before the hog.
+# rescue BACKEND KIND...: stalld is there before the hog, which one victim of each kind waits behind. The first is
+# preempted, the others are woken.
 rescue() {
-    backend=$1 check=$2
-    shift 2
+    backend=$1
+    shift
     if start_stalld -b "$backend" -t 1s; then
-        start_rig 5 "$@"
-        judge "$backend" "$check"
+        # shellcheck disable=SC2046 # two words for each
+        start_rig 5 $(printf ' --victim %s' "$@")
+        wait "$rig"
+        left=''
+        stop_stalld || left=yes
+        for kind; do
+            choose_victim "$kind"
+            case $backend-$kind in
+            sched_debug-waitpid) result sched_debug waitpid no 'in the text it looks asleep' ;;
+            *) judge "$backend" "$kind" ;;
+            esac
+        done
     else
         # Where something is taken away it may refuse, and says why; a whole kernel has to let it work.
         verdict=FAIL
         [ -z "$lacking" ] || verdict=no
-        result "$backend" "$check" $verdict "$(sed -n 's/^stalld: //p' stalld.log | tail -n 1)"
+        result "$backend" "$1" $verdict "$(sed -n 's/^stalld: //p' stalld.log | tail -n 1)"
         stop_stalld
     fi
 }
@@ -173,25 +199,21 @@ hog_first() {
     result "$1" hog-first $verdict "$ms ms"
 }
 
-# The clock that people read is set an hour ahead while the victim waits.
+# The clock that people read is set an hour ahead while the victim waits, and that is nothing to its wait. After the boost
+# it is scheduled exactly as before, while the hog is still there.
 clock_set() {
-    start_stalld -b "$1" -t 1s
-    start_rig 5
-    date -s "@$(($(date +%s) + 3600))" >/dev/null
-    judge "$1" clock-set
-}
-
-# After a boost the victim is scheduled exactly as before, while the hog is still there.
-restored() {
     start_stalld -b "$1" -t 1s -d 1
-    start_rig 6
+    start_rig 8
     before=$(scheduling "$victim")
+    date -s "@$(($(date +%s) + 3600))" >/dev/null
     verdict=FAIL
-    if await 6 said stalld "boosted pid $victim " && await 6 said stalld "restored pid $victim " &&
-        await 1 is_scheduled_as "$victim" "$before"; then
-        verdict=ok
-    fi
-    end_rig
+    await 5 said stalld "boosted pid $victim "
+    found=$(named)
+    [ "${found:-0}" -ge 1000 ] && [ "$found" -le 1500 ] && verdict=ok
+    result "$1" clock-set $verdict "${found:-never} ms"
+    verdict=FAIL
+    await 3 said stalld "restored pid $victim " && await 1 is_scheduled_as "$victim" "$before" && verdict=ok
+    kill_rig
     stop_stalld || hard=yes verdict=FAIL
     result "$1" restored $verdict "$(sed -n "s/.*restored pid $victim .* to \(.* ms\).*/\1/p" stalld.log | head -n 1)"
 }
@@ -209,39 +231,62 @@ killed() {
             verdict=ok hard='' figure=''
         fi
     fi
-    end_rig
+    kill_rig
     wait $stalld
     result "$1" killed $verdict "$figure"
 }
 
-# The CPU is taken away while the victim waits, or once it is boosted, and comes back: hog and victim go elsewhere
-# meanwhile. stalld goes on, and whoever starves on that CPU afterwards is rescued.
+# offline BACKEND CHECK [OPTION]: the CPU is taken away while the victim waits, and another time once it is boosted, and
+# comes back: hog and victim go elsewhere meanwhile, and that may take the kernel until the hog ends. stalld goes on, and
+# whoever starves on that CPU afterwards is rescued.
 offline() {
-    moment=$2
+    backend=$1 check=$2
+    shift 2
     # The hog may come to this CPU, and this script has to get away then.
     taskset -p ff $$ >/dev/null
-    start_stalld -b "$1" -t 1s
+    start_stalld -b "$backend" -t 1s "$@"
+    # What stalld has tried out at its start is counted for another second.
+    sleep 1.5
+    for moment in waiting boosted; do
+        start_rig 6
+        before=$(scheduling "$victim")
+        [ $moment = waiting ] || await 4 said stalld "boosted pid $victim "
+        begun=$(seconds)
+        verdict='FAIL the CPU stays'
+        if echo 0 >"/sys/devices/system/cpu/cpu$hogged/online" && echo 1 >"/sys/devices/system/cpu/cpu$hogged/online"; then
+            verdict='FAIL not put back'
+            await 4 is_as_before_or_gone && verdict=ok
+        fi 2>>stalld.log
+        verdict="$verdict ($(($(seconds) - begun)) s)"
+        kill_rig
+        eval "$moment=\$verdict"
+    done
     start_rig 5
-    before=$(scheduling "$victim")
-    verdict=FAIL
-    [ "$moment" = waiting ] || await 4 said stalld "boosted pid $victim "
-    if echo 0 >"/sys/devices/system/cpu/cpu$hogged/online" && echo 1 >"/sys/devices/system/cpu/cpu$hogged/online"; then
-        await 3 is_scheduled_as "$victim" "$before" && verdict=ok
+    end_rig
+    # shellcheck disable=SC2154 # set by the eval
+    { [ -n "$(named)" ] && [ "$ms" != never ]; } || waiting='FAIL not rescued' boosted='FAIL not rescued'
+    if ! stop_stalld; then
+        boosted='FAIL not all put back'
+        # The kernel counts bandwidth that nobody has any more.
+        ! said stalld 'sched_rt_runtime_us: Device or resource busy' || boosted='no throttling stays off: EBUSY'
     fi
-    end_rig
-    start_rig 5
-    end_rig
-    { [ -n "$(named)" ] && [ "$ms" != never ]; } || verdict=FAIL
-    stop_stalld || hard=yes verdict=FAIL
-    result "$1" "offline-$moment" $verdict "$ms ms"
+    # shellcheck disable=SC2086 # verdict and reason
+    {
+        result "$backend" "$check-waiting" $waiting
+        result "$backend" "$check-boosted" $boosted
+    }
     taskset -p 1 $$ >/dev/null
+}
+
+is_as_before_or_gone() {
+    is_scheduled_as "$victim" "$before" || ! [ -e "/proc/$victim" ]
 }
 
 runs() {
     cut -d ' ' -f 3 "/proc/$1/schedstat"
 }
 
-# The kernel's own threads starve behind the hog on real-time kernels, and run with stalld.
+# kernel_threads BACKEND HOG: the kernel's own threads starve behind the hog on real-time kernels, and run with stalld.
 kernel_threads() {
     case $(uname -v) in
     *PREEMPT_RT*) ;;
@@ -254,7 +299,7 @@ kernel_threads() {
     }
     all >before
     start_stalld -b "$1" -t 1s
-    start_rig 6 --hog 98
+    start_rig 6 --hog "$2"
     sleep 0.5
     for name in "rcuc/$hogged" "ktimers/$hogged" "ksoftirqd/$hogged"; do
         tid=$(sed -n "s|^\([0-9]*\) $name .*|\1|p" before)
@@ -280,12 +325,12 @@ kernel_threads() {
         before after >>stalld.log
     ! grep -q '^was ' stalld.log || hard=yes verdict=FAIL
     # shellcheck disable=SC2086 # without the blank before it
-    result "$1" kernel-threads $verdict $rescued
+    result "$1" "threads-behind-$2" $verdict $rescued
 }
 
 # Killed and started anew behind a hog that is a minute old: nothing that it needs hangs.
 old_hog() {
-    start_rig 120
+    start_rig 110
     sleep 60
     for backend in $backends; do
         before=$(runs "$victim")
@@ -304,18 +349,18 @@ old_hog() {
         await 5 is_throttled_as_before || verdict=FAIL
         result "$backend" old-hog $verdict "first look after $((looked - begun)) s, gone $(($(seconds) - killed)) s after SIGKILL"
     done 2>/dev/null
-    end_rig
+    kill_rig
 }
 
 # consume RUNTIME_US: what a boosted task consumes each time it runs, on average, as $each and $times.
 consume() {
-    start_stalld -t 3 -d 3 -r "$1us"
-    start_rig 7
+    start_stalld -t 2s -d 2s -r "$1us"
+    start_rig 6
     before=$(cat "/proc/$victim/schedstat")
-    await 8 said stalld "restored pid $victim "
+    await 6 said stalld "restored pid $victim "
     # shellcheck disable=SC2046,SC2086 # six numbers
     set -- $before $(cat "/proc/$victim/schedstat")
-    end_rig
+    kill_rig
     stop_stalld
     times=$(($6 - $3))
     each=$((($4 - $1) / 1000 / (times > 0 ? times : 1)))
@@ -326,7 +371,7 @@ consume() {
 # is measured, never takes from it, so the best of three counts.
 budget() {
     verdict=info
-    for runtime in 20 1000 200 200 200; do
+    for runtime in 20 200 200 200; do
         consume $runtime
         off=''
         if said stalld 'HRTICK stays off\|cannot find the scheduler'; then
@@ -374,27 +419,67 @@ fair_server() {
     result - fair-server $verdict "$gap ms"
 }
 
+# A hog that nobody waits for is left alone, on a CPU that the kernel itself leaves alone.
+lone() {
+    start_stalld -t 1s
+    starve --for 4 --alone >starve.log 2>&1
+    stop_stalld && verdict=ok || verdict=FAIL
+    ! said stalld 'starved on CPU' || verdict=FAIL
+    ms=$(($(field longest_gap_ns "$(grep '^end hog ' starve.log)") / 1000))
+    result - lone-hog "$verdict" "longest gap $ms us"
+}
+
+# What the verifier says of each program: instructions, states and time.
+verified() {
+    stalld --check -v | sed -n 's/^verified //p' | while read -r backend program figures; do
+        result "$backend" "verified-$program" info "$figures"
+    done
+}
+
+# The scheduler's text with names in it that no parser likes, and who waits by the kernel's own record, for
+# tests/fixtures/sched_debug.
+text() {
+    start_stalld -l -b task_iter -t 600
+    start_rig 8 --scene names --victim fair
+    sleep 2
+    kill -USR1 $stalld
+    cat $debug/sched/debug /proc/sched_debug 2>/dev/null >sched.log
+    end_rig
+    stop_stalld
+    sed 's/^/T /' sched.log
+    sed -n 's/.*waiting: \(.*\)-\([0-9]*\) (.*) on CPU '"$hogged"' for.*/W \2\t\1/p' stalld.log
+}
+
 choice() {
     start_stalld -t 1s
     stop_stalld && verdict=ok || verdict=FAIL
     chosen=$(sed -n 's/.*using \(.*\) backend.*/\1/p' stalld.log)
     [ -n "$chosen" ] || verdict=FAIL
+    if ! is_throttled_as_before; then
+        sleep 2
+        # What follows is not to fail for that alone.
+        echo "$throttling" 2>/dev/null >$limit && later='put back by hand' || later='refused still'
+        chosen="$chosen, RT throttling not put back, 2 s later $later"
+    fi
     result - auto "$verdict" "$chosen"
     # And what it has to say of this machine: why not another one, and what else it lacks.
     sed -n '/single threaded\|using\|cpu [0-9]\|hrottling\|shutting down/!s/^stalld: /# /p' stalld.log
 }
 
+# messages CHECK VERDICT: which verdict it is if the kernel has something to warn of.
 messages() {
     verdict=ok
-    dmesg | grep -E 'WARNING:|BUG:|Oops|general protection|Call Trace|hung_task|blocked for more' >stalld.log && verdict=FAIL
+    dmesg | grep -E 'WARNING:|BUG:|Oops|general protection|Call Trace|hung_task|blocked for more' >stalld.log && verdict=$2
     : >starve.log
     # shellcheck disable=SC2046 # the places where, each once
-    result - dmesg $verdict $(dmesg | sed -n 's/.*WARNING: .* at \([^ ]*\) .*/\1/p' | sort -u)
-    [ $verdict = ok ] || dmesg | tail -n 200 | sed 's/^/| /'
+    result - "$1" "$verdict" $(dmesg | sed -n 's/.*WARNING: .* at \([^ ]*\) .*/\1/p' | sort -u)
+    [ "$verdict" = ok ] || dmesg | tail -n 200 | sed 's/^/| /'
 }
 
+# The others are for those who ask for them.
 wants() {
-    case ,${checks:-all}, in
+    case ,${checks:-all},$1 in
+    *,all,text | *,all,lone | *,all,auto) return 1 ;;
     *,all,* | *,$1,*) ;;
     *) return 1 ;;
     esac
@@ -404,6 +489,9 @@ echo "# $(uname -r) $(uname -v)"
 wants choice && choice
 wants budget && budget
 wants again && try again
+wants verified && verified
+wants lone && try lone
+wants text && text
 server=$debug/sched/fair_server/cpu$hogged/runtime
 if wants fair && [ -e "$server" ]; then
     try fair_server
@@ -414,25 +502,29 @@ if wants fair && [ -e "$server" ]; then
         echo 0 >"$server"
     fi 2>/dev/null
 fi
+kinds=spin
+! wants fair || kinds='waitpid spin fair'
 for backend in $backends; do
-    wants fifo && try rescue "$backend" fifo --victim spin
-    wants fair && try rescue "$backend" fair --victim fair
-    if wants waitpid && [ "$backend" = sched_debug ]; then
-        result sched_debug waitpid no 'in the text it looks asleep'
-    elif wants waitpid; then
-        try rescue "$backend" waitpid --victim waitpid
-    fi
+    # shellcheck disable=SC2086 # its words
+    wants fifo && try rescue "$backend" $kinds
     wants hog-first && try hog_first "$backend"
-    wants clock-set && try clock_set "$backend"
-    wants restored && try restored "$backend"
+    wants restored && try clock_set "$backend"
     wants killed && try killed "$backend"
-    if wants offline && [ "$hogged" -gt 1 ]; then
-        try offline "$backend" waiting
-        try offline "$backend" boosted
-    fi
-    wants threads && try kernel_threads "$backend"
+    wants threads && try kernel_threads "$backend" 50
 done
-[ -z "$lacking" ] || try rescue auto fifo --victim spin
+if wants auto; then
+    try rescue auto spin
+fi
 wants old-hog && old_hog
-messages
+messages dmesg FAIL
+# Nothing but SCHED_DEADLINE is above a hog at 98.
+wants threads && try kernel_threads task_iter 98
+# Last, because a CPU that goes upsets what old kernels count of SCHED_DEADLINE: they refuse to set throttling then, or
+# divide by zero. What a backend sees of it is the same for all, and so is what the boost makes of it.
+if wants offline; then
+    try offline task_iter offline -F
+    echo '# at task_iter offline-deadline'
+    try offline task_iter offline-deadline
+    messages dmesg-at-last no
+fi
 echo '# end'

@@ -1,24 +1,47 @@
-# Turns lines KERNEL BACKEND CHECK VERDICT FIGURES... into a table with a column for each kernel.
+# Turns lines KERNEL BACKEND CHECK VERDICT FIGURES... into two tables: a column for each kernel on which all was
+# checked, and a row for each that was booted with words on its command line.
 {
-    row = $3 " " $2
+    check = $2 == "-" ? $3 : $3 " " $2
     cell = $4
     for (i = 5; i <= NF; i++) cell = cell " " $i
-    if (!($1 in column)) { column[$1] = ++columns; title[columns] = $1; width[columns] = length($1) }
-    if (!(row in known)) { known[row] = 1; order[++rows] = row }
-    text[row, column[$1]] = cell
-    if (length(cell) > width[column[$1]]) width[column[$1]] = length(cell)
+    which = index($1, "+") > 0
+    row = which ? $1 : check
+    column = which ? check : $1
+    # What was tried again counts as it was in the end.
+    if ((which, row, column) in text) verdicts[verdict[which, row, column]]--
     verdicts[$4]++
+    verdict[which, row, column] = $4
+    text[which, row, column] = cell
+    if (!((which, "column", column) in known)) { known[which, "column", column] = ++columns[which]; title[which, columns[which]] = column }
+    if (!((which, "row", row) in known)) { known[which, "row", row] = ++rows[which]; name[which, rows[which]] = row }
+    c = known[which, "column", column]
+    width[which, 0] = longest(width[which, 0], row)
+    width[which, c] = longest(longest(width[which, c], column), cell)
 }
-END {
-    printf "| %-26s |", "check backend"
-    for (c = 1; c <= columns; c++) printf " %-" width[c] "s |", title[c]
-    printf "\n|----------------------------|"
-    for (c = 1; c <= columns; c++) { dashes = sprintf("%" (width[c] + 2) "s", ""); gsub(/ /, "-", dashes); printf "%s|", dashes }
+function longest(so_far, word) {
+    return length(word) > so_far ? length(word) : so_far
+}
+function rule(width,   dashes) {
+    dashes = sprintf("%" (width + 2) "s", "")
+    gsub(/ /, "-", dashes)
+    return dashes "|"
+}
+function table(which, corner,   r, c) {
+    width[which, 0] = longest(width[which, 0], corner)
+    printf "| %-" width[which, 0] "s |", corner
+    for (c = 1; c <= columns[which]; c++) printf " %-" width[which, c] "s |", title[which, c]
+    printf "\n|%s", rule(width[which, 0])
+    for (c = 1; c <= columns[which]; c++) printf "%s", rule(width[which, c])
     printf "\n"
-    for (r = 1; r <= rows; r++) {
-        printf "| %-26s |", order[r]
-        for (c = 1; c <= columns; c++) printf " %-" width[c] "s |", ((order[r], c) in text) ? text[order[r], c] : ""
+    for (r = 1; r <= rows[which]; r++) {
+        printf "| %-" width[which, 0] "s |", name[which, r]
+        for (c = 1; c <= columns[which]; c++) printf " %-" width[which, c] "s |", text[which, name[which, r], title[which, c]]
         printf "\n"
     }
-    printf "%d ok, %d failed, %d for information\n", verdicts["ok"], verdicts["FAIL"], verdicts["info"]
+    printf "\n"
+}
+END {
+    if (rows[0]) table(0, "check backend")
+    if (rows[1]) table(1, "kernel")
+    printf "%d ok, %d failed, %d not to be had, %d for information\n", verdicts["ok"], verdicts["FAIL"], verdicts["no"], verdicts["info"]
 }
