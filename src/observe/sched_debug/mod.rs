@@ -71,10 +71,7 @@ impl SchedDebug {
     fn others(&self) -> Option<u32> {
         let mut text = [0; 128];
         let len = self.loadavg.as_ref()?.read_at(&mut text, 0).ok()?;
-        // 0.31 0.08 0.03 1/90 4907: the fourth is runnable/all.
-        let counts = text.get(..len)?.split(|&b| b == b' ').nth(3)?;
-        let runnable: u32 = format::decimal(counts.split(|&b| b == b'/').next()?)?;
-        Some(runnable.saturating_sub(1))
+        Some(proc::text::runnable(text.get(..len)?)?.saturating_sub(1))
     }
 }
 

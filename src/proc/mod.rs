@@ -1,6 +1,8 @@
 //! What /proc tells of a task.
 
-use crate::task::{Comm, Cpu, Escaped, Policy, Sched, Task, Tid};
+pub mod text;
+
+use crate::task::{Comm, Task, Tid};
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -42,16 +44,11 @@ pub fn with<T>(text: fmt::Arguments, action: impl FnOnce(&str) -> Option<T>) -> 
 }
 
 pub fn comm(tid: Tid) -> Option<Comm> {
-    let name = Text::read(tid, "comm")?;
-    let name = name.as_bytes();
-    Some(Comm::new(name.strip_suffix(b"\n").unwrap_or(name)))
+    Some(text::comm(Text::read(tid, "comm")?.as_bytes()))
 }
 
 pub fn tgid(tid: Tid) -> Option<Tid> {
-    let status = Text::read(tid, "status")?;
-    // The name, which comes first, has its newlines escaped.
-    let line = status.as_bytes().split(|&b| b == b'\n').find_map(|line| line.strip_prefix(b"Tgid:"))?;
-    number(line.trim_ascii()).map(Tid)
+    text::tgid(Text::read(tid, "status")?.as_bytes())
 }
 
 /// The control group that tells most of it: that of the cpu controller where it is not the root, else
@@ -61,21 +58,12 @@ pub fn cgroup(tid: Tid, start: u64) -> Option<String> {
     if start != 0 && self::start(tid)? != start {
         return None;
     }
-    let mut best: Option<&[u8]> = None;
-    for line in groups.split(|&b| b == b'\n') {
-        let mut fields = line.splitn(3, |&b| b == b':').skip(1);
-        let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
-        let is_cpu = controllers.split(|&b| b == b',').any(|controller| controller == b"cpu");
-        if best.is_none() || path != b"/" && (is_cpu || best == Some(b"/")) {
-            best = Some(path);
-        }
-    }
-    best.map(|path| Escaped(path).to_string())
+    text::cgroup(&groups)
 }
 
 /// Its state, as the letter that ps shows: a zombie is Z.
 pub fn state(tid: Tid) -> Option<u8> {
-    after_name(&Text::read(tid, "stat")?)?.first().copied()
+    text::state(Text::read(tid, "stat")?.as_bytes())
 }
 
 /// When it started, in clock ticks since boot.
@@ -85,48 +73,27 @@ pub fn start(tid: Tid) -> Option<u64> {
 
 /// The same: None where it has ended, and an error where /proc can't tell, for want of memory or descriptors.
 pub fn try_start(tid: Tid) -> io::Result<Option<u64>> {
-    let stat = match Text::try_read(tid, "stat") {
-        Ok(stat) => stat,
-        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => return Ok(None),
-        Err(e) => return Err(e),
-    };
-    let start = after_name(&stat).and_then(|fields| number(fields.split(|&b| b == b' ').nth(19)?));
-    start.map(Some).ok_or(io::ErrorKind::InvalidData.into())
-}
-
-/// What follows the name, which may hold blanks and parentheses; nothing behind it does.
-fn after_name(stat: &Text) -> Option<&[u8]> {
-    let stat = stat.as_bytes();
-    stat.get(stat.iter().rposition(|&b| b == b')')? + 2..)
+    match Text::try_read(tid, "stat") {
+        Ok(stat) => text::start(stat.as_bytes()).map(Some).ok_or(io::ErrorKind::InvalidData.into()),
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => Ok(None),
+        Err(e) => Err(e),
+    }
 }
 
 /// All that is shown of it in one moment: where it runs or ran last, and how it is scheduled.
 pub fn task(tid: Tid) -> Option<Task> {
-    let stat = Text::read(tid, "stat")?;
-    let fields = || after_name(&stat).into_iter().flat_map(|fields| fields.split(|&b| b == b' '));
-    // The kernel's scale, 100 below what it is everywhere else.
-    let prio = number::<i32>(fields().nth(15)?)? + 100;
-    let policy = Some(Policy(number(fields().nth(38)?)?));
-    Some(Task {
-        tid,
-        tgid: Some(tgid(tid)?),
-        cpu: Cpu(number(fields().nth(36)?)?),
-        start: number(fields().nth(19)?)?,
-        sched: Sched { policy, prio },
-        comm: comm(tid)?,
-        ..Task::default()
-    })
+    let [stat, status, comm] = ["stat", "status", "comm"].map(|name| Text::read(tid, name));
+    text::task(tid, stat?.as_bytes(), status?.as_bytes(), comm?.as_bytes())
 }
 
 /// How often it has been given a CPU; None without CONFIG_SCHED_INFO.
 pub fn runs(tid: Tid) -> Option<u64> {
-    let schedstat = Text::read(tid, "schedstat")?;
-    number(schedstat.as_bytes().trim_ascii().split(|&b| b == b' ').nth(2)?)
+    text::runs(Text::read(tid, "schedstat")?.as_bytes())
 }
 
 /// By how much its timers may be late, in ns.
 pub fn timer_slack(tid: Tid) -> Option<u64> {
-    number(Text::read(tid, "timerslack_ns")?.as_bytes().trim_ascii())
+    text::number(Text::read(tid, "timerslack_ns")?.as_bytes())
 }
 
 pub fn set_timer_slack(tid: Tid, slack: u64) -> Option<()> {
@@ -141,10 +108,6 @@ pub fn is_own_thread(tid: Tid) -> bool {
     with(format_args!("/proc/self/task/{tid}"), |path| fs::symlink_metadata(path).ok()).is_some()
 }
 
-fn number<T: std::str::FromStr>(digits: &[u8]) -> Option<T> {
-    std::str::from_utf8(digits).ok()?.parse().ok()
-}
-
 /// The threads of its process, in the order in which they were started.
 pub fn threads(tgid: Tid) -> Vec<Tid> {
     let entries = fs::read_dir(format!("/proc/{tgid}/task")).into_iter().flatten().flatten();
@@ -154,13 +117,14 @@ pub fn threads(tgid: Tid) -> Vec<Tid> {
 /// The processes that it has started.
 pub fn children(tgid: Tid, tid: Tid) -> Vec<Tid> {
     let children = fs::read_to_string(format!("/proc/{tgid}/task/{tid}/children")).unwrap_or_default();
-    children.split_whitespace().filter_map(|child| child.parse().ok().map(Tid)).collect()
+    text::children(&children).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::sys::sched;
+    use crate::task::Sched;
 
     #[test]
     fn this_thread_has_a_name_a_process_and_a_start() {
