@@ -3,6 +3,7 @@
 use crate::abi;
 use libc::c_char;
 use stalld::error::{Error, Reason};
+use stalld::task::Visible;
 use std::cell::RefCell;
 use std::ffi::CStr;
 use std::io;
@@ -17,8 +18,10 @@ pub struct Failure {
 pub type Result<T> = std::result::Result<T, Failure>;
 
 impl Failure {
-    pub fn new(code: i32, text: impl Into<String>) -> Failure {
-        Failure { code, text: text.into() }
+    /// One line, whatever the program has put into what is refused.
+    pub fn new(code: i32, text: impl AsRef<str>) -> Failure {
+        let text = text.as_ref().chars().map(|c| Visible(c).to_string()).collect();
+        Failure { code, text }
     }
 
     /// The errno behind an error; `otherwise` where there is none.

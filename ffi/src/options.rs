@@ -245,6 +245,7 @@ mod tests {
             (Box::new(|o| o.backend = -1), "backend: -1 is no backend of this version"),
             (Box::new(|o| o.events = 65537), "events: 65537 is more than 65536"),
             (Box::new(|o| o.cpus = c"1,x".as_ptr()), "cpus: 'x' is not a CPU number"),
+            (Box::new(|o| o.cpus = c"1\n2".as_ptr()), "cpus: '1\\x0a2' is not a CPU number"),
             (Box::new(|o| o.ignore_threads = c"".as_ptr()), "ignore_threads: an expression is missing"),
             (Box::new(|o| o.ignore_processes = c"\xff".as_ptr()), "ignore_processes: it is not UTF-8"),
             (Box::new(|o| o.journal = c"".as_ptr()), "journal: a path is missing"),
