@@ -29,6 +29,9 @@ FEW_KERNELS = 5.10-rt+few 6.1-rt+few 7.2-rt+few 6.12-rt+lockdown=confidentiality
 SERVICE_KERNELS = 6.1 6.1-rt
 # What `make cross` builds for: aarch64, s390x, riscv64, ppc64le or i686.
 ARCH     = aarch64
+# What `make fuzz` fuzzes, and for how many seconds.
+FUZZ     = sched_debug
+TIME     = 60
 # BPF=0 leaves libbpf and the backends on it out; DEBUG=1 builds with checks and debug information.
 BPF   = 1
 DEBUG = 0
@@ -60,7 +63,7 @@ endif
 BINARY  = target/$(BUILD)/stalld
 STATIC  = target/static/stalld
 DIST    = target/packages
-SCRIPTS = $(wildcard packaging/*.sh packaging/completions/*.bash tests/*.sh tests/vm/*.sh) packaging/throttlectl packaging/debian/tests/library tests/vm/init .ci/run
+SCRIPTS = $(wildcard packaging/*.sh packaging/completions/*.bash tests/*.sh tests/vm/*.sh fuzz/*.sh) packaging/throttlectl packaging/debian/tests/library tests/vm/init .ci/run
 LIBRARY = target/lib/libstalld.pc
 PAGES   = $(wildcard man/*.8)
 LIBPAGES = $(wildcard man/*.3)
@@ -75,9 +78,9 @@ export PATH := $(CARGO_DIR):$(PATH)
 endif
 endif
 
-.PHONY: all stalld lib demo demo-run setup setup-static setup-lint setup-packages setup-vm setup-cross setup-all static cross \
-	run test test-vm test-vm-few test-cross test-service tests install install-lib uninstall dist dist-static deb rpm \
-	test-packages lint regen bench annocheck abi msrv clean help
+.PHONY: all stalld lib demo demo-run setup setup-static setup-lint setup-packages setup-vm setup-cross setup-fuzz setup-all \
+	static cross run test test-vm test-vm-few test-cross test-service tests fuzz coverage install install-lib uninstall dist \
+	dist-static deb rpm test-packages lint regen bench annocheck abi msrv clean help
 
 all: ## build target/release/stalld (DEBUG=1: target/debug/stalld; BPF=0: without libbpf)
 	@$(SETUP) --check $(TOOLS)
@@ -118,6 +121,14 @@ test-service: deb ## boot a Debian with the package, in emulation, and check its
 	@$(SETUP) --check packages vm
 	$(SUDO) sh tests/vm/service.sh $(DIST)/stalld_[0-9]*.deb $(SERVICE_KERNELS)
 
+fuzz: ## fuzz what reads input: FUZZ=TARGET TIME=SECONDS
+	@$(SETUP) --check rust fuzz
+	CARGO="$(CARGO) $(CARGOFLAGS)" sh fuzz/fuzz.sh $(FUZZ) $(TIME)
+
+coverage: ## print how many of the parsers' lines the fuzzers' corpus reaches: 95 % of each file, or it fails
+	@$(SETUP) --check rust fuzz
+	CARGO="$(CARGO) $(CARGOFLAGS)" sh fuzz/coverage.sh
+
 run: all ## build, and run stalld with ARGS=...
 	$(SUDO) $(BINARY) $(ARGS)
 
@@ -156,6 +167,9 @@ setup-cross: ## install what `make test-cross` needs, on Debian
 
 setup-all: ## install all of these, but for other architectures
 	@$(SETUP) $(TOOLS) lib static lint regen abi dist deb rpm vm
+
+setup-fuzz: ## install what `make fuzz` and `make coverage` need, which no other target does
+	@$(SETUP) rust fuzz
 
 # Builds only if nothing is built, so that `make && sudo make install` runs no compiler as root.
 install: $(BINARY) $(if $(wildcard $(LIBRARY)),install-lib) ## install below DESTDIR and PREFIX what `make` and `make lib` built

@@ -3,8 +3,8 @@
 #
 #   setup.sh [--check | --dry-run | --cargo] [PART...]
 #
-# The parts are rust, bpf, lib, static, libc, lint, regen, abi, dist, deb, rpm, packages, vm and cross; without any, rust
-# and bpf. It prints what is missing, then installs it; where nothing is missing it does and prints nothing.
+# The parts are rust, bpf, lib, static, libc, lint, regen, abi, dist, deb, rpm, packages, vm, cross and fuzz; without any,
+# rust and bpf. It prints what is missing, then installs it; where nothing is missing it does and prints nothing.
 #   --check    says in one line what is missing and how to install it, and fails if anything is
 #   --dry-run  prints what it would install
 #   --cargo    prints the directory of the first cargo that is new enough, if that isn't the one in PATH
@@ -40,7 +40,8 @@ tools_of() {
     vm) echo qemu-system-x86_64 busybox ;;
     # The compilers are in a root that packaging/cross.sh makes.
     cross) echo debootstrap busybox qemu-system-aarch64 qemu-system-s390x qemu-system-riscv64 qemu-system-ppc64 qemu-system-i386 ;;
-    *) die "setup.sh knows no part '$1': rust, bpf, lib, static, libc, lint, regen, abi, dist, deb, rpm, packages, vm, cross" ;;
+    fuzz) echo clang libfuzzer llvm-cov ;;
+    *) die "setup.sh knows no part '$1': rust, bpf, lib, static, libc, lint, regen, abi, dist, deb, rpm, packages, vm, cross, fuzz" ;;
     esac
 }
 
@@ -56,6 +57,8 @@ is_there() {
     llvm-strip) command -v "${LLVM_STRIP:-llvm-strip}" >/dev/null ;;
     libclang) has_libclang ;;
     sanitizers) case $("${CC:-cc}" -print-file-name=libasan.so 2>/dev/null) in */*) ;; *) return 1 ;; esac ;;
+    libfuzzer) [ -e "$("${CLANG:-clang}" --print-runtime-dir 2>/dev/null)/libclang_rt.fuzzer-$(uname -m).a" ] ;;
+    llvm-cov) PATH=$(cargo_dir):$PATH sh fuzz/coverage.sh --tool >/dev/null 2>&1 ;;
     yaml) python3 -c "import yaml" 2>/dev/null ;;
     # In a machine of its own it has no libraries.
     busybox) command -v busybox >/dev/null && case $(ldd "$(command -v busybox)" 2>&1) in *'=>'*) return 1 ;; esac ;;
@@ -123,6 +126,11 @@ packages_of() {
     apt-get:cc) echo gcc libc6-dev ;;
     *:cc) echo gcc glibc-devel ;;
     *:llvm-strip) echo llvm ;;
+    apt-get:libfuzzer) echo libclang-rt-dev ;;
+    *:libfuzzer) echo compiler-rt ;;
+    # The one that goes with the Rust that is there.
+    apt-get:llvm-cov) rustc -vV 2>/dev/null | sed -n 's/^LLVM version: \([0-9]*\).*/llvm-\1/p' ;;
+    *:llvm-cov) echo llvm ;;
     *:autoreconf) echo autoconf ;;
     *:readelf | *:objcopy) echo binutils ;;
     apt-get:libelf.h) echo libelf-dev ;;
@@ -218,7 +226,7 @@ named() {
 target_for() {
     for part; do :; done
     case $part in
-    static | lint | vm | cross) echo "make setup-$part" ;;
+    static | lint | vm | cross | fuzz) echo "make setup-$part" ;;
     regen) echo "make setup-lint" ;;
     dist | deb | rpm | packages) echo "make setup-packages" ;;
     abi) echo "make setup-all" ;;

@@ -17,7 +17,7 @@ rust=$(find . -path ./target -prune -o -name '*.rs' -print | sed 's|^\./||')
 
 # `unsafe` and what follows it in code; prose about it is fine.
 complain "unsafe code belongs in src/sys or ffi/src (or a test)" <<END
-$(echo "$rust" | grep -v '^src/sys/\|^ffi/src/\|^tests/' | xargs grep -nE '^[^/]*\bunsafe( *\{| +(fn|impl|extern|trait)\b|\()' || true)
+$(echo "$rust" | grep -v '^src/sys/\|^ffi/src/\|^tests/\|^fuzz/' | xargs grep -nE '^[^/]*\bunsafe( *\{| +(fn|impl|extern|trait)\b|\()' || true)
 END
 
 complain "more than 500 lines: make it two files of one subject each" <<END
@@ -31,6 +31,13 @@ $(for file in bpf/*.[ch]; do
 done)
 END
 fi
+
+complain "more than 250 inputs or 250 KiB: 'sh fuzz/fuzz.sh --merge TARGET' leaves out what adds nothing" <<END
+$(for corpus in fuzz/corpus/*; do
+    find "$corpus" -type f -exec cat {} + | wc -c | awk -v count="$(find "$corpus" -type f | wc -l)" -v name="$corpus" \
+        '$1 > 250 * 1024 || count > 250 { print name }'
+done)
+END
 
 version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -n 1)
 complain "the version is not that of Cargo.toml" <<END

@@ -1,0 +1,51 @@
+//! A list of regular expressions, and after a NUL the name of a task.
+
+use super::{is_one_line, item};
+use stalld::denylist::{Denylist, Ignore};
+use stalld::task::{Comm, Escaped, Nanos, Task, Tid};
+
+pub fn run(mut input: &[u8]) {
+    let Ok(list) = std::str::from_utf8(item(&mut input)) else { return };
+    let name = input;
+    // Longer ones are the same again, and take their time.
+    if list.len() > 200 || name.len() > 64 {
+        return;
+    }
+    let read = |list: &str| {
+        let mut denylist = Denylist::default();
+        denylist.add(list).map(|()| denylist)
+    };
+    let items: Result<Vec<Denylist>, String> = list.split(',').map(read).collect();
+    let all = match read(list) {
+        Ok(all) => all,
+        Err(reason) => {
+            assert_eq!(items.err().as_ref(), Some(&reason));
+            assert!(is_one_line(&Escaped(reason.as_bytes()).to_string()), "{reason:?}");
+            let mut kept = read("kept").unwrap_or_default();
+            assert!(kept.add(list).is_err() && kept.sources() == ["kept"] && !kept.matches(b"name"));
+            return;
+        }
+    };
+    let items = items.unwrap_or_else(|reason| panic!("{list:?} in parts: {reason}"));
+    assert!(!all.is_empty() && all.sources() == [list]);
+    assert_eq!(all.matches(name), items.iter().any(|item| item.matches(name)), "{list:?} {name:?}");
+
+    // A task of this name, and one whose process this is.
+    let comm = Comm::new(name);
+    let own = Tid(std::process::id() as i32);
+    let task = Task { tid: own, tgid: Some(own), start: 7, comm, ..Task::default() };
+    let mut threads = Ignore::new(all.clone(), Denylist::default());
+    let ignored = all.matches(comm.as_bytes());
+    for now in [Nanos(1), Nanos::from_secs(700)] {
+        assert_eq!(threads.covers(&task, now), ignored);
+    }
+    assert_eq!(threads.newly_ignored().count(), usize::from(ignored), "each is told once");
+    let mut processes = Ignore::new(Denylist::default(), all.clone());
+    let process = stalld::proc::comm(own).unwrap_or_default();
+    assert_eq!(processes.covers(&task, Nanos(1)), all.matches(process.as_bytes()));
+    // A process of stalld's own is let alone without a word, and nobody else without a list.
+    let mut nobody = Ignore::default();
+    assert!(!nobody.covers(&task, Nanos(1)));
+    nobody.own(own);
+    assert!(nobody.covers(&Task { start: 0, ..task }, Nanos(1)) && nobody.newly_ignored().count() == 0);
+}

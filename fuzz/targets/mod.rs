@@ -1,0 +1,52 @@
+//! What is fuzzed: each target takes any bytes, and panics if what becomes of them breaks a promise.
+
+mod command_line;
+mod cpu_list;
+mod denylist;
+mod journal;
+mod length;
+mod machine;
+mod options;
+mod proc;
+mod sched_debug;
+
+pub type Target = fn(&[u8]);
+
+const ALL: [(&str, Target); 9] = [
+    ("sched_debug", sched_debug::run),
+    ("cpu_list", cpu_list::run),
+    ("command_line", command_line::run),
+    ("length", length::run),
+    ("denylist", denylist::run),
+    ("journal", journal::run),
+    ("options", options::run),
+    ("proc", proc::run),
+    ("machine", machine::run),
+];
+
+pub fn find(name: &str) -> Option<Target> {
+    ALL.iter().find(|(it, _)| *it == name).map(|&(_, target)| target)
+}
+
+#[cfg(not(fuzzing))]
+pub fn names() -> String {
+    ALL.map(|(name, _)| name).join(", ")
+}
+
+/// A message can be printed: it is there, and nothing in it ends its line or controls a terminal.
+fn is_one_line(message: &str) -> bool {
+    !message.is_empty() && !message.chars().any(char::is_control)
+}
+
+/// Takes the first byte off, by which an input chooses; 0 where there is none.
+fn choice(input: &[u8]) -> (u8, &[u8]) {
+    input.split_first().map_or((0, &[][..]), |(&first, rest)| (first, rest))
+}
+
+/// Takes what stands before the first NUL off.
+fn item<'a>(input: &mut &'a [u8]) -> &'a [u8] {
+    let end = input.iter().position(|&b| b == 0).unwrap_or(input.len());
+    let item = &input[..end];
+    *input = input.get(end + 1..).unwrap_or_default();
+    item
+}
