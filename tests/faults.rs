@@ -33,7 +33,7 @@ enum Outcome {
 
 use Outcome::*;
 
-/// A system call, what it fails with, and which of a thread's calls do so, as strace's `when` has it: the first ones may
+/// A system call, on one file only if there is one behind an @, what it fails with, and which of a thread's calls do so, as strace's `when` has it: the first ones may
 /// be those of the loader, whose failure is not stalld's.
 type Fault = (&'static str, &'static str, &'static str, Outcome);
 
@@ -114,6 +114,13 @@ const FAULTS: &[Fault] = &[
     ("statx", "EACCES", "5+", Refuses("Permission denied")),
     ("sysinfo", "EPERM", "1+", Rescues),
     ("wait4", "ECHILD", "1+", Rescues),
+    // What stalld can't put back the guardian can.
+    (
+        "write@/proc/sys/kernel/sched_rt_runtime_us",
+        "EBUSY",
+        "2+",
+        RescuesAnd("RT throttling is not restored to 950000"),
+    ),
 ];
 
 /// Those of a backend, chosen by name.
@@ -137,11 +144,13 @@ fn suffer(backend: &str, fault: Fault) {
     let mut rig = Rig::start(&["--for", "8", "--victim", "spin"]);
     let victim = rig.event("victim").tid();
     set_limit("950000");
-    let inject = format!("inject={call}:error={errno}:when={when}");
+    let (call, file) =
+        call.split_once('@').map_or((call, String::new()), |(call, file)| (call, format!("-P {file} ")));
     // On a CPU without a hog, as it is an ordinary program; without cargo's variable, which has the loader open more
     // files; and as a stepparent (-D), so that what is started here is stalld itself.
     let starter = format!(
-        "taskset -c 0 env -u LD_LIBRARY_PATH strace -D -f -qqq -o /dev/null -e trace={call} -e {inject}"
+        "taskset -c 0 env -u LD_LIBRARY_PATH strace -D -f -qqq -o /dev/null {file}-e trace={call} -e \
+         inject={call}:error={errno}:when={when}"
     );
     let starter: Vec<&str> = starter.split(' ').collect();
     let options = ["-f", "-v", "-t", "300ms", "-d", "200ms", "-g", "100ms", "-b", backend];
@@ -163,7 +172,7 @@ fn suffer(backend: &str, fault: Fault) {
     let said: Vec<&str> = said.iter().map(|(_, line)| line.as_str()).collect();
     println!("{what}: exit code {code:?}, {} lines", said.len());
     assert!(said.iter().all(|line| line.starts_with("stalld: ")), "{what}: {said:#?}");
-    assert_eq!(code, Some(if matches!(outcome, Refuses(_)) { 1 } else { 0 }), "{what}: {said:#?}");
+    assert_eq!(code, Some(i32::from(matches!(outcome, Refuses(_)))), "{what}: {said:#?}");
     let text = match outcome {
         RescuesAnd(text) => Some(text),
         LeavesThrottlingOff(_) => Some("RT throttling is not restored to 950000"),
@@ -174,7 +183,7 @@ fn suffer(backend: &str, fault: Fault) {
     }
     match outcome {
         LeavesBoosted(_) => {
-            assert_eq!(policy(victim).map(|(policy, _)| policy), Some(Policy::DEADLINE), "{what}")
+            assert_eq!(policy(victim).map(|(policy, _)| policy), Some(Policy::DEADLINE), "{what}");
         }
         _ => await_own_policy(victim),
     }

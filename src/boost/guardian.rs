@@ -21,8 +21,12 @@ const NEWS: u8 = 0;
 /// ... and that the guardian is to end, after a last look at the journal.
 const FAREWELL: u8 = 1;
 
-/// Between one try to wait and the next, where the kernel refuses.
+/// Between one try and the next, where the kernel refuses.
 const REST: Nanos = Nanos::from_millis(10);
+
+/// For as long it tries to put back what the kernel refuses: what has been reserved for a task that was DEADLINE counts
+/// until its period is over, and throttling can't be turned on meanwhile.
+const PERSISTENCE: Nanos = Nanos::from_secs(2);
 
 /// stalld's end of the line. The guardian acts when it is closed.
 pub struct Guardian {
@@ -81,14 +85,15 @@ impl Guardian {
 /// The life of the guardian.
 fn guard(journal: &Journal, mut line: File, parent: Option<&OwnedFd>, says: bool) {
     loop {
+        // Who makes a record from now on, and before this has been told until when it sleeps, has it woken.
+        journal.sleeps_until(Nanos::MAX);
         let due = journal.open().filter_map(|(_, record)| match record {
             Undo::Boost(boosted) => Some(recover::due(&boosted)),
             _ => None,
         });
-        let patience = match due.min() {
-            Some(due) => due - clock::monotonic(),
-            None => Nanos::MAX,
-        };
+        let due = due.min().unwrap_or(Nanos::MAX);
+        journal.sleeps_until(due);
+        let patience = due - clock::monotonic();
         let mut news = [0; 4096];
         match file::either_readable_within(&line, parent, patience) {
             Ok((_, true)) => break,
@@ -109,6 +114,15 @@ fn guard(journal: &Journal, mut line: File, parent: Option<&OwnedFd>, says: bool
         }
     }
     recover::everything(&Host, journal, |one| tell(&one, "stalld has ended without cleaning up", says));
+    let until = clock::monotonic() + PERSISTENCE;
+    while journal.live().next().is_some() && clock::monotonic() < until {
+        clock::nap(REST);
+        recover::everything(&Host, journal, |one| {
+            if one.is_done() {
+                tell(&one, "after some tries", says);
+            }
+        });
+    }
 }
 
 /// After the deed, and only what goes out at once: whoever reads stderr, or does not, must not hold it up.

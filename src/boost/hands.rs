@@ -4,6 +4,7 @@ use super::adopt::Nursery;
 use super::journal::{Boosted, How, Journal, Saved, Slot, Undo};
 use super::kernel::{Host, Kernel};
 use super::plan::{Event, Hands, Pulse, Raised, Refusal};
+use super::recover::due;
 use super::undo::{RETRY, Undone, apply, is_ours, settle, undo};
 use crate::sys::sched::Attr;
 use crate::task::{Nanos, Policy, Task, Tid};
@@ -21,7 +22,7 @@ const TOP_PRIORITY: u32 = 99;
 pub struct HostHands<K = Host> {
     kernel: K,
     journal: Arc<Journal>,
-    /// Tells the guardian that there is a new record.
+    /// Tells the guardian that there is a new record, which is due before it wakes by itself.
     wake: Arc<dyn Fn() + Send + Sync>,
     /// The rules' DEADLINE budget; its runtime is also the length of a pulse.
     how: How,
@@ -67,7 +68,9 @@ impl<K: Kernel> HostHands<K> {
         let boosted =
             Boosted { tid, tgid, start, leader_start, end, before: Saved::of(&self.kernel, tid, attr), how };
         let slot = self.journal.arm(&Undo::Boost(boosted)).ok_or(Refusal::JournalFull)?;
-        (self.wake)();
+        if !self.journal.is_watched_by(due(&boosted)) {
+            (self.wake)();
+        }
         if self.delay > Nanos::ZERO {
             self.nap(self.delay);
         }

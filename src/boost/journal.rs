@@ -8,8 +8,8 @@ use crate::sys::shared::SharedWords;
 use crate::task::{Nanos, Policy, Tid};
 use std::fs::File;
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
+use std::sync::atomic::{AtomicU64, fence};
 
 /// A change, as it has to be undone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +78,7 @@ mod head {
     pub const MAGIC: usize = 0;
     pub const BOOT: [usize; 2] = [1, 2];
     pub const OWNER: usize = 3;
+    pub const WATCHED_UNTIL: usize = 4;
 }
 
 mod word {
@@ -150,7 +151,20 @@ impl Journal {
         head[head::BOOT[0]].store(boot_id as u64, Relaxed);
         head[head::BOOT[1]].store((boot_id >> 64) as u64, Relaxed);
         head[head::OWNER].store(owner.0 as u64, Relaxed);
+        head[head::WATCHED_UNTIL].store(u64::MAX, Relaxed);
         head[head::MAGIC].store(MAGIC, Release);
+    }
+
+    /// The guardian looks at all records now, and then sleeps until `moment`.
+    pub fn sleeps_until(&self, moment: Nanos) {
+        self.record(0)[head::WATCHED_UNTIL].store(moment.0, SeqCst);
+        fence(SeqCst);
+    }
+
+    /// Whether the guardian wakes by itself in time for a record that is due then, and has just been made.
+    pub fn is_watched_by(&self, due: Nanos) -> bool {
+        fence(SeqCst);
+        self.record(0)[head::WATCHED_UNTIL].load(SeqCst) <= due.0
     }
 
     /// Whether it is a journal, and of which boot. What it says of another boot is void.

@@ -52,7 +52,13 @@ impl Boosting {
     }
 
     /// Sets the machine up and finds out how tasks can be boosted. None where they can't.
-    pub fn start(&mut self, options: &Options, cpu: Cpu, log: &Logger) -> Result<Option<(Rules, HostHands)>> {
+    pub fn start(
+        &mut self,
+        options: &Options,
+        limits: &Limits,
+        cpu: Cpu,
+        log: &Logger,
+    ) -> Result<Option<(Rules, HostHands)>> {
         if host::in_initial_pid_namespace(Path::new("/")) == Some(false) {
             log.warning(format_args!(
                 "in a pid namespace of its own stalld can't tell the tasks of the machine apart: it only logs"
@@ -77,9 +83,8 @@ impl Boosting {
                 return Ok(None);
             }
         };
-        let limits = Limits { threshold: options.threshold, granularity: options.granularity };
         let cost = if hrtick { options.boost.runtime } else { clock::tick() };
-        let rules = Rules::new(how, &options.boost, &limits, cost);
+        let rules = Rules::new(how, &options.boost, limits, cost);
         let hands = HostHands::new(
             Arc::clone(&self.journal),
             options.boost.runtime,

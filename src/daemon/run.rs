@@ -120,7 +120,7 @@ fn watch(
     let boosts = match &mut boosting {
         Some(boosting) => {
             let last = watched_and_online.iter().last().unwrap_or_default();
-            boosting.start(options, last, log)?
+            boosting.start(options, &limits, last, log)?
         }
         None => None,
     };

@@ -200,6 +200,8 @@ fn start(watched: &Arc<Mutex<Watched>>, journal: &Arc<Journal>, calls: &Calls) -
         let wake = move || {
             if lost {
                 of.live().for_each(|(slot, _)| of.forget(slot));
+                // It is asked for each record.
+                of.sleeps_until(Nanos::MAX);
             }
         };
         let hands = HostHands::over(
