@@ -90,13 +90,13 @@ impl Pair {
         let mut object = Object::open(EMPTY, c"empty")?;
         object.load()?;
         let empty = object.take_program(empty)?;
-        let _attached = empty.attach().context(format!("attach to {event}"))?;
+        let attached = empty.attach().context(format!("attach to {event}"))?;
         // One process keeps both the programs and their links open, and nothing else has them.
         for keeper in process::descendants(stalld.pid())? {
             for descriptor in process::descriptors(keeper)? {
                 if descriptor.get("tp_name").is_some_and(|name| name == event) {
                     let id = descriptor.get("prog_id").cloned().unwrap_or_default();
-                    return Ok(Pair { keeper, id, empty, _attached });
+                    return Ok(Pair { keeper, id, empty, _attached: attached });
                 }
             }
         }

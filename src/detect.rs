@@ -191,7 +191,7 @@ impl Detector {
             }
             self.named.insert(cpu);
         }
-        for starving in verdict.starving.iter_mut() {
+        for starving in &mut verdict.starving {
             let cpu = starving.task.cpu;
             starving.due &= !starving.again || !self.named.contains(cpu);
             self.named.insert(cpu);

@@ -80,7 +80,7 @@ fn play(options: &Options, stage: &Stage, cast: &mut Cast) -> Result<()> {
     let Some((hog, victims)) = cast.actors.split_last() else { return Ok(()) };
     // Until the hog comes this is only what ends a victim should this thread be held up.
     stage.end_at(clock::monotonic() + options.after + options.span + PATIENCE);
-    let early = if options.woken { 0 } else { 1 };
+    let early = usize::from(!options.woken);
     for victim in victims.iter().take(early) {
         victim.release();
         wait("the first victim to run", || Ok(victim.progress() > 0))?;

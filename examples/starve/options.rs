@@ -164,7 +164,7 @@ impl Options {
                         .ok()
                         .filter(|&ms| ms <= 60_000)
                         .map(Nanos::from_millis)
-                        .ok_or_else(bad)?
+                        .ok_or_else(bad)?;
                 }
                 "victim" => options.victims.extend(victims(&value)?),
                 "scene" => {

@@ -190,7 +190,8 @@ mod tests {
         let mut bytes = [0xffu8; 96];
         for sz in [16, 24, 32] {
             bytes.fill(0xff);
-            // SAFETY: there is room for three of the largest size.
+            // SAFETY: there is room for three of the largest size, and what a program passes may be aligned or not.
+            #[allow(clippy::cast_ptr_alignment)]
             let mut places =
                 unsafe { Places::new(bytes.as_mut_ptr().cast::<Now>(), 2, sz, 16, "it") }.unwrap();
             assert!(places.put(1, &Now { sz: 7, first: 8, second: 9 }) && !places.put(2, &next(0, 0).now));

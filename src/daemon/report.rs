@@ -261,7 +261,7 @@ impl Reporter {
             match why {
                 _ if matches!(self.role, Role::Of(_)) => {}
                 Why::Name => {
-                    self.log.info(format_args!("Ignoring the thread {comm} from consideration for boosting"))
+                    self.log.info(format_args!("Ignoring the thread {comm} from consideration for boosting"));
                 }
                 Why::Unknown => self.log.warning(format_args!(
                     "Ignoring the thread {comm} ({tid}): the name of its process can't be read now, and may be on a \

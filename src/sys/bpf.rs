@@ -82,7 +82,7 @@ impl Object {
         }
         // SAFETY: `value` has `size` bytes, enough for a T, which is Copy and so holds no owner.
         unsafe {
-            ptr::copy_nonoverlapping(ptr::from_ref(constants).cast::<u8>(), value.cast(), size_of::<T>())
+            ptr::copy_nonoverlapping(ptr::from_ref(constants).cast::<u8>(), value.cast(), size_of::<T>());
         };
         Ok(())
     }

@@ -34,6 +34,7 @@ fn lock_now_and_later() -> io::Result<()> {
 
 /// Touches the stack that the calling thread will need.
 #[inline(never)]
+#[allow(clippy::large_stack_arrays)]
 pub fn fault_in_stack() {
     let mut stack = [0u8; 64 * 1024];
     for page in stack.chunks_mut(4096) {

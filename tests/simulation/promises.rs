@@ -3,7 +3,7 @@
 use crate::kernel::Lie;
 use crate::machine::World;
 use crate::setup::Orders;
-use crate::tasks::{Life, Scheduled, State};
+use crate::tasks::{Judged, Life, Scheduled, State};
 use stalld::boost::journal::{Boosted, Journal, Undo};
 use stalld::boost::plan::Event;
 use stalld::boost::undo::Undone;
@@ -437,7 +437,7 @@ impl Watched {
                 self.break_promise(&life, "stalld was killed, and it is not as it was");
             }
             let it = &mut self.world.lives[index];
-            it.judged = Default::default();
+            it.judged = Judged::default();
         }
         if self.journal.open().count() > 0 {
             let life = self.world.lives[0];

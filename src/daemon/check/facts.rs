@@ -124,7 +124,7 @@ impl fmt::Display for Facts {
         }
         match self.throttling {
             Some(Throttling { runtime_us, period_us }) => {
-                writeln!(f, "rt_throttling runtime_us {runtime_us} period_us {period_us}")?
+                writeln!(f, "rt_throttling runtime_us {runtime_us} period_us {period_us}")?;
             }
             None => writeln!(f, "rt_throttling unknown")?,
         }

@@ -85,14 +85,14 @@ impl Draft {
         let given = |length: &Option<Length>| length.as_ref().map(|length| length.nanos);
         let boost = Boost::fit(threshold, given(&self.duration), given(&self.period), given(&self.runtime));
         self.options.boost = boost;
-        let duration = shown("-d", &self.duration, boost.duration, "boost duration");
+        let duration = shown("-d", self.duration.as_ref(), boost.duration, "boost duration");
         match boost.misfit(threshold) {
             None => Ok(()),
             Some(Misfit::Duration) => {
-                Err(too_long(&duration, &shown("-t", &self.threshold, threshold, "threshold")))
+                Err(too_long(&duration, &shown("-t", self.threshold.as_ref(), threshold, "threshold")))
             }
             Some(Misfit::Period) => {
-                Err(too_long(&shown("-p", &self.period, boost.period, "boost period"), &duration))
+                Err(too_long(&shown("-p", self.period.as_ref(), boost.period, "boost period"), &duration))
             }
         }
     }
@@ -117,7 +117,7 @@ fn too_long(longer: &str, shorter: &str) -> UsageError {
 }
 
 /// `-d 5 (boost duration)`, as the user wrote it or, if not, as it turned out.
-fn shown(option: &str, given: &Option<Length>, value: Nanos, what: &str) -> String {
+fn shown(option: &str, given: Option<&Length>, value: Nanos, what: &str) -> String {
     match given {
         Some(given) => format!("{option} {} ({what})", given.written),
         None => format!("{option} {} ({what}, by default)", with_unit(value)),

@@ -4,7 +4,8 @@
 //! a question that costs a read per CPU has found one with more than one task. `queue_track` has besides,
 //! for each task, its own note of when it was queued, made at every scheduler event.
 
-#[allow(non_camel_case_types)]
+// As bindgen writes it.
+#[allow(non_camel_case_types, clippy::unreadable_literal)]
 mod records;
 
 use super::{Backend, Effort, Kind, Load, Snapshot, Waiter, Watch};

@@ -122,9 +122,8 @@ impl Layout {
     pub fn split_row<'a>(&self, text: &'a [u8]) -> Option<(Row<'a>, &'a [u8])> {
         let (mark, rest) = text.split_at_checked(self.name_at)?;
         let state = match mark {
-            b" " => State::Waiting,
             b"R" | b">R" | b">R " => State::Running,
-            b" R" | b" R " => State::Waiting,
+            b" " | b" R" | b" R " => State::Waiting,
             [b' ', letter] | [b' ', letter, b' '] if letter.is_ascii_alphabetic() => State::Other,
             _ => return None,
         };
