@@ -234,6 +234,7 @@ lint: ## check formatting, lints, scripts, manual pages, and the rules of the tr
 	$(CARGO) clippy $(CARGOFLAGS) --workspace --all-targets --no-default-features -- -D warnings
 	@if command -v cargo-deny >/dev/null; then set -x; $(CARGO) deny --locked --workspace check licenses bans sources; else \
 		echo "stalld: left out, as cargo-deny is not installed: the licences and the sources of crates"; fi
+	cppcheck --quiet --error-exitcode=1 --enable=warning,performance,portability -I include ffi/examples ffi/tests
 	shellcheck $(SCRIPTS)
 	mandoc -T lint -W warning $(PAGES) $(LIBPAGES)
 	sh tests/tree.sh

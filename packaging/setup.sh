@@ -28,7 +28,7 @@ tools_of() {
     # libelf and zlib are built from source, and linked with the C library.
     static) echo clang llvm-strip make pkg-config autoreconf automake autopoint flex bison gawk libc.a ;;
     libc) echo libc.a ;;
-    lint) echo cargo-clippy cargo-fmt shellcheck mandoc readelf ;;
+    lint) echo cargo-clippy cargo-fmt cppcheck shellcheck mandoc readelf ;;
     regen) echo libclang cargo-fmt ;;
     # What only tests use, most of them those of the C library.
     abi) echo g++ clang++ sanitizers valgrind abidiff python3 strace ;;
