@@ -81,12 +81,7 @@ const FAULTS: &[Fault] = &[
     ("prlimit64", "EPERM", "1+", Rescues),
     ("pwrite64", "ENOSPC", "1+", Rescues),
     ("read", "EINTR", "12+3", Rescues),
-    (
-        "read",
-        "ENOMEM",
-        "60+9",
-        RescuesAnd("this look is lost: cannot walk over all tasks: Cannot allocate memory"),
-    ),
+    ("read", "ENOMEM", "60+9", Rescues),
     (
         "read",
         "EAGAIN",
