@@ -33,7 +33,8 @@ enum Outcome {
 
 use Outcome::*;
 
-/// A system call, on one file only if there is one behind an @, what it fails with, and which of a thread's calls do so, as strace's `when` has it: the first ones may
+/// A system call, on one file only if there is one behind an @, what it fails with (EOF is a file that ends
+/// too early), and which of a thread's calls do so, as strace's `when` has it: the first ones may
 /// be those of the loader, whose failure is not stalld's.
 type Fault = (&'static str, &'static str, &'static str, Outcome);
 
@@ -82,6 +83,8 @@ const FAULTS: &[Fault] = &[
     ("pwrite64", "ENOSPC", "1+", Rescues),
     ("read", "EINTR", "12+3", Rescues),
     ("read", "ENOMEM", "60+9", Rescues),
+    ("read", "EOF", "60+9", Rescues),
+    ("read", "EOF", "80+", OnlySays("this look is lost: cannot walk over all tasks: it ended before")),
     (
         "read",
         "EAGAIN",
@@ -122,6 +125,7 @@ const FAULTS: &[Fault] = &[
 const FAULTS_OF: &[(&str, Fault)] = &[
     ("sched_debug", ("pread64", "EINTR", "5+2", Rescues)),
     ("sched_debug", ("pread64", "ENOMEM", "10+", OnlySays("this look is lost: cannot read"))),
+    ("sched_debug", ("pread64", "EOF", "10+", OnlySays("this look is lost: "))),
     ("sched_debug", ("read", "EIO", "20+", Refuses("sched_debug: "))),
     (
         "queue_track",
@@ -135,6 +139,7 @@ const FAULTS_OF: &[(&str, Fault)] = &[
 fn suffer(backend: &str, fault: Fault) {
     let (call, errno, when, outcome) = fault;
     let what = format!("{call} fails with {errno} ({when}), -b {backend}");
+    let how = if errno == "EOF" { "retval=0".to_string() } else { format!("error={errno}") };
     set_limit("-1");
     let mut rig = Rig::start(&["--for", "8", "--victim", "spin"]);
     let victim = rig.event("victim").tid();
@@ -145,7 +150,7 @@ fn suffer(backend: &str, fault: Fault) {
     // files; and as a stepparent (-D), so that what is started here is stalld itself.
     let starter = format!(
         "taskset -c 0 env -u LD_LIBRARY_PATH strace -D -f -qqq -o /dev/null {file}-e trace={call} -e \
-         inject={call}:error={errno}:when={when}"
+         inject={call}:{how}:when={when}"
     );
     let starter: Vec<&str> = starter.split(' ').collect();
     let options = ["-f", "-v", "-t", "300ms", "-d", "200ms", "-g", "100ms", "-b", backend];

@@ -215,6 +215,10 @@ impl BpfBackend {
             self.buffer.copy_within(whole..filled, 0);
             filled -= whole;
         }
+        if own == Tid(0) {
+            // Who is missing would be taken to wait no longer.
+            return Err(Error::new("cannot walk over all tasks: it ended before it came to this thread"));
+        }
         // Until here a wait is in the run queue's clock, and this thread may have been met last.
         for waiter in &mut snapshot.waiters {
             waiter.since = match (waiter.since, now) {
