@@ -95,8 +95,10 @@ end_starvation() {
     victim=
 }
 
+# has_restarted PID: whether another process than PID is ready. There is none at all for a moment.
 has_restarted() {
-    is_active && [ "$(of_service MainPID)" != "$1" ]
+    main=$(of_service MainPID)
+    [ "${main:-0}" != 0 ] && [ "$main" != "$1" ] && is_active
 }
 
 systemctl stop stalld.service
