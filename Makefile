@@ -16,8 +16,11 @@ DESTDIR ?=
 ARGS     =
 TESTARGS =
 RPMFLAGS =
-# Rows of the table for `make bench`, by a part of their names.
+# Rows of the table for `make bench`, by a part of their names; WRITE=1 has it write docs/BENCHMARKS.md, PEER=FILE measures
+# another stalld beside ours.
 ROWS     =
+WRITE   ?=
+PEER    ?=
 # What `make test-vm` boots: kernels of tests/vm/kernels.lock, some with words on their command line; or your own as
 # KERNEL=FILE. FEW_KERNELS are for `make test-vm-few`.
 ALL_KERNELS = 5.10-rt 6.1 6.1-rt 6.12 6.12-rt 7.2 7.2-rt
@@ -39,6 +42,7 @@ CARGO      ?= cargo
 CARGOFLAGS ?= --locked
 
 SETUP = sh packaging/setup.sh
+BENCH = $(SUDO) env PATH="$(PATH)" PEER="$(PEER)" $(CARGO) bench $(CARGOFLAGS) $(FEATURES) --bench bench --
 
 ifeq ($(BPF),0)
 FEATURES        = --no-default-features
@@ -80,7 +84,7 @@ endif
 
 .PHONY: all stalld lib demo demo-run setup setup-static setup-lint setup-packages setup-vm setup-cross setup-fuzz setup-all \
 	static cross run test test-vm test-vm-few test-cross test-service tests fuzz coverage install install-lib uninstall dist \
-	dist-static deb rpm test-packages lint regen bench annocheck abi msrv clean help
+	dist-static deb rpm test-packages lint regen bench bench-rig annocheck abi msrv clean help
 
 all: ## build target/release/stalld (DEBUG=1: target/debug/stalld; BPF=0: without libbpf)
 	@$(SETUP) --check $(TOOLS)
@@ -245,10 +249,12 @@ regen: ## write again the committed sources and headers that come from each othe
 	$(CARGO) check $(CARGOFLAGS) --features regen
 	$(CARGO) check $(CARGOFLAGS) --package libstalld --features regen
 
-bench: ## measure all that is promised, as root, in some 30 minutes (ROWS=... for some of it)
+bench-rig:
 	@$(SETUP) --check $(TOOLS)
 	$(CARGO) build $(CARGOFLAGS) --release $(FEATURES) --example starve
-	$(SUDO) env PATH="$(PATH)" $(CARGO) bench $(CARGOFLAGS) $(FEATURES) --bench bench -- $(ROWS)
+
+bench: bench-rig ## measure all that is promised, as root, in an hour (ROWS=... for some of it; WRITE=1; PEER=FILE)
+	$(BENCH) $(if $(WRITE),--write=docs) $(ROWS)
 
 annocheck: $(BINARY) ## check that what is built is hardened
 	sh tests/hardening.sh $(BINARY) $(wildcard $(STATIC) target/lib/libstalld.so)

@@ -7,15 +7,21 @@
 
 mod debug_file;
 mod disturbance;
+mod docs;
 mod ends;
 mod events;
 mod figures;
 mod lateness;
 mod library;
 mod load;
+mod looks;
+mod peer;
 mod pipe;
+mod plot;
 mod process;
 mod rescue;
+mod sizes;
+mod text;
 mod upkeep;
 
 #[path = "../tests/library/c.rs"]
@@ -27,20 +33,26 @@ use figures::{Effort, Line, Row};
 use stalld::error::{Error, Result};
 use std::io::Read;
 use std::panic::{self, AssertUnwindSafe};
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::{env, fs, thread};
 
 const HELP: &str = "\
-Usage: cargo bench --bench bench -- [--quick] [--strict] [--list] [ROW]...
+Usage: cargo bench --bench bench -- [--quick] [--strict] [--list] [--write=DIR] [ROW]...
 
 Measures the rows whose names contain one of these words; all of them where none is given. It needs
 root, two CPUs, and the release build of the rig: cargo build --release --example starve. The machine
 should have nothing else to do: what else wants the last CPU takes it from the hog, too.
 
-  --quick    fewer starts, shorter times
-  --strict   exit with 1 where a bound is missed
-  --list     only name the rows
+  --quick      fewer starts, shorter times
+  --strict     exit with 1 where a bound is missed
+  --list       only name the rows
+  --write=DIR  also write the table and a plot to DIR/BENCHMARKS.md and DIR/look-cost.svg
+
+Where the environment has PEER=/path/to/another/stalld, that one is measured beside ours, in turn.
 ";
+
+pub const TABLE_HEAD: &str = "| measure | measured | bound | |\n|---|---|---|---|";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -50,6 +62,7 @@ fn main() -> ExitCode {
         }
     }
     let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
+    let value = |flag: &str| arguments.iter().find_map(|argument| argument.strip_prefix(flag));
     if has("--help") {
         print!("{HELP}");
         return ExitCode::SUCCESS;
@@ -59,14 +72,18 @@ fn main() -> ExitCode {
         eprintln!("nothing is measured: run this by 'cargo bench'");
         return ExitCode::SUCCESS;
     }
+    let effort = Effort { quick: has("--quick") };
     let words: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with("--")).collect();
-    let mut rows = all_rows();
+    let mut rows = match env::var("PEER") {
+        Ok(peer) if !peer.is_empty() => peer::rows(&peer),
+        _ => all_rows(),
+    };
     rows.retain(|row| words.is_empty() || words.iter().any(|word| row.name.contains(word.as_str())));
     if has("--list") {
         rows.iter().for_each(|row| println!("{}", row.name));
         return ExitCode::SUCCESS;
     }
-    run(&rows, &Effort { quick: has("--quick") }, has("--strict"))
+    run(&rows, &effort, has("--strict"), value("--write=").map(Path::new))
 }
 
 fn all_rows() -> Vec<Row> {
@@ -78,40 +95,46 @@ fn all_rows() -> Vec<Row> {
         pipe::rows(),
         events::rows(),
         debug_file::rows(),
+        text::rows(),
+        looks::rows(),
         library::rows(),
         upkeep::rows(),
+        sizes::rows(),
     ];
     rows.into_iter().flatten().collect()
 }
 
-fn run(rows: &[Row], effort: &Effort, strict: bool) -> ExitCode {
-    println!("{}\n", machine());
-    println!("| measure | measured | bound | |\n|---|---|---|---|");
-    let (mut missed, mut failed) = (Vec::new(), Vec::new());
+fn run(rows: &[Row], effort: &Effort, strict: bool, docs: Option<&Path>) -> ExitCode {
+    let machine = machine();
+    println!("{machine}\n\n{TABLE_HEAD}");
+    let (mut table, mut failed) = (Vec::new(), Vec::new());
     for row in rows {
         match measure(row, effort) {
             Ok(lines) => {
-                for line in lines {
-                    println!("{line}");
-                    if line.met == Some(false) {
-                        missed.push(line.measure);
-                    }
-                }
+                lines.iter().for_each(|line| println!("{line}"));
+                table.extend(lines);
             }
             Err(error) => {
                 println!("| {} | could not be measured: {error} | | FAILED |", row.name);
-                failed.push(row.name.clone());
+                failed.push(row.name.as_str());
             }
         }
     }
     println!();
+    let missed: Vec<&str> =
+        table.iter().filter(|line| line.met == Some(false)).map(|line| line.measure.as_str()).collect();
     for (title, names) in [("Missed", &missed), ("Not measured", &failed)] {
         if !names.is_empty() {
             println!("{title}:");
             names.iter().for_each(|name| println!("  {name}"));
         }
     }
-    if failed.is_empty() && (missed.is_empty() || !strict) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let mut met = failed.is_empty() && (missed.is_empty() || !strict);
+    if let Some(Err(e)) = docs.map(|directory| docs::write(directory, &machine, &table)) {
+        eprintln!("bench: {e}");
+        met = false;
+    }
+    if met { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Measures one row while no live test and no other measurement runs.

@@ -137,7 +137,7 @@ fn time_until(since: Nanos, is_so: impl Fn() -> bool) -> Nanos {
 }
 
 /// Runs it on a thread that neither the hog nor an ordinary task holds up.
-fn at_once<T: Send>(action: impl FnOnce() -> T + Send) -> T {
+pub fn at_once<T: Send>(action: impl FnOnce() -> T + Send) -> T {
     let on_time = || {
         keep_away_from_the_hog();
         action()

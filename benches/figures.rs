@@ -36,6 +36,16 @@ pub struct Line {
     pub bound: String,
     /// None where the figure is only reported.
     pub met: Option<bool>,
+    /// What of it is drawn.
+    pub points: Vec<Point>,
+}
+
+/// What a look took on a machine with so many threads.
+#[derive(Clone)]
+pub struct Point {
+    pub series: String,
+    pub threads: usize,
+    pub micros: f64,
 }
 
 impl Line {
@@ -45,7 +55,8 @@ impl Line {
         bound: impl Into<String>,
         met: bool,
     ) -> Line {
-        Line { measure: measure.into(), measured: measured.into(), bound: bound.into(), met: Some(met) }
+        let (measure, measured, bound) = (measure.into(), measured.into(), bound.into());
+        Line { measure, measured, bound, met: Some(met), points: Vec::new() }
     }
 }
 
@@ -74,4 +85,17 @@ pub fn median(samples: &[f64]) -> f64 {
 
 pub fn millis(length: Nanos) -> f64 {
     length.0 as f64 / 1e6
+}
+
+/// 20000 as 20,000.
+pub fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
 }

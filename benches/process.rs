@@ -81,7 +81,7 @@ fn fields(path: &str) -> Result<HashMap<String, String>> {
 }
 
 /// The entries of a directory that are numbers.
-fn numbers(directory: &str) -> Result<Vec<Tid>> {
+pub fn numbers(directory: &str) -> Result<Vec<Tid>> {
     let entries = fs::read_dir(directory).context(format!("read {directory}"))?;
     let number = |name: std::ffi::OsString| name.to_str()?.parse().ok().map(Tid);
     Ok(entries.filter_map(|entry| number(entry.ok()?.file_name())).collect())
