@@ -32,7 +32,7 @@ FEW_KERNELS = 5.10-rt+few 6.1-rt+few 7.2-rt+few 6.12-rt+lockdown=confidentiality
 SERVICE_KERNELS = 6.1 6.1-rt
 # What `make cross` builds for: aarch64, s390x, riscv64, ppc64le or i686.
 ARCH     = aarch64
-# What `make fuzz` fuzzes, and for how many seconds.
+# What `make fuzz` fuzzes, and for how many seconds; `make soak` takes TIME, too.
 FUZZ     = sched_debug
 TIME     = 60
 # BPF=0 leaves libbpf and the backends on it out; DEBUG=1 builds with checks and debug information.
@@ -82,9 +82,9 @@ export PATH := $(CARGO_DIR):$(PATH)
 endif
 endif
 
-.PHONY: all stalld lib demo demo-run setup setup-static setup-lint setup-packages setup-vm setup-cross setup-fuzz setup-all \
+.PHONY: all stalld lib demo demo-run setup setup-static setup-lint setup-packages setup-vm setup-cross setup-fuzz setup-soak setup-all \
 	static cross run test test-vm test-vm-few test-cross test-service tests fuzz coverage install install-lib uninstall dist \
-	dist-static deb rpm test-packages lint regen bench bench-rig annocheck abi msrv clean help
+	dist-static deb rpm test-packages lint regen bench bench-rig soak annocheck abi msrv clean help
 
 all: ## build target/release/stalld (DEBUG=1: target/debug/stalld; BPF=0: without libbpf)
 	@$(SETUP) --check $(TOOLS)
@@ -166,11 +166,14 @@ setup-packages: ## install what building and checking packages needs, on Debian
 setup-vm: ## install what `make test-vm` needs
 	@$(SETUP) rust static vm
 
+setup-soak: ## install what `make soak` needs
+	@$(SETUP) $(TOOLS) soak
+
 setup-cross: ## install what `make test-cross` needs, on Debian
 	@$(SETUP) rust cross
 
 setup-all: ## install all of these, but for other architectures
-	@$(SETUP) $(TOOLS) lib static lint regen abi dist deb rpm vm
+	@$(SETUP) $(TOOLS) lib static lint regen abi dist deb rpm vm soak
 
 setup-fuzz: ## install what `make fuzz` and `make coverage` need, which no other target does
 	@$(SETUP) rust fuzz
@@ -255,6 +258,11 @@ bench-rig:
 
 bench: bench-rig ## measure all that is promised, as root, in an hour (ROWS=... for some of it; WRITE=1; PEER=FILE)
 	$(BENCH) $(if $(WRITE),--write=docs) $(ROWS)
+
+soak: TIME = 10m
+soak: bench-rig ## starve tasks at random on a busy machine for TIME=10m, with the kernel's tracer as a witness; as root
+	@$(SETUP) --check soak
+	$(BENCH) --soak=$(TIME)
 
 annocheck: $(BINARY) ## check that what is built is hardened
 	sh tests/hardening.sh $(BINARY) $(wildcard $(STATIC) target/lib/libstalld.so)

@@ -15,13 +15,16 @@ mod lateness;
 mod library;
 mod load;
 mod looks;
+mod observer;
 mod peer;
 mod pipe;
 mod plot;
 mod process;
 mod rescue;
 mod sizes;
+mod soak;
 mod text;
+mod tracer;
 mod upkeep;
 
 #[path = "../tests/library/c.rs"]
@@ -39,6 +42,7 @@ use std::{env, fs, thread};
 
 const HELP: &str = "\
 Usage: cargo bench --bench bench -- [--quick] [--strict] [--list] [--write=DIR] [ROW]...
+       cargo bench --bench bench -- --soak=TIME
 
 Measures the rows whose names contain one of these words; all of them where none is given. It needs
 root, two CPUs, and the release build of the rig: cargo build --release --example starve. The machine
@@ -48,6 +52,7 @@ should have nothing else to do: what else wants the last CPU takes it from the h
   --strict     exit with 1 where a bound is missed
   --list       only name the rows
   --write=DIR  also write the table and a plot to DIR/BENCHMARKS.md and DIR/look-cost.svg
+  --soak=TIME  starve tasks at random for so long (90, 10m, 2h), watched by the kernel's tracer; strict
 
 Where the environment has PEER=/path/to/another/stalld, that one is measured beside ours, in turn.
 ";
@@ -73,6 +78,15 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let effort = Effort { quick: has("--quick") };
+    if let Some(time) = value("--soak=") {
+        return match soak::row(time) {
+            Ok(row) => run(&[row], &effort, true, None),
+            Err(e) => {
+                eprintln!("bench: {e}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let words: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with("--")).collect();
     let mut rows = match env::var("PEER") {
         Ok(peer) if !peer.is_empty() => peer::rows(&peer),

@@ -3,8 +3,8 @@
 #
 #   setup.sh [--check | --dry-run | --cargo] [PART...]
 #
-# The parts are rust, bpf, lib, static, libc, lint, regen, abi, dist, deb, rpm, packages, vm, cross and fuzz; without any,
-# rust and bpf. It prints what is missing, then installs it; where nothing is missing it does and prints nothing.
+# The parts are rust, bpf, lib, static, libc, lint, regen, abi, dist, deb, rpm, packages, vm, cross, fuzz and soak;
+# without any, rust and bpf. It prints what is missing, then installs it; where nothing is missing it does and prints nothing.
 #   --check    says in one line what is missing and how to install it, and fails if anything is
 #   --dry-run  prints what it would install
 #   --cargo    prints the directory of the first cargo that is new enough, if that isn't the one in PATH
@@ -41,7 +41,8 @@ tools_of() {
     # The compilers are in a root that packaging/cross.sh makes.
     cross) echo debootstrap busybox qemu-system-aarch64 qemu-system-s390x qemu-system-riscv64 qemu-system-ppc64 qemu-system-i386 ;;
     fuzz) echo clang libfuzzer llvm-cov ;;
-    *) die "setup.sh knows no part '$1': rust, bpf, lib, static, libc, lint, regen, abi, dist, deb, rpm, packages, vm, cross, fuzz" ;;
+    soak) echo stress-ng ;;
+    *) die "setup.sh knows no part '$1': rust, bpf, lib, static, libc, lint, regen, abi, dist, deb, rpm, packages, vm, cross, fuzz, soak" ;;
     esac
 }
 
@@ -226,7 +227,7 @@ named() {
 target_for() {
     for part; do :; done
     case $part in
-    static | lint | vm | cross | fuzz) echo "make setup-$part" ;;
+    static | lint | vm | cross | fuzz | soak) echo "make setup-$part" ;;
     regen) echo "make setup-lint" ;;
     dist | deb | rpm | packages) echo "make setup-packages" ;;
     abi) echo "make setup-all" ;;
