@@ -6,6 +6,7 @@ pub mod check;
 pub mod instance;
 mod lockfile;
 pub mod log;
+mod metrics;
 mod monitors;
 mod notify;
 pub mod options;

@@ -5,6 +5,7 @@
 //! watches all CPUs, boosts nobody, and starts one for each CPU that needs it.
 
 use super::log::Logger;
+use super::metrics::Figures;
 use super::options::{Mode, Options};
 use super::report::{Reporter, Role};
 use super::run::{OWN_PRIORITY, raise};
@@ -68,9 +69,10 @@ impl Monitors {
         limits: Limits,
         boosts: Option<(Rules, HostHands)>,
         options: &Options,
+        figures: Arc<Figures>,
         log: &Logger,
     ) -> Monitors {
-        let reporter = Reporter::new(log.clone(), options, Role::Alone);
+        let reporter = Reporter::new(log.clone(), figures, options, Role::Alone);
         Monitors {
             shared,
             limits,

@@ -1,6 +1,7 @@
 //! What the log tells of a look.
 
 use super::log::{Level, Logger};
+use super::metrics::Figures;
 use super::options::{Mode, Options};
 use crate::boost::journal::How;
 use crate::boost::plan::{Event, Refusal};
@@ -13,6 +14,7 @@ use crate::proc;
 use crate::sys::clock;
 use crate::task::{Cpu, Nanos, Task};
 use std::fmt;
+use std::sync::Arc;
 
 /// As many waiters as SIGUSR1 lists.
 const LISTED: usize = 100;
@@ -31,6 +33,7 @@ pub enum Role {
 /// Turns looks into lines, and remembers what has been said.
 pub struct Reporter {
     log: Logger,
+    figures: Arc<Figures>,
     role: Role,
     exact: bool,
     idle_detection: bool,
@@ -49,9 +52,10 @@ struct Lateness {
 }
 
 impl Reporter {
-    pub fn new(log: Logger, options: &Options, role: Role) -> Reporter {
+    pub fn new(log: Logger, figures: Arc<Figures>, options: &Options, role: Role) -> Reporter {
         Reporter {
             log,
+            figures,
             role,
             exact: options.threshold_has_unit,
             idle_detection: options.idle_detection,
@@ -64,10 +68,12 @@ impl Reporter {
 
     /// One for another thread, with a part of its own.
     pub fn playing(&self, role: Role) -> Reporter {
-        let Reporter { log, exact, idle_detection, mode, .. } = self;
-        let (log, exact, idle_detection, mode) = (log.clone(), *exact, *idle_detection, *mode);
+        let Reporter { log, figures, exact, idle_detection, mode, .. } = self;
+        let (log, figures) = (log.clone(), Arc::clone(figures));
+        let (exact, idle_detection, mode) = (*exact, *idle_detection, *mode);
         Reporter {
             log,
+            figures,
             role,
             exact,
             idle_detection,
@@ -84,6 +90,7 @@ impl Reporter {
         self.lateness.looks += 1;
         self.lateness.total = self.lateness.total + late;
         self.lateness.longest = self.lateness.longest.max(late);
+        self.figures.woke_late(late);
         if late >= LATE {
             self.log.warning(format_args!("looked {} ms later than planned", late.as_millis()));
         }
@@ -103,11 +110,19 @@ impl Reporter {
             self.cpus(engine);
         }
         self.ignored(engine);
+        // A monitor's looks are those of all.
+        if !matches!(self.role, Role::Of(_)) {
+            self.figures.looked(engine.snapshot().waiters.len());
+        }
         for starving in engine.starving().iter().filter(|starving| starving.due) {
-            match self.role {
-                Role::Supervisor => self.might_starve(starving),
-                _ => self.starves(starving, engine.hog(starving.task.cpu)),
+            if self.role == Role::Supervisor {
+                self.might_starve(starving);
+                continue;
             }
+            if !starving.again {
+                self.figures.starved();
+            }
+            self.starves(starving, engine.hog(starving.task.cpu));
         }
         self.looks += 1;
     }
@@ -120,6 +135,7 @@ impl Reporter {
     }
 
     fn event(&self, event: &Event) {
+        self.figures.happened(event);
         match event {
             Event::Boosted { task: Task { tid, comm, cpu, .. }, how } => {
                 let policy = match how {
@@ -179,6 +195,9 @@ impl Reporter {
     /// A look failed: told once for a row of them.
     pub fn failed(&mut self, error: &Error) {
         self.failures_in_a_row += 1;
+        if !matches!(self.role, Role::Of(_)) {
+            self.figures.lost_a_look();
+        }
         if self.failures_in_a_row == 1 {
             self.log.warning(format_args!("this look is lost: {error}"));
         }

@@ -4,6 +4,7 @@ use super::boosting::Boosting;
 use super::complain;
 use super::instance::{Instance, RUNTIME_DIR};
 use super::log::{KMSG, Kmsg, Level, Logger, Outlet, SYSLOG, Syslog, Terminal, Writer, fatal};
+use super::metrics::{Figures, Metrics};
 use super::monitors::Monitors;
 use super::notify::Manager;
 use super::options::{Mode, Options};
@@ -24,6 +25,7 @@ use crate::sys::{clock, memory, sched};
 use crate::task::{Nanos, Policy, Tid};
 use std::path::{self, Path};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::{fs, io};
 
 /// Above all ordinary tasks, below every RT application.
@@ -37,8 +39,8 @@ const LAST_WORDS: Nanos = Nanos::from_millis(200);
 
 pub fn run(mut options: Options) -> ExitCode {
     // A daemon's working directory is not the user's.
-    if let Some(pidfile) = &mut options.pidfile {
-        *pidfile = path::absolute(&pidfile).unwrap_or_else(|_| pidfile.clone());
+    for file in [&mut options.pidfile, &mut options.metrics].into_iter().flatten() {
+        *file = path::absolute(&file).unwrap_or_else(|_| file.clone());
     }
     let raised = raise();
     let ready = match (!options.foreground).then(process::daemonize).transpose() {
@@ -124,18 +126,21 @@ fn watch(
         }
         None => None,
     };
+    let figures = Arc::new(Figures::new());
+    let kind = backend.kind();
     let (watcher, mut monitors) = if options.mode == Mode::Power {
         let mut engine = Engine::new(backend, limits, ignore);
         if let Some((rules, hands)) = boosts {
             engine.boost(Booster::new(rules), hands);
         }
-        (Watcher::new(engine, Reporter::new(log.clone(), options, Role::Alone)), None)
+        (Watcher::new(engine, Reporter::new(log.clone(), Arc::clone(&figures), options, Role::Alone)), None)
     } else {
         let shared = Shared::new(backend, &watch);
         let all = shared.view(watch.cpus.clone());
         let engine = Engine::new(all, Monitors::supervision(limits), ignore);
-        let reporter = Reporter::new(log.clone(), options, Role::Supervisor);
-        (Watcher::new(engine, reporter), Some(Monitors::new(shared, limits, boosts, options, log)))
+        let reporter = Reporter::new(log.clone(), Arc::clone(&figures), options, Role::Supervisor);
+        let monitors = Monitors::new(shared, limits, boosts, options, Arc::clone(&figures), log);
+        (Watcher::new(engine, reporter), Some(monitors))
     };
     prepare_thread(options, raised, log);
     memory::trim_heap();
@@ -157,6 +162,8 @@ fn watch(
         }
     }
     let _pidfile = options.pidfile.as_deref().map(Pidfile::create).transpose()?;
+    let keep = |path| Metrics::start(path, figures, kind, log);
+    let _metrics = options.metrics.as_deref().map(keep).transpose()?;
     go_on(watcher, monitors, ready, manager, signals, log, boosting)
 }
 

@@ -58,6 +58,7 @@ impl Default for Draft {
                 ignore_processes: Denylist::default(),
                 backend: None,
                 pidfile: None,
+                metrics: None,
                 systemd: false,
             },
         }

@@ -49,6 +49,8 @@ pub struct Options {
     /// None for the best one that works on this kernel.
     pub backend: Option<Kind>,
     pub pidfile: Option<PathBuf>,
+    /// Where numbers for Prometheus are kept.
+    pub metrics: Option<PathBuf>,
     /// Leave RT throttling alone, only check that it is off.
     pub systemd: bool,
 }

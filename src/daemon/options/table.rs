@@ -174,6 +174,12 @@ pub(super) const TABLE: &[Opt] = &[
     },
     Opt {
         short: None,
+        long: "metrics",
+        takes: Path("PATH", |d, path| d.options.metrics = Some(path)),
+        help: "keep numbers for Prometheus in this file",
+    },
+    Opt {
+        short: None,
         long: "check",
         takes: Nothing(|d| d.check = true),
         help: "say what this host offers and lacks for such a run, and exit;\nwith -v fact by fact",

@@ -60,7 +60,7 @@ fn without_options_the_defaults_hold() {
 #[test]
 fn each_option_sets_its_field_by_its_letter_and_by_its_name() {
     type Holds = fn(&Options) -> bool;
-    let cases: [(&str, &str, Holds); 24] = [
+    let cases: [(&str, &str, Holds); 25] = [
         ("-c 0,2-4", "--cpu=0,2-4", |o| o.cpus == Some([0, 2, 3, 4].map(Cpu).into_iter().collect())),
         ("-a 7", "--affinity=7", |o| o.affinity == Some([Cpu(7)].into_iter().collect())),
         ("-t 5", "--starving_threshold=5", |o| o.threshold == Nanos::from_secs(5) && !o.threshold_has_unit),
@@ -84,6 +84,7 @@ fn each_option_sets_its_field_by_its_letter_and_by_its_name() {
         ("-k", "--log_kmsg", |o| o.log_kmsg),
         ("-fs", "--foreground --log_syslog", |o| o.log_syslog && o.foreground),
         ("-v", "--verbose", |o| o.verbose && o.foreground && !o.log_syslog),
+        ("--metrics /run/x", "--metrics=/run/x", |o| o.metrics.as_deref() == Some(Path::new("/run/x"))),
         ("-P /run/x", "--pidfile=/run/x", |o| o.pidfile.as_deref() == Some(Path::new("/run/x"))),
     ];
     for (short, long, holds) in cases {
