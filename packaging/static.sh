@@ -11,7 +11,7 @@ target=${TARGET:-$(rustc -vV | sed -n 's/^host: //p')}
 here=$(pwd)
 crates=${CARGO_HOME:-$HOME/.cargo}
 export RUSTFLAGS="${RUSTFLAGS-} -C target-feature=+crt-static --remap-path-prefix=$here=/stalld --remap-path-prefix=$crates=/cargo"
-export CFLAGS="${CFLAGS--O2} -ffile-prefix-map=$here=/stalld -ffile-prefix-map=$crates=/cargo"
+export CFLAGS="${CFLAGS--Os} -ffile-prefix-map=$here=/stalld -ffile-prefix-map=$crates=/cargo"
 export CARGO_PROFILE_RELEASE_STRIP=symbols
 # A panic ends the daemon either way, and its guardian puts everything back: tables for unwinding are 90 KB
 # that nothing would use.
