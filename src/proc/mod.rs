@@ -25,8 +25,15 @@ impl Text {
         let mut file =
             with(format_args!("/proc/{tid}/{name}"), open).ok_or(io::ErrorKind::InvalidInput)??;
         let mut text = Text { bytes: [0; Text::SIZE], len: 0 };
-        text.len = file.read(&mut text.bytes)?;
-        Ok(text)
+        loop {
+            match file.read(&mut text.bytes) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                read => {
+                    text.len = read?;
+                    return Ok(text);
+                }
+            }
+        }
     }
 
     fn as_bytes(&self) -> &[u8] {
