@@ -112,6 +112,13 @@ const FAULTS: &[Fault] = &[
     ("statx", "EACCES", "5+", Refuses("Permission denied")),
     ("sysinfo", "EPERM", "1+", Rescues),
     ("wait4", "ECHILD", "1+", Rescues),
+    // It is changed, and not seen to be.
+    (
+        "read@/proc/sys/kernel/sched_rt_runtime_us",
+        "ENOMEM",
+        "2",
+        RescuesAnd("RT throttling stays on: cannot read /proc/sys/kernel/sched_rt_runtime_us"),
+    ),
     // What stalld can't put back the guardian can.
     (
         "write@/proc/sys/kernel/sched_rt_runtime_us",

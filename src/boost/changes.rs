@@ -27,7 +27,12 @@ impl Changes {
         let made = change();
         match made {
             Ok(()) => self.made.push(slot),
-            Err(_) => self.journal.forget(slot),
+            // It may have been made all the same, and only not been seen to be.
+            Err(_) => {
+                if self.journal.claim(slot) {
+                    let _ = recover::settle_setting(&self.journal, slot, undo);
+                }
+            }
         }
         made
     }

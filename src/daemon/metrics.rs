@@ -38,17 +38,22 @@ pub struct Figures {
     refused: AtomicU64,
     restored: AtomicU64,
     not_restored: AtomicU64,
-    over: AtomicU64,
     adopted: AtomicU64,
     /// Boosts on each CPU.
     by_cpu: Box<[AtomicU64]>,
+    /// Tasks that are boosted now, by the monitor that has boosted them.
+    boosted: Box<[AtomicU64]>,
     changed: AtomicBool,
 }
 
 impl Figures {
     pub fn new() -> Figures {
-        let by_cpu = (0..cpus::configured()).map(|_| AtomicU64::new(0)).collect();
-        Figures { by_cpu, ..Figures::default() }
+        Figures::of(cpus::configured())
+    }
+
+    fn of(cpus: u32) -> Figures {
+        let of_each = || (0..cpus).map(|_| AtomicU64::new(0)).collect();
+        Figures { by_cpu: of_each(), boosted: of_each(), ..Figures::default() }
     }
 
     /// A look is over, which found so many waiting.
@@ -79,16 +84,22 @@ impl Figures {
                 self.by_cpu.get(task.cpu.0 as usize).inspect(|boosts| self.count(boosts));
             }
             Event::Refused { .. } => self.count(&self.refused),
-            Event::Over { outcome, .. } => {
-                self.count(&self.over);
-                match outcome {
-                    Undone::Restored(_) => self.count(&self.restored),
-                    Undone::Failed(_) => self.count(&self.not_restored),
-                    _ => {}
-                }
-            }
+            Event::Over { outcome, .. } => match outcome {
+                Undone::Restored(_) => self.count(&self.restored),
+                Undone::Failed(_) => self.count(&self.not_restored),
+                _ => {}
+            },
             Event::Adopted { .. } => self.count(&self.adopted),
             Event::Orphan { .. } => {}
+        }
+    }
+
+    /// So many tasks are boosted now, by the monitor of this CPU or the one thread that there is.
+    pub fn boosted(&self, monitor: Cpu, tasks: usize) {
+        if let Some(boosted) = self.boosted.get(monitor.0 as usize) {
+            if boosted.swap(tasks as u64, Relaxed) != tasks as u64 {
+                self.changed.store(true, Relaxed);
+            }
         }
     }
 
@@ -110,7 +121,7 @@ impl Figures {
             }
         };
         let info = format!("{{version=\"{}\",backend=\"{}\"}}", env!("CARGO_PKG_VERSION"), kind.name());
-        let boosted = get(&self.by_deadline) + get(&self.by_fifo);
+        let boosted: u64 = self.boosted.iter().map(get).sum();
         put("gauge", "info", "Always 1; its labels tell which stalld looks in which way.", &[(&info, &1)]);
         put("counter", "looks_total", "Looks at who waits.", &[("", &get(&self.looks))]);
         put("counter", "looks_lost_total", "Looks that failed.", &[("", &get(&self.lost_looks))]);
@@ -137,12 +148,7 @@ impl Figures {
                 ("{policy=\"SCHED_FIFO\"}", &get(&self.by_fifo)),
             ],
         );
-        put(
-            "gauge",
-            "boosted_tasks",
-            "Tasks that are boosted now.",
-            &[("", &boosted.saturating_sub(get(&self.over)))],
-        );
+        put("gauge", "boosted_tasks", "Tasks that are boosted now.", &[("", &boosted)]);
         put(
             "counter",
             "boosts_refused_total",
@@ -273,8 +279,7 @@ mod tests {
 
     #[test]
     fn what_happens_is_counted_where_it_belongs() {
-        let by_cpu = [0; 4].map(AtomicU64::new).into();
-        let figures = Figures { by_cpu, ..Figures::default() };
+        let figures = Figures::of(4);
         figures.looked(3);
         figures.lost_a_look();
         figures.woke_late(Nanos::from_millis(2));
@@ -298,6 +303,9 @@ mod tests {
         };
         figures.happened(&over(Undone::Restored(Tid(1))));
         figures.happened(&over(Undone::Gone));
+        figures.boosted(Cpu(0), 2);
+        figures.boosted(Cpu(3), 1);
+        figures.boosted(Cpu(0), 0);
         let text = figures.text(Kind::TaskIter);
         for line in [
             "stalld_info{version=\"2.0.0\",backend=\"task_iter\"} 1",

@@ -132,6 +132,10 @@ impl Reporter {
         for event in engine.events() {
             self.event(&event);
         }
+        if let Some(booster) = engine.booster() {
+            let monitor = if let Role::Of(cpu) = self.role { cpu } else { Cpu(0) };
+            self.figures.boosted(monitor, booster.load().0);
+        }
     }
 
     fn event(&self, event: &Event) {
