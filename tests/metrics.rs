@@ -33,12 +33,12 @@ fn is_exposition(text: &str) {
     let mut family = "";
     for line in text.lines() {
         if let Some(help) = line.strip_prefix("# HELP ") {
-            family = help.split_once(' ').expect("a help has a text").0;
+            family = help.split_once(' ').unwrap().0;
         } else if let Some(of) = line.strip_prefix("# TYPE ") {
-            let (name, kind) = of.split_once(' ').expect("a type has a kind");
+            let (name, kind) = of.split_once(' ').unwrap();
             assert!(name == family && ["counter", "gauge", "summary"].contains(&kind), "{line}");
         } else {
-            let (name, value) = line.rsplit_once(' ').expect("a sample has a value");
+            let (name, value) = line.rsplit_once(' ').unwrap();
             let name = name.split_once('{').map_or(name, |(name, labels)| {
                 assert!(labels.ends_with("\"}"), "{line}");
                 name
