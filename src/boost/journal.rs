@@ -181,7 +181,7 @@ impl Journal {
         let slot = (1..self.words.len() / WORDS).find_map(|index| {
             let word = &self.record(index)[word::STATE];
             let now = word.load(Acquire);
-            let slot = Slot { index, generation: (now >> state::BITS) + 1 };
+            let slot = Slot { index, generation: ((now >> state::BITS) + 1) & u64::MAX >> state::BITS };
             let free = now & state::MASK == state::FREE;
             let taken =
                 free && word.compare_exchange(now, slot.state(state::WRITING), AcqRel, Acquire).is_ok();
