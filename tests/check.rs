@@ -176,6 +176,17 @@ fn each_fact_has_a_line_of_its_own() {
     assert_eq!(findings, check(&[]).text);
 }
 
+#[test]
+fn what_is_not_to_be_used_is_not_tried() {
+    let tried = |args: &[&str]| -> Vec<String> {
+        let text = check(args).text;
+        let lines = text.lines().filter_map(|line| line.strip_prefix("trial cpu "));
+        lines.filter_map(|line| line.split(' ').nth(1)).map(str::to_owned).collect()
+    };
+    assert_eq!(tried(&["-v"]), ["deadline", "fifo"]);
+    assert_eq!(tried(&["-v", "-F"]), ["fifo"]);
+}
+
 /// A process that sleeps, killed at the end.
 struct Sleeper(Child);
 

@@ -179,22 +179,20 @@ impl Boosting {
 
 /// How tasks can be boosted here, tried out on a child of our own.
 fn method(options: &Options, cpu: Cpu, log: &Logger) -> Result<How> {
-    let Boost { runtime, period, .. } = options.boost;
-    let tried = trial::policies(cpu, runtime, period).context("try out what the kernel allows")?;
+    let tried = trial::policies(cpu, options.deadline()).context("try out what the kernel allows")?;
     match (tried.deadline, tried.fifo) {
-        (_, Ok(())) if options.force_fifo => {
-            log.info(format_args!("forcing SCHED_FIFO for boosting"));
-            Ok(How::Fifo)
-        }
-        (Ok(()), _) if !options.force_fifo => {
+        (Some(Ok(())), _) => {
             log.info(format_args!("using SCHED_DEADLINE for boosting"));
+            let Boost { runtime, period, .. } = options.boost;
             Ok(How::Deadline { runtime, period })
         }
-        (deadline, Ok(())) => {
-            if let Err(e) = deadline {
-                log.warning(format_args!("{}", Error::io("make a pinned task SCHED_DEADLINE", &e)));
-            }
+        (Some(Err(e)), Ok(())) => {
+            log.warning(format_args!("{}", Error::io("make a pinned task SCHED_DEADLINE", &e)));
             log.info(format_args!("using SCHED_FIFO for boosting"));
+            Ok(How::Fifo)
+        }
+        (None, Ok(())) => {
+            log.info(format_args!("forcing SCHED_FIFO for boosting"));
             Ok(How::Fifo)
         }
         (_, Err(e)) => Err(Error::io("boost a task", &e).with_cure("it needs CAP_SYS_NICE")),

@@ -14,19 +14,23 @@ const PATIENCE: Nanos = Nanos::from_secs(1);
 /// What a boost would meet with. An error is the kernel's refusal.
 #[derive(Debug)]
 pub struct Trial {
-    pub deadline: io::Result<()>,
+    /// None where it was not asked for.
+    pub deadline: Option<io::Result<()>>,
     pub fifo: io::Result<()>,
 }
 
-/// Pins a child to `cpu`, or to this thread's CPU where it can't go there, and has it scheduled as a boost would. It sleeps, and so takes next to no
+/// Pins a child to `cpu`, or to this thread's CPU where it can't go there, and has it scheduled as a boost would, by
+/// `deadline` of this runtime and period only if they are given: for a second the kernel goes on counting what it has
+/// admitted, and a CPU that goes offline meanwhile upsets some kernels. The child sleeps, and so takes next to no
 /// time of that CPU. An error means that there was nothing to try it on.
-pub fn policies(cpu: Cpu, runtime: Nanos, period: Nanos) -> io::Result<Trial> {
+pub fn policies(cpu: Cpu, deadline: Option<(Nanos, Nanos)>) -> io::Result<Trial> {
     let child = Sleeper::start()?;
     // A cpuset may keep stalld away from the CPUs that it watches. Any other one does.
     sched::set_affinity(child.tid, &only(cpu))
         .or_else(|_| sched::set_affinity(child.tid, &only(cpu::current())))?;
     Ok(Trial {
-        deadline: sched::set_deadline(child.tid, runtime, period, sched::RESET_ON_FORK),
+        deadline: deadline
+            .map(|(runtime, period)| sched::set_deadline(child.tid, runtime, period, sched::RESET_ON_FORK)),
         fifo: sched::set_scheduler(child.tid, Policy::FIFO, FIFO_PRIORITY, true),
     })
 }
@@ -84,22 +88,32 @@ mod tests {
         drop(sleeper);
         assert_eq!(sched::get_attr(tid).unwrap_err().raw_os_error(), Some(libc::ESRCH));
         let cpu = before.1.iter().last().unwrap();
-        policies(cpu, Nanos::from_micros(20), Nanos::from_secs(1)).unwrap();
+        policies(cpu, Some((Nanos::from_micros(20), Nanos::from_secs(1)))).unwrap();
         assert_eq!((sched::get_attr(Tid(0)).unwrap(), sched::get_affinity(Tid(0)).unwrap()), before);
     }
 
     #[test]
     fn where_the_cpu_is_out_of_reach_another_one_serves() {
-        let reached =
-            |cpu| policies(cpu, Nanos::from_secs(2), Nanos::from_secs(1)).unwrap().deadline.unwrap_err();
-        let cpu = sched::get_affinity(Tid(0)).unwrap().iter().last().unwrap();
-        assert_eq!(reached(Cpu(8191)).raw_os_error(), reached(cpu).raw_os_error());
+        let reached = |cpu| refusal(cpu).raw_os_error();
+        assert_eq!(reached(Cpu(8191)), reached(last_cpu()));
     }
 
     #[test]
     fn a_budget_larger_than_its_period_is_refused() {
-        let cpu = sched::get_affinity(Tid(0)).unwrap().iter().last().unwrap();
-        let trial = policies(cpu, Nanos::from_secs(2), Nanos::from_secs(1)).unwrap();
-        assert_eq!(trial.deadline.unwrap_err().raw_os_error(), Some(libc::EINVAL));
+        assert_eq!(refusal(last_cpu()).raw_os_error(), Some(libc::EINVAL));
+    }
+
+    #[test]
+    fn deadline_is_tried_only_where_it_is_asked_for() {
+        assert!(policies(last_cpu(), None).unwrap().deadline.is_none());
+    }
+
+    fn last_cpu() -> Cpu {
+        sched::get_affinity(Tid(0)).unwrap().iter().last().unwrap()
+    }
+
+    fn refusal(cpu: Cpu) -> io::Error {
+        let too_much = (Nanos::from_secs(2), Nanos::from_secs(1));
+        policies(cpu, Some(too_much)).unwrap().deadline.unwrap().unwrap_err()
     }
 }

@@ -86,7 +86,7 @@ impl Facts {
             tick: clock::tick(),
             rcu_stall: host::rcu_stall_timeout(root),
             hung_task: host::hung_task_timeout(root),
-            trial: Trial { cpu, outcome: trial::policies(cpu, options.boost.runtime, options.boost.period) },
+            trial: Trial { cpu, outcome: trial::policies(cpu, options.deadline()) },
             left_behind: left_behind::scan(root),
         }
     }
@@ -135,7 +135,9 @@ impl fmt::Display for Facts {
         let tried = |outcome: &io::Result<()>| worked(&outcome.as_ref().copied().map_err(Reason));
         match &self.trial.outcome {
             Ok(trial) => {
-                writeln!(f, "trial cpu {cpu} deadline {}", tried(&trial.deadline))?;
+                if let Some(deadline) = &trial.deadline {
+                    writeln!(f, "trial cpu {cpu} deadline {}", tried(deadline))?;
+                }
                 writeln!(f, "trial cpu {cpu} fifo {}", tried(&trial.fifo))?;
             }
             Err(e) => writeln!(f, "trial cpu {cpu} impossible: {}", Reason(e))?,

@@ -55,6 +55,13 @@ pub struct Options {
     pub systemd: bool,
 }
 
+impl Options {
+    /// Runtime and period of a boost by SCHED_DEADLINE, if there may be one.
+    pub fn deadline(&self) -> Option<(Nanos, Nanos)> {
+        (!self.force_fifo).then_some((self.boost.runtime, self.boost.period))
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
     /// One thread watches all CPUs.

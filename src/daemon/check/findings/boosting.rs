@@ -5,6 +5,7 @@ use crate::daemon::check::facts::Facts;
 use crate::daemon::options::{Options, length::with_unit};
 use crate::error::Reason;
 use crate::host::privilege::Capability;
+use crate::sys::trial;
 use std::io;
 
 pub fn boosting(facts: &Facts, options: &Options) -> Finding {
@@ -17,13 +18,13 @@ pub fn boosting(facts: &Facts, options: &Options) -> Finding {
                 .cure("see that stalld's own cpuset has that CPU, or choose others by -c");
         }
     };
-    let (policy, outcome) = match by_deadline(facts, options) {
-        true => ("SCHED_DEADLINE", &trial.deadline),
-        false => ("SCHED_FIFO", &trial.fifo),
+    let (policy, outcome) = match &trial.deadline {
+        Some(deadline) if by_deadline(facts, options) => ("SCHED_DEADLINE", deadline),
+        _ => ("SCHED_FIFO", &trial.fifo),
     };
     let able = format!("a task that is pinned to CPU {cpu} can be boosted with {policy}");
     let instead = match &trial.deadline {
-        Err(e) if !options.force_fifo && !by_deadline(facts, options) => {
+        Some(Err(e)) if !by_deadline(facts, options) => {
             Some((format!("with SCHED_DEADLINE it can't: {}", Reason(e)), deadline_cure(facts, e)))
         }
         _ => None,
@@ -94,7 +95,10 @@ pub fn hrtick(facts: &Facts, options: &Options) -> Option<Finding> {
 /// Whether boosts are by SCHED_DEADLINE, to the best of our knowledge.
 pub fn by_deadline(facts: &Facts, options: &Options) -> bool {
     let tried = facts.trial.outcome.as_ref().ok();
-    !options.force_fifo && tried.is_none_or(|trial| will_be_allowed(facts, options, &trial.deadline))
+    let allowed = |trial: &trial::Trial| {
+        trial.deadline.as_ref().is_some_and(|outcome| will_be_allowed(facts, options, outcome))
+    };
+    !options.force_fifo && tried.is_none_or(allowed)
 }
 
 /// Whether the kernel will allow, by the time when stalld boosts, what it was asked for on trial.
