@@ -46,7 +46,7 @@ boot() {
     # shellcheck disable=SC2086 # the words of the command
     timeout 900 nice -n 5 $machine -accel tcg,thread=multi -smp "$cpus" -m 1G -nodefaults \
         -display none -serial stdio -no-reboot -kernel "$image" -initrd "$out/initramfs" -append \
-        "console=$console quiet panic=-1 rdinit=/init rcupdate.rcu_cpu_stall_suppress=1 checks=${CHECKS:-$checks} backends=$backends $*" \
+        "console=$console quiet panic=-1 oops=panic rdinit=/init rcupdate.rcu_cpu_stall_suppress=1 checks=${CHECKS:-$checks} backends=$backends $*" \
         </dev/null >"$out/$name.console" 2>&1 || true
     tr -d '\r' <"$out/$name.console" >"$out/$name.log"
     rm "$out/$name.console"
@@ -56,7 +56,8 @@ boot() {
 # What a scenario that did not end was at, and in which function the kernel died, if it did. One way to die is known.
 unfinished() {
     at=$(sed -n 's/^# at //p' "$out/$name.log" | tail -n 1)
-    place=$(sed -n 's/.*RIP: 0010:\([a-z_]*\)+.*/\1/p' "$out/$name.log" | tail -n 1)
+    # Behind a bar is what the scenario has printed of others.
+    place=$(sed -n '/^|/d; s/.*RIP: 0010:\([a-z_]*\)+.*/\1/p' "$out/$name.log" | tail -n 1)
     case $at:$place in
     *offline-deadline:inactive_task_timer) echo "@ $at no the kernel divides by zero" ;;
     *) echo "@ ${at:-- boot} FAIL the scenario did not end${place:+, the kernel died in $place}: $out/$name.log" ;;

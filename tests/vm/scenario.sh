@@ -311,12 +311,18 @@ kernel_threads() {
         if said stalld "$name-$tid starved on CPU $hogged"; then
             if [ "$(runs "$tid")" -gt "$runs" ]; then
                 rescued="$rescued $name" verdict=ok
+            elif [ "$2" = 98 ] && said stalld "boosted pid $tid .* SCHED_FIFO"; then
+                # The kernel lets it wait although it is SCHED_DEADLINE, and a pulse is not above that hog.
+                rescued="$rescued $name:pulses"
             else
                 rescued="$rescued $name:not"
             fi
         fi
     done <threads
-    case $rescued in *:not*) verdict=FAIL ;; esac
+    case $rescued in
+    *:not*) verdict=FAIL ;;
+    *:pulses*) verdict=no ;;
+    esac
     end_rig
     stop_stalld || hard=yes verdict=FAIL
     all >after
@@ -330,45 +336,56 @@ kernel_threads() {
 
 # Killed and started anew behind a hog that is a minute old: nothing that it needs hangs.
 old_hog() {
-    start_rig 110
+    start_rig 240
     sleep 60
     for backend in $backends; do
-        before=$(runs "$victim")
-        begun=$(seconds)
-        start_stalld -b "$backend" -t 1s -d 1
-        looked=$(seconds)
-        verdict=FAIL
-        if await 8 said stalld "boosted pid $victim " && await 4 said stalld "restored pid $victim " &&
-            [ "$(runs "$victim")" -gt "$before" ]; then
-            verdict=ok
-        fi
-        killed=$(seconds)
-        kill -9 $stalld
-        wait $stalld
-        # Its guardian has put back what there was.
-        await 5 is_throttled_as_before || verdict=FAIL
-        result "$backend" old-hog $verdict "first look after $((looked - begun)) s, gone $(($(seconds) - killed)) s after SIGKILL"
+        try behind_old_hog "$backend"
     done 2>/dev/null
     kill_rig
 }
 
-# consume RUNTIME_US: what a boosted task consumes each time it runs, on average, as $each and $times.
+behind_old_hog() {
+    before=$(runs "$victim")
+    begun=$(seconds)
+    start_stalld -b "$1" -t 1s -d 1
+    looked=$(seconds)
+    verdict=FAIL
+    if await 8 said stalld "boosted pid $victim " && await 4 said stalld "restored pid $victim " &&
+        [ "$(runs "$victim")" -gt "$before" ]; then
+        verdict=ok
+    fi
+    killed=$(seconds)
+    kill -9 $stalld
+    wait $stalld
+    # Its guardian has put back what there was.
+    await 5 is_throttled_as_before || hard=yes verdict=FAIL
+    result "$1" old-hog $verdict "first look after $((looked - begun)) s, gone $(($(seconds) - killed)) s after SIGKILL"
+}
+
+# consume RUNTIME_US: what a boosted task consumes each time it runs, in the median, as $each and $times.
 consume() {
-    start_stalld -t 2s -d 2s -r "$1us"
+    start_stalld -t 2s -d 2s -p 100ms -r "$1us"
     start_rig 6
-    before=$(cat "/proc/$victim/schedstat")
-    await 6 said stalld "restored pid $victim "
-    # shellcheck disable=SC2046,SC2086 # six numbers
-    set -- $before $(cat "/proc/$victim/schedstat")
+    : >each
+    was=$(cat "/proc/$victim/schedstat")
+    while now=$(cat "/proc/$victim/schedstat") && ! said stalld "restored pid $victim " && kill -0 "$rig"; do
+        # shellcheck disable=SC2086 # six numbers
+        set -- $was $now
+        if [ "$6" -gt "$3" ]; then
+            echo $((($4 - $1) / 1000 / ($6 - $3))) >>each
+            was=$now
+        fi
+        sleep 0.03
+    done 2>/dev/null
     kill_rig
     stop_stalld
-    times=$(($6 - $3))
-    each=$((($4 - $1) / 1000 / (times > 0 ? times : 1)))
+    times=$(wc -l <each)
+    each=$(sort -n each | sed -n "$(((times + 1) / 2))p")
 }
 
 # A budget ends when it is used up, by HRTICK: twice of it is the bound. Entering and leaving the kernel takes an
 # emulated CPU a tenth of a millisecond, so the bound is for 200 us only; and what else runs on the host adds to what
-# is measured, never takes from it, so the best of three counts.
+# is measured, never takes from it, so the best median of three counts.
 budget() {
     verdict=info
     for runtime in 20 200 200 200; do
@@ -378,7 +395,7 @@ budget() {
             off=', HRTICK off'
         elif [ $runtime = 200 ]; then
             verdict=FAIL
-            if [ $times -gt 0 ] && [ $each -le 400 ]; then
+            if [ "$times" -gt 0 ] && [ "$each" -le 400 ]; then
                 verdict=ok
             fi
         fi
@@ -471,6 +488,12 @@ messages() {
     verdict=ok
     dmesg | grep -E 'WARNING:|BUG:|Oops|general protection|Call Trace|hung_task|blocked for more' >stalld.log && verdict=$2
     : >starve.log
+    case "$(uname -rv)" in
+    5.10.*PREEMPT_RT* | 6.1.*PREEMPT_RT* | 6.12.*PREEMPT_RT*)
+        # These miscount when a SCHED_DEADLINE task waits for another one's spinlock: docs/KERNELS.md.
+        [ "$verdict" = ok ] || grep -qv 'WARNING: .* at kernel/sched/deadline.c\|Call Trace' stalld.log || verdict=no
+        ;;
+    esac
     # shellcheck disable=SC2046 # the places where, each once
     result - "$1" "$verdict" $(dmesg | sed -n 's/.*WARNING: .* at \([^ ]*\) .*/\1/p' | sort -u)
     [ "$verdict" = ok ] || dmesg | tail -n 200 | sed 's/^/| /'
