@@ -3,6 +3,7 @@
 #   run.sh STALLD KERNEL[+WORD]...
 # A KERNEL is a name in tests/vm/kernels.lock, or a file with a slash in its path. Each WORD goes onto its command line:
 # lockdown=integrity, debugfs=off and isolcpus=2 are the kernel's, groups=v1, btf=off and bpf=off are for tests/vm/init;
+# patience=600 is how many seconds may pass until who hangs is told;
 # cpus=4 are four CPUs instead of three, and checks=choice,fifo are some of the checks, as is CHECKS=choice,fifo for all.
 # With other words they are few, with "few" not quite so.
 # ARCH is what is emulated if not x86_64: a kernel of it, and what packaging/cross.sh has built of it.
