@@ -336,7 +336,7 @@ kernel_threads() {
 
 # Killed and started anew behind a hog that is a minute old: nothing that it needs hangs.
 old_hog() {
-    start_rig 240
+    start_rig 120
     sleep 60
     for backend in $backends; do
         try behind_old_hog "$backend"
@@ -364,7 +364,7 @@ behind_old_hog() {
 
 # consume RUNTIME_US: what a boosted task consumes each time it runs, in the median, as $each and $times.
 consume() {
-    start_stalld -t 2s -d 2s -p 100ms -r "$1us"
+    start_stalld -t 2s -d 2s -p 200ms -r "$1us"
     start_rig 6
     : >each
     was=$(cat "/proc/$victim/schedstat")
