@@ -257,8 +257,9 @@ fn a_boosted_task_can_fork_and_its_child_gets_what_it_would_have_inherited() {
     let raised = raise(&mut hands, &task);
     use std::io::Write;
     shell.0.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
-    let child =
-        rig::process::eventually("the shell has a child", || proc::children(parent, parent).first().copied());
+    let child = rig::process::eventually("the shell has a child", || {
+        proc::children(parent, parent, 0).tids.first().copied()
+    });
     let mut events = Vec::new();
     rig::process::eventually("the child has its parent's policy", || {
         hands.adopt(&raised, &task, &mut events);

@@ -194,7 +194,7 @@ fn who_forks_during_its_boost_succeeds_and_each_child_gets_its_policy_or_a_line_
         let mut births: HashMap<Tid, Birth> = HashMap::new();
         eventually("all have been born, and a policy been given or not", || {
             let now = clock::monotonic();
-            let mut young = proc::children(pid, victim);
+            let mut young = proc::children(pid, victim, 0).tids;
             young.extend(process::threads(pid).into_iter().filter(|&tid| tid != pid && tid != victim));
             for tid in young {
                 let birth = births.entry(tid).or_insert(Birth { seen: now, settled: None });

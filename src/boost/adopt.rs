@@ -1,7 +1,7 @@
 //! Those who were born to a boosted task: RESET_ON_FORK, without which it could not fork at all, has made
 //! them SCHED_OTHER, where they would have been what their parent was.
 
-use super::journal::{Boosted, Saved};
+use super::journal::Saved;
 use super::kernel::Kernel;
 use super::plan::{Event, Raised};
 use crate::sys::sched::Attr;
@@ -31,34 +31,47 @@ impl Nursery {
             // Who has its number now has children of his own.
             return;
         }
-        let mut generation = kernel.children(boosted.tgid, boosted.tid);
-        for _ in 0..GENERATIONS {
-            generation.retain(|&child| is_born_since(kernel, child, *since));
-            for &child in &generation {
-                self.give(kernel, child, parent, before, events);
-            }
-            generation = generation.iter().flat_map(|&child| kernel.children(child, child)).collect();
+        let threads = kernel.threads(boosted.tgid);
+        let young = threads.iter().rev().take_while(|&&tid| is_born_since(kernel, tid, *since)).count();
+        let (old, young) = threads.split_at(threads.len() - young);
+        let mut children = kernel.children(boosted.tgid, boosted.tid, *since);
+        children.tids.retain(|&child| is_born_since(kernel, child, *since));
+        // Nothing tells which thread of a process has started another. Where all older ones are scheduled as the
+        // boosted one was, it does not matter.
+        let is_alike =
+            |&tid: &Tid| tid == boosted.tid || kernel.get_attr(tid).is_ok_and(|attr| before.is(&attr));
+        let matters = !young.is_empty() || children.of_any_thread && !children.tids.is_empty();
+        let all_alike = matters && old.len() <= ELDERS && old.iter().all(is_alike);
+        for &child in young.iter().filter(|&&tid| tid != boosted.tid) {
+            // A lone thread does not show that those it starts are to be like it.
+            self.welcome(kernel, child, parent, before, all_alike && old.len() > 1, events);
         }
-        self.threads(kernel, raised, parent, events);
+        let are_its_own = all_alike || !children.of_any_thread;
+        let mut generation = children.tids;
+        for _ in 0..GENERATIONS {
+            for &child in &generation {
+                self.welcome(kernel, child, parent, before, are_its_own, events);
+            }
+            let children = |&child: &Tid| kernel.children(child, child, *since).tids;
+            generation = generation.iter().flat_map(children).collect();
+            generation.retain(|&child| is_born_since(kernel, child, *since));
+        }
     }
 
-    /// Nothing tells which thread of a process has started another. Where all older ones are scheduled as the
-    /// boosted one was, and there are some, it does not matter.
-    fn threads(&mut self, kernel: &impl Kernel, raised: &Raised, parent: &Task, events: &mut Vec<Event>) {
-        let Boosted { tid, tgid, before, .. } = raised.boosted;
-        let threads = kernel.threads(tgid);
-        let young =
-            threads.iter().rev().take_while(|&&thread| is_born_since(kernel, thread, raised.since)).count();
-        let (old, young) = threads.split_at(threads.len() - young);
-        let mut elders = old.iter().filter(|&&thread| thread != tid);
-        let is_alike = |&thread: &Tid| kernel.get_attr(thread).is_ok_and(|attr| before.is(&attr));
-        let all_alike = !young.is_empty() && (2..=ELDERS).contains(&old.len()) && elders.all(is_alike);
-        for &child in young.iter().filter(|&&thread| thread != tid) {
-            if all_alike {
-                self.give(kernel, child, parent, before, events);
-            } else if is_reset(kernel, child) && self.is_new(kernel, child) {
-                events.push(Event::Orphan { parent: *parent, child, policy: before });
-            }
+    /// Gives a child what is its own, where it is known to be.
+    fn welcome(
+        &mut self,
+        kernel: &impl Kernel,
+        child: Tid,
+        parent: &Task,
+        before: Saved,
+        is_its_own: bool,
+        events: &mut Vec<Event>,
+    ) {
+        if is_its_own {
+            self.give(kernel, child, parent, before, events);
+        } else if is_reset(kernel, child) && self.is_new(kernel, child) {
+            events.push(Event::Orphan { parent: *parent, child, policy: before });
         }
     }
 

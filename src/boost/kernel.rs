@@ -1,6 +1,6 @@
 //! What the boosts ask of the kernel: the seam at which a test puts a simulated machine.
 
-use crate::proc;
+use crate::proc::{self, Children};
 use crate::sys::sched::{self, Attr};
 use crate::sys::{clock, cpu};
 use crate::task::{Comm, Cpu, Nanos, Policy, Tid};
@@ -27,7 +27,7 @@ pub trait Kernel {
     fn timer_slack(&self, tid: Tid) -> Option<u64>;
     fn set_timer_slack(&self, tid: Tid, slack: u64) -> Option<()>;
     fn threads(&self, tgid: Tid) -> Vec<Tid>;
-    fn children(&self, tgid: Tid, tid: Tid) -> Vec<Tid>;
+    fn children(&self, tgid: Tid, tid: Tid, since: u64) -> Children;
 
     /// The CPU of the calling thread.
     fn cpu(&self) -> Cpu;
@@ -90,8 +90,8 @@ impl Kernel for Host {
         proc::threads(tgid)
     }
 
-    fn children(&self, tgid: Tid, tid: Tid) -> Vec<Tid> {
-        proc::children(tgid, tid)
+    fn children(&self, tgid: Tid, tid: Tid, since: u64) -> Children {
+        proc::children(tgid, tid, since)
     }
 
     fn cpu(&self) -> Cpu {

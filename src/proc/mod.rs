@@ -6,6 +6,7 @@ use crate::task::{Comm, Task, Tid};
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::sync::OnceLock;
 
 /// The beginning of a file of /proc, on the stack: who is about to boost must not have to wait for memory.
 struct Text {
@@ -121,10 +122,49 @@ pub fn threads(tgid: Tid) -> Vec<Tid> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok().map(Tid)).collect()
 }
 
-/// The processes that it has started.
-pub fn children(tgid: Tid, tid: Tid) -> Vec<Tid> {
+/// Processes that a task has started.
+#[derive(Clone, Debug, Default)]
+pub struct Children {
+    pub tids: Vec<Tid>,
+    /// Another thread of its process may have.
+    pub of_any_thread: bool,
+}
+
+/// The processes that a task has started since some moment, and maybe older ones.
+///
+/// Whoever reads the file of a task's children waits for the lock of the list of tasks. On a real-time kernel the one
+/// who holds that may starve, and would not be lifted by who waits for it: there the newest processes are asked who
+/// their parents are.
+pub fn children(tgid: Tid, tid: Tid, since: u64) -> Children {
+    if is_realtime_kernel() {
+        return Children { tids: youngest(tgid, since), of_any_thread: true };
+    }
     let children = fs::read_to_string(format!("/proc/{tgid}/task/{tid}/children")).unwrap_or_default();
-    text::children(&children).collect()
+    Children { tids: text::children(&children).collect(), of_any_thread: false }
+}
+
+/// As many numbers are looked at, from the newest downwards.
+const YOUNGEST: i32 = 1024;
+
+fn youngest(parent: Tid, since: u64) -> Vec<Tid> {
+    let newest = fs::read("/proc/loadavg").ok().and_then(|text| text::newest(&text)).unwrap_or_default();
+    let mut found = Vec::new();
+    for tid in ((newest - YOUNGEST).max(1)..=newest).rev().map(Tid) {
+        let Some(stat) = Text::read(tid, "stat") else { continue };
+        // Numbers are given out in ascending order.
+        if text::start(stat.as_bytes()).is_some_and(|start| start < since) {
+            break;
+        }
+        if text::parent(stat.as_bytes()) == Some(parent) {
+            found.push(tid);
+        }
+    }
+    found
+}
+
+fn is_realtime_kernel() -> bool {
+    static IS: OnceLock<bool> = OnceLock::new();
+    *IS.get_or_init(|| fs::read("/sys/kernel/realtime").is_ok_and(|text| text.starts_with(b"1")))
 }
 
 #[cfg(test)]
@@ -156,6 +196,19 @@ mod tests {
     fn a_process_that_does_not_exist_has_nothing() {
         let nobody = Tid(i32::MAX);
         assert_eq!((tgid(nobody), start(nobody), runs(nobody)), (None, None, None));
-        assert!(threads(nobody).is_empty() && children(nobody, nobody).is_empty());
+        assert!(threads(nobody).is_empty() && children(nobody, nobody, 0).tids.is_empty());
+    }
+
+    #[test]
+    fn a_child_is_found_by_its_parent_and_among_the_youngest() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let (own, tid) = (Tid(std::process::id() as i32), Tid(child.id() as i32));
+        let born = start(tid).unwrap();
+        let of_thread = children(own, sched::gettid(), 0).tids;
+        let (young, later) = (youngest(own, born), youngest(own, born + 1));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(of_thread.contains(&tid) && young.contains(&tid), "{of_thread:?} {young:?}");
+        assert!(!later.contains(&tid), "{later:?}");
     }
 }

@@ -34,6 +34,11 @@ pub fn state(stat: &[u8]) -> Option<u8> {
     after_name(stat)?.first().copied()
 }
 
+/// /proc/TID/stat: the process that has started it.
+pub fn parent(stat: &[u8]) -> Option<Tid> {
+    number(field(stat, 1)?).map(Tid)
+}
+
 /// /proc/TID/stat: when it started, in clock ticks since boot.
 pub fn start(stat: &[u8]) -> Option<u64> {
     number(field(stat, 19)?)
@@ -82,6 +87,11 @@ pub fn runnable(loadavg: &[u8]) -> Option<u32> {
     number(loadavg.split(|&b| b == b' ').nth(3)?.split(|&b| b == b'/').next()?)
 }
 
+/// /proc/loadavg: the number that was given to a task last.
+pub fn newest(loadavg: &[u8]) -> Option<i32> {
+    number(loadavg.split(|&b| b == b' ').nth(4)?)
+}
+
 /// A number, and what blanks are around it.
 pub fn number<T: std::str::FromStr>(text: &[u8]) -> Option<T> {
     std::str::from_utf8(text.trim_ascii()).ok()?.parse().ok()
@@ -118,5 +128,7 @@ mod tests {
     fn runnable_tasks_stand_before_the_slash() {
         assert_eq!(runnable(b"0.31 0.08 0.03 2/90 4907\n"), Some(2));
         assert_eq!((runnable(b""), runnable(b"0 0 0 x/90\n")), (None, None));
+        assert_eq!(newest(b"0.31 0.08 0.03 2/90 4907\n"), Some(4907));
+        assert_eq!((newest(b""), newest(b"0 0 0 2/90 x\n")), (None, None));
     }
 }

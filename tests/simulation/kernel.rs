@@ -7,6 +7,7 @@ use stalld::boost::kernel::Kernel;
 use stalld::boost::undo::FIFO_PRIORITY;
 use stalld::error::{Error, Result};
 use stalld::observe::{Backend, Effort, Kind, Load, Snapshot, Waiter};
+use stalld::proc::Children;
 use stalld::sys::sched::{Attr, RESET_ON_FORK};
 use stalld::task::{Comm, Cpu, Nanos, Policy, Tid};
 use std::io;
@@ -213,12 +214,13 @@ impl Kernel for Calls {
         threads.iter().map(|life| life.tid).collect()
     }
 
-    fn children(&self, _tgid: Tid, tid: Tid) -> Vec<Tid> {
+    fn children(&self, _tgid: Tid, tid: Tid, _since: u64) -> Children {
         let watched = self.enter(false);
         let Some(parent) = watched.world.find(tid).map(|index| watched.world.lives[index].id) else {
-            return Vec::new();
+            return Children::default();
         };
-        watched.world.lives.iter().filter(|life| life.parent == parent).map(|life| life.tid).collect()
+        let born = watched.world.lives.iter().filter(|life| life.parent == parent);
+        Children { tids: born.map(|life| life.tid).collect(), of_any_thread: false }
     }
 
     fn cpu(&self) -> Cpu {
