@@ -6,6 +6,7 @@
 //! around them. [`host`] knows the machine. [`sys`] holds all system calls, and all that is `unsafe`.
 
 pub mod boost;
+pub mod chrome_trace;
 pub mod cpus;
 pub mod daemon;
 pub mod denylist;
@@ -14,6 +15,7 @@ pub mod engine;
 pub mod error;
 pub mod fault;
 pub mod host;
+pub mod json;
 pub mod observe;
 pub mod proc;
 #[allow(unsafe_code)]

@@ -126,16 +126,18 @@ pub struct Visible(pub char);
 
 impl fmt::Display for Visible {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        // Cc, and the characters that reorder or hide what follows them.
-        if !self.0.is_control() && !is_invisible(self.0) {
+        if is_visible(self.0) {
             return f.write_char(self.0);
         }
         self.0.encode_utf8(&mut [0; 4]).bytes().try_for_each(|byte| write!(f, "\\x{byte:02x}"))
     }
 }
 
-fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+/// False for Cc, and for the characters that reorder or hide what follows them.
+pub fn is_visible(c: char) -> bool {
+    let hides =
+        matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
+    !c.is_control() && !hides
 }
 
 /// A scheduling policy, by the kernel's number.
@@ -188,18 +190,22 @@ impl Sched {
     pub fn is_deadline(self) -> bool {
         self.prio < 0 || self.policy == Some(Policy::DEADLINE)
     }
-}
 
-impl fmt::Display for Sched {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let name = match self.policy.and_then(Policy::name) {
+    /// The policy, as far as it is known.
+    pub fn name(self) -> &'static str {
+        match self.policy.and_then(Policy::name) {
             Some(name) => name,
             None if self.prio < 0 => "SCHED_DEADLINE",
             // FIFO and RR look the same from outside.
             None if self.is_realtime() => "real-time",
             None => "fair",
-        };
-        f.write_str(name)?;
+        }
+    }
+}
+
+impl fmt::Display for Sched {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(self.name())?;
         if self.is_realtime() {
             write!(f, " {}", 99 - self.prio)?;
         }

@@ -1,0 +1,257 @@
+//! Traces that Perfetto and chrome://tracing show: a JSON array of events, one a line.
+//!
+//! Both read an array without its end, so what a program that was killed has written can be shown, too.
+
+use crate::error::{Context, Error, Result};
+use crate::host::own_file;
+use crate::json::{Object, Value};
+use crate::task::Nanos;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Only root reads it: a task's name and its habits are nobody else's business.
+const MODE: u32 = 0o600;
+
+/// As much is held back, at most.
+const BUFFER: usize = 64 * 1024;
+
+/// What closes the array.
+const END: &str = "\n]\n";
+
+/// One event. Viewers show a process as a group of tracks, and a thread as one of them: either can stand for
+/// something else, a CPU for example.
+#[derive(Clone, Copy)]
+pub struct Event<'a> {
+    pub phase: Phase,
+    pub name: &'a str,
+    pub category: &'static str,
+    pub at: Nanos,
+    pub pid: u32,
+    pub tid: i32,
+    /// Adds what else there is to say of it.
+    pub args: &'a dyn Fn(&mut Object),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// It took so long. On a track these lie within each other, or apart.
+    Complete(Nanos),
+    Begin,
+    /// Ends what was last begun on the track.
+    End,
+    /// Something with a number of its own, which may overlap with others.
+    AsyncBegin(i64),
+    AsyncEnd(i64),
+    Instant,
+    Counter,
+    /// Names a process or a thread, as `process_name` or `thread_name`, by the argument `name`.
+    Metadata,
+}
+
+/// The file, up to a limit.
+pub struct ChromeTrace {
+    file: File,
+    path: PathBuf,
+    text: String,
+    /// Whole events in the file, in bytes.
+    written: u64,
+    limit: u64,
+}
+
+impl ChromeTrace {
+    /// Begins a file of at most `limit` bytes. One that is there is written over if nobody else could have
+    /// prepared it.
+    pub fn create(path: &Path, limit: u64) -> Result<ChromeTrace> {
+        let file = own_file::open(path)?;
+        let what = || format!("write the trace {}", path.display());
+        let seen = file.metadata().context(what())?;
+        own_file::judge(&seen, MODE)
+            .map_err(|reason| own_file::refusal(path, reason).with_cure("remove it, or name another file"))?;
+        file.set_len(0).context(what())?;
+        let path = path.to_path_buf();
+        let mut trace = ChromeTrace { file, path, text: String::with_capacity(BUFFER), written: 0, limit };
+        trace.text.push('[');
+        trace.flush()?;
+        Ok(trace)
+    }
+
+    /// Adds an event. After an error the trace is over, and whole.
+    pub fn put(&mut self, event: &Event) -> Result<()> {
+        let before = self.text.len();
+        self.text.push_str(if self.written + before as u64 > 1 { ",\n" } else { "\n" });
+        write(&mut self.text, event);
+        if self.written + (self.text.len() + END.len()) as u64 > self.limit {
+            self.text.truncate(before);
+            self.flush()?;
+            return Err(Error::new(format!(
+                "the trace {} has reached its {} MiB",
+                self.path.display(),
+                self.limit >> 20
+            )));
+        }
+        if self.text.len() >= BUFFER / 2 { self.flush() } else { Ok(()) }
+    }
+
+    /// Writes what was held back.
+    pub fn flush(&mut self) -> Result<()> {
+        let written = self.file.write_all(self.text.as_bytes());
+        if written.is_err() {
+            // Half an event would spoil the rest.
+            let _ = self.file.set_len(self.written);
+        } else {
+            self.written += self.text.len() as u64;
+        }
+        self.text.clear();
+        written.context(format_args!("write the trace {}", self.path.display()))
+    }
+
+    /// Closes the array.
+    pub fn end(&mut self) -> Result<()> {
+        self.text.push_str(END);
+        self.flush()
+    }
+}
+
+fn write(text: &mut String, event: &Event) {
+    let Event { phase, name, category, at, pid, tid, args } = *event;
+    let mut object = Object::open(text);
+    let (letter, duration, id) = match phase {
+        Phase::Complete(duration) => ("X", Some(duration), None),
+        Phase::Begin => ("B", None, None),
+        Phase::End => ("E", None, None),
+        Phase::AsyncBegin(id) => ("b", None, Some(id)),
+        Phase::AsyncEnd(id) => ("e", None, Some(id)),
+        Phase::Instant => ("i", None, None),
+        Phase::Counter => ("C", None, None),
+        Phase::Metadata => ("M", None, None),
+    };
+    object.put("ph", Value::Text(letter));
+    object.put("name", Value::Text(name));
+    object.put("cat", Value::Text(category));
+    object.put("ts", Value::Micros(at.0));
+    if let Some(duration) = duration {
+        object.put("dur", Value::Micros(duration.0));
+    }
+    object.put("pid", Value::Number(pid.into()));
+    object.put("tid", Value::Number(tid.into()));
+    if let Some(id) = id {
+        object.put("id", Value::Number(id));
+    }
+    if phase == Phase::Instant {
+        // It belongs to its thread, not to all that is shown.
+        object.put("s", Value::Text("t"));
+    }
+    args(&mut object.object("args"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::scratch::Scratch;
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, symlink};
+
+    const EVENT: Event = Event {
+        phase: Phase::Begin,
+        name: "boost",
+        category: "boost",
+        at: Nanos(1_500_250),
+        pid: 2,
+        tid: 77,
+        args: &|_| (),
+    };
+
+    #[test]
+    fn each_phase_has_the_members_that_the_format_asks_for() {
+        let line = |event: Event| {
+            let mut text = String::new();
+            write(&mut text, &event);
+            text
+        };
+        let rest = r#""name":"boost","cat":"boost","ts":1500.250"#;
+        let (track, args) = (r#""pid":2,"tid":77"#, r#""args":{}"#);
+        for (phase, letter) in [(Phase::Begin, "B"), (Phase::End, "E"), (Phase::Counter, "C")] {
+            assert_eq!(line(Event { phase, ..EVENT }), format!(r#"{{"ph":"{letter}",{rest},{track},{args}}}"#));
+        }
+        assert_eq!(
+            line(Event { phase: Phase::Complete(Nanos::from_millis(2)), ..EVENT }),
+            format!(r#"{{"ph":"X",{rest},"dur":2000.000,{track},{args}}}"#)
+        );
+        for (phase, letter) in [(Phase::AsyncBegin(9), "b"), (Phase::AsyncEnd(9), "e")] {
+            assert_eq!(
+                line(Event { phase, ..EVENT }),
+                format!(r#"{{"ph":"{letter}",{rest},{track},"id":9,{args}}}"#)
+            );
+        }
+        assert_eq!(
+            line(Event { phase: Phase::Instant, ..EVENT }),
+            format!(r#"{{"ph":"i",{rest},{track},"s":"t",{args}}}"#)
+        );
+        let args = |args: &mut Object| {
+            args.put("name", Value::Bytes(b"a\"b\n"));
+            args.put("cpu", Value::Number(1));
+        };
+        assert_eq!(
+            line(Event { phase: Phase::Metadata, args: &args, ..EVENT }),
+            format!(r#"{{"ph":"M",{rest},{track},"args":{{"name":"a\"b\u000a","cpu":1}}}}"#)
+        );
+    }
+
+    #[test]
+    fn a_trace_is_whole_but_for_its_end_at_any_time_and_nobody_else_reads_it() {
+        let scratch = Scratch::new("trace");
+        let path = scratch.join("trace.json");
+        let mut trace = ChromeTrace::create(&path, 1 << 20).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "[");
+        trace.put(&EVENT).unwrap();
+        trace.put(&EVENT).unwrap();
+        trace.flush().unwrap();
+        let mut line = String::new();
+        write(&mut line, &EVENT);
+        assert_eq!(fs::read_to_string(&path).unwrap(), format!("[\n{line},\n{line}"));
+        trace.end().unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), format!("[\n{line},\n{line}\n]\n"));
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
+    }
+
+    #[test]
+    fn a_trace_ends_with_a_whole_event_where_there_is_no_room_for_more() {
+        let scratch = Scratch::new("trace-limit");
+        let path = scratch.join("trace.json");
+        let mut trace = ChromeTrace::create(&path, 1 << 20).unwrap();
+        let error = loop {
+            if let Err(e) = trace.put(&EVENT) {
+                break e.to_string();
+            }
+        };
+        assert_eq!(error, format!("the trace {} has reached its 1 MiB", path.display()));
+        trace.end().unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.len() <= 1 << 20 && text.len() > (1 << 20) - 200, "{}", text.len());
+        assert!(text.ends_with("}\n]\n"));
+    }
+
+    #[test]
+    fn a_full_disk_is_one_clear_error() {
+        let file = File::options().write(true).open("/dev/full").unwrap();
+        let path = PathBuf::from("trace.json");
+        let mut trace = ChromeTrace { file, path, text: String::new(), written: 1, limit: 1 << 20 };
+        trace.put(&EVENT).unwrap();
+        let error = trace.flush().unwrap_err().to_string();
+        assert_eq!(error, "cannot write the trace trace.json: No space left on device");
+    }
+
+    #[test]
+    fn what_somebody_else_could_have_prepared_is_not_written_to() {
+        let scratch = Scratch::new("trace-hostile");
+        scratch.file("precious", "as it was");
+        symlink(scratch.join("precious"), scratch.join("link")).unwrap();
+        fs::hard_link(scratch.join("precious"), scratch.join("second")).unwrap();
+        for (name, reason) in [("link", "it is a symbolic link"), ("second", "its mode is"), ("..", "open")] {
+            let error = ChromeTrace::create(&scratch.join(name), 1 << 20).err().unwrap().to_string();
+            assert!(error.contains(reason), "{error}");
+        }
+        assert_eq!(fs::read_to_string(scratch.join("precious")).unwrap(), "as it was");
+    }
+}
