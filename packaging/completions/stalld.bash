@@ -14,7 +14,10 @@ _stalld() {
     -b | --backend)
         mapfile -t COMPREPLY < <(compgen -W "auto task_iter queue_track sched_debug" -- "$current")
         ;;
-    -P | --pidfile | --metrics)
+    --log-format)
+        mapfile -t COMPREPLY < <(compgen -W "text json" -- "$current")
+        ;;
+    -P | --pidfile | --metrics | --trace)
         compopt -o filenames 2>/dev/null
         mapfile -t COMPREPLY < <(compgen -f -- "$current")
         ;;
@@ -25,8 +28,8 @@ _stalld() {
             -c --cpu -a --affinity -t --starving_threshold -g --granularity -b --backend -N --no_idle_detect
             -i --ignore_threads -I --ignore_processes -d --boost_duration -p --boost_period -r --boost_runtime
             -F --force_fifo -O --power_mode -M --adaptive_mode -A --aggressive_mode -R --reservation -S --systemd
-            -l --log_only -v --verbose -k --log_kmsg -s --log_syslog -f --foreground -P --pidfile --metrics --check
-            --recover -V --version -h --help" -- "$current")
+            -l --log_only -v --verbose -k --log_kmsg -s --log_syslog --log-format -f --foreground -P --pidfile --metrics
+            --trace --check --recover -V --version -h --help" -- "$current")
         ;;
     esac
 }

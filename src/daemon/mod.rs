@@ -15,6 +15,7 @@ mod report;
 pub mod run;
 #[cfg(test)]
 pub(crate) mod scratch;
+mod trace;
 mod watcher;
 
 use crate::cpus;

@@ -4,8 +4,6 @@
 //! They are the same engine as without them, over what they share of one look. The thread that starts them
 //! watches all CPUs, boosts nobody, and starts one for each CPU that needs it.
 
-use super::log::Logger;
-use super::metrics::Figures;
 use super::options::{Mode, Options};
 use super::report::{Reporter, Role};
 use super::run::{OWN_PRIORITY, raise};
@@ -69,10 +67,8 @@ impl Monitors {
         limits: Limits,
         boosts: Option<(Rules, HostHands)>,
         options: &Options,
-        figures: Arc<Figures>,
-        log: &Logger,
+        reporter: Reporter,
     ) -> Monitors {
-        let reporter = Reporter::new(log.clone(), figures, options, Role::Alone);
         Monitors {
             shared,
             limits,

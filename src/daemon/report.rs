@@ -1,18 +1,14 @@
 //! What the log tells of a look.
 
-use super::log::{Level, Logger};
+use super::log::{Level, Logger, Looker, Millis, Told};
 use super::metrics::Figures;
 use super::options::{Mode, Options};
-use crate::boost::journal::How;
-use crate::boost::plan::{Event, Refusal};
-use crate::boost::undo::Undone;
-use crate::denylist::{Ignored, Why};
+use crate::boost::plan::Event;
 use crate::detect::Starving;
 use crate::engine::{Counters, Engine, Hog, LATE};
-use crate::error::{Error, Reason};
-use crate::proc;
+use crate::error::Error;
 use crate::sys::clock;
-use crate::task::{Cpu, Nanos, Task};
+use crate::task::{Cpu, Nanos};
 use std::fmt;
 use std::sync::Arc;
 
@@ -33,6 +29,8 @@ pub enum Role {
 /// Turns looks into lines, and remembers what has been said.
 pub struct Reporter {
     log: Logger,
+    /// Where there is one to write.
+    trace: Option<Logger>,
     figures: Arc<Figures>,
     role: Role,
     exact: bool,
@@ -52,9 +50,16 @@ struct Lateness {
 }
 
 impl Reporter {
-    pub fn new(log: Logger, figures: Arc<Figures>, options: &Options, role: Role) -> Reporter {
+    pub fn new(
+        log: Logger,
+        trace: Option<Logger>,
+        figures: Arc<Figures>,
+        options: &Options,
+        role: Role,
+    ) -> Reporter {
         Reporter {
             log,
+            trace,
             figures,
             role,
             exact: options.threshold_has_unit,
@@ -68,11 +73,12 @@ impl Reporter {
 
     /// One for another thread, with a part of its own.
     pub fn playing(&self, role: Role) -> Reporter {
-        let Reporter { log, figures, exact, idle_detection, mode, .. } = self;
-        let (log, figures) = (log.clone(), Arc::clone(figures));
+        let Reporter { log, trace, figures, exact, idle_detection, mode, .. } = self;
+        let (log, trace, figures) = (log.clone(), trace.clone(), Arc::clone(figures));
         let (exact, idle_detection, mode) = (*exact, *idle_detection, *mode);
         Reporter {
             log,
+            trace,
             figures,
             role,
             exact,
@@ -92,12 +98,12 @@ impl Reporter {
         self.lateness.longest = self.lateness.longest.max(late);
         self.figures.woke_late(late);
         if late >= LATE {
-            self.log.warning(format_args!("looked {} ms later than planned", late.as_millis()));
+            self.log.tell(&Told::Late { late });
         }
     }
 
-    /// A look was carried out.
-    pub fn looked(&mut self, engine: &mut Engine) {
+    /// A look was carried out, which began at this moment.
+    pub fn looked(&mut self, engine: &mut Engine, begun: Nanos) {
         if self.failures_in_a_row > 0 {
             self.log.info(format_args!("looking again after {} looks that failed", self.failures_in_a_row));
             self.failures_in_a_row = 0;
@@ -114,6 +120,7 @@ impl Reporter {
         if !matches!(self.role, Role::Of(_)) {
             self.figures.looked(engine.snapshot().waiters.len());
         }
+        self.trace(engine, begun);
         for starving in engine.starving().iter().filter(|starving| starving.due) {
             if self.role == Role::Supervisor {
                 self.might_starve(starving);
@@ -140,60 +147,29 @@ impl Reporter {
 
     fn event(&self, event: &Event) {
         self.figures.happened(event);
-        match event {
-            Event::Boosted { task: Task { tid, comm, cpu, .. }, how } => {
-                let policy = match how {
-                    How::Deadline { .. } => "SCHED_DEADLINE",
-                    How::Fifo => "SCHED_FIFO",
-                };
-                self.log.info(format_args!("boosted pid {tid} ({comm}) (cpu {cpu}) using {policy}"));
-            }
-            Event::Refused {
-                why: Refusal::Gone | Refusal::IsDeadline | Refusal::Taken | Refusal::ChangedByOthers(_),
-                ..
-            } => {}
-            Event::Refused { task, how, why } => {
-                let call = match how {
-                    How::Deadline { .. } => "boost_with_deadline",
-                    How::Fifo => "boost_with_fifo",
-                };
-                let reason = match why {
-                    Refusal::Kernel(e) => Reason(e).to_string(),
-                    _ => "the journal is full".to_string(),
-                };
-                self.log.warning(format_args!("{call} failed to boost pid {}: {reason}", task.tid));
-            }
-            Event::Over { task: Task { tid, comm, cpu, .. }, before, after, early, outcome } => match outcome {
-                Undone::Failed(e) => self.log.error(format_args!(
-                    "restore_policy: failed to restore sched policy for pid {tid}: {}",
-                    Reason(e)
-                )),
-                Undone::Restored(now) => {
-                    let why = if *early { ", ended early" } else { "" };
-                    let moved = if now == tid { String::new() } else { format!(", now {now}") };
-                    self.log.info(format_args!(
-                        "restored pid {tid} ({comm}) (cpu {cpu}{moved}) to {before} after {} ms{why}",
-                        after.as_millis()
-                    ));
-                }
-                Undone::ChangedByOthers(policy) => self.log.info(format_args!(
-                    "left pid {tid} ({comm}) as it is: somebody has made it {} meanwhile",
-                    policy.name().unwrap_or("something else")
-                )),
-                Undone::Gone | Undone::NeverBoosted => {
-                    self.log.verbose(format_args!("pid {tid} ({comm}) has ended during its boost"));
-                }
-            },
-            Event::Adopted { parent, child, policy } => self.log.verbose(format_args!(
-                "gave pid {child}, started by pid {} ({}) during its boost, its policy {policy}",
-                parent.tid, parent.comm
-            )),
-            Event::Orphan { parent, child, policy } => self.log.warning(format_args!(
-                "pid {child} was started during the boost of pid {} ({}) and is SCHED_OTHER; without it, it might be \
-                 {policy}",
-                parent.tid, parent.comm
-            )),
+        if let Some(told) = Told::of(event) {
+            self.log.tell(&told);
+            self.trace.iter().for_each(|trace| trace.tell(&told));
         }
+    }
+
+    /// Who starves and for how long, for those who want to see it drawn.
+    fn trace(&self, engine: &Engine, begun: Nanos) {
+        let Some(trace) = &self.trace else { return };
+        let snapshot = engine.snapshot();
+        // One that only asks, and finds two tasks in a queue, does not know who waits.
+        let knows = snapshot.complete || snapshot.load.iter().all(|load| load.runnable < 2);
+        let looker = match self.role {
+            Role::Alone if knows => Looker::All,
+            Role::Of(cpu) if knows => Looker::Of(cpu),
+            _ => Looker::Supervisor,
+        };
+        if looker != Looker::Supervisor {
+            for starving in engine.starving() {
+                trace.tell(&self.starved(starving));
+            }
+        }
+        trace.tell(&Told::Looked { begun, waiting: snapshot.waiters.len(), looker });
     }
 
     /// A look failed: told once for a row of them.
@@ -241,9 +217,8 @@ impl Reporter {
     fn waiters(&self, engine: &Engine) {
         let mut waiters: Vec<_> = engine.waiters().collect();
         waiters.sort_by_key(|&(_, wait)| std::cmp::Reverse(wait));
-        for (waiter, wait) in waiters.iter().take(LISTED) {
-            let Task { comm, tid, cpu, sched, .. } = waiter.task;
-            self.log.info(format_args!("waiting: {comm}-{tid} ({sched}) on CPU {cpu} for {}", Millis(*wait)));
+        for &(waiter, wait) in waiters.iter().take(LISTED) {
+            self.log.tell(&Told::Waiting { task: waiter.task, wait });
         }
         if waiters.len() > LISTED {
             self.log.info(format_args!("waiting: {} more", waiters.len() - LISTED));
@@ -280,80 +255,36 @@ impl Reporter {
 
     /// The supervisor, who sees them first, tells of those that all let alone.
     fn ignored(&self, engine: &mut Engine) {
-        for Ignored { task: Task { comm, tid, .. }, why } in engine.newly_ignored() {
-            match why {
-                _ if matches!(self.role, Role::Of(_)) => {}
-                Why::Name => {
-                    self.log.info(format_args!("Ignoring the thread {comm} from consideration for boosting"));
-                }
-                Why::Unknown => self.log.warning(format_args!(
-                    "Ignoring the thread {comm} ({tid}): the name of its process can't be read now, and may be on a \
-                     denylist (-I)"
-                )),
-                Why::Process(process) => self.log.info(format_args!(
-                    "Ignoring the thread {comm} (spawned by {process}) from consideration for boosting"
-                )),
+        for ignored in engine.newly_ignored() {
+            if !matches!(self.role, Role::Of(_)) {
+                self.log.tell(&Told::Ignored(ignored));
             }
         }
     }
 
     fn might_starve(&self, starving: &Starving) {
-        if self.mode != Mode::Adaptive || starving.again {
-            return;
+        if self.mode == Mode::Adaptive && !starving.again {
+            let Starving { task, wait, .. } = *starving;
+            self.log.tell(&Told::MightStarve { task, wait, exact: self.exact });
         }
-        let Starving { task: Task { comm, tid, cpu, .. }, wait, .. } = *starving;
-        let (seconds, exact) = (wait.as_secs(), ExactWait(self.exact.then_some(wait)));
-        self.log.info(format_args!(
-            "{comm}-{tid} might starve on CPU {cpu} (waiting for {seconds} seconds){exact}"
-        ));
     }
 
     fn starves(&self, starving: &Starving, hog: Option<&Hog>) {
-        let Starving { task: Task { comm, tid, cpu, .. }, wait, .. } = *starving;
-        let exact = ExactWait(self.exact.then_some(wait));
-        self.log
-            .warning(format_args!("{comm}-{tid} starved on CPU {cpu} for {} seconds{exact}", wait.as_secs()));
+        self.log.tell(&self.starved(starving));
         if let Some(&hog) = hog {
-            self.log.defer(Level::Warning, move || held_by(cpu, &hog, clock::monotonic()));
+            self.log.tell(&Told::Held { cpu: starving.task.cpu, hog, at: clock::monotonic() });
         }
     }
-}
 
-/// Runs in the thread that writes the log: the kernel may make a reader of /proc/TID/cgroup wait.
-fn held_by(cpu: Cpu, hog: &Hog, now: Nanos) -> String {
-    let Task { comm, tid, sched, start, .. } = hog.task;
-    let cgroup = match proc::cgroup(tid, start) {
-        Some(path) => format!(", cgroup {path}"),
-        None => String::new(),
-    };
-    let seen = Millis(now - hog.seen_since);
-    format!("CPU {cpu} is held by {comm}-{tid} ({sched}){cgroup}, seen there for {seen}")
+    fn starved(&self, starving: &Starving) -> Told {
+        let Starving { task, since, wait, .. } = *starving;
+        Told::Starved { task, since, wait, exact: self.exact }
+    }
 }
 
 impl fmt::Display for Lateness {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let mean = Nanos(self.total.0 / self.looks.max(1));
         write!(f, "woken {} late on average, {} at most", Millis(mean), Millis(self.longest))
-    }
-}
-
-/// `1234.567 ms`
-struct Millis(Nanos);
-
-impl fmt::Display for Millis {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "{}.{:03} ms", self.0.as_millis(), self.0.0 / 1000 % 1000)
-    }
-}
-
-/// Nothing, or ` (1234 ms)`.
-struct ExactWait(Option<Nanos>);
-
-impl fmt::Display for ExactWait {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match self.0 {
-            Some(wait) => write!(f, " ({} ms)", wait.as_millis()),
-            None => Ok(()),
-        }
     }
 }

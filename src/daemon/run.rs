@@ -3,13 +3,14 @@
 use super::boosting::Boosting;
 use super::complain;
 use super::instance::{Instance, RUNTIME_DIR};
-use super::log::{KMSG, Kmsg, Level, Logger, Outlet, SYSLOG, Syslog, Terminal, Writer, fatal};
+use super::log::{KMSG, Kmsg, Level, Logger, Outlet, Syslog, Terminal, Writer, fatal};
 use super::metrics::{Figures, Metrics};
 use super::monitors::Monitors;
 use super::notify::Manager;
 use super::options::{Mode, Options};
 use super::pidfile::Pidfile;
 use super::report::{Reporter, Role};
+use super::trace::Trace;
 use super::watcher::{Turn, Watcher};
 use crate::boost::plan::Booster;
 use crate::cpus::{self, CpuSet};
@@ -39,7 +40,7 @@ const LAST_WORDS: Nanos = Nanos::from_millis(200);
 
 pub fn run(mut options: Options) -> ExitCode {
     // A daemon's working directory is not the user's.
-    for file in [&mut options.pidfile, &mut options.metrics].into_iter().flatten() {
+    for file in [&mut options.pidfile, &mut options.metrics, &mut options.trace].into_iter().flatten() {
         *file = path::absolute(&file).unwrap_or_else(|_| file.clone());
     }
     let raised = raise();
@@ -50,7 +51,7 @@ pub fn run(mut options: Options) -> ExitCode {
     match live(&options, ready, raised) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            fatal(&error);
+            fatal(&error, options.log_format);
             ExitCode::FAILURE
         }
     }
@@ -128,19 +129,21 @@ fn watch(
     };
     let figures = Arc::new(Figures::new());
     let kind = backend.kind();
+    let trace = options.trace.as_deref().map(|path| Trace::start(path, log)).transpose()?;
+    let reporter =
+        |role| Reporter::new(log.clone(), trace.as_ref().map(Trace::teller), Arc::clone(&figures), options, role);
     let (watcher, mut monitors) = if options.mode == Mode::Power {
         let mut engine = Engine::new(backend, limits, ignore);
         if let Some((rules, hands)) = boosts {
             engine.boost(Booster::new(rules), hands);
         }
-        (Watcher::new(engine, Reporter::new(log.clone(), Arc::clone(&figures), options, Role::Alone)), None)
+        (Watcher::new(engine, reporter(Role::Alone)), None)
     } else {
         let shared = Shared::new(backend, &watch);
         let all = shared.view(watch.cpus.clone());
         let engine = Engine::new(all, Monitors::supervision(limits), ignore);
-        let reporter = Reporter::new(log.clone(), Arc::clone(&figures), options, Role::Supervisor);
-        let monitors = Monitors::new(shared, limits, boosts, options, Arc::clone(&figures), log);
-        (Watcher::new(engine, reporter), Some(monitors))
+        let monitors = Monitors::new(shared, limits, boosts, options, reporter(Role::Alone));
+        (Watcher::new(engine, reporter(Role::Supervisor)), Some(monitors))
     };
     prepare_thread(options, raised, log);
     memory::trim_heap();
@@ -243,11 +246,11 @@ fn start_log(options: &Options) -> Result<(Logger, Writer)> {
     let mut outlets = Vec::new();
     let mut refused = None;
     if options.foreground {
-        let terminal = Terminal::stderr().context("write to stderr")?;
+        let terminal = Terminal::stderr(options.log_format).context("write to stderr")?;
         outlets.push(Outlet::new(terminal, if options.verbose { Level::Debug } else { Level::Error }));
     }
     if options.log_syslog {
-        outlets.push(Outlet::new(Syslog::new(Path::new(SYSLOG)), Level::Info));
+        outlets.push(Outlet::new(Syslog::new(), Level::Info));
     }
     if options.log_kmsg {
         match Kmsg::open(Path::new(KMSG)) {
@@ -255,7 +258,7 @@ fn start_log(options: &Options) -> Result<(Logger, Writer)> {
             Err(e) => refused = Some(e),
         }
     }
-    let (log, writer) = Writer::start(outlets, || raise().unwrap_or_default())?;
+    let (log, writer) = Writer::start("stalld-log", outlets, || raise().unwrap_or_default())?;
     if let Some(refused) = refused {
         log.warning(format_args!("{refused}"));
     }

@@ -35,9 +35,10 @@ impl Watcher {
             self.engine.insist();
         }
         if self.engine.advance(begun) || asked {
-            turn = match self.engine.look(self.woke, clock::monotonic()) {
+            let looks = clock::monotonic();
+            turn = match self.engine.look(self.woke, looks) {
                 Ok(()) => {
-                    self.reporter.looked(&mut self.engine);
+                    self.reporter.looked(&mut self.engine, looks);
                     Turn::Looked
                 }
                 Err(e) => {

@@ -1,6 +1,6 @@
 //! The kernel's log, where a report stands among the kernel's own on stalls and lockups.
 
-use super::{Level, Sink, frame};
+use super::{Record, Sink, frame};
 use crate::error::{Context, Result};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -29,8 +29,8 @@ impl Kmsg {
 }
 
 impl Sink for Kmsg {
-    fn write(&mut self, level: Level, text: &str) -> io::Result<()> {
-        frame(&mut self.line, level, text);
+    fn write(&mut self, record: &Record) -> io::Result<()> {
+        frame(&mut self.line, record);
         self.line.push('\n');
         self.file.write_all(self.line.as_bytes())
     }
@@ -39,7 +39,7 @@ impl Sink for Kmsg {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::log::{Line, line};
+    use crate::daemon::log::{Level, Line, line};
     use crate::daemon::scratch::Scratch;
     use std::fs;
 
@@ -50,7 +50,7 @@ mod tests {
         fs::write(&path, "").unwrap();
         let mut kmsg = Kmsg::open(&path).unwrap();
         let longest = Line::of(format_args!("{}", "x".repeat(2 * line::MAX)));
-        kmsg.write(Level::Warning, longest.as_str()).unwrap();
+        kmsg.write(&Record::now(Level::Warning, longest.as_str())).unwrap();
         let record = fs::read_to_string(&path).unwrap();
         assert_eq!(record, format!("<28>stalld[{}]: {}\n", std::process::id(), longest.as_str()));
         assert!(record.len() <= 900);

@@ -1,25 +1,30 @@
 //! The log: threads hand over their messages and go on, one thread of its own writes them.
 //!
 //! A write to a terminal, a pipe or the kernel's log can block behind the very task that starves, and so
-//! can reading up what a message is to tell. The thread that looks must never wait for that: a message
+//! can reading up what a message is to tell: that is the writer's work, and so is the text of what happens to
+//! tasks. The thread that looks must never wait for that: a message
 //! that can't be handed over at once, or written in time, is dropped, counted, and the number reported.
 
 mod kmsg;
 mod line;
 mod outlet;
 mod queue;
+mod record;
 mod syslog;
 mod terminal;
+mod told;
 mod writer;
 
 pub use kmsg::{KMSG, Kmsg};
 pub use outlet::Outlet;
-pub use syslog::{SYSLOG, Syslog};
-pub use terminal::{Terminal, fatal};
+pub use record::Record;
+pub use syslog::Syslog;
+pub use terminal::{Format, Terminal, fatal};
+pub use told::{Looker, Millis, Told, name};
 pub use writer::Writer;
 
 use line::Line;
-use queue::Queue;
+use queue::{Message, Queue};
 use std::fmt::{self, Write};
 use std::io;
 use std::sync::Arc;
@@ -37,6 +42,15 @@ pub enum Level {
 impl Level {
     pub const ALL: [Level; 4] = [Level::Error, Level::Warning, Level::Info, Level::Debug];
 
+    fn name(self) -> &'static str {
+        match self {
+            Level::Error => "error",
+            Level::Warning => "warning",
+            Level::Info => "info",
+            Level::Debug => "debug",
+        }
+    }
+
     fn syslog_priority(self) -> i32 {
         match self {
             Level::Error => libc::LOG_ERR,
@@ -49,8 +63,8 @@ impl Level {
 
 /// A place that lines can be written to.
 pub trait Sink: Send {
-    /// Writes one line of text without control characters. It is not tried again when it fails.
-    fn write(&mut self, level: Level, text: &str) -> io::Result<()>;
+    /// Writes one message. It is not tried again when it fails.
+    fn write(&mut self, record: &Record) -> io::Result<()>;
 
     /// What the place can bear.
     fn lines_per_second(&self) -> u32 {
@@ -91,11 +105,9 @@ impl Logger {
         }
     }
 
-    /// For a message that has to be read up first: the closure runs in the thread that writes. Unlike
-    /// the others, this allocates.
-    pub fn defer(&self, level: Level, text: impl FnOnce() -> String + Send + 'static) {
-        if self.shows(level) {
-            self.queue.defer(level, Box::new(text));
+    pub fn tell(&self, told: &Told) {
+        if self.shows(told.level()) {
+            self.queue.tell(told);
             self.writer.unpark();
         }
     }
@@ -107,9 +119,9 @@ impl Logger {
 }
 
 /// Makes `line` the text as syslog and the kernel's log take it.
-fn frame(line: &mut String, level: Level, text: &str) {
+fn frame(line: &mut String, record: &Record) {
     line.clear();
-    let priority = libc::LOG_DAEMON | level.syslog_priority();
+    let priority = libc::LOG_DAEMON | record.level.syslog_priority();
     // Writing to a String does not fail.
-    let _ = write!(line, "<{priority}>stalld[{}]: {text}", std::process::id());
+    let _ = write!(line, "<{priority}>stalld[{}]: {}", std::process::id(), record.text);
 }

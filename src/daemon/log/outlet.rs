@@ -1,6 +1,7 @@
 //! One place that lines go to: how many, how fast, and what is said of those that did not make it.
 
-use super::{Level, Sink};
+use super::{Level, Message, Record, Sink, Told};
+use crate::sys::clock;
 use crate::task::Nanos;
 
 const SECOND: Nanos = Nanos::from_secs(1);
@@ -28,13 +29,13 @@ impl Outlet {
         self.up_to
     }
 
-    pub fn write(&mut self, level: Level, text: &str, now: Nanos) {
-        if level > self.up_to {
+    pub fn write(&mut self, record: &Record, now: Nanos) {
+        if record.level > self.up_to {
             return;
         }
         self.remark(now);
-        if !self.allowance.take(now) || self.sink.write(level, text).is_err() {
-            self.lose(level, 1, now);
+        if !self.allowance.take(now) || self.sink.write(record).is_err() {
+            self.lose(record.level, 1, now);
         }
     }
 
@@ -73,11 +74,9 @@ impl Outlet {
     }
 
     fn tell_dropped(&mut self) -> bool {
-        let text = match self.dropped {
-            1 => "1 message was dropped".to_string(),
-            n => format!("{n} messages were dropped"),
-        };
-        let told = self.sink.write(Level::Warning, &text).is_ok();
+        let dropped = Told::Dropped { lines: self.dropped };
+        let message = Message::Told(&dropped);
+        let told = Record::with(clock::monotonic(), message, |record| self.sink.write(record).is_ok());
         if told {
             self.dropped = 0;
         }
@@ -129,12 +128,12 @@ mod tests {
     }
 
     impl Sink for Paper {
-        fn write(&mut self, _: Level, text: &str) -> io::Result<()> {
+        fn write(&mut self, record: &Record) -> io::Result<()> {
             let (lines, broken) = &mut *self.0.lock().unwrap();
             if *broken {
                 return Err(io::ErrorKind::WouldBlock.into());
             }
-            lines.push(text.to_string());
+            lines.push(record.text.to_string());
             Ok(())
         }
 
@@ -156,7 +155,7 @@ mod tests {
     fn a_flood_is_cut_to_the_allowance_and_what_is_missing_is_told_a_second_later() {
         let (mut outlet, paper) = outlet(Level::Info);
         for i in 0..100 {
-            outlet.write(Level::Info, &format!("line {i}"), ms(i));
+            outlet.write(&Record::now(Level::Info, &format!("line {i}")), ms(i));
         }
         // 10 at once, and no tenth of a second has passed for an eleventh.
         assert_eq!(paper.lines(), (0..10).map(|i| format!("line {i}")).collect::<Vec<_>>());
@@ -174,7 +173,7 @@ mod tests {
     fn under_a_lasting_flood_lines_still_get_through_at_the_allowed_rate() {
         let (mut outlet, paper) = outlet(Level::Info);
         for i in 0..10_000 {
-            outlet.write(Level::Info, "line", ms(i));
+            outlet.write(&Record::now(Level::Info, "line"), ms(i));
         }
         outlet.close();
         let (lines, remarks): (Vec<_>, Vec<_>) = paper.lines().into_iter().partition(|text| text == "line");
@@ -190,7 +189,7 @@ mod tests {
     fn ten_lines_a_second_are_no_flood() {
         let (mut outlet, paper) = outlet(Level::Info);
         for i in 0..100 {
-            outlet.write(Level::Info, "line", ms(100 * i));
+            outlet.write(&Record::now(Level::Info, "line"), ms(100 * i));
         }
         assert_eq!(paper.lines(), ["line"; 100]);
         assert_eq!(outlet.due(), None);
@@ -200,8 +199,8 @@ mod tests {
     fn a_broken_sink_is_told_what_it_missed_once_it_works_again() {
         let (mut outlet, paper) = outlet(Level::Info);
         paper.break_down(true);
-        outlet.write(Level::Info, "one", ms(0));
-        outlet.write(Level::Info, "two", ms(1));
+        outlet.write(&Record::now(Level::Info, "one"), ms(0));
+        outlet.write(&Record::now(Level::Info, "two"), ms(1));
         let mut pauses = Vec::new();
         for _ in 0..8 {
             let due = outlet.due().unwrap();
@@ -211,7 +210,7 @@ mod tests {
         assert_eq!(pauses, [2, 4, 8, 16, 32, 60, 60, 60]);
         paper.break_down(false);
         let due = outlet.due().unwrap();
-        outlet.write(Level::Info, "three", due);
+        outlet.write(&Record::now(Level::Info, "three"), due);
         assert_eq!(paper.lines(), ["2 messages were dropped", "three"]);
         assert_eq!(outlet.due(), None);
     }
@@ -227,11 +226,11 @@ mod tests {
     #[test]
     fn lines_beyond_its_level_are_neither_written_nor_missed() {
         let (mut outlet, paper) = outlet(Level::Warning);
-        outlet.write(Level::Info, "info", ms(0));
-        outlet.write(Level::Debug, "debug", ms(0));
+        outlet.write(&Record::now(Level::Info, "info"), ms(0));
+        outlet.write(&Record::now(Level::Debug, "debug"), ms(0));
         outlet.lose(Level::Debug, 5, ms(0));
-        outlet.write(Level::Warning, "warning", ms(0));
-        outlet.write(Level::Error, "error", ms(0));
+        outlet.write(&Record::now(Level::Warning, "warning"), ms(0));
+        outlet.write(&Record::now(Level::Error, "error"), ms(0));
         outlet.close();
         assert_eq!(paper.lines(), ["warning", "error"]);
     }

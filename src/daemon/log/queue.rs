@@ -1,12 +1,11 @@
-//! What waits to be written. Putting something in never waits and, text only, never allocates.
+//! What waits to be written. Putting something in never waits, and never allocates.
 
-use super::{Level, Line};
+use super::{Level, Line, Told};
+use crate::sys::clock;
+use crate::task::Nanos;
 use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
-
-/// Text that is still to be made, by the thread that writes.
-pub type Deferred = Box<dyn FnOnce() -> String + Send>;
 
 const LINES: usize = 1024;
 const BYTES: usize = 64 * 1024;
@@ -26,13 +25,30 @@ pub struct Queue {
 /// lock for the moment of a swap and no buffer is ever given back.
 pub struct Batch {
     text: String,
-    entries: Vec<(Level, Body)>,
+    entries: Vec<(Nanos, Body)>,
 }
 
+#[derive(Clone, Copy)]
 enum Body {
     /// So many bytes of `text`.
-    Text(usize),
-    Deferred(Deferred),
+    Text(Level, usize),
+    Told(Told),
+}
+
+/// What a message is made of.
+#[derive(Clone, Copy, Debug)]
+pub enum Message<'a> {
+    Text(Level, &'a str),
+    Told(&'a Told),
+}
+
+impl Message<'_> {
+    pub fn level(&self) -> Level {
+        match self {
+            Message::Text(level, _) => *level,
+            Message::Told(told) => told.level(),
+        }
+    }
 }
 
 impl Queue {
@@ -42,18 +58,18 @@ impl Queue {
 
     /// False, and counted, where there is no room.
     pub fn put(&self, level: Level, line: &Line) -> bool {
-        self.enter(level, |batch| batch.push(level, line.as_str()))
+        self.enter(Message::Text(level, line.as_str()))
     }
 
-    /// As `put`, for a text that takes time to make, or that can block.
-    pub fn defer(&self, level: Level, text: Deferred) -> bool {
-        self.enter(level, |batch| batch.push_deferred(level, text))
+    pub fn tell(&self, told: &Told) -> bool {
+        self.enter(Message::Told(told))
     }
 
-    fn enter(&self, level: Level, push: impl FnOnce(&mut Batch) -> bool) -> bool {
-        let accepted = self.try_lock().is_some_and(|mut batch| push(&mut batch));
+    fn enter(&self, message: Message) -> bool {
+        let at = clock::monotonic();
+        let accepted = self.try_lock().is_some_and(|mut batch| batch.push(at, message));
         if !accepted {
-            self.lost[level as usize].fetch_add(1, Ordering::Relaxed);
+            self.lost[message.level() as usize].fetch_add(1, Ordering::Relaxed);
         }
         accepted
     }
@@ -105,34 +121,32 @@ impl Batch {
         Batch { text: String::with_capacity(BYTES), entries: Vec::with_capacity(LINES) }
     }
 
-    fn push(&mut self, level: Level, text: &str) -> bool {
-        if self.entries.len() == LINES || self.text.len() + text.len() > BYTES {
+    fn push(&mut self, at: Nanos, message: Message) -> bool {
+        let len = if let Message::Text(_, text) = message { text.len() } else { 0 };
+        if self.entries.len() == LINES || self.text.len() + len > BYTES {
             return false;
         }
-        self.text.push_str(text);
-        self.entries.push((level, Body::Text(text.len())));
+        self.entries.push(match message {
+            Message::Text(level, text) => {
+                self.text.push_str(text);
+                (at, Body::Text(level, len))
+            }
+            Message::Told(told) => (at, Body::Told(*told)),
+        });
         true
     }
 
-    fn push_deferred(&mut self, level: Level, text: Deferred) -> bool {
-        if self.entries.len() == LINES {
-            return false;
-        }
-        self.entries.push((level, Body::Deferred(text)));
-        true
-    }
-
-    /// Hands out all messages, makes those that are still to be made, and leaves the batch empty.
-    pub fn drain(&mut self, mut each: impl FnMut(Level, &str)) {
+    /// Hands out all messages, with the moments at which they came, and leaves the batch empty.
+    pub fn drain(&mut self, mut each: impl FnMut(Nanos, Message)) {
         let mut rest = self.text.as_str();
-        for (level, body) in self.entries.drain(..) {
+        for (at, body) in self.entries.drain(..) {
             match body {
-                Body::Text(len) => {
+                Body::Text(level, len) => {
                     let (text, after) = rest.split_at_checked(len).unwrap_or_default();
                     rest = after;
-                    each(level, text);
+                    each(at, Message::Text(level, text));
                 }
-                Body::Deferred(make) => each(level, Line::of(format_args!("{}", make())).as_str()),
+                Body::Told(told) => each(at, Message::Told(&told)),
             }
         }
         self.text.clear();
@@ -151,7 +165,13 @@ mod tests {
         let mut batch = Batch::new();
         let mut all = Vec::new();
         queue.take(&mut batch);
-        batch.drain(|level, text| all.push((level, text.to_string())));
+        batch.drain(|_, message| {
+            let text = match message {
+                Message::Text(_, text) => text.to_string(),
+                Message::Told(told) => told.line(None).to_string(),
+            };
+            all.push((message.level(), text));
+        });
         all
     }
 
@@ -160,12 +180,12 @@ mod tests {
         let queue = Queue::new();
         assert!(queue.is_idle());
         assert!(queue.put(Level::Info, &line("one")));
-        assert!(queue.defer(Level::Warning, Box::new(|| "two\n".to_string())));
+        assert!(queue.tell(&Told::Dropped { lines: 2 }));
         assert!(queue.put(Level::Error, &line("")));
         assert!(queue.put(Level::Debug, &line("three")));
         assert!(!queue.is_idle());
         let expected =
-            [(Level::Info, "one"), (Level::Warning, "two\\x0a"), (Level::Error, ""), (Level::Debug, "three")];
+            [(Level::Info, "one"), (Level::Warning, "2 messages were dropped"), (Level::Error, ""), (Level::Debug, "three")];
         assert_eq!(drained(&queue), expected.map(|(level, text)| (level, text.to_string())));
         assert!(queue.is_idle());
         assert!(drained(&queue).is_empty());
@@ -178,8 +198,8 @@ mod tests {
         let fitting = (0..1000).filter(|_| queue.put(Level::Debug, &long)).count();
         assert_eq!(fitting, BYTES / 512);
         assert!(!queue.put(Level::Error, &long));
-        // Text that is made later takes no room yet.
-        assert!(queue.defer(Level::Error, Box::new(String::new)));
+        // What has no text yet takes no room for it.
+        assert!(queue.tell(&Told::Dropped { lines: 1 }));
         assert!(!queue.is_idle());
         let lost: Vec<_> = queue.take_lost().collect();
         assert_eq!(lost, [(Level::Error, 1), (Level::Debug, 1000 - fitting as u64)]);
@@ -188,15 +208,15 @@ mod tests {
     }
 
     #[test]
-    fn there_is_an_end_to_empty_and_deferred_messages_too() {
+    fn there_is_an_end_to_messages_without_text_too() {
         let queue = Queue::new();
         for _ in 0..LINES / 2 {
             assert!(queue.put(Level::Info, &line("")));
-            assert!(queue.defer(Level::Info, Box::new(String::new)));
+            assert!(queue.tell(&Told::Dropped { lines: 1 }));
         }
         assert!(!queue.put(Level::Info, &line("")));
-        assert!(!queue.defer(Level::Info, Box::new(String::new)));
-        assert_eq!(queue.take_lost().collect::<Vec<_>>(), [(Level::Info, 2)]);
+        assert!(!queue.tell(&Told::Dropped { lines: 1 }));
+        assert_eq!(queue.take_lost().collect::<Vec<_>>(), [(Level::Warning, 1), (Level::Info, 1)]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The thread that writes the log, and the only one that ever waits for a sink.
 
 use super::queue::Batch;
-use super::{Logger, Outlet, Queue};
+use super::{Logger, Outlet, Queue, Record};
 use crate::error::{Context, Result};
 use crate::task::Nanos;
 use std::sync::Arc;
@@ -20,22 +20,26 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Starts the thread, which begins with `on_start`: what it sets for the calling thread, such as a
+    /// Starts the thread of this name, which begins with `on_start`: what it sets for the calling thread, such as a
     /// priority, is set for this one. A thread blocks the signals that its starter had blocked.
-    pub fn start(outlets: Vec<Outlet>, on_start: impl FnOnce() + Send + 'static) -> Result<(Logger, Writer)> {
+    pub fn start(
+        name: &str,
+        outlets: Vec<Outlet>,
+        on_start: impl FnOnce() + Send + 'static,
+    ) -> Result<(Logger, Writer)> {
         let queue = Arc::new(Queue::new());
         let up_to = outlets.iter().map(Outlet::up_to).max();
         let (running, ended) = sync_channel::<()>(0);
         let theirs = Arc::clone(&queue);
         let thread = thread::Builder::new()
-            .name("stalld-log".to_string())
+            .name(name.to_string())
             .stack_size(STACK)
             .spawn(move || {
                 let _running = running;
                 on_start();
                 write_all(&theirs, outlets);
             })
-            .context("start the thread that writes the log")?
+            .context(format_args!("start the thread {name}"))?
             .thread()
             .clone();
         let logger = Logger { queue: Arc::clone(&queue), writer: thread.clone(), up_to };
@@ -59,7 +63,11 @@ fn write_all(queue: &Queue, mut outlets: Vec<Outlet>) {
         // Asked first: then all that was logged before the closing is in this batch.
         let closed = queue.is_closed();
         queue.take(&mut batch);
-        batch.drain(|level, text| outlets.iter_mut().for_each(|outlet| outlet.write(level, text, clock())));
+        batch.drain(|at, message| {
+            Record::with(at, message, |record| {
+                outlets.iter_mut().for_each(|outlet| outlet.write(record, clock()));
+            });
+        });
         for (level, count) in queue.take_lost() {
             outlets.iter_mut().for_each(|outlet| outlet.lose(level, count, clock()));
         }
@@ -82,7 +90,8 @@ fn write_all(queue: &Queue, mut outlets: Vec<Outlet>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::log::{Kmsg, Level, Sink};
+    use crate::daemon::log::{Kmsg, Level, Sink, Told};
+    use std::fmt;
     use std::io::{self, BufRead, BufReader};
     use std::os::fd::OwnedFd;
     use std::os::unix::net::UnixStream;
@@ -92,8 +101,8 @@ mod tests {
     struct Wire(Sender<String>);
 
     impl Sink for Wire {
-        fn write(&mut self, _: Level, text: &str) -> io::Result<()> {
-            self.0.send(text.to_string()).map_err(|_| io::ErrorKind::BrokenPipe.into())
+        fn write(&mut self, record: &Record) -> io::Result<()> {
+            self.0.send(record.text.to_string()).map_err(|_| io::ErrorKind::BrokenPipe.into())
         }
     }
 
@@ -105,7 +114,7 @@ mod tests {
         let (hook, prepared) = channel();
         let (wire, lines) = channel();
         let outlets = vec![Outlet::new(Wire(wire), Level::Info)];
-        let (logger, writer) = Writer::start(outlets, move || {
+        let (logger, writer) = Writer::start("stalld-log", outlets, move || {
             hook.send(thread::current().name().map(str::to_string)).unwrap();
         })
         .unwrap();
@@ -113,8 +122,8 @@ mod tests {
         logger.error(format_args!("one"));
         assert_eq!(lines.recv().unwrap(), "one");
         logger.verbose(format_args!("not shown"));
-        logger.defer(Level::Info, || format!("by {:?}", thread::current().name()));
-        assert_eq!(lines.recv().unwrap(), "by Some(\"stalld-log\")");
+        logger.tell(&Told::Late { late: Nanos::from_secs(2) });
+        assert_eq!(lines.recv().unwrap(), "looked 2000 ms later than planned");
         logger.warning(format_args!("last\nwords"));
         assert!(writer.close(PLENTY));
         assert_eq!(lines.iter().collect::<Vec<_>>(), ["last\\x0awords"]);
@@ -122,9 +131,15 @@ mod tests {
 
     #[test]
     fn what_no_sink_shows_is_not_even_made() {
-        let (logger, writer) = Writer::start(Vec::new(), || {}).unwrap();
+        struct Unshowable;
+        impl fmt::Display for Unshowable {
+            fn fmt(&self, _: &mut fmt::Formatter) -> fmt::Result {
+                unreachable!()
+            }
+        }
+        let (logger, writer) = Writer::start("stalld-log", Vec::new(), || {}).unwrap();
         assert!(!logger.shows(Level::Error));
-        logger.defer(Level::Error, || unreachable!());
+        logger.error(format_args!("{Unshowable}"));
         assert!(writer.close(PLENTY));
     }
 
@@ -132,7 +147,7 @@ mod tests {
     fn a_reader_that_reads_nothing_stops_nobody_and_learns_later_what_it_missed() {
         let (reader, stuck) = UnixStream::pair().unwrap();
         let outlets = vec![Outlet::new(Kmsg::new(OwnedFd::from(stuck).into()), Level::Info)];
-        let (logger, writer) = Writer::start(outlets, || {}).unwrap();
+        let (logger, writer) = Writer::start("stalld-log", outlets, || {}).unwrap();
         // More than the socket, both batches and the allowance can hold. That this loop ends is the point.
         let sent = 10_000;
         for i in 0..sent {
@@ -158,13 +173,13 @@ mod tests {
     fn closing_gives_up_on_a_sink_that_is_stuck() {
         struct Stuck(Receiver<()>);
         impl Sink for Stuck {
-            fn write(&mut self, _: Level, _: &str) -> io::Result<()> {
+            fn write(&mut self, _: &Record) -> io::Result<()> {
                 let _ = self.0.recv();
                 Ok(())
             }
         }
         let (release, gate) = channel();
-        let (logger, writer) = Writer::start(vec![Outlet::new(Stuck(gate), Level::Info)], || {}).unwrap();
+        let (logger, writer) = Writer::start("stalld-log", vec![Outlet::new(Stuck(gate), Level::Info)], || {}).unwrap();
         logger.info(format_args!("never written"));
         assert!(!writer.close(Nanos::from_millis(1)));
         drop(release);
@@ -174,16 +189,16 @@ mod tests {
     fn a_message_logged_while_a_sink_waits_is_written_without_another_one() {
         struct Slow(Receiver<()>, Sender<String>);
         impl Sink for Slow {
-            fn write(&mut self, _: Level, text: &str) -> io::Result<()> {
+            fn write(&mut self, record: &Record) -> io::Result<()> {
                 // A channel parks the thread, which uses up the unpark of a message that comes meanwhile.
                 self.0.recv().map_err(|_| io::ErrorKind::BrokenPipe)?;
-                self.1.send(text.to_string()).map_err(|_| io::ErrorKind::BrokenPipe.into())
+                self.1.send(record.text.to_string()).map_err(|_| io::ErrorKind::BrokenPipe.into())
             }
         }
         let (release, gate) = channel();
         let (wire, lines) = channel();
         let (logger, writer) =
-            Writer::start(vec![Outlet::new(Slow(gate, wire), Level::Info)], || {}).unwrap();
+            Writer::start("stalld-log", vec![Outlet::new(Slow(gate, wire), Level::Info)], || {}).unwrap();
         for i in 0..100 {
             logger.info(format_args!("first {i}"));
             logger.info(format_args!("second {i}"));

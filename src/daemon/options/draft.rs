@@ -1,7 +1,7 @@
 //! What the options given so far amount to, and what is made of it at the end of the command line.
 
 use super::length::{Length, Limits, NANOSECONDS, SECONDS, Unit, with_unit};
-use super::{Boost, Command, Host, Mode, Options, UsageError};
+use super::{Boost, Command, Format, Host, Mode, Options, UsageError};
 use crate::denylist::Denylist;
 use crate::task::Nanos;
 use crate::timing::{self, Misfit};
@@ -53,12 +53,14 @@ impl Default for Draft {
                 verbose: false,
                 log_kmsg: false,
                 log_syslog: false,
+                log_format: Format::Text,
                 foreground: false,
                 ignore_threads: Denylist::default(),
                 ignore_processes: Denylist::default(),
                 backend: None,
                 pidfile: None,
                 metrics: None,
+                trace: None,
                 systemd: false,
             },
         }

@@ -6,6 +6,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub use super::log::Format;
 pub use crate::timing::Boost;
 pub use table::help;
 
@@ -43,6 +44,8 @@ pub struct Options {
     pub verbose: bool,
     pub log_kmsg: bool,
     pub log_syslog: bool,
+    /// Of the lines that go to the terminal.
+    pub log_format: Format,
     pub foreground: bool,
     pub ignore_threads: Denylist,
     pub ignore_processes: Denylist,
@@ -51,6 +54,8 @@ pub struct Options {
     pub pidfile: Option<PathBuf>,
     /// Where numbers for Prometheus are kept.
     pub metrics: Option<PathBuf>,
+    /// Where who waits and who is boosted is drawn.
+    pub trace: Option<PathBuf>,
     /// Leave RT throttling alone, only check that it is off.
     pub systemd: bool,
 }

@@ -2,7 +2,7 @@
 
 use super::draft::{DURATION, Draft, GRANULARITY, PERIOD, RUNTIME, THRESHOLD};
 use super::length::Length;
-use super::{Command, Host, Mode, UsageError};
+use super::{Command, Format, Host, Mode, UsageError};
 use crate::cpus::CpuSet;
 use crate::observe::Kind;
 use std::fmt::Write;
@@ -161,6 +161,12 @@ pub(super) const TABLE: &[Opt] = &[
         help: "log to syslog (on unless in the foreground)",
     },
     Opt {
+        short: None,
+        long: "log-format",
+        takes: Text("FORMAT", |d, name, _| format(name).map(|format| d.options.log_format = format)),
+        help: "log to the terminal as text, or as json: one object a line",
+    },
+    Opt {
         short: Some('f'),
         long: "foreground",
         takes: Nothing(|d| d.options.foreground = true),
@@ -177,6 +183,12 @@ pub(super) const TABLE: &[Opt] = &[
         long: "metrics",
         takes: Path("PATH", |d, path| d.options.metrics = Some(path)),
         help: "keep numbers for Prometheus in this file",
+    },
+    Opt {
+        short: None,
+        long: "trace",
+        takes: Path("PATH", |d, path| d.options.trace = Some(path)),
+        help: "write to this file who waits and who is boosted, for Perfetto",
     },
     Opt {
         short: None,
@@ -216,6 +228,14 @@ fn backend(name: &str) -> Result<Option<Kind>, String> {
             Err(format!("no such backend: give auto, {names}"))
         }
         kind => Ok(kind),
+    }
+}
+
+fn format(name: &str) -> Result<Format, String> {
+    match name {
+        "text" => Ok(Format::Text),
+        "json" => Ok(Format::Json),
+        _ => Err("no such format: give text or json".to_string()),
     }
 }
 
