@@ -82,7 +82,8 @@ export PATH := $(CARGO_DIR):$(PATH)
 endif
 endif
 
-.PHONY: all stalld lib demo demo-run setup setup-static setup-lint setup-packages setup-vm setup-cross setup-fuzz setup-soak setup-all \
+.PHONY: all stalld lib demo demo-run setup setup-static setup-lint setup-packages setup-vm setup-cross setup-fuzz setup-monitoring \
+	setup-soak setup-all \
 	static cross run test test-vm test-vm-few test-cross test-service tests fuzz coverage install install-lib uninstall dist \
 	dist-static deb rpm test-packages lint regen bench bench-rig soak annocheck abi msrv clean help
 
@@ -166,6 +167,9 @@ setup-packages: ## install what building and checking packages needs, on Debian
 setup-vm: ## install what `make test-vm` needs
 	@$(SETUP) rust static vm
 
+setup-monitoring: ## install the Prometheus that `make test` shows stalld's numbers to, without starting it
+	@$(SETUP) monitoring
+
 setup-soak: ## install what `make soak` needs
 	@$(SETUP) $(TOOLS) soak
 
@@ -173,7 +177,7 @@ setup-cross: ## install what `make test-cross` needs, on Debian
 	@$(SETUP) rust cross
 
 setup-all: ## install all of these, but for other architectures
-	@$(SETUP) $(TOOLS) lib static lint regen abi dist deb rpm vm soak
+	@$(SETUP) $(TOOLS) lib static lint regen abi dist deb rpm vm monitoring soak
 
 setup-fuzz: ## install what `make fuzz` and `make coverage` need, which no other target does
 	@$(SETUP) rust fuzz
@@ -182,6 +186,7 @@ setup-fuzz: ## install what `make fuzz` and `make coverage` need, which no other
 install: $(BINARY) $(if $(wildcard $(LIBRARY)),install-lib) ## install below DESTDIR and PREFIX what `make` and `make lib` built
 	install -D -m 755 -t $(DESTDIR)$(BINDIR) $(BINARY) packaging/throttlectl
 	install -D -m 644 -t $(DESTDIR)$(DOCDIR) README.md CHANGELOG.md COPYING.md LICENSES/*.txt
+	install -D -m 644 -t $(DESTDIR)$(DOCDIR)/monitoring packaging/monitoring/*
 	install -D -m 644 -t $(DESTDIR)$(MANDIR)/man8 $(PAGES)
 	install -D -m 644 -t $(DESTDIR)$(UNITDIR) packaging/systemd/stalld.service
 	sed -i 's|/usr/bin/|$(BINDIR)/|' $(DESTDIR)$(UNITDIR)/stalld.service

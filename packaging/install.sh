@@ -54,7 +54,7 @@ case $# in
     files | grep -v '^etc/' | while read -r file; do
         rm -f "$destination/$file"
     done
-    rmdir "$destination/usr/share/doc/stalld" 2>/dev/null || :
+    rmdir "$destination/usr/share/doc/stalld/monitoring" "$destination/usr/share/doc/stalld" 2>/dev/null || :
     tell_systemd daemon-reload
     echo "install.sh: removed; $destination/$options is left"
     ;;

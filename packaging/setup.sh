@@ -3,7 +3,7 @@
 #
 #   setup.sh [--check | --dry-run | --cargo] [PART...]
 #
-# The parts are rust, bpf, lib, static, libc, lint, regen, abi, dist, deb, rpm, packages, vm, cross, fuzz and soak;
+# The parts are rust, bpf, lib, static, libc, lint, regen, abi, dist, deb, rpm, packages, vm, cross, fuzz, monitoring and soak;
 # without any, rust and bpf. It prints what is missing, then installs it; where nothing is missing it does and prints nothing.
 #   --check    says in one line what is missing and how to install it, and fails if anything is
 #   --dry-run  prints what it would install
@@ -41,8 +41,10 @@ tools_of() {
     # The compilers are in a root that packaging/cross.sh makes.
     cross) echo debootstrap busybox qemu-system-aarch64 qemu-system-s390x qemu-system-riscv64 qemu-system-ppc64 qemu-system-i386 ;;
     fuzz) echo clang libfuzzer llvm-cov ;;
+    # What reads stalld's numbers in `make test`, where both are to be had: on Debian and its like.
+    monitoring) if command -v apt-get >/dev/null; then echo prometheus promtool prometheus-node-exporter; fi ;;
     soak) echo stress-ng ;;
-    *) die "setup.sh knows no part '$1': rust, bpf, lib, static, libc, lint, regen, abi, dist, deb, rpm, packages, vm, cross, fuzz, soak" ;;
+    *) die "setup.sh knows no part '$1': rust, bpf, lib, static, libc, lint, regen, abi, dist, deb, rpm, packages, vm, cross, fuzz, monitoring, soak" ;;
     esac
 }
 
@@ -146,6 +148,7 @@ packages_of() {
     # Which of Debian's packages has which of these is another in each release: this one has all.
     apt-get:qemu-system-*) echo qemu-system ;;
     *:qemu-system-*) echo qemu ;;
+    apt-get:promtool) echo prometheus ;;
     apt-get:busybox) echo busybox-static ;;
     *:libclang) echo clang-libs ;;
     apt-get:yaml) echo python3-yaml ;;
@@ -227,7 +230,7 @@ named() {
 target_for() {
     for part; do :; done
     case $part in
-    static | lint | vm | cross | fuzz | soak) echo "make setup-$part" ;;
+    static | lint | vm | cross | fuzz | monitoring | soak) echo "make setup-$part" ;;
     regen) echo "make setup-lint" ;;
     dist | deb | rpm | packages) echo "make setup-packages" ;;
     abi) echo "make setup-all" ;;
@@ -245,6 +248,16 @@ as_root() {
     else
         sudo "$@"
     fi
+}
+
+# services VERB...: has systemd do so with the services that come with tools. Debian starts each as it is installed, and
+# from then on with the machine; nobody asked for that.
+services() {
+    for package in $packages; do
+        case $package in
+        prometheus*) [ ! -d /run/systemd/system ] || as_root systemctl --quiet "$@" "$package.service" || : ;;
+        esac
+    done
 }
 
 mode=install
@@ -301,10 +314,13 @@ esac
 
 [ "$rust_suffix" != none ] || die "no package here has Rust 1.$rust_minor or newer: get it by https://rustup.rs"
 echo "stalld: installing by $manager: $packages"
+services mask --runtime
 case $manager in
 apt-get) as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends --no-remove install $packages ;;
 *) as_root "$manager" -y install $packages ;;
 esac || die "$manager could not install: $packages (RHEL has glibc-static in CodeReady Builder, mandoc in EPEL)"
+services unmask --runtime
+services disable
 
 missing=$(once $(missing_tools "$@"))
 [ -z "$missing" ] || die "still missing after that: $(named $missing)"

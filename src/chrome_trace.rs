@@ -172,7 +172,10 @@ mod tests {
         let rest = r#""name":"boost","cat":"boost","ts":1500.250"#;
         let (track, args) = (r#""pid":2,"tid":77"#, r#""args":{}"#);
         for (phase, letter) in [(Phase::Begin, "B"), (Phase::End, "E"), (Phase::Counter, "C")] {
-            assert_eq!(line(Event { phase, ..EVENT }), format!(r#"{{"ph":"{letter}",{rest},{track},{args}}}"#));
+            assert_eq!(
+                line(Event { phase, ..EVENT }),
+                format!(r#"{{"ph":"{letter}",{rest},{track},{args}}}"#)
+            );
         }
         assert_eq!(
             line(Event { phase: Phase::Complete(Nanos::from_millis(2)), ..EVENT }),

@@ -7,12 +7,16 @@
 mod rig;
 
 use rig::boosts::start;
+use rig::json::Json;
 use rig::process::eventually;
 use rig::scratch::Scratch;
-use rig::{Rig, Stalld, hogged_cpu, live};
+use rig::{Program, Rig, Stalld, hogged_cpu, live};
 use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 /// The value of a sample, by all that stands before it on its line.
 fn sample(path: &Path, name: &str) -> Option<f64> {
@@ -20,11 +24,25 @@ fn sample(path: &Path, name: &str) -> Option<f64> {
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
 }
 
-/// Prometheus's own opinion, where it is installed: its packages bring a server, which nobody wants for a test.
+/// Whether a program of Prometheus's is installed. In CI it has to be, where packages have all of them.
+fn is_there(program: &str) -> bool {
+    match Command::new(program).arg("--version").output() {
+        Ok(_) => true,
+        Err(e) => {
+            let missing = format!("{program}: {e}; 'make setup-monitoring' installs it");
+            let must = std::env::var("CI").as_deref() == Ok("true") && Path::new("/usr/bin/apt-get").exists();
+            assert!(!must, "must run in CI, but {missing}");
+            eprintln!("left out: {missing}");
+            false
+        }
+    }
+}
+
+/// Prometheus's own opinion.
 fn promtool(args: &[&str], input: File) {
-    match Command::new("promtool").args(args).stdin(input).output() {
-        Ok(output) => assert!(output.status.success(), "{output:?}"),
-        Err(e) => eprintln!("left out: promtool: {e}"),
+    if is_there("promtool") {
+        let output = Command::new("promtool").args(args).stdin(input).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
     }
 }
 
@@ -93,4 +111,79 @@ fn a_file_that_can_not_be_written_ends_the_start() {
 fn the_alerts_are_rules_that_prometheus_takes() {
     let alerts = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/monitoring/alerts.yml");
     promtool(&["check", "rules", alerts.to_str().unwrap()], File::open("/dev/null").unwrap());
+}
+
+/// A port that nobody had a moment ago.
+fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+}
+
+/// What a server on this host answers, once it does.
+fn get(port: u16, path: &str) -> Option<String> {
+    let mut server = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
+    server.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    write!(server, "GET {path} HTTP/1.0\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    server.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    head.lines().next()?.contains(" 200 ").then(|| body.to_string())
+}
+
+/// What Prometheus knows of a series: the labels and the value of each.
+fn query(port: u16, series: &str) -> Vec<(Json, f64)> {
+    let answer = get(port, &format!("/api/v1/query?query={series}")).map(|body| Json::parse(&body));
+    let found = answer.as_ref().and_then(|answer| answer.get("data")?.get("result"));
+    let series = found.map_or(&[][..], Json::list).iter().filter_map(|series| {
+        let [_, Json::Text(value)] = series.get("value")?.list() else { return None };
+        Some((series.get("metric")?.clone(), value.parse().ok()?))
+    });
+    series.collect()
+}
+
+#[test]
+fn a_real_prometheus_scrapes_what_a_real_node_exporter_reads() {
+    if !["prometheus", "prometheus-node-exporter"].into_iter().all(is_there) {
+        return;
+    }
+    let Some(_live) = live() else { return };
+    let scratch = Scratch::new("metrics-scraped");
+    let directory = scratch.path().display();
+    let alerts = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/monitoring/alerts.yml");
+    let (exporter_port, port) = (free_port(), free_port());
+    let config = format!(
+        "global: {{scrape_interval: 1s, evaluation_interval: 1s}}\n\
+         rule_files: [\"{}\"]\n\
+         scrape_configs: [{{job_name: node, static_configs: [{{targets: [\"127.0.0.1:{exporter_port}\"]}}]}}]\n",
+        alerts.display()
+    );
+    scratch.file("prometheus.yml", &config);
+    let path = scratch.join("stalld.prom");
+    let stalld = Stalld::watch(&["-g", "1", "--metrics", path.to_str().unwrap()]);
+    // Both are killed when dropped.
+    let mut command = Command::new("prometheus-node-exporter");
+    command.args(["--collector.disable-defaults", "--collector.textfile"]);
+    command.arg(format!("--collector.textfile.directory={directory}"));
+    command.arg(format!("--web.listen-address=127.0.0.1:{exporter_port}"));
+    let _exporter = Program::start("prometheus-node-exporter", command);
+    let mut command = Command::new("prometheus");
+    command.arg(format!("--config.file={directory}/prometheus.yml"));
+    command.arg(format!("--storage.tsdb.path={directory}/data"));
+    command.arg(format!("--web.listen-address=127.0.0.1:{port}"));
+    let _prometheus = Program::start("prometheus", command);
+
+    let (labels, value) =
+        eventually("Prometheus knows stalld", || query(port, "stalld_info").into_iter().next());
+    assert_eq!((labels.text("version"), value), (env!("CARGO_PKG_VERSION"), 1.0));
+    assert_eq!(labels.text("backend"), "task_iter");
+    eventually("it has seen two looks", || {
+        query(port, "stalld_looks_total").iter().any(|&(_, looks)| looks >= 2.0).then_some(())
+    });
+    let mut policies: Vec<String> =
+        query(port, "stalld_boosts_total").iter().map(|(labels, _)| labels.text("policy").into()).collect();
+    policies.sort();
+    assert_eq!(policies, ["SCHED_DEADLINE", "SCHED_FIFO"]);
+    let rules = Json::parse(&get(port, "/api/v1/rules").unwrap());
+    let groups = rules.get("data").unwrap().get("groups").unwrap().list();
+    assert!(groups.iter().any(|group| group.get("rules").is_some_and(|rules| !rules.list().is_empty())));
+    assert_eq!(stalld.terminate().0, Some(0));
 }

@@ -8,6 +8,7 @@ use stalld::boost::hands::HostHands;
 use stalld::boost::journal::{How, Journal};
 use stalld::boost::plan::{Booster, Event, Rules};
 use stalld::cpus::{self, CpuSet};
+use stalld::daemon::log::{Format, Level, Outlet, Terminal, Told, Writer};
 use stalld::denylist::Ignore;
 use stalld::detect::{Limits, Starving};
 use stalld::engine::Engine;
@@ -15,9 +16,10 @@ use stalld::observe::{self, Kind, Snapshot, Watch};
 use stalld::proc;
 use stalld::sys::shared::{SharedWords, nameless_file};
 use stalld::sys::{clock, sched};
-use stalld::task::{Cpu, Nanos, Policy, Sched, Task, Tid};
+use stalld::task::{Comm, Cpu, Nanos, Policy, Sched, Task, Tid};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::fs::File;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::thread;
@@ -146,4 +148,20 @@ fn task(tid: Tid) -> Task {
 
 fn starving(task: Task) -> Starving {
     Starving { task, since: Nanos::ZERO, wait: Nanos::from_secs(1), due: true, again: false }
+}
+
+#[test]
+fn what_is_told_of_a_task_allocates_nothing() {
+    let sink = Terminal::new(File::options().write(true).open("/dev/null").unwrap(), Format::Json);
+    let (log, writer) = Writer::start("log", vec![Outlet::new(sink, Level::Debug)], || {}).unwrap();
+    let task = Task { comm: Comm::new(b"a\"\n\xff"), ..Task::default() };
+    let how = How::Fifo;
+    let before = ALLOCATIONS.get();
+    for i in 0..5000 {
+        log.tell(&Told::Starved { task, since: Nanos::ZERO, wait: Nanos(i), exact: true });
+        log.tell(&Told::Boosted { task, how });
+        log.warning(format_args!("{} is a line of text", task.comm));
+    }
+    assert_eq!(ALLOCATIONS.get() - before, 0);
+    assert!(writer.close(rig::PATIENCE));
 }

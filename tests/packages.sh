@@ -154,6 +154,7 @@ deb_in() {
     check "installs" chroot "$root" dpkg -i /var/cache/stalld.deb
     check "files and modes" program_has_modes etc/default/stalld
     check "nothing was changed since" chroot "$root" dpkg --verify stalld
+    check "has its alerts and its dashboard" sh -c "ls '$root'/usr/share/doc/stalld/examples/alerts.yml '$root'/usr/share/doc/stalld/examples/grafana.json*"
     check "the program runs" chroot "$root" stalld --version
     check "its list of what is inside is true" says_what_is_inside "$root" libbpf
     check "is enabled" test -h "$root/etc/systemd/system/multi-user.target.wants/stalld.service"
@@ -255,6 +256,7 @@ rpm_in_an_empty_root() {
     check "files and modes" program_has_modes etc/sysconfig/stalld
     check "nothing was changed since" in_root -V stalld stalld-selinux
     check "its list of what is inside is true" says_what_is_inside "$root" libbpf
+    check "has its alerts and its dashboard" sh -c "ls '$root'/usr/share/doc/stalld*/monitoring/alerts.yml '$root'/usr/share/doc/stalld*/monitoring/grafana.json"
     check "its unit is preset" called "^systemctl --no-reload preset stalld.service"
     check "its policy is loaded" called "^semodule .*--install /usr/share/selinux/packages/stalld_bpf.pp"
     echo 'THRESH="-t 33"' >>"$root/etc/sysconfig/stalld"
@@ -293,6 +295,7 @@ static_tarball() {
     check "its list of what is inside is true" says_what_is_inside "$roots/tarball" libbpf elfutils zlib
     check "installs" env DESTDIR="$root" "$roots/tarball/install.sh"
     check "files and modes" program_has_modes etc/default/stalld
+    check "has its alerts and its dashboard" sh -c "ls '$root/usr/share/doc/stalld/monitoring/alerts.yml' '$root/usr/share/doc/stalld/monitoring/grafana.json'"
     check "the program runs where there is nothing else" chroot "$root" /usr/bin/stalld --version
     echo 'THRESH="-t 33"' >>"$root/etc/default/stalld"
     check "installs again" env DESTDIR="$root" "$roots/tarball/install.sh"

@@ -130,8 +130,9 @@ fn watch(
     let figures = Arc::new(Figures::new());
     let kind = backend.kind();
     let trace = options.trace.as_deref().map(|path| Trace::start(path, log)).transpose()?;
-    let reporter =
-        |role| Reporter::new(log.clone(), trace.as_ref().map(Trace::teller), Arc::clone(&figures), options, role);
+    let reporter = |role| {
+        Reporter::new(log.clone(), trace.as_ref().map(Trace::teller), Arc::clone(&figures), options, role)
+    };
     let (watcher, mut monitors) = if options.mode == Mode::Power {
         let mut engine = Engine::new(backend, limits, ignore);
         if let Some((rules, hands)) = boosts {

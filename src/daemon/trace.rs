@@ -117,9 +117,7 @@ impl Picture {
             }
             Told::Refused { task, .. }
             | Told::Adopted { parent: task, .. }
-            | Told::Orphan { parent: task, .. } => {
-                self.put(Phase::Instant, told.event(), at, &task, told)
-            }
+            | Told::Orphan { parent: task, .. } => self.put(Phase::Instant, told.event(), at, &task, told),
             Told::Looked { begun, looker, .. } => self.looked(begun, looker, at, told),
             Told::Dropped { .. } => {
                 self.put_on(LOOKS, 1, Comm::new(b"looks"), (Phase::Instant, told.event(), at), told)
@@ -308,12 +306,7 @@ mod tests {
         let waits: Vec<_> = lines.into_iter().filter(|line| line.contains("waits")).collect();
         assert_eq!(
             waits,
-            [
-                line("b", "waits", 10),
-                line("e", "waits", 65),
-                line("b", "waits", 65),
-                line("e", "waits", 80)
-            ]
+            [line("b", "waits", 10), line("e", "waits", 65), line("b", "waits", 65), line("e", "waits", 80)]
         );
     }
 }

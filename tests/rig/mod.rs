@@ -8,6 +8,7 @@
 
 pub mod boosts;
 pub mod daemon;
+pub mod json;
 pub mod process;
 #[path = "../../src/daemon/scratch.rs"]
 pub mod scratch;

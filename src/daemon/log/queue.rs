@@ -184,8 +184,12 @@ mod tests {
         assert!(queue.put(Level::Error, &line("")));
         assert!(queue.put(Level::Debug, &line("three")));
         assert!(!queue.is_idle());
-        let expected =
-            [(Level::Info, "one"), (Level::Warning, "2 messages were dropped"), (Level::Error, ""), (Level::Debug, "three")];
+        let expected = [
+            (Level::Info, "one"),
+            (Level::Warning, "2 messages were dropped"),
+            (Level::Error, ""),
+            (Level::Debug, "three"),
+        ];
         assert_eq!(drained(&queue), expected.map(|(level, text)| (level, text.to_string())));
         assert!(queue.is_idle());
         assert!(drained(&queue).is_empty());

@@ -141,7 +141,8 @@ mod tests {
         );
         let hog = Hog { task: Task { tid: Tid(i32::MAX), ..task }, seen_since: Nanos::from_secs(1) };
         let held = json(&Told::Held { cpu: Cpu(3), hog, at: Nanos::from_secs(4) });
-        for field in [r#""event":"held""#, r#""cpu":3,"hog_tid":2147483647,"hog_tgid":70"#, r#""held_ns":3000000000"#]
+        for field in
+            [r#""event":"held""#, r#""cpu":3,"hog_tid":2147483647,"hog_tgid":70"#, r#""held_ns":3000000000"#]
         {
             assert!(held.contains(field), "{field} is not in {held}");
         }

@@ -212,13 +212,19 @@ mod tests {
         let path = scratch.join("log");
         let mut syslog = syslog_at(&path);
         // Not there yet.
-        assert_eq!(syslog.write(&Record::now(Level::Info, "zero")).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(
+            syslog.write(&Record::now(Level::Info, "zero")).unwrap_err().kind(),
+            io::ErrorKind::NotFound
+        );
         let daemon = UnixDatagram::bind(&path).unwrap();
         syslog.write(&Record::now(Level::Info, "one")).unwrap();
         assert!(received(&daemon).ends_with("one"));
         // Gone, and its socket still in the file system.
         drop(daemon);
-        assert_eq!(syslog.write(&Record::now(Level::Info, "two")).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        assert_eq!(
+            syslog.write(&Record::now(Level::Info, "two")).unwrap_err().kind(),
+            io::ErrorKind::ConnectionRefused
+        );
         fs::remove_file(&path).unwrap();
         let daemon = UnixDatagram::bind(&path).unwrap();
         syslog.write(&Record::now(Level::Info, "three")).unwrap();

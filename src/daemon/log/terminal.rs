@@ -110,7 +110,8 @@ mod tests {
     #[test]
     fn a_line_is_given_up_when_nobody_reads() {
         let (_reader, writer) = UnixStream::pair().unwrap();
-        let mut terminal = Terminal { patience: Nanos::ZERO, ..Terminal::new(OwnedFd::from(writer).into(), Format::Text) };
+        let mut terminal =
+            Terminal { patience: Nanos::ZERO, ..Terminal::new(OwnedFd::from(writer).into(), Format::Text) };
         let error = loop {
             if let Err(e) = terminal.write(&Record::now(Level::Info, "line")) {
                 break e;

@@ -179,7 +179,8 @@ mod tests {
             }
         }
         let (release, gate) = channel();
-        let (logger, writer) = Writer::start("stalld-log", vec![Outlet::new(Stuck(gate), Level::Info)], || {}).unwrap();
+        let (logger, writer) =
+            Writer::start("stalld-log", vec![Outlet::new(Stuck(gate), Level::Info)], || {}).unwrap();
         logger.info(format_args!("never written"));
         assert!(!writer.close(Nanos::from_millis(1)));
         drop(release);
