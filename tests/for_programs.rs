@@ -92,7 +92,8 @@ fn events(path: &Path) -> Vec<Json> {
 fn are_as_the_format_has_them(events: &[Json]) {
     let mut named = Vec::new();
     for event in events {
-        let track = (event.number("pid").unwrap(), event.number("tid").unwrap());
+        let track = (event.number("pid"), event.number("tid"));
+        assert!(track.0.is_some() && track.1.is_some(), "{event:?}");
         assert!(event.number("ts").is_some_and(|ts| ts > 0.0), "{event:?}");
         assert!(matches!(event.get("name"), Some(Json::Text(_))), "{event:?}");
         assert!(matches!(event.get("args"), Some(Json::Object(_))), "{event:?}");

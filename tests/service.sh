@@ -131,6 +131,9 @@ within 60 told restored || fail "it is not restored"
 ok "and restored: $(dmesg | grep -m 1 "stalld.*: restored pid $victim ")"
 within 90 told_the_journal restored || fail "the journal does not tell"
 ok "the kernel's log tells, and the journal"
+journalctl --unit=stalld.service --output=json | grep '"STALLD_EVENT":"restored"' | grep -q "\"STALLD_TID\":\"$victim\"" ||
+    fail "the journal has no fields of it"
+ok "the journal has fields of its own for it"
 
 # Near the start of a boost, so that it does not end by itself.
 within 60 boost_has_ended || fail "a boost does not end"

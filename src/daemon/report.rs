@@ -157,19 +157,17 @@ impl Reporter {
     fn trace(&self, engine: &Engine, begun: Nanos) {
         let Some(trace) = &self.trace else { return };
         let snapshot = engine.snapshot();
-        // One that only asks, and finds two tasks in a queue, does not know who waits.
-        let knows = snapshot.complete || snapshot.load.iter().all(|load| load.runnable < 2);
         let looker = match self.role {
-            Role::Alone if knows => Looker::All,
-            Role::Of(cpu) if knows => Looker::Of(cpu),
-            _ => Looker::Supervisor,
+            Role::Alone => Looker::All,
+            Role::Of(cpu) => Looker::Of(cpu),
+            Role::Supervisor => Looker::Supervisor,
         };
         if looker != Looker::Supervisor {
-            for starving in engine.starving() {
-                trace.tell(&self.starved(starving));
-            }
+            engine.starving().iter().for_each(|starving| trace.tell(&self.starved(starving)));
         }
-        trace.tell(&Told::Looked { begun, waiting: snapshot.waiters.len(), looker });
+        // A look that only asks, and finds two tasks in a queue, does not know who waits.
+        let knows = snapshot.complete || snapshot.load.iter().all(|load| load.runnable < 2);
+        trace.tell(&Told::Looked { begun, waiting: snapshot.waiters.len(), looker, knows });
     }
 
     /// A look failed: told once for a row of them.

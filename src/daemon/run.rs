@@ -251,7 +251,7 @@ fn start_log(options: &Options) -> Result<(Logger, Writer)> {
         outlets.push(Outlet::new(terminal, if options.verbose { Level::Debug } else { Level::Error }));
     }
     if options.log_syslog {
-        outlets.push(Outlet::new(Syslog::new(), Level::Info));
+        outlets.push(Outlet::new(Syslog::of_this_host(), Level::Info));
     }
     if options.log_kmsg {
         match Kmsg::open(Path::new(KMSG)) {

@@ -118,7 +118,12 @@ impl Picture {
             Told::Refused { task, .. }
             | Told::Adopted { parent: task, .. }
             | Told::Orphan { parent: task, .. } => self.put(Phase::Instant, told.event(), at, &task, told),
-            Told::Looked { begun, looker, .. } => self.looked(begun, looker, at, told),
+            Told::Looked { begun, looker, knows, .. } => {
+                if knows {
+                    self.ends_those_not_seen(begun, looker)?;
+                }
+                self.looked(begun, looker, at, told)
+            }
             Told::Dropped { .. } => {
                 self.put_on(LOOKS, 1, Comm::new(b"looks"), (Phase::Instant, told.event(), at), told)
             }
@@ -151,7 +156,7 @@ impl Picture {
         self.put(Phase::AsyncEnd(task.tid.0.into()), "waits", at, &task, &Told::Ended { task })
     }
 
-    fn looked(&mut self, begun: Nanos, looker: Looker, at: Nanos, told: &Told) -> Result<()> {
+    fn ends_those_not_seen(&mut self, begun: Nanos, looker: Looker) -> Result<()> {
         let is_theirs = |wait: &Wait| match looker {
             Looker::All => true,
             Looker::Of(cpu) => wait.task.cpu == cpu,
@@ -164,6 +169,10 @@ impl Picture {
         }
         self.waits.retain(|wait| !is_theirs(wait) || wait.seen);
         self.waits.iter_mut().filter(|wait| is_theirs(wait)).for_each(|wait| wait.seen = false);
+        Ok(())
+    }
+
+    fn looked(&mut self, begun: Nanos, looker: Looker, at: Nanos, told: &Told) -> Result<()> {
         let (tid, whose) = match looker {
             Looker::Of(cpu) => (cpu.0 as i32 + 2, Comm::new(format!("monitor {cpu}").as_bytes())),
             _ => (1, Comm::new(b"looks")),
@@ -251,7 +260,7 @@ mod tests {
     }
 
     fn looked(begun: u64, looker: Looker) -> Told {
-        Told::Looked { begun: Nanos::from_millis(begun), waiting: 1, looker }
+        Told::Looked { begun: Nanos::from_millis(begun), waiting: 1, looker, knows: true }
     }
 
     fn line(phase: &str, name: &str, ms: u64) -> String {
@@ -295,9 +304,10 @@ mod tests {
             &[
                 (50, starved(10, 1)),
                 (50, looked(50, Looker::Of(Cpu(1)))),
-                // Neither knows of it.
+                // None of these knows of it.
                 (60, looked(60, Looker::Of(Cpu(0)))),
                 (60, looked(60, Looker::Supervisor)),
+                (61, Told::Looked { begun: Nanos(1), waiting: 1, looker: Looker::All, knows: false }),
                 (70, starved(65, 1)),
                 (70, looked(70, Looker::Of(Cpu(1)))),
                 (80, looked(80, Looker::Of(Cpu(1)))),

@@ -21,7 +21,7 @@ pub struct Syslog {
 }
 
 impl Syslog {
-    pub fn new() -> Syslog {
+    pub fn of_this_host() -> Syslog {
         Syslog::at(Path::new(JOURNALD), Path::new(SYSLOG))
     }
 

@@ -87,13 +87,15 @@ pub enum Told {
         begun: Nanos,
         waiting: usize,
         looker: Looker,
+        /// It has told of all who starve, as far as they are the looker's business.
+        knows: bool,
     },
     Dropped {
         lines: u64,
     },
 }
 
-/// Whose look it was, and whose waits it has told of: those of all CPUs, of one, or of none.
+/// Who looks, at the waits of all CPUs, or of one. A supervisor leaves them to the monitors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Looker {
     All,
