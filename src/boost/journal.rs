@@ -62,6 +62,16 @@ pub enum How {
     Fifo,
 }
 
+impl How {
+    /// The policy.
+    pub fn name(self) -> &'static str {
+        match self {
+            How::Deadline { .. } => "SCHED_DEADLINE",
+            How::Fifo => "SCHED_FIFO",
+        }
+    }
+}
+
 /// The place of a record, and which of those that have been there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Slot {

@@ -2,7 +2,7 @@
 //!
 //! It is drawn from what the log is told, by a thread of its own, which may wait for a disk.
 
-use super::log::{Level, Logger, Looker, Outlet, Record, Sink, Told, Writer, name};
+use super::log::{Level, Logger, Looker, Outlet, Record, Sink, Told, Writer};
 use crate::chrome_trace::{ChromeTrace, Event, Phase};
 use crate::error::Result;
 use crate::json::{Object, Value};
@@ -102,7 +102,7 @@ impl Picture {
                     return self.put(Phase::Instant, "pulse", at, &task, told);
                 }
                 self.boosted.push(task);
-                self.put(Phase::Begin, name(how), at, &task, told)
+                self.put(Phase::Begin, how.name(), at, &task, told)
             }
             Told::Restored { task, .. }
             | Told::RestoreFailed { task, .. }
@@ -153,6 +153,7 @@ impl Picture {
         let Some(wait) = self.waits.iter_mut().find(goes_on) else { return Ok(()) };
         wait.goes_on = false;
         let task = Task { cpu: wait.shown_at, ..*task };
+        // There is no more to say of it than whose it was.
         self.put(Phase::AsyncEnd(task.tid.0.into()), "waits", at, &task, &Told::Ended { task })
     }
 

@@ -20,7 +20,7 @@ pub use outlet::Outlet;
 pub use record::Record;
 pub use syslog::Syslog;
 pub use terminal::{Format, Terminal, fatal};
-pub use told::{Looker, Millis, Told, name};
+pub use told::{Looker, Millis, Told};
 pub use writer::Writer;
 
 use line::Line;

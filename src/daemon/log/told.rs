@@ -198,11 +198,11 @@ impl Told {
             }
             Told::Boosted { task, how } => {
                 of_task(&task, give);
-                give("policy", Value::Text(name(how)));
+                give("policy", Value::Text(how.name()));
             }
             Told::Refused { task, how, errno } => {
                 of_task(&task, give);
-                give("policy", Value::Text(name(how)));
+                give("policy", Value::Text(how.name()));
                 if let Some(errno) = errno {
                     give("errno", Value::Number(errno.into()));
                 }
@@ -271,14 +271,6 @@ fn of_saved(saved: &Saved, give: &mut dyn FnMut(&'static str, Value)) {
     }
 }
 
-/// The policy that a boost is made with.
-pub fn name(how: How) -> &'static str {
-    match how {
-        How::Deadline { .. } => "SCHED_DEADLINE",
-        How::Fifo => "SCHED_FIFO",
-    }
-}
-
 struct ForPeople<'a> {
     told: &'a Told,
     cgroup: Option<&'a str>,
@@ -307,7 +299,7 @@ impl fmt::Display for ForPeople<'_> {
                 write!(f, "waiting: {comm}-{tid} ({sched}) on CPU {cpu} for {}", Millis(wait))
             }
             Told::Boosted { task: Task { tid, comm, cpu, .. }, how } => {
-                write!(f, "boosted pid {tid} ({comm}) (cpu {cpu}) using {}", name(how))
+                write!(f, "boosted pid {tid} ({comm}) (cpu {cpu}) using {}", how.name())
             }
             Told::Refused { task: Task { tid, .. }, how, errno } => {
                 let call = match how {
