@@ -7,6 +7,7 @@
 
 pub mod boost;
 pub mod chrome_trace;
+pub mod command_line;
 pub mod cpus;
 pub mod daemon;
 pub mod denylist;
@@ -16,6 +17,7 @@ pub mod error;
 pub mod fault;
 pub mod host;
 pub mod json;
+pub mod length;
 pub mod observe;
 pub mod proc;
 #[allow(unsafe_code)]

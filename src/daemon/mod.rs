@@ -18,10 +18,10 @@ pub(crate) mod scratch;
 mod trace;
 mod watcher;
 
+use crate::command_line;
 use crate::cpus;
 use instance::Instance;
 use options::{Command, Host};
-use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -63,19 +63,10 @@ fn recover() -> ExitCode {
     }
 }
 
-/// Unlike println!, survives that nobody reads it.
 fn print(text: &str) -> ExitCode {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            complain(&crate::error::Error::io("write to stdout", &error).to_string(), ExitCode::FAILURE)
-        }
-    }
+    command_line::print("stalld", text)
 }
 
-/// A message on stderr; if even that fails, only the exit code is left to tell.
 fn complain(message: &str, code: ExitCode) -> ExitCode {
-    let _ = writeln!(io::stderr(), "stalld: {message}");
-    code
+    command_line::complain("stalld", message, code)
 }

@@ -2,11 +2,12 @@
 
 use super::left_behind::{self, LeftBehind};
 use crate::cpus::{self, CpuSet};
-use crate::daemon::options::{Options, length::with_unit};
+use crate::daemon::options::Options;
 use crate::error::{Reason, Result};
 use crate::host::debugfs::{self, Hrtick, Served};
 use crate::host::privilege::{self, Capabilities, Capability, Lockdown};
 use crate::host::{self, Throttling};
+use crate::length::with_unit;
 use crate::observe::{self, Kind, Watch};
 use crate::sys::{clock, trial};
 use crate::task::{Cpu, Escaped, Nanos};

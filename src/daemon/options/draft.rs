@@ -1,8 +1,8 @@
 //! What the options given so far amount to, and what is made of it at the end of the command line.
 
-use super::length::{Length, Limits, NANOSECONDS, SECONDS, Unit, with_unit};
 use super::{Boost, Command, Format, Host, Mode, Options, UsageError};
 use crate::denylist::Denylist;
+use crate::length::{Length, Limits, NANOSECONDS, SECONDS, Unit, with_unit};
 use crate::task::Nanos;
 use crate::timing::{self, Misfit};
 use std::ops::RangeInclusive;

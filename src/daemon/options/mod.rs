@@ -1,26 +1,24 @@
 //! The command line: read once, checked once, and from then on one struct of plain values.
 
 mod draft;
-pub(super) mod length;
 mod table;
 #[cfg(test)]
 mod tests;
 
 pub use super::log::Format;
+pub use crate::command_line::{Host, UsageError};
 pub use crate::timing::Boost;
 pub use table::help;
 
+use crate::command_line;
 use crate::cpus::CpuSet;
 use crate::denylist::Denylist;
 use crate::observe::Kind;
-use crate::task::{Escaped, Nanos};
+use crate::task::Nanos;
 use draft::Draft;
-use lexopt::Arg;
 use std::ffi::{OsStr, OsString};
-use std::fmt;
-use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use table::{Opt, Takes};
+use table::TABLE;
 
 /// What the user wants of stalld.
 #[derive(Clone, Debug)]
@@ -90,86 +88,14 @@ pub enum Command {
     Version,
 }
 
-/// What a command line means depends on this much of the host.
-#[derive(Clone, Copy, Debug)]
-pub struct Host {
-    pub configured_cpus: u32,
-    /// A service manager waits to hear from this very process, which so must not daemonize.
-    pub notify_socket: bool,
-}
-
-/// Why a command line was refused, as one line. What the user typed is in it as it was typed, and is
-/// escaped when shown.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UsageError(OsString);
-
 /// Reads a command line, the program's name left out.
 pub fn parse(args: impl IntoIterator<Item = OsString>, host: &Host) -> Result<Command, UsageError> {
-    let mut parser = lexopt::Parser::from_args(args);
-    // As getopt(3) has it: the value of `-c=0` is `=0`.
-    parser.set_short_equals(false);
     let mut draft = Draft::default();
-    while let Some(arg) = parser.next().map_err(UsageError::new)? {
-        let (opt, name, is_long) = match arg {
-            Arg::Short(letter) => (Opt::by_letter(letter)?, format!("-{letter}"), false),
-            Arg::Long(name) => {
-                let opt = Opt::by_name(name)?;
-                (opt, format!("--{}", opt.long), true)
-            }
-            Arg::Value(value) => return Err(UsageError::about("unexpected argument", &value, "")),
-        };
-        let refused = |value: &OsStr, reason: &str| UsageError::about(&name, value, &format!(": {reason}"));
-        let missing = |what: &str| UsageError::new(format!("{name} needs a value: {what}"));
-        match opt.takes {
-            Takes::Nothing(set) => {
-                // Behind the letter of a short option stands the next option.
-                let value = if is_long { parser.optional_value() } else { None };
-                if let Some(value) = value {
-                    return Err(refused(&value, "this option takes no value"));
-                }
-                set(&mut draft);
-            }
-            Takes::Text(what, set) => {
-                let value = parser.value().map_err(|_| missing(what))?;
-                let text = value.to_str().ok_or_else(|| refused(&value, "not UTF-8"))?;
-                set(&mut draft, text, host).map_err(|reason| refused(&value, &reason))?;
-            }
-            Takes::Path(what, set) => {
-                let value = parser.value().map_err(|_| missing(what))?;
-                if value.is_empty() {
-                    return Err(refused(&value, "a path is missing"));
-                }
-                set(&mut draft, value.into());
-            }
-        }
-        // Nothing that stands after -h or -V is looked at.
-        if let Some(command) = draft.asked.take() {
-            return Ok(command);
-        }
-    }
-    draft.resolve(host)
-}
-
-impl UsageError {
-    fn new(message: impl fmt::Display) -> UsageError {
-        UsageError(message.to_string().into())
-    }
-
-    /// `BEFORE 'VALUE'AFTER`, the value in whatever bytes it was typed.
-    fn about(before: &str, value: &OsStr, after: &str) -> UsageError {
-        let mut message = OsString::from(before);
-        message.push(" '");
-        message.push(value);
-        message.push("'");
-        message.push(after);
-        UsageError(message)
+    let no_word = |_: &mut Draft, word: &OsStr| Err(UsageError::about("unexpected argument", word, ""));
+    // Nothing that stands after -h or -V is looked at.
+    command_line::read(args, TABLE, host, &mut draft, no_word, |draft| draft.asked.is_some())?;
+    match draft.asked.take() {
+        Some(command) => Ok(command),
+        None => draft.resolve(host),
     }
 }
-
-impl fmt::Display for UsageError {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        Escaped(self.0.as_bytes()).fmt(f)
-    }
-}
-
-impl std::error::Error for UsageError {}

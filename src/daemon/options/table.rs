@@ -1,33 +1,14 @@
-//! All options in one table, from which come the parser, the abbreviations and the help text.
+//! The options of stalld.
 
 use super::draft::{DURATION, Draft, GRANULARITY, PERIOD, RUNTIME, THRESHOLD};
-use super::length::Length;
-use super::{Command, Format, Host, Mode, UsageError};
+use super::{Command, Format, Mode};
+use crate::command_line::Takes::{Nothing, Path, Text};
+use crate::command_line::{self, Opt, set};
 use crate::cpus::CpuSet;
+use crate::length::Length;
 use crate::observe::Kind;
-use std::fmt::Write;
-use std::path::PathBuf;
 
-/// One option.
-pub(super) struct Opt {
-    pub short: Option<char>,
-    pub long: &'static str,
-    pub takes: Takes,
-    /// What `--help` says of it; a second line starts below the first.
-    help: &'static str,
-}
-
-/// What follows an option, under the name that the help has for it, and what the option does.
-#[derive(Clone, Copy)]
-pub(super) enum Takes {
-    Nothing(fn(&mut Draft)),
-    Text(&'static str, fn(&mut Draft, &str, &Host) -> Result<(), String>),
-    Path(&'static str, fn(&mut Draft, PathBuf)),
-}
-
-use Takes::{Nothing, Path, Text};
-
-pub(super) const TABLE: &[Opt] = &[
+pub(super) const TABLE: &[Opt<Draft>] = &[
     Opt {
         short: Some('c'),
         long: "cpu",
@@ -216,11 +197,6 @@ pub(super) const TABLE: &[Opt] = &[
     },
 ];
 
-fn set<T>(field: &mut Option<T>, value: Result<T, String>) -> Result<(), String> {
-    *field = Some(value?);
-    Ok(())
-}
-
 fn backend(name: &str) -> Result<Option<Kind>, String> {
     match Kind::from_name(name) {
         None if name != "auto" => {
@@ -247,64 +223,15 @@ fn percent(number: &str) -> Result<u8, String> {
     }
 }
 
-impl Opt {
-    pub fn by_letter(letter: char) -> Result<&'static Opt, UsageError> {
-        let unknown = || UsageError::about("unknown option", format!("-{letter}").as_ref(), "");
-        TABLE.iter().find(|opt| opt.short == Some(letter)).ok_or_else(unknown)
-    }
-
-    /// Finds a long option by its name, or by as much of it as fits no other.
-    pub fn by_name(name: &str) -> Result<&'static Opt, UsageError> {
-        if let Some(opt) = TABLE.iter().find(|opt| opt.long == name) {
-            return Ok(opt);
-        }
-        let fits = |opt: &&Opt| !name.is_empty() && opt.long.starts_with(name);
-        let mut candidates: Vec<&Opt> = TABLE.iter().filter(fits).collect();
-        // An option that the C stalld lacks takes no abbreviation away from one it has: --c is --cpu.
-        if candidates.len() > 1 {
-            candidates.retain(|opt| opt.short.is_some());
-        }
-        let typed = format!("--{name}");
-        match candidates.as_slice() {
-            [opt] => Ok(opt),
-            [] => Err(UsageError::about("unknown option", typed.as_ref(), "")),
-            several => {
-                let names: Vec<String> = several.iter().map(|opt| format!("--{}", opt.long)).collect();
-                let reason = format!(": it may stand for {}", names.join(", "));
-                Err(UsageError::about("ambiguous option", typed.as_ref(), &reason))
-            }
-        }
-    }
-
-    fn synopsis(&self) -> String {
-        let short = self.short.map_or("    ".to_string(), |letter| format!("-{letter}, "));
-        match self.takes {
-            Nothing(_) => format!("{short}--{}", self.long),
-            Text(what, _) | Path(what, _) => format!("{short}--{} {what}", self.long),
-        }
-    }
-}
-
 /// What `--help` prints.
 pub fn help() -> String {
-    let width = TABLE.iter().map(|opt| opt.synopsis().len()).max().unwrap_or(0);
-    let mut text = String::from(
+    format!(
         "Usage: stalld [OPTION]...\n\
-         Finds tasks that starve behind real-time tasks, and lets them run for a bounded moment.\n\n",
-    );
-    for opt in TABLE {
-        let mut synopsis = opt.synopsis();
-        for line in opt.help.lines() {
-            // Writing to a String can't fail.
-            let _ = writeln!(text, "  {synopsis:width$}  {line}");
-            synopsis.clear();
-        }
-    }
-    text.push_str(
-        "\n\
+         Finds tasks that starve behind real-time tasks, and lets them run for a bounded moment.\n\n\
+         {}\n\
          TIME is a number with a unit (ns, us, ms, s), such as 1.5s or 20us, or a whole number in the unit\n\
          of the default in brackets. Of an option given twice the last counts; -i and -I add up.\n\
          More in stalld(8).\n",
-    );
-    text
+        command_line::help(TABLE)
+    )
 }

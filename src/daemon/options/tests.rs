@@ -1,7 +1,7 @@
 use super::table::TABLE;
 use super::*;
 use crate::task::Cpu;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
 const HOST: Host = Host { configured_cpus: 8, notify_socket: false };

@@ -2,9 +2,10 @@
 
 use super::{Finding, why};
 use crate::daemon::check::facts::Facts;
-use crate::daemon::options::{Options, length::with_unit};
+use crate::daemon::options::Options;
 use crate::error::Reason;
 use crate::host::privilege::Capability;
+use crate::length::with_unit;
 use crate::sys::trial;
 use std::io;
 

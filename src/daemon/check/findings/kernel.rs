@@ -2,8 +2,9 @@
 
 use super::{Finding, why};
 use crate::daemon::check::facts::Facts;
-use crate::daemon::options::{Options, length::with_unit};
+use crate::daemon::options::Options;
 use crate::host::debugfs::Served;
+use crate::length::with_unit;
 use crate::task::Nanos;
 
 pub fn dl_server(facts: &Facts) -> Option<Finding> {

@@ -4,7 +4,7 @@ use crate::task::Nanos;
 
 /// A length of time that a user wrote.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Length {
+pub struct Length {
     pub nanos: Nanos,
     pub has_unit: bool,
     /// As it was written, for messages.
@@ -12,7 +12,7 @@ pub(super) struct Length {
 }
 
 /// What an option takes for a length of time.
-pub(super) struct Limits {
+pub struct Limits {
     /// The unit of a bare number.
     pub unit: Unit,
     pub least: Nanos,
@@ -22,16 +22,16 @@ pub(super) struct Limits {
 }
 
 #[derive(Clone, Copy)]
-pub(super) struct Unit {
+pub struct Unit {
     symbol: &'static str,
     plural: &'static str,
     nanos: u64,
 }
 
-pub(super) const SECONDS: Unit = Unit { symbol: "s", plural: "seconds", nanos: 1_000_000_000 };
-const MILLISECONDS: Unit = Unit { symbol: "ms", plural: "milliseconds", nanos: 1_000_000 };
-const MICROSECONDS: Unit = Unit { symbol: "us", plural: "microseconds", nanos: 1_000 };
-pub(super) const NANOSECONDS: Unit = Unit { symbol: "ns", plural: "nanoseconds", nanos: 1 };
+pub const SECONDS: Unit = Unit { symbol: "s", plural: "seconds", nanos: 1_000_000_000 };
+pub const MILLISECONDS: Unit = Unit { symbol: "ms", plural: "milliseconds", nanos: 1_000_000 };
+pub const MICROSECONDS: Unit = Unit { symbol: "us", plural: "microseconds", nanos: 1_000 };
+pub const NANOSECONDS: Unit = Unit { symbol: "ns", plural: "nanoseconds", nanos: 1 };
 
 /// The largest first.
 const UNITS: [Unit; 4] = [SECONDS, MILLISECONDS, MICROSECONDS, NANOSECONDS];
@@ -106,7 +106,7 @@ impl Limits {
 }
 
 /// A length in the largest unit that needs no fraction.
-pub(in crate::daemon) fn with_unit(length: Nanos) -> String {
+pub fn with_unit(length: Nanos) -> String {
     let unit = UNITS.iter().find(|unit| length.0 % unit.nanos == 0).unwrap_or(&NANOSECONDS);
     format!("{}{}", length.0 / unit.nanos, unit.symbol)
 }

@@ -1,0 +1,194 @@
+//! What the command lines of all programs here have in common: options in a table, from which come the parser, the
+//! abbreviations and the help text.
+
+use crate::error::Error;
+use crate::task::Escaped;
+use lexopt::Arg;
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// What a command line means depends on this much of the host.
+#[derive(Clone, Copy, Debug)]
+pub struct Host {
+    pub configured_cpus: u32,
+    /// A service manager waits to hear from this very process, which so must not daemonize.
+    pub notify_socket: bool,
+}
+
+/// One option of a program that gathers what is asked of it in a `D`.
+pub struct Opt<D: 'static> {
+    pub short: Option<char>,
+    pub long: &'static str,
+    pub takes: Takes<D>,
+    /// What `--help` says of it; a second line starts below the first.
+    pub help: &'static str,
+}
+
+/// What follows an option, under the name that the help has for it, and what the option does.
+pub enum Takes<D: 'static> {
+    Nothing(fn(&mut D)),
+    Text(&'static str, fn(&mut D, &str, &Host) -> Result<(), String>),
+    Path(&'static str, fn(&mut D, PathBuf)),
+}
+
+/// Why a command line was refused, as one line. What the user typed is in it as it was typed, and is
+/// escaped when shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UsageError(OsString);
+
+/// Reads a command line, the program's name left out, until `is_over`.
+pub fn read<D>(
+    args: impl IntoIterator<Item = OsString>,
+    table: &'static [Opt<D>],
+    host: &Host,
+    draft: &mut D,
+    word: fn(&mut D, &OsStr) -> Result<(), UsageError>,
+    is_over: fn(&D) -> bool,
+) -> Result<(), UsageError> {
+    let mut parser = lexopt::Parser::from_args(args);
+    // As getopt(3) has it: the value of `-c=0` is `=0`.
+    parser.set_short_equals(false);
+    while let Some(arg) = parser.next().map_err(UsageError::new)? {
+        let (opt, name, is_long) = match arg {
+            Arg::Short(letter) => (Opt::by_letter(table, letter)?, format!("-{letter}"), false),
+            Arg::Long(name) => {
+                let opt = Opt::by_name(table, name)?;
+                (opt, format!("--{}", opt.long), true)
+            }
+            Arg::Value(value) => {
+                word(draft, &value)?;
+                continue;
+            }
+        };
+        let refused = |value: &OsStr, reason: &str| UsageError::about(&name, value, &format!(": {reason}"));
+        let missing = |what: &str| UsageError::new(format!("{name} needs a value: {what}"));
+        match opt.takes {
+            Takes::Nothing(set) => {
+                // Behind the letter of a short option stands the next option.
+                let value = if is_long { parser.optional_value() } else { None };
+                if let Some(value) = value {
+                    return Err(refused(&value, "this option takes no value"));
+                }
+                set(draft);
+            }
+            Takes::Text(what, set) => {
+                let value = parser.value().map_err(|_| missing(what))?;
+                let text = value.to_str().ok_or_else(|| refused(&value, "not UTF-8"))?;
+                set(draft, text, host).map_err(|reason| refused(&value, &reason))?;
+            }
+            Takes::Path(what, set) => {
+                let value = parser.value().map_err(|_| missing(what))?;
+                if value.is_empty() {
+                    return Err(refused(&value, "a path is missing"));
+                }
+                set(draft, value.into());
+            }
+        }
+        if is_over(draft) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// What `--help` prints of the options.
+pub fn help<D>(table: &[Opt<D>]) -> String {
+    let width = table.iter().map(|opt| opt.synopsis().len()).max().unwrap_or(0);
+    let mut text = String::new();
+    for opt in table {
+        let mut synopsis = opt.synopsis();
+        for line in opt.help.lines() {
+            text += &format!("  {synopsis:width$}  {line}\n");
+            synopsis.clear();
+        }
+    }
+    text
+}
+
+/// Unlike println!, survives that nobody reads it.
+pub fn print(program: &str, text: &str) -> ExitCode {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => complain(program, &Error::io("write to stdout", &error).to_string(), ExitCode::FAILURE),
+    }
+}
+
+/// A message on stderr; if even that fails, only the exit code is left to tell.
+pub fn complain(program: &str, message: &str, code: ExitCode) -> ExitCode {
+    let _ = writeln!(io::stderr(), "{program}: {message}");
+    code
+}
+
+/// Takes a value of the command line that may be refused.
+pub fn set<T>(field: &mut Option<T>, value: Result<T, String>) -> Result<(), String> {
+    *field = Some(value?);
+    Ok(())
+}
+
+impl<D> Opt<D> {
+    pub fn by_letter(table: &'static [Opt<D>], letter: char) -> Result<&'static Opt<D>, UsageError> {
+        let unknown = || UsageError::about("unknown option", format!("-{letter}").as_ref(), "");
+        table.iter().find(|opt| opt.short == Some(letter)).ok_or_else(unknown)
+    }
+
+    /// Finds a long option by its name, or by as much of it as fits no other.
+    pub fn by_name(table: &'static [Opt<D>], name: &str) -> Result<&'static Opt<D>, UsageError> {
+        if let Some(opt) = table.iter().find(|opt| opt.long == name) {
+            return Ok(opt);
+        }
+        let fits = |opt: &&Opt<D>| !name.is_empty() && opt.long.starts_with(name);
+        let mut candidates: Vec<&Opt<D>> = table.iter().filter(fits).collect();
+        // An option without a letter takes no abbreviation away from one that has one: to stalld, --c is --cpu, as
+        // it is to the C stalld.
+        if candidates.len() > 1 {
+            candidates.retain(|opt| opt.short.is_some());
+        }
+        let typed = format!("--{name}");
+        match candidates.as_slice() {
+            [opt] => Ok(opt),
+            [] => Err(UsageError::about("unknown option", typed.as_ref(), "")),
+            several => {
+                let names: Vec<String> = several.iter().map(|opt| format!("--{}", opt.long)).collect();
+                let reason = format!(": it may stand for {}", names.join(", "));
+                Err(UsageError::about("ambiguous option", typed.as_ref(), &reason))
+            }
+        }
+    }
+
+    fn synopsis(&self) -> String {
+        let short = self.short.map_or("    ".to_string(), |letter| format!("-{letter}, "));
+        match self.takes {
+            Takes::Nothing(_) => format!("{short}--{}", self.long),
+            Takes::Text(what, _) | Takes::Path(what, _) => format!("{short}--{} {what}", self.long),
+        }
+    }
+}
+
+impl UsageError {
+    pub fn new(message: impl fmt::Display) -> UsageError {
+        UsageError(message.to_string().into())
+    }
+
+    /// `BEFORE 'VALUE'AFTER`, the value in whatever bytes it was typed.
+    pub fn about(before: &str, value: &OsStr, after: &str) -> UsageError {
+        let mut message = OsString::from(before);
+        message.push(" '");
+        message.push(value);
+        message.push("'");
+        message.push(after);
+        UsageError(message)
+    }
+}
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        Escaped(self.0.as_bytes()).fmt(f)
+    }
+}
+
+impl std::error::Error for UsageError {}
