@@ -1,24 +1,16 @@
 //! What the scheduler shows in debugfs: where that is mounted, its features, and its server for fair tasks.
 
+use super::mounts;
 use super::settings::Hrtick as Feature;
 use crate::error::{Context, Error, Result};
 use crate::task::{Cpu, Nanos};
-use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 /// Where debugfs is mounted, first mount first, below `root`.
 pub fn mounts(root: &Path) -> Vec<PathBuf> {
-    let mounts = fs::read(root.join("proc/mounts")).unwrap_or_default();
-    let debugfs = |line: &[u8]| {
-        let mut fields = line.split(|&b| b == b' ').skip(1);
-        let at = fields.next()?;
-        let path = PathBuf::from(OsString::from_vec(unescape(at)));
-        (fields.next()? == b"debugfs").then(|| root.join(path.strip_prefix("/").unwrap_or(&path)))
-    };
-    mounts.split(|&b| b == b'\n').filter_map(debugfs).collect()
+    mounts::of(root, "debugfs")
 }
 
 /// HRTICK ends a DEADLINE budget when it is used up; without it that takes until the next tick.
@@ -94,23 +86,6 @@ fn served(dir: &Path) -> Result<Vec<Served>> {
 fn find(root: &Path, names: &[&str]) -> Option<PathBuf> {
     let candidates = mounts(root).into_iter().flat_map(|at| names.iter().map(move |name| at.join(name)));
     candidates.into_iter().find(|path| path.exists())
-}
-
-/// The kernel writes blanks, tabs, newlines and backslashes in paths as `\ooo`.
-fn unescape(field: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((&first, after)) = rest.split_first() {
-        rest = after;
-        match after {
-            [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', after @ ..] if first == b'\\' => {
-                bytes.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
-                rest = after;
-            }
-            _ => bytes.push(first),
-        }
-    }
-    bytes
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! Each is read below a `root`, which is `/` but for tests.
 
 pub mod debugfs;
+pub mod mounts;
 pub mod own_file;
 pub mod privilege;
 pub mod settings;
@@ -17,7 +18,7 @@ const INITIAL_USER_NAMESPACE: &str = "user:[4026531837]";
 const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
 
 /// No kernel is configured for more CPUs.
-const MOST_CPUS: u32 = 8192;
+pub(crate) const MOST_CPUS: u32 = 8192;
 
 /// Such as `6.12.33-rt-amd64`.
 pub fn kernel_release(root: &Path) -> Option<String> {
@@ -95,7 +96,7 @@ fn in_namespace(root: &Path, kind: &str, initial: &str) -> Option<bool> {
 }
 
 /// The text of a file that has one line.
-fn line(root: &Path, path: &str) -> Option<String> {
+pub(crate) fn line(root: &Path, path: &str) -> Option<String> {
     Some(fs::read_to_string(root.join(path)).ok()?.trim_end().to_string())
 }
 

@@ -1,0 +1,3 @@
+//! What `stallstat` shows: who waits, for whom, how long.
+
+pub mod topology;
