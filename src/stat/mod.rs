@@ -1,4 +1,6 @@
 //! What `stallstat` shows: who waits, for whom, how long.
 
+pub mod columns;
 pub mod groups;
+pub mod schedstat;
 pub mod topology;
