@@ -2,5 +2,6 @@
 
 pub mod columns;
 pub mod groups;
+pub mod jitter;
 pub mod schedstat;
 pub mod topology;

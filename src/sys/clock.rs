@@ -48,6 +48,12 @@ pub fn sleep_until(moment: Nanos) {
     while sleep() == libc::EINTR {}
 }
 
+/// Has the kernel wake the calling thread when it asked to be, not up to 50 us later together with others.
+pub fn be_punctual() {
+    // SAFETY: takes numbers only. It can't fail, and 1 ns is the least that there is.
+    unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1 as libc::c_ulong) };
+}
+
 /// Keeps the CPU busy until `moment`: a sleep would be too long by what it takes to wake up.
 pub fn spin_until(moment: Nanos) {
     while monotonic() < moment {
@@ -78,6 +84,13 @@ mod tests {
         let start = monotonic();
         nap(Nanos::from_micros(200));
         assert!(monotonic() - start >= Nanos::from_micros(200));
+    }
+
+    #[test]
+    fn a_thread_is_as_punctual_as_it_asked_to_be() {
+        be_punctual();
+        // SAFETY: takes numbers only.
+        assert_eq!(unsafe { libc::prctl(libc::PR_GET_TIMERSLACK) }, 1);
     }
 
     #[test]

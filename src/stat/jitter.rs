@@ -1,0 +1,242 @@
+//! Timer jitter: how late a thread runs that asked for a moment, on each CPU.
+//!
+//! A thread per CPU sleeps to one moment after the other, an interval apart. Moments that have passed when it runs at
+//! last are left out: that it was kept waiting for a second is one measure of a second, not a thousand of less and less.
+//! A thread that does not run at all keeps nobody waiting: when the time is over it is as late as it is by then.
+
+use crate::cpus::CpuSet;
+use crate::error::{Context, Error, Result};
+use crate::sys::{clock, sched};
+use crate::task::{Cpu, Nanos, Tid};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+
+/// Below this there is no sleep left between two moments.
+pub const LEAST_INTERVAL: Nanos = Nanos::from_micros(10);
+
+/// Enough for a loop that calls the clock and a sink.
+const STACK: usize = 64 << 10;
+
+/// How often it is looked whether the sink has had enough.
+const LOOK: Nanos = Nanos::from_millis(50);
+
+/// Measures on all of `cpus` for `time`, each `interval`, at FIFO `priority` if there is one.
+///
+/// `sink` is given each lateness by the thread that was late, and so by several at once: it should neither wait nor
+/// allocate. Once it answers `Break` all of them end. Nothing is measured unless all threads are where they should be.
+pub fn run<S>(cpus: &CpuSet, interval: Nanos, time: Nanos, priority: Option<u32>, sink: &Arc<S>) -> Result<()>
+where
+    S: Fn(Cpu, Nanos) -> ControlFlow<()> + Send + Sync + 'static,
+{
+    if interval < LEAST_INTERVAL {
+        let least = LEAST_INTERVAL.0 / 1000;
+        return Err(Error::new(format!(
+            "an interval of {} ns is too short: {least} us are the least",
+            interval.0
+        )));
+    }
+    let enough = Arc::new(AtomicBool::new(false));
+    let mut threads = Vec::new();
+    for cpu in cpus.iter() {
+        let (start, started) = mpsc::channel();
+        let due = Arc::new(Due::default());
+        let measuring =
+            Measuring { cpu, interval, due: due.clone(), sink: sink.clone(), enough: enough.clone() };
+        place(measuring, priority, started)?;
+        threads.push((cpu, start, due));
+    }
+    let begin = clock::monotonic();
+    for (nth, (_, start, due)) in threads.iter().enumerate() {
+        // Wakeups on all CPUs at once would keep each other waiting.
+        let first = begin + interval + Nanos(interval.0 / threads.len() as u64 * nth as u64);
+        due.set(first);
+        // It has not ended: it waits for this.
+        let _ = start.send(first);
+    }
+    let end = begin + time;
+    while !enough.load(Relaxed) && clock::monotonic() < end {
+        clock::sleep_until(end.min(clock::monotonic() + LOOK));
+    }
+    for (cpu, _, due) in threads {
+        if let Some(late) = due.end(clock::monotonic()) {
+            let _ = sink(cpu, late);
+        }
+    }
+    Ok(())
+}
+
+/// Starts a thread on a CPU, where it waits for its first moment. It is put there from here: by itself it would not
+/// come back from behind a hog.
+fn place<S>(measuring: Measuring<S>, priority: Option<u32>, started: Receiver<Nanos>) -> Result<()>
+where
+    S: Fn(Cpu, Nanos) -> ControlFlow<()> + Send + Sync + 'static,
+{
+    let cpu = measuring.cpu;
+    let (tell, told) = mpsc::channel();
+    let life = move || {
+        clock::be_punctual();
+        let _ = tell.send(sched::gettid());
+        // It is never started if another thread could not be.
+        if let Ok(first) = started.recv() {
+            measuring.run(first);
+        }
+    };
+    let thread = thread::Builder::new().name(format!("jitter/{cpu}")).stack_size(STACK);
+    thread.spawn(life).context(format_args!("start a thread for CPU {cpu}"))?;
+    let tid: Tid = told.recv().map_err(|_| Error::new(format!("the thread for CPU {cpu} has ended")))?;
+    let only = [cpu].into_iter().collect();
+    sched::set_affinity(tid, &only).context(format_args!("put a thread on CPU {cpu}"))?;
+    match priority {
+        Some(priority) => sched::set_fifo(tid, priority)
+            .context(format_args!("give the thread on CPU {cpu} FIFO priority {priority}")),
+        None => Ok(()),
+    }
+}
+
+/// What a thread needs.
+struct Measuring<S> {
+    cpu: Cpu,
+    interval: Nanos,
+    due: Arc<Due>,
+    sink: Arc<S>,
+    enough: Arc<AtomicBool>,
+}
+
+impl<S: Fn(Cpu, Nanos) -> ControlFlow<()>> Measuring<S> {
+    fn run(&self, first: Nanos) {
+        let mut planned = first;
+        loop {
+            clock::sleep_until(planned);
+            let now = clock::monotonic();
+            if !self.due.take(planned) {
+                return;
+            }
+            if (self.sink)(self.cpu, now - planned).is_break() {
+                self.enough.store(true, Relaxed);
+                return;
+            }
+            planned = next(planned, clock::monotonic(), self.interval);
+            if !self.due.set(planned) {
+                return;
+            }
+        }
+    }
+}
+
+/// The first moment after `now` that is some intervals after `planned`.
+fn next(planned: Nanos, now: Nanos, interval: Nanos) -> Nanos {
+    let passed = (now - planned).0 / interval.0;
+    planned + Nanos(interval.0.saturating_mul(passed + 1))
+}
+
+/// The moment that a thread sleeps to. Whoever takes it tells how late it was: the thread, or in its stead the end.
+#[derive(Default)]
+struct Due(AtomicU64);
+
+impl Due {
+    /// The thread is awake.
+    const NONE: u64 = 0;
+    const OVER: u64 = u64::MAX;
+
+    /// False if it is over.
+    fn set(&self, planned: Nanos) -> bool {
+        self.0.compare_exchange(Due::NONE, planned.0, Release, Relaxed).is_ok()
+    }
+
+    /// False if it is over.
+    fn take(&self, planned: Nanos) -> bool {
+        self.0.compare_exchange(planned.0, Due::NONE, AcqRel, Relaxed).is_ok()
+    }
+
+    /// How late the thread is that still sleeps.
+    fn end(&self, now: Nanos) -> Option<Nanos> {
+        let planned = self.0.swap(Due::OVER, AcqRel);
+        (planned != Due::NONE && planned < now.0).then(|| now - Nanos(planned))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::cpu;
+    use std::sync::atomic::AtomicUsize;
+
+    const MILLI: Nanos = Nanos::from_millis(1);
+
+    fn sink(_: Cpu, _: Nanos) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+
+    #[test]
+    fn each_cpu_is_measured_on_itself() {
+        let cpus = sched::get_affinity(Tid(0)).unwrap();
+        let last = cpus.iter().last().unwrap();
+        let seen: Arc<Vec<AtomicUsize>> = Arc::new((0..=last.0).map(|_| AtomicUsize::new(0)).collect());
+        let (counts, main) = (seen.clone(), sched::gettid());
+        let sink = Arc::new(move |cpu: Cpu, _| {
+            // What a CPU is late by at the end is told from outside.
+            if cpu == cpu::current() || main == sched::gettid() {
+                counts[cpu.0 as usize].fetch_add(1, Relaxed);
+                return ControlFlow::Continue(());
+            }
+            ControlFlow::Break(())
+        });
+        run(&cpus, MILLI, Nanos::from_millis(200), None, &sink).unwrap();
+        for cpu in cpus.iter() {
+            assert_ne!(seen[cpu.0 as usize].load(Relaxed), 0, "{cpu}");
+        }
+    }
+
+    #[test]
+    fn a_sink_that_has_had_enough_ends_it() {
+        let cpus = sched::get_affinity(Tid(0)).unwrap();
+        let begin = clock::monotonic();
+        run(&cpus, MILLI, Nanos::from_secs(60), None, &Arc::new(|_, _| ControlFlow::Break(()))).unwrap();
+        assert!(clock::monotonic() - begin < Nanos::from_secs(30));
+    }
+
+    #[test]
+    fn what_can_not_be_measured_is_told_at_once() {
+        let all = sched::get_affinity(Tid(0)).unwrap();
+        let refused = |cpus: &CpuSet, interval, priority| {
+            let error = run(cpus, interval, Nanos::from_secs(60), priority, &Arc::new(sink)).unwrap_err();
+            error.to_string()
+        };
+        assert_eq!(
+            refused(&all, Nanos(9999), None),
+            "an interval of 9999 ns is too short: 10 us are the least"
+        );
+        let nowhere = [Cpu(8191)].into_iter().collect();
+        assert_eq!(refused(&nowhere, MILLI, None), "cannot put a thread on CPU 8191: Invalid argument");
+        let error = refused(&all, MILLI, Some(100));
+        assert!(error.starts_with("cannot give the thread on CPU "), "{error}");
+        assert!(error.contains(" FIFO priority 100: "), "{error}");
+    }
+
+    #[test]
+    fn moments_that_have_passed_are_left_out() {
+        for (now, expected) in [(100, 110), (109, 110), (110, 120), (1234, 1240), (5, 110)] {
+            assert_eq!(next(Nanos(100), Nanos(now), Nanos(10)), Nanos(expected), "{now}");
+        }
+    }
+
+    #[test]
+    fn either_the_thread_or_the_end_tells_how_late_it_was() {
+        let due = Due::default();
+        assert!(due.set(Nanos(100)) && due.take(Nanos(100)) && due.set(Nanos(200)));
+        assert_eq!(due.end(Nanos(250)), Some(Nanos(50)));
+        assert!(!due.take(Nanos(200)) && !due.set(Nanos(300)));
+
+        let awake = Due::default();
+        assert!(awake.set(Nanos(100)) && awake.take(Nanos(100)));
+        assert_eq!(awake.end(Nanos(250)), None);
+        assert!(!awake.set(Nanos(300)));
+
+        let early = Due::default();
+        assert!(early.set(Nanos(300)));
+        assert_eq!(early.end(Nanos(250)), None);
+    }
+}
