@@ -3,5 +3,6 @@
 pub mod columns;
 pub mod groups;
 pub mod jitter;
+pub mod resctrl;
 pub mod schedstat;
 pub mod topology;
