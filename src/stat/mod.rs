@@ -3,6 +3,8 @@
 pub mod columns;
 pub mod groups;
 pub mod jitter;
+pub mod parquet;
 pub mod resctrl;
 pub mod schedstat;
+mod thrift;
 pub mod topology;
