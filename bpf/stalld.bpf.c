@@ -39,6 +39,7 @@ int look(struct bpf_iter__task *ctx)
 	__u64 self = bpf_get_current_pid_tgid();
 	struct record record = {};
 
+	note_progress(ctx);
 	if (!p)
 		return 0;
 	learn_queue(p);
@@ -54,6 +55,7 @@ int look(struct bpf_iter__task *ctx)
 		record.queued = queued(p);
 	} else if (p->on_cpu) {
 		record.kind = RECORD_RUNS;
+		track(p);
 	} else {
 		track(p);
 		return 0;

@@ -104,6 +104,7 @@ struct task_struct___with_cpu {
 
 struct bpf_iter_meta {
 	struct seq_file *seq;
+	__u64 seq_num;
 };
 
 struct bpf_iter__task {

@@ -12,6 +12,9 @@
 const volatile struct settings settings = {};
 struct losses losses SEC(".data.losses") = {};
 int own_tgid = 0;
+/* In ns since boot: whoever was started before this was met by a whole walk, and has a record. */
+__u64 tracked_before = 0;
+__u64 walk_began = 0;
 
 struct {
 	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
@@ -112,9 +115,24 @@ static __always_inline void has_gone(struct task_struct *p)
 	}
 }
 
+/* A task is listed some time after its start is set. */
+#define LISTED_WITHIN 1000000000
+
+/* Called for each task and then, without one, at the end of a walk. */
+static __always_inline void note_progress(struct bpf_iter__task *ctx)
+{
+	if (!settings.tracking)
+		return;
+	if (!ctx->meta->seq_num)
+		walk_began = bpf_ktime_get_boot_ns();
+	if (!ctx->task && walk_began > LISTED_WITHIN)
+		tracked_before = walk_began - LISTED_WITHIN;
+}
+
 static __always_inline void track(struct task_struct *p)
 {
-	if (settings.tracking)
+	/* To look for a record takes a cache miss or two; the start is beside what was read of the task already. */
+	if (settings.tracking && p->start_boottime >= tracked_before)
 		find_or_make(p);
 }
 
