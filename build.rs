@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-const OBJECTS: [&str; 3] = ["stalld", "empty", "slice"];
+const OBJECTS: [&str; 4] = ["stalld", "stallstat", "empty", "slice"];
 
 fn main() {
     println!("cargo:rerun-if-changed=bpf");
@@ -94,31 +94,38 @@ fn run(command: &mut Command, tool: &str, package: &str) -> Result<(), String> {
     Err(format!("{tool} failed:\n{}", String::from_utf8_lossy(&output.stderr)))
 }
 
-/// Rust's view of the records that the BPF programs write, from the header that they share.
+/// Rust's view of what the BPF programs and the programs around them share, from the headers of the former.
 #[cfg(feature = "regen")]
 fn regenerate() {
-    // Else an edit of the file itself would stay.
-    println!("cargo:rerun-if-changed=src/observe/bpf/records.rs");
-    let bindings = bindgen::Builder::default()
-        .header("bpf/records.h")
+    let stalld = bindgen::Builder::default()
         .allowlist_type("record|queue|wait|settings|losses")
-        .allowlist_var("RECORD_.*|RUNNABLE_UNKNOWN")
+        .allowlist_var("RECORD_.*|RUNNABLE_UNKNOWN");
+    write_bindings(stalld, "bpf/records.h", "src/observe/bpf/records.rs");
+    let stallstat = bindgen::Builder::default()
+        .allowlist_type("entry|place|turn|settings|losses|histogram")
+        // Too long for what std derives.
+        .no_default("histogram")
+        .allowlist_var("COUNT_.*|VERDICT_.*|NAME_.*|SLOTS|SLOT_SHIFT|EVENTS");
+    write_bindings(stallstat, "bpf/stallstat.h", "src/stat/records.rs");
+}
+
+#[cfg(feature = "regen")]
+fn write_bindings(builder: bindgen::Builder, header: &str, file: &str) {
+    // Else an edit of the file itself would stay.
+    println!("cargo:rerun-if-changed={file}");
+    let bindings = builder
+        .header(header)
         .derive_default(true)
         .prepend_enum_name(false)
         .generate_comments(false)
-        .raw_line("//! The records that the BPF programs write, as bpf/records.h lays them out.")
+        .raw_line(format!("//! The records that the BPF programs write, as {header} lays them out."))
         .raw_line("//! Made by `make regen`; do not edit.")
         .generate();
-    match bindings {
-        Ok(bindings) => {
-            if let Err(e) = bindings.write_to_file("src/observe/bpf/records.rs") {
-                eprintln!("cannot write src/observe/bpf/records.rs: {e}");
-                std::process::exit(1);
-            }
-        }
-        Err(e) => {
-            eprintln!("cannot read bpf/records.h: {e}");
-            std::process::exit(1);
-        }
+    let written = bindings
+        .map_err(|e| e.to_string())
+        .and_then(|bindings| bindings.write_to_file(file).map_err(|e| e.to_string()));
+    if let Err(reason) = written {
+        eprintln!("cannot make {file} from {header}: {reason}");
+        std::process::exit(1);
     }
 }

@@ -10,9 +10,8 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 
-#include "records.h"
-
 #define TASK_RUNNING 0
+#define TASK_DEAD 0x80
 #define SCHED_DEADLINE 6
 #define MAX_RT_PRIO 100
 

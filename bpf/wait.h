@@ -7,6 +7,7 @@
 #ifndef STALLD_WAIT_H
 #define STALLD_WAIT_H
 
+#include "records.h"
 #include "task.h"
 
 const volatile struct settings settings = {};

@@ -10,9 +10,6 @@ use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// Only root reads it: a task's name and its habits are nobody else's business.
-const MODE: u32 = 0o600;
-
 /// As much is held back, at most.
 const BUFFER: usize = 64 * 1024;
 
@@ -60,15 +57,10 @@ pub struct ChromeTrace {
 }
 
 impl ChromeTrace {
-    /// Begins a file of at most `limit` bytes. One that is there is written over if nobody else could have
-    /// prepared it.
+    /// Begins a file of at most `limit` bytes.
     pub fn create(path: &Path, limit: u64) -> Result<ChromeTrace> {
-        let file = own_file::open(path)?;
-        let what = || format!("write the trace {}", path.display());
-        let seen = file.metadata().context(what())?;
-        own_file::judge(&seen, MODE)
-            .map_err(|reason| own_file::refusal(path, reason).with_cure("remove it, or name another file"))?;
-        file.set_len(0).context(what())?;
+        // A task's name and its habits are nobody else's business.
+        let file = own_file::begin(path)?;
         let path = path.to_path_buf();
         let mut trace = ChromeTrace { file, path, text: String::with_capacity(BUFFER), written: 0, limit };
         trace.text.push('[');

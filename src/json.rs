@@ -4,9 +4,11 @@ use crate::task::is_visible;
 use std::fmt::{self, Write};
 
 /// What a member of an object can be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Value<'a> {
     Number(i64),
+    /// With three decimals.
+    Ratio(f64),
     Flag(bool),
     Text(&'a str),
     /// Bytes that came from outside, such as a task's name: what is no UTF-8 in them becomes U+FFFD.
@@ -31,6 +33,7 @@ impl fmt::Display for Value<'_> {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
             Value::Number(number) => number.fmt(f),
+            Value::Ratio(ratio) => write!(f, "{ratio:.3}"),
             Value::Flag(flag) => flag.fmt(f),
             Value::Micros(ns) => write!(f, "{}.{:03}", ns / 1000, ns % 1000),
             Value::Text(_) | Value::Bytes(_) => Ok(()),
@@ -63,6 +66,19 @@ impl<'a> Object<'a> {
     pub fn object(&mut self, key: &str) -> Object<'_> {
         self.key(key);
         Object::open(self.text)
+    }
+
+    /// A member that is a list of objects, one for each item.
+    pub fn list<T>(&mut self, key: &str, items: &[T], fill: impl Fn(&mut Object, &T)) {
+        self.key(key);
+        self.text.push('[');
+        for (index, item) in items.iter().enumerate() {
+            if index > 0 {
+                self.text.push(',');
+            }
+            fill(&mut Object::open(self.text), item);
+        }
+        self.text.push(']');
     }
 
     fn key(&mut self, key: &str) {

@@ -20,6 +20,7 @@ pub mod json;
 pub mod length;
 pub mod observe;
 pub mod proc;
+#[cfg(feature = "bpf")]
 pub mod stat;
 #[allow(unsafe_code)]
 pub mod sys;

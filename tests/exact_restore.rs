@@ -13,6 +13,7 @@ use stalld::boost::plan::{Event, Hands, Pulse, Raised, Refusal};
 use stalld::boost::undo::{Undone, undo};
 use stalld::proc;
 use stalld::sys::bpf::{self, Object, ObjectBytes};
+use stalld::sys::map;
 use stalld::sys::memory;
 use stalld::sys::sched::{self, Attr};
 use stalld::sys::shared::{SharedWords, nameless_file};
@@ -95,7 +96,7 @@ impl Slices {
     fn of(&self, tid: Tid) -> Option<Slice> {
         let mut bytes = Vec::new();
         File::from(self.0.start().unwrap()).read_to_end(&mut bytes).unwrap();
-        bpf::records::<Slice>(&bytes).find(|slice| slice.tid == tid.0 as u32)
+        map::records::<Slice>(&bytes).find(|slice| slice.tid == tid.0 as u32)
     }
 }
 

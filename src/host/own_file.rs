@@ -29,6 +29,17 @@ pub fn judge(seen: &Metadata, mode: u32) -> Result<(), String> {
     }
 }
 
+/// Begins a file that only this user can read. One that is there is written over if nobody else could have prepared it.
+pub fn begin(path: &Path) -> Result<File> {
+    let file = open(path)?;
+    let what = || format!("write {}", path.display());
+    let seen = file.metadata().context(what())?;
+    judge(&seen, 0o600)
+        .map_err(|reason| refusal(path, reason).with_cure("remove it, or name another file"))?;
+    file.set_len(0).context(what())?;
+    Ok(file)
+}
+
 /// Creates a file or opens what is there, but follows no link.
 pub fn open(path: &Path) -> Result<File> {
     let opened = OpenOptions::new()

@@ -87,6 +87,11 @@ pub fn runnable(loadavg: &[u8]) -> Option<u32> {
     number(loadavg.split(|&b| b == b' ').nth(3)?.split(|&b| b == b'/').next()?)
 }
 
+/// /proc/loadavg: how many tasks there are.
+pub fn tasks(loadavg: &[u8]) -> Option<u32> {
+    number(loadavg.split(|&b| b == b' ').nth(3)?.split(|&b| b == b'/').nth(1)?)
+}
+
 /// /proc/loadavg: the number that was given to a task last.
 pub fn newest(loadavg: &[u8]) -> Option<i32> {
     number(loadavg.split(|&b| b == b' ').nth(4)?)
@@ -128,6 +133,7 @@ mod tests {
     fn runnable_tasks_stand_before_the_slash() {
         assert_eq!(runnable(b"0.31 0.08 0.03 2/90 4907\n"), Some(2));
         assert_eq!((runnable(b""), runnable(b"0 0 0 x/90\n")), (None, None));
+        assert_eq!(tasks(b"0.31 0.08 0.03 2/90 4907\n"), Some(90));
         assert_eq!(newest(b"0.31 0.08 0.03 2/90 4907\n"), Some(4907));
         assert_eq!((newest(b""), newest(b"0 0 0 2/90 x\n")), (None, None));
     }

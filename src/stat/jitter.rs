@@ -10,7 +10,7 @@ use crate::sys::{clock, sched};
 use crate::task::{Cpu, Nanos, Tid};
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 
@@ -57,7 +57,7 @@ where
         let _ = start.send(first);
     }
     let end = begin + time;
-    while !enough.load(Relaxed) && clock::monotonic() < end {
+    while !enough.load(Ordering::Relaxed) && clock::monotonic() < end {
         clock::sleep_until(end.min(clock::monotonic() + LOOK));
     }
     for (cpu, _, due) in threads {
@@ -115,7 +115,7 @@ impl<S: Fn(Cpu, Nanos) -> ControlFlow<()>> Measuring<S> {
                 return;
             }
             if (self.sink)(self.cpu, now - planned).is_break() {
-                self.enough.store(true, Relaxed);
+                self.enough.store(true, Ordering::Relaxed);
                 return;
             }
             planned = next(planned, clock::monotonic(), self.interval);
@@ -143,17 +143,17 @@ impl Due {
 
     /// False if it is over.
     fn set(&self, planned: Nanos) -> bool {
-        self.0.compare_exchange(Due::NONE, planned.0, Release, Relaxed).is_ok()
+        self.0.compare_exchange(Due::NONE, planned.0, Ordering::Release, Ordering::Relaxed).is_ok()
     }
 
     /// False if it is over.
     fn take(&self, planned: Nanos) -> bool {
-        self.0.compare_exchange(planned.0, Due::NONE, AcqRel, Relaxed).is_ok()
+        self.0.compare_exchange(planned.0, Due::NONE, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
     /// How late the thread is that still sleeps.
     fn end(&self, now: Nanos) -> Option<Nanos> {
-        let planned = self.0.swap(Due::OVER, AcqRel);
+        let planned = self.0.swap(Due::OVER, Ordering::AcqRel);
         (planned != Due::NONE && planned < now.0).then(|| now - Nanos(planned))
     }
 }
@@ -179,14 +179,14 @@ mod tests {
         let sink = Arc::new(move |cpu: Cpu, _| {
             // What a CPU is late by at the end is told from outside.
             if cpu == cpu::current() || main == sched::gettid() {
-                counts[cpu.0 as usize].fetch_add(1, Relaxed);
+                counts[cpu.0 as usize].fetch_add(1, Ordering::Relaxed);
                 return ControlFlow::Continue(());
             }
             ControlFlow::Break(())
         });
         run(&cpus, MILLI, Nanos::from_millis(200), None, &sink).unwrap();
         for cpu in cpus.iter() {
-            assert_ne!(seen[cpu.0 as usize].load(Relaxed), 0, "{cpu}");
+            assert_ne!(seen[cpu.0 as usize].load(Ordering::Relaxed), 0, "{cpu}");
         }
     }
 

@@ -9,7 +9,7 @@ use libbpf_sys as bpf;
 use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::{self, NonNull};
 
 /// The bytes of an ELF object, placed as libelf wants them.
@@ -68,6 +68,14 @@ impl Object {
         let map = self.map(name)?;
         // SAFETY: `map` belongs to this object.
         let result = unsafe { bpf::bpf_map__set_max_entries(map.as_ptr(), entries) };
+        negative(result).map(drop).context(format_args!("size {}", shown(name)))
+    }
+
+    /// Sets how long a value is, key and all else as the object has it.
+    pub fn set_value_size(&mut self, name: &CStr, size: u32) -> Result<()> {
+        let map = self.map(name)?;
+        // SAFETY: `map` belongs to this object.
+        let result = unsafe { bpf::bpf_map__set_value_size(map.as_ptr(), size) };
         negative(result).map(drop).context(format_args!("size {}", shown(name)))
     }
 
@@ -176,6 +184,22 @@ impl Program {
         negative(fd).map(|fd| Iterator { link: unsafe { OwnedFd::from_raw_fd(fd) } })
     }
 
+    /// The same of a program that is called for each element of a map.
+    pub fn link_iterator_over(&self, map: BorrowedFd) -> io::Result<Iterator> {
+        let mut over = bpf::bpf_iter_link_info::default();
+        over.map.map_fd = map.as_raw_fd() as u32;
+        let mut options = bpf::bpf_link_create_opts {
+            sz: size_of::<bpf::bpf_link_create_opts>() as _,
+            ..Default::default()
+        };
+        options.iter_info = &mut over;
+        options.iter_info_len = size_of::<bpf::bpf_iter_link_info>() as u32;
+        // SAFETY: `options`, and what it points to, outlive the call.
+        let fd = unsafe { bpf::bpf_link_create(self.fd.as_raw_fd(), 0, bpf::BPF_TRACE_ITER, &options) };
+        // SAFETY: the call made this descriptor for us.
+        negative(fd).map(|fd| Iterator { link: unsafe { OwnedFd::from_raw_fd(fd) } })
+    }
+
     /// Attaches it to the scheduler event that it was written for, until what is returned is dropped.
     /// Both may wait for as long as some CPU keeps RCU from making progress.
     pub fn attach(&self) -> io::Result<OwnedFd> {
@@ -183,6 +207,10 @@ impl Program {
         let fd = unsafe { bpf::bpf_raw_tracepoint_open(ptr::null(), self.fd.as_raw_fd()) };
         // SAFETY: the call made this descriptor for us.
         negative(fd).map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 
     /// Runs it once, here and now, and returns what it returned.
@@ -314,79 +342,8 @@ impl Iterator {
     }
 }
 
-/// An array map that the kernel's programs and this process share.
-pub struct SharedArray<T: Copy> {
-    start: NonNull<T>,
-    len: usize,
-}
-
-// SAFETY: it is memory of the process, not of a thread, and is only read.
-unsafe impl<T: Copy + Send> Send for SharedArray<T> {}
-
-impl<T: Copy> SharedArray<T> {
-    /// `len` must be what the map was made with; the kernel refuses to map more than there is.
-    pub fn map(fd: BorrowedFd, len: usize) -> io::Result<SharedArray<T>> {
-        assert!(size_of::<T>() % 8 == 0, "the kernel rounds a value's size up to 8");
-        // SAFETY: asks for a new mapping at no given address.
-        let start = unsafe {
-            libc::mmap(
-                ptr::null_mut(),
-                len * size_of::<T>(),
-                libc::PROT_READ,
-                libc::MAP_SHARED,
-                fd.as_raw_fd(),
-                0,
-            )
-        };
-        match NonNull::new(start) {
-            Some(start) if start.as_ptr() != libc::MAP_FAILED => Ok(SharedArray { start: start.cast(), len }),
-            _ => Err(io::Error::last_os_error()),
-        }
-    }
-
-    pub fn get(&self, index: usize) -> Option<T> {
-        // SAFETY: within the mapping; volatile, because the kernel writes there at any time.
-        (index < self.len).then(|| unsafe { self.start.as_ptr().add(index).read_volatile() })
-    }
-}
-
-impl<T: Copy> Drop for SharedArray<T> {
-    fn drop(&mut self) {
-        // SAFETY: unmaps what `map` mapped.
-        unsafe { libc::munmap(self.start.as_ptr().cast(), self.len * size_of::<T>()) };
-    }
-}
-
-/// Reads the one value of a map such as `.data`.
-pub fn read_value<T: Copy + Default>(map: BorrowedFd) -> io::Result<T> {
-    let key = 0u32;
-    let mut info = bpf::bpf_map_info::default();
-    let mut size = size_of::<bpf::bpf_map_info>() as u32;
-    // SAFETY: `info` is `size` bytes long.
-    negative(unsafe { bpf::bpf_map_get_info_by_fd(map.as_raw_fd(), &mut info, &mut size) })?;
-    if info.value_size as usize != size_of::<T>() {
-        return Err(io::ErrorKind::InvalidData.into());
-    }
-    let mut value = T::default();
-    // SAFETY: the kernel reads a u32 and writes `value_size` bytes, the size of a T.
-    negative(unsafe {
-        bpf::bpf_map_lookup_elem(
-            map.as_raw_fd(),
-            ptr::from_ref(&key).cast(),
-            ptr::from_mut(&mut value).cast(),
-        )
-    })?;
-    Ok(value)
-}
-
-/// Views the bytes that a program wrote as the records that they are; a rest is left out.
-pub fn records<T: Copy>(bytes: &[u8]) -> impl std::iter::Iterator<Item = T> + '_ {
-    // SAFETY: each chunk is as long as a T, and T is made of integers, for which any bits will do.
-    bytes.chunks_exact(size_of::<T>()).map(|chunk| unsafe { chunk.as_ptr().cast::<T>().read_unaligned() })
-}
-
 /// libbpf's way of failing: a negative errno.
-fn negative(result: i32) -> io::Result<i32> {
+pub(super) fn negative(result: i32) -> io::Result<i32> {
     if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(result) }
 }
 

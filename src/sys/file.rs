@@ -47,3 +47,12 @@ pub fn never_wait(fd: impl AsFd) -> io::Result<()> {
     // SAFETY: sets a flag of a descriptor that is open for as long as it is borrowed.
     check(unsafe { libc::fcntl(fd.as_fd().as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) }).map(drop)
 }
+
+/// How many lines the terminal has.
+pub fn terminal_lines(terminal: &impl AsFd) -> Option<usize> {
+    // SAFETY: a struct of integers, for which zeros will do.
+    let mut size: libc::winsize = unsafe { std::mem::zeroed() };
+    // SAFETY: the request writes a struct winsize.
+    check(unsafe { libc::ioctl(terminal.as_fd().as_raw_fd(), libc::TIOCGWINSZ, &mut size) }).ok()?;
+    Some(size.ws_row.into()).filter(|&lines| lines > 0)
+}

@@ -4,6 +4,11 @@ use super::check;
 use std::hint::black_box;
 use std::io;
 
+pub fn page_size() -> usize {
+    // SAFETY: takes and returns a number.
+    usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
+}
+
 /// Locks what is mapped now, and each later page as it is first used: a page fault behind a starving disk
 /// would make stalld one more of those who wait.
 ///

@@ -7,7 +7,10 @@ pub mod clock;
 pub mod cpu;
 pub mod file;
 pub mod lock;
+#[cfg(feature = "bpf")]
+pub mod map;
 pub mod memory;
+pub mod perf;
 pub mod process;
 pub mod sched;
 pub mod shared;

@@ -12,8 +12,9 @@ use super::{Backend, Effort, Kind, Load, Snapshot, Waiter, Watch};
 use crate::cpus;
 use crate::error::{Context, Error, Result};
 use crate::host::privilege;
-use crate::sys::bpf::{self, Iterator, Keeper, Object, ObjectBytes, Program, SharedArray};
+use crate::sys::bpf::{self, Iterator, Keeper, Object, ObjectBytes, Program};
 use crate::sys::clock;
+use crate::sys::map::{self, SharedArray};
 use crate::task::{Comm, Cpu, Nanos, Policy, Sched, Task, Tid};
 use records::{losses, queue, record, settings};
 use std::ffi::CStr;
@@ -202,7 +203,7 @@ impl BpfBackend {
                 Err(e) => return Err(Error::io("walk over all tasks", &e)),
             };
             filled += read;
-            for record in bpf::records::<record>(self.buffer.get(..filled).unwrap_or_default()) {
+            for record in map::records::<record>(self.buffer.get(..filled).unwrap_or_default()) {
                 if record.kind == records::RECORD_SELF {
                     now = Some(record.queued).filter(|&queued| queued != 0);
                     own = Tid(record.tgid);
@@ -274,7 +275,7 @@ impl Backend for BpfBackend {
                 Error::io("record the scheduler's events", &e)
             )),
         }
-        let lost = bpf::read_value::<losses>(tracking.losses.as_fd()).map_or(0, |losses| losses.untracked);
+        let lost = map::read_value::<losses>(tracking.losses.as_fd()).map_or(0, |losses| losses.untracked);
         if lost > tracking.losses_told {
             let more = lost - tracking.losses_told;
             tracking.losses_told = lost;

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* How stallstat counts.
+ *
+ * Each task has an entry with the moments that matter for it now, and with a histogram of everything that was
+ * asked for. Entries only grow; `drain_tasks` and `drain_cpus` write out what has come since the last time and take
+ * just that much away, so that no event is lost or counted twice however long reading takes. Programs that
+ * nobody asked for are not loaded, and neither is code behind a setting that is off. */
+#include "count.h"
+#include "turns.h"
+
+SEC("tp_btf/sched_wakeup")
+int BPF_PROG(on_wakeup, struct task_struct *p)
+{
+	woken(p, false);
+	return 0;
+}
+
+SEC("tp_btf/sched_wakeup_new")
+int BPF_PROG(on_wakeup_new, struct task_struct *p)
+{
+	woken(p, true);
+	return 0;
+}
+
+SEC("tp_btf/sched_waking")
+int BPF_PROG(on_waking, struct task_struct *p)
+{
+	struct entry *entry = entry_of(p);
+
+	/* A task that still runs is not woken, it only goes on. */
+	if (entry && !p->on_cpu)
+		entry->waking = bpf_ktime_get_ns();
+	return 0;
+}
+
+SEC("tp_btf/sched_switch")
+int BPF_PROG(on_switch, bool preempt, struct task_struct *prev, struct task_struct *next)
+{
+	struct outcome outcome = {
+		.now = bpf_ktime_get_ns(),
+		.cpu = bpf_get_smp_processor_id(),
+	};
+
+	read_events(&outcome);
+	switched_out(prev, preempt, &outcome);
+	switched_in(next, &outcome);
+	if (settings.turns)
+		tell_turn(prev, next, &outcome);
+	return 0;
+}
+
+SEC("tp_btf/sched_migrate_task")
+int BPF_PROG(on_migrate, struct task_struct *p, int to)
+{
+	migrated(p, task_cpu(p), to);
+	return 0;
+}
+
+/* At each tick of a clock of its own, on each CPU: a turn that lasts is told piece by piece. */
+SEC("perf_event")
+int on_tick(void *context)
+{
+	tell_part_of_turn();
+	return 0;
+}
+
+/* A name is new: the entry is looked at when the task, or whoever renames it, has it. */
+SEC("tp_btf/task_rename")
+int BPF_PROG(on_rename, struct task_struct *p)
+{
+	int tid = p->pid;
+	struct entry *entry = bpf_map_lookup_elem(&tasks, &tid);
+
+	if (entry)
+		entry->epoch = STALE;
+	return 0;
+}
+
+SEC("iter/bpf_map_elem")
+int drain_tasks(struct bpf_iter__bpf_map_elem *ctx)
+{
+	struct entry *entry;
+	int *key = ctx->key;
+	int tid;
+
+	if (!key)
+		return 0;
+	tid = *key;
+	entry = bpf_map_lookup_elem(&tasks, &tid);
+	if (entry && (entry->touched || entry->ended))
+		drain(ctx->meta->seq, entry, settings.task_size, settings.task_histograms, true);
+	return 0;
+}
+
+SEC("iter/bpf_map_elem")
+int drain_cpus(struct bpf_iter__bpf_map_elem *ctx)
+{
+	struct entry *entry;
+	unsigned int *key = ctx->key;
+	unsigned int cpu;
+
+	if (!key)
+		return 0;
+	cpu = *key;
+	entry = bpf_map_lookup_elem(&cpus, &cpu);
+	if (!entry || !entry->touched)
+		return 0;
+	entry->tid = cpu;
+	drain(ctx->meta->seq, entry, settings.cpu_size, settings.cpu_histograms, false);
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

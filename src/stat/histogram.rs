@@ -1,0 +1,152 @@
+//! How often something took how long: four slots to a power of two, each with the sum of what is in it, so that what
+//! always takes the same time is shown to the nanosecond.
+
+use super::records::{self, SLOT_SHIFT, SLOTS};
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Histogram {
+    /// In order of the values; those with nothing in them are left out.
+    slots: Vec<Slot>,
+    longest: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Slot {
+    index: u32,
+    count: u64,
+    sum: u64,
+}
+
+impl Histogram {
+    pub fn read(raw: &records::histogram) -> Histogram {
+        let slots = (0..SLOTS).zip(raw.counts.iter().zip(&raw.sums));
+        let filled = slots.filter(|(_, (count, _))| **count > 0);
+        let slots = filled.map(|(index, (&count, &sum))| Slot { index, count: count.into(), sum }).collect();
+        Histogram { slots, longest: raw.longest }
+    }
+
+    pub fn add(&mut self, value: u64) {
+        self.put(Slot { index: slot_of(value), count: 1, sum: value });
+        self.longest = self.longest.max(value);
+    }
+
+    pub fn merge(&mut self, other: &Histogram) {
+        other.slots.iter().for_each(|&slot| self.put(slot));
+        self.longest = self.longest.max(other.longest);
+    }
+
+    fn put(&mut self, new: Slot) {
+        match self.slots.binary_search_by_key(&new.index, |slot| slot.index) {
+            Ok(at) => {
+                self.slots[at].count += new.count;
+                self.slots[at].sum = self.slots[at].sum.saturating_add(new.sum);
+            }
+            Err(at) => self.slots.insert(at, new),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    pub fn count(&self) -> u64 {
+        self.slots.iter().map(|slot| slot.count).sum()
+    }
+
+    pub fn sum(&self) -> u64 {
+        self.slots.iter().fold(0, |sum, slot| sum.saturating_add(slot.sum))
+    }
+
+    pub fn mean(&self) -> Option<u64> {
+        self.sum().checked_div(self.count())
+    }
+
+    /// The exact one, except where it came while the kernel's counts were being read: then the mean of the last slot.
+    pub fn longest(&self) -> Option<u64> {
+        let last = self.slots.last()?;
+        Some(self.longest.max(last.sum / last.count.max(1)))
+    }
+
+    /// What so many per cent are not above: the mean of the slot in which that one is.
+    pub fn percentile(&self, percent: u64) -> Option<u64> {
+        let wanted = (self.count() * percent).div_ceil(100).max(1);
+        let mut before = 0;
+        let slot = self.slots.iter().find(|slot| {
+            before += slot.count;
+            before >= wanted
+        })?;
+        Some(slot.sum / slot.count.max(1))
+    }
+}
+
+/// As the BPF programs have it.
+fn slot_of(value: u64) -> u32 {
+    let Some(octave) = (value >> SLOT_SHIFT).checked_ilog2() else { return 0 };
+    let quarter = (value >> (octave + SLOT_SHIFT - 2)) & 3;
+    (1 + octave * 4 + quarter as u32).min(SLOTS - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(values: impl IntoIterator<Item = u64>) -> Histogram {
+        let mut histogram = Histogram::default();
+        values.into_iter().for_each(|value| histogram.add(value));
+        histogram
+    }
+
+    #[test]
+    fn slots_are_quarters_of_powers_of_two() {
+        for (value, slot) in [
+            (0, 0),
+            (1023, 0),
+            (1024, 1),
+            (1279, 1),
+            (1280, 2),
+            (2047, 4),
+            (2048, 5),
+            (1 << 37, 109),
+            ((1 << 38) - 1, 112),
+            (1 << 38, 113),
+            (u64::MAX, 113),
+        ] {
+            assert_eq!(slot_of(value), slot, "{value}");
+        }
+    }
+
+    #[test]
+    fn what_is_always_the_same_is_exact() {
+        let waits = of([30_000_000_000; 7]);
+        let all = [waits.percentile(50), waits.percentile(99), waits.longest(), waits.mean()];
+        assert_eq!(all, [Some(30_000_000_000); 4]);
+        assert_eq!((waits.count(), waits.sum()), (7, 210_000_000_000));
+    }
+
+    #[test]
+    fn a_percentile_is_no_further_off_than_a_slot_is_wide() {
+        let evenly = of((1..=10_000).map(|n| n * 10_000));
+        for percent in [1, 50, 90, 99] {
+            let exact = percent as f64 * 1e6;
+            let off = (evenly.percentile(percent).unwrap() as f64 - exact).abs() / exact;
+            assert!(off < 0.125, "{percent}: {off}");
+        }
+        assert_eq!(evenly.longest(), Some(100_000_000));
+        assert_eq!(evenly.mean(), Some(50_005_000));
+    }
+
+    #[test]
+    fn halves_that_are_put_together_are_the_whole() {
+        let values = || (0..1000u64).map(|n| n * n * 1000);
+        let (mut one, other) = (of(values().take(300)), of(values().skip(300)));
+        one.merge(&other);
+        assert_eq!(one, of(values()));
+    }
+
+    #[test]
+    fn nothing_has_no_figures() {
+        let nothing = Histogram::default();
+        assert!(nothing.is_empty());
+        assert_eq!((nothing.percentile(50), nothing.longest(), nothing.mean()), (None, None, None));
+    }
+}

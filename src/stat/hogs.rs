@@ -1,0 +1,179 @@
+//! `stallstat hogs`: who ran while others waited.
+
+use super::blame::{Blame, Charge, Suffered};
+use super::options::{Form, Options};
+use super::people::{People, Person, Who};
+use super::records::turn;
+use super::report::{Extra, Report};
+use super::resctrl::{self, Reading};
+use super::screen::Screen;
+use super::select::Selection;
+use super::table::{CSV_HEAD, Cell, Subject, Table, column};
+use super::topology::Topology;
+use super::turns::{self, Sink};
+use super::waiting::Waiting;
+use crate::cpus::{self, CpuSet};
+use crate::error::Result;
+use crate::task::{Comm, Cpu, Nanos, Tid};
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+/// A turn that lasts is told in pieces of this length.
+const PIECE: Nanos = Nanos::from_millis(100);
+
+pub fn run(options: &Options) -> Result<()> {
+    let topology = Topology::read(Path::new("/"));
+    let siblings = |cpu| topology.siblings(Cpu(cpu)).map(|sibling| sibling.0 as usize).collect();
+    let mut hogs = Hogs {
+        blame: Blame::new((0..cpus::configured()).map(siblings).collect()),
+        people: People::new(),
+        selection: Selection::new(options)?,
+        waiting: Waiting::new(options),
+        charged: HashMap::new(),
+        screen: Screen::new(options.form),
+        watched: options.cpus.clone(),
+        caches: Caches::new(),
+        options,
+    };
+    if options.form == Form::Csv {
+        hogs.screen.add(CSV_HEAD);
+    }
+    turns::follow(options, &topology, &[], PIECE, &mut hogs)
+}
+
+struct Hogs<'a> {
+    blame: Blame,
+    people: People,
+    selection: Selection,
+    waiting: Waiting,
+    /// Until when a wait that goes on has been laid to somebody.
+    charged: HashMap<Tid, Nanos>,
+    screen: Screen,
+    watched: Option<CpuSet>,
+    caches: Caches,
+    options: &'a Options,
+}
+
+impl Hogs<'_> {
+    fn is_watched(&self, cpu: Cpu) -> bool {
+        self.watched.as_ref().is_none_or(|cpus| cpus.contains(cpu))
+    }
+
+    fn wants(&mut self, who: Who) -> bool {
+        let Some(&Person { tid, tgid, comm, cgroup }) = self.people.get(who) else { return false };
+        let numbers = &self.options.numbers;
+        let by_number = numbers.is_empty() || numbers.contains(&tid) || numbers.contains(&tgid);
+        by_number && self.selection.wants_person(&Comm::new(&comm), cgroup)
+    }
+
+    /// Those who wait now have waited for somebody until now.
+    fn charge_waiters(&mut self) {
+        let Some((at, waiters)) = self.waiting.now() else { return };
+        for (task, since) in waiters.collect::<Vec<_>>() {
+            let since = self.charged.insert(task.tid, at).map_or(since, |charged| charged.max(since));
+            let victim = self.people.waiter(&task);
+            if self.is_watched(task.cpu) && self.wants(victim) {
+                self.blame.waited(task.cpu, victim, since, at, false);
+            }
+        }
+        self.charged.retain(|_, &mut charged| charged == at);
+    }
+
+    /// A row for each pair of those who are added up together.
+    fn table(&self) -> Table {
+        let label = |who: Who| {
+            self.people.get(who).map_or_else(String::new, |person| self.people.label(person, self.options.by))
+        };
+        let mut suffered: BTreeMap<String, Suffered> = BTreeMap::new();
+        for (&victim, more) in &self.blame.suffered {
+            let sum = suffered.entry(label(victim)).or_default();
+            sum.waits += more.waits;
+            sum.waited = sum.waited + more.waited;
+        }
+        let mut pairs: BTreeMap<(String, String), Charge> = BTreeMap::new();
+        for (&(victim, culprit), more) in &self.blame.charges {
+            let sum = pairs.entry((label(victim), label(culprit))).or_default();
+            sum.same = sum.same + more.same;
+            sum.beside = sum.beside + more.beside;
+        }
+        let rows = pairs.into_iter().map(|((victim, culprit), charge)| {
+            let Suffered { waits, waited } = suffered.get(&victim).copied().unwrap_or_default();
+            let share = (waited.0 > 0).then(|| charge.same.0 as f64 * 100.0 / waited.0 as f64);
+            let cells = vec![
+                Cell::Text(culprit),
+                Cell::Time(Some(charge.same.0)),
+                Cell::Ratio(share),
+                Cell::Time(Some(charge.beside.0)),
+                Cell::Number(Some(waits)),
+                Cell::Time(Some(waited.0)),
+            ];
+            (Subject::Victim(victim), cells)
+        });
+        let columns = vec![
+            column("RAN MEANWHILE", "culprit"),
+            column("FOR", "ran_ns"),
+            column("% OF WAIT", "percent_of_wait"),
+            column("BESIDE", "ran_beside_ns"),
+            column("WAITS", "waits"),
+            column("WAITED", "waited_ns"),
+        ];
+        let mut table = Table { name: "victim", columns, order: 1, rows: rows.collect(), bands: false };
+        table.sort();
+        table
+    }
+}
+
+/// How the last-level caches are shared out, where the kernel is asked to keep account of it.
+struct Caches {
+    mount: Option<PathBuf>,
+    before: Vec<Reading>,
+}
+
+impl Caches {
+    fn new() -> Caches {
+        let mount = resctrl::mount(Path::new("/"));
+        let before = mount.as_ref().and_then(|mount| resctrl::read(mount).ok()).unwrap_or_default();
+        Caches { mount, before }
+    }
+
+    fn change(&mut self, length: Nanos) -> Option<Extra> {
+        let after = resctrl::read(self.mount.as_ref()?).ok()?;
+        let delta = resctrl::delta(&self.before, &after);
+        self.before = after;
+        Some(Extra { name: "resctrl", text: resctrl::show(&delta, length), rows: resctrl::rows(&delta) })
+    }
+}
+
+impl Sink for Hogs<'_> {
+    fn turn(&mut self, turn: &turn) -> Result<()> {
+        let (cpu, end) = (Cpu(turn.cpu), Nanos(turn.end));
+        let runner = self.people.runner(turn);
+        if let Some(start) = turns::start(turn) {
+            self.blame.ran(cpu, runner, start, end);
+        }
+        if turn.next_tid == 0 || turn.waited == 0 {
+            return Ok(());
+        }
+        let begun = end - Nanos(turn.waited);
+        let start = self.charged.remove(&Tid(turn.next_tid)).map_or(begun, |charged| charged.max(begun));
+        let victim = self.people.next(turn);
+        if self.is_watched(cpu) && self.wants(victim) {
+            self.blame.waited(cpu, victim, start, end, true);
+        }
+        Ok(())
+    }
+
+    fn interval(&mut self, length: Nanos, lost: u64) -> Result<()> {
+        self.charge_waiters();
+        self.people.look_up_groups();
+        let more = self.caches.change(length).into_iter().collect();
+        let report = Report { length, tables: vec![self.table()], more, lost };
+        self.screen.show(&report.shown(self.options))?;
+        self.blame.settle();
+        if self.people.are_too_many() {
+            self.people.forget();
+            self.blame.forget();
+        }
+        Ok(())
+    }
+}

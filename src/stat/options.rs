@@ -1,0 +1,420 @@
+//! The command line of stallstat.
+
+use super::collector::Kind;
+use crate::command_line::Takes::{Nothing, Text};
+use crate::command_line::{self, Host, Opt, UsageError, set};
+use crate::cpus::CpuSet;
+use crate::denylist::Denylist;
+use crate::length::{Length, Limits, MICROSECONDS, MILLISECONDS, SECONDS};
+use crate::task::{Nanos, Tid};
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+
+/// What the user wants to see.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub groups: Vec<Group>,
+    /// A report is of so long.
+    pub interval: Nanos,
+    /// None for until a signal comes.
+    pub run_time: Option<Nanos>,
+    /// Names wanted in the control groups that are, and names wanted wherever they are.
+    pub names: Denylist,
+    pub global_names: Denylist,
+    pub control_groups: Denylist,
+    pub numbers: Vec<Tid>,
+    pub cpus: Option<CpuSet>,
+    pub shortest: Nanos,
+    /// One row for each name, not for each task.
+    pub collapse: bool,
+    pub detailed: bool,
+    pub form: Form,
+    /// What hogs sums up by.
+    pub by: By,
+    /// Names of events for the performance counters.
+    pub events: Vec<String>,
+    /// Of jitter: how often, and as what.
+    pub period: Nanos,
+    pub priority: Option<u32>,
+}
+
+/// What is counted together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    Latency,
+    Slice,
+    Sleep,
+    Waking,
+    Migration,
+    Schedstat,
+    Perf,
+}
+
+impl Group {
+    pub const ALL: [Group; 7] = [
+        Group::Latency,
+        Group::Slice,
+        Group::Sleep,
+        Group::Waking,
+        Group::Migration,
+        Group::Schedstat,
+        Group::Perf,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Group::Latency => "latency",
+            Group::Slice => "slice",
+            Group::Sleep => "sleep",
+            Group::Waking => "waking",
+            Group::Migration => "migration",
+            Group::Schedstat => "schedstat",
+            Group::Perf => "perf",
+        }
+    }
+
+    /// What of it the kernel's events tell.
+    pub fn kinds(self) -> &'static [Kind] {
+        match self {
+            Group::Latency => &[Kind::Latency, Kind::Depth],
+            Group::Slice => &[Kind::Voluntary, Kind::Preempted],
+            Group::Sleep => &[Kind::Sleep],
+            Group::Waking => &[Kind::Waking],
+            Group::Migration => &[Kind::Migrations],
+            Group::Schedstat | Group::Perf => &[],
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    #[default]
+    Text,
+    Json,
+    Csv,
+}
+
+/// Whose time is added up, of victims and of those who ran.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum By {
+    #[default]
+    Name,
+    Task,
+    ControlGroup,
+    Container,
+    Pod,
+}
+
+impl By {
+    pub const ALL: [(By, &str); 5] = [
+        (By::Name, "name"),
+        (By::Task, "task"),
+        (By::ControlGroup, "cgroup"),
+        (By::Container, "container"),
+        (By::Pod, "pod"),
+    ];
+}
+
+/// What the command line asks for.
+#[derive(Clone, Debug)]
+pub enum Command {
+    Count(Options),
+    /// Who ran while others waited.
+    Hogs(Options),
+    Jitter(Options),
+    Record(Options, PathBuf),
+    Trace(Options, PathBuf),
+    Help,
+    Version,
+}
+
+pub struct Draft {
+    asked: Option<Command>,
+    interval: Option<Nanos>,
+    once: bool,
+    words: Vec<OsString>,
+    options: Options,
+}
+
+const TIME: Limits =
+    Limits { unit: SECONDS, least: Nanos::from_secs(1), least_with_unit: Nanos::from_millis(10), most: DAY };
+const LATENCY: Limits =
+    Limits { unit: MICROSECONDS, least: Nanos(0), least_with_unit: Nanos(0), most: Nanos::from_secs(3600) };
+const PERIOD: Limits = Limits {
+    unit: MILLISECONDS,
+    least: Nanos::from_millis(1),
+    least_with_unit: Nanos::from_micros(50),
+    most: Nanos::from_secs(10),
+};
+const DAY: Nanos = Nanos::from_secs(24 * 3600);
+const EVENTS: usize = super::records::EVENTS as usize;
+
+const TABLE: &[Opt<Draft>] = &[
+    Opt {
+        short: Some('g'),
+        long: "group",
+        takes: Text("GROUPS", |d, list, _| groups(list).map(|groups| d.options.groups = groups)),
+        help: "count these: latency, slice, sleep, waking, migration, schedstat, perf;\nmost is all but waking and perf, all is all (latency)",
+    },
+    Opt {
+        short: Some('i'),
+        long: "interval",
+        takes: Text("TIME", |d, time, _| set(&mut d.interval, length(time, &TIME))),
+        help: "report this often (1 s)",
+    },
+    Opt {
+        short: Some('r'),
+        long: "run-time",
+        takes: Text("TIME", |d, time, _| set(&mut d.options.run_time, length(time, &TIME))),
+        help: "end after this long (when interrupted)",
+    },
+    Opt { short: Some('1'), long: "once", takes: Nothing(|d| d.once = true), help: "one report, at the end" },
+    Opt {
+        short: Some('c'),
+        long: "comm",
+        takes: Text("REGEXES", |d, list, _| d.options.names.add(list)),
+        help: "only tasks whose name matches one of these",
+    },
+    Opt {
+        short: None,
+        long: "global-comm",
+        takes: Text("REGEXES", |d, list, _| d.options.global_names.add(list)),
+        help: "and those whose name matches, whatever group they are in",
+    },
+    Opt {
+        short: None,
+        long: "cgroup",
+        takes: Text("REGEXES", |d, list, _| d.options.control_groups.add(list)),
+        help: "only tasks in control groups whose path matches, and below them",
+    },
+    Opt {
+        short: Some('p'),
+        long: "pid",
+        takes: Text("PIDS", |d, list, _| pids(list).map(|pids| d.options.numbers.extend(pids))),
+        help: "only these processes and threads",
+    },
+    Opt {
+        short: None,
+        long: "cpu",
+        takes: Text("CPUS", |d, list, host| {
+            set(&mut d.options.cpus, CpuSet::parse(list, host.configured_cpus))
+        }),
+        help: "only what happens on these CPUs, such as 0,2-4 (all)",
+    },
+    Opt {
+        short: Some('l'),
+        long: "min-latency",
+        takes: Text("TIME", |d, time, _| length(time, &LATENCY).map(|time| d.options.shortest = time)),
+        help: "only latencies of at least this, in us (0)",
+    },
+    Opt {
+        short: Some('C'),
+        long: "no-collapse",
+        takes: Nothing(|d| d.options.collapse = false),
+        help: "a row for each task, not for each name",
+    },
+    Opt {
+        short: Some('d'),
+        long: "detailed",
+        takes: Nothing(|d| d.options.detailed = true),
+        help: "all rows, not the worst of each band of latencies",
+    },
+    Opt {
+        short: Some('e'),
+        long: "event",
+        takes: Text("EVENTS", |d, list, _| events(list).map(|events| d.options.events = events)),
+        help: "what the group perf counts: names as perf(1) has them, or r and a number in hex;\n8 at most (cycles,instructions,cache-misses)",
+    },
+    Opt {
+        short: None,
+        long: "json",
+        takes: Nothing(|d| d.options.form = Form::Json),
+        help: "an object a report, each on a line",
+    },
+    Opt {
+        short: None,
+        long: "csv",
+        takes: Nothing(|d| d.options.form = Form::Csv),
+        help: "a line for each figure",
+    },
+    Opt {
+        short: None,
+        long: "by",
+        takes: Text("WHAT", |d, what, _| by(what).map(|by| d.options.by = by)),
+        help: "of hogs: add up by name, task, cgroup, container or pod (name)",
+    },
+    Opt {
+        short: None,
+        long: "period",
+        takes: Text("TIME", |d, time, _| length(time, &PERIOD).map(|time| d.options.period = time)),
+        help: "of jitter: how often a timer is set, in ms (1 ms)",
+    },
+    Opt {
+        short: None,
+        long: "fifo",
+        takes: Text("PRIORITY", |d, number, _| set(&mut d.options.priority, priority(number))),
+        help: "of jitter: measure by threads in SCHED_FIFO of this priority",
+    },
+    Opt {
+        short: Some('V'),
+        long: "version",
+        takes: Nothing(|d| d.asked = Some(Command::Version)),
+        help: "print the version and exit",
+    },
+    Opt {
+        short: Some('h'),
+        long: "help",
+        takes: Nothing(|d| d.asked = Some(Command::Help)),
+        help: "print this text and exit",
+    },
+];
+
+/// Reads a command line, the program's name left out.
+pub fn parse(args: impl IntoIterator<Item = OsString>, host: &Host) -> Result<Command, UsageError> {
+    let mut draft = Draft::default();
+    let word = |draft: &mut Draft, word: &OsStr| {
+        draft.words.push(word.to_os_string());
+        Ok(())
+    };
+    command_line::read(args, TABLE, host, &mut draft, word, |draft| draft.asked.is_some())?;
+    if let Some(command) = draft.asked.take() {
+        return Ok(command);
+    }
+    let options = draft.resolve();
+    let words: Vec<&OsStr> = draft.words.iter().map(|word| word.as_os_str()).collect();
+    let file = |path: &OsStr| PathBuf::from(path);
+    match words.iter().map(|word| word.to_str()).collect::<Vec<_>>().as_slice() {
+        [] => Ok(Command::Count(options)),
+        [Some("hogs")] => Ok(Command::Hogs(options)),
+        [Some("jitter")] => Ok(Command::Jitter(options)),
+        [Some("record"), _] => Ok(Command::Record(options, file(words[1]))),
+        [Some("trace"), _] => Ok(Command::Trace(options, file(words[1]))),
+        [Some(word @ ("record" | "trace"))] => {
+            Err(UsageError::new(format!("{word} needs a file to write to")))
+        }
+        [Some("hogs" | "jitter"), ..] => Err(UsageError::about("unexpected argument", words[1], "")),
+        [Some("record" | "trace"), _, ..] => Err(UsageError::about("unexpected argument", words[2], "")),
+        _ => Err(UsageError::about(
+            "unknown command",
+            words[0],
+            ": give hogs, jitter, record FILE, trace FILE, or none to count",
+        )),
+    }
+}
+
+/// What `--help` prints.
+pub fn help() -> String {
+    format!(
+        "Usage: stallstat [OPTION]... [hogs | jitter | record FILE | trace FILE]\n\
+         Shows who waits for a CPU and for how long; hogs shows for whom, jitter how late timers are,\n\
+         record and trace write down who ran, and who waited meanwhile.\n\n\
+         {}\n\
+         TIME is a number with a unit (ns, us, ms, s), such as 1.5s or 20us, or a whole number in the unit\n\
+         that the option has. Lists are separated by commas. More in stallstat(8).\n",
+        command_line::help(TABLE)
+    )
+}
+
+impl Default for Draft {
+    fn default() -> Draft {
+        Draft {
+            asked: None,
+            interval: None,
+            once: false,
+            words: Vec::new(),
+            options: Options {
+                groups: vec![Group::Latency],
+                interval: Nanos::from_secs(1),
+                run_time: None,
+                names: Denylist::default(),
+                global_names: Denylist::default(),
+                control_groups: Denylist::default(),
+                numbers: Vec::new(),
+                cpus: None,
+                shortest: Nanos::ZERO,
+                collapse: true,
+                detailed: false,
+                form: Form::Text,
+                by: By::Name,
+                events: ["cycles", "instructions", "cache-misses"].map(String::from).to_vec(),
+                period: Nanos::from_millis(1),
+                priority: None,
+            },
+        }
+    }
+}
+
+impl Draft {
+    /// One report is of all the time that there is.
+    fn resolve(&mut self) -> Options {
+        let mut options = self.options.clone();
+        options.interval = self.interval.unwrap_or(options.interval);
+        if self.once {
+            options.interval = options.run_time.unwrap_or(options.interval);
+            options.run_time = Some(options.interval);
+        }
+        options
+    }
+}
+
+fn length(text: &str, limits: &Limits) -> Result<Nanos, String> {
+    Length::parse(text, limits).map(|length| length.nanos)
+}
+
+fn groups(list: &str) -> Result<Vec<Group>, String> {
+    let mut groups = Vec::new();
+    for name in list.split(',').map(str::trim) {
+        match name {
+            "all" => groups.extend(Group::ALL),
+            "most" => {
+                groups
+                    .extend(Group::ALL.iter().filter(|group| !matches!(group, Group::Waking | Group::Perf)));
+            }
+            _ => {
+                let found = Group::ALL.iter().find(|group| group.name() == name);
+                groups.push(*found.ok_or_else(|| {
+                    let names = Group::ALL.map(Group::name).join(", ");
+                    format!("'{name}' is no group: give {names}, most or all")
+                })?);
+            }
+        }
+    }
+    groups.dedup();
+    let mut unique = Vec::new();
+    groups.retain(|&group| {
+        let is_new = !unique.contains(&group);
+        unique.push(group);
+        is_new
+    });
+    Ok(groups)
+}
+
+fn by(what: &str) -> Result<By, String> {
+    let found = By::ALL.iter().find(|(_, name)| *name == what);
+    found
+        .map(|(by, _)| *by)
+        .ok_or_else(|| format!("no way to add up: give {}", By::ALL.map(|(_, name)| name).join(", ")))
+}
+
+fn pids(list: &str) -> Result<Vec<Tid>, String> {
+    let pid = |item: &str| match item.trim().parse() {
+        Ok(pid @ 1..) if !item.trim().starts_with('+') => Ok(Tid(pid)),
+        _ => Err(format!("'{}' is not the number of a process or thread", item.trim())),
+    };
+    list.split(',').map(pid).collect()
+}
+
+fn events(list: &str) -> Result<Vec<String>, String> {
+    let events: Vec<String> = list.split(',').map(|name| name.trim().to_string()).collect();
+    match events.len() {
+        0..=EVENTS => Ok(events),
+        many => Err(format!("these are {many} events: {EVENTS} at most can be counted")),
+    }
+}
+
+fn priority(number: &str) -> Result<u32, String> {
+    match number.trim().parse() {
+        Ok(priority @ 1..=98) if !number.trim().starts_with('+') => Ok(priority),
+        _ => Err("not a priority: give a whole number from 1 to 98".to_string()),
+    }
+}

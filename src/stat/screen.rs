@@ -1,0 +1,58 @@
+//! Where reports go: over each other on a terminal, one after the other elsewhere.
+
+use super::options::Form;
+use crate::error::{Context, Result};
+use std::io::{self, IsTerminal, Write};
+
+pub struct Screen {
+    /// Each report begins where the last one did.
+    refreshes: bool,
+    pending: String,
+}
+
+/// Home, and nothing below.
+const CLEAR: &str = "\x1b[H\x1b[J";
+
+impl Screen {
+    pub fn new(form: Form) -> Screen {
+        Screen { refreshes: form == Form::Text && io::stdout().is_terminal(), pending: String::new() }
+    }
+
+    /// Goes before the first report.
+    pub fn add(&mut self, text: &str) {
+        self.pending += text;
+    }
+
+    pub fn show(&mut self, report: &str) -> Result<()> {
+        let text = match self.refreshes {
+            true => format!("{CLEAR}{}{}", self.pending, first_lines(report, lines())),
+            false => format!("{}{report}", self.pending),
+        };
+        self.pending.clear();
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).context("write to stdout")
+    }
+}
+
+/// As many as fit, with the last one free for the cursor.
+fn first_lines(report: &str, lines: usize) -> &str {
+    let end = report.match_indices('\n').nth(lines.saturating_sub(2)).map_or(report.len(), |(at, _)| at + 1);
+    report.get(..end).unwrap_or(report)
+}
+
+fn lines() -> usize {
+    crate::sys::file::terminal_lines(&io::stdout()).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_ends_above_the_last_line_of_the_screen() {
+        assert_eq!(first_lines("a\nb\nc\n", 3), "a\nb\n");
+        assert_eq!(first_lines("a\nb\nc\n", 4), "a\nb\nc\n");
+        assert_eq!(first_lines("a\nb\nc\n", usize::MAX), "a\nb\nc\n");
+        assert_eq!(first_lines("", 24), "");
+    }
+}

@@ -1,0 +1,96 @@
+//! Whom the user wants to see: the kernel's programs ask here by way of their maps.
+
+use super::collector::{Collector, Counts};
+use super::groups::{self, Groups};
+use super::options::Options;
+use super::records::{NAME_ANYWHERE, NAME_IN_GROUP, VERDICT_UNWANTED, VERDICT_WANTED};
+use crate::denylist::Denylist;
+use crate::error::{Error, Result};
+use crate::task::Comm;
+use std::collections::BTreeSet;
+use std::path::Path;
+
+pub struct Selection {
+    names: Denylist,
+    global_names: Denylist,
+    /// None where no group was asked for.
+    wanted: Option<Wanted>,
+}
+
+struct Wanted {
+    paths: Denylist,
+    groups: Groups,
+    ids: BTreeSet<u64>,
+}
+
+impl Selection {
+    pub fn new(options: &Options) -> Result<Selection> {
+        let wanted = match options.control_groups.is_empty() {
+            true => None,
+            false => Some(Wanted::new(options.control_groups.clone())?),
+        };
+        Ok(Selection { names: options.names.clone(), global_names: options.global_names.clone(), wanted })
+    }
+
+    pub fn by_name(&self) -> bool {
+        !self.names.is_empty() || !self.global_names.is_empty()
+    }
+
+    pub fn by_group(&self) -> bool {
+        self.wanted.is_some()
+    }
+
+    /// Whether it is wanted; where the programs could not tell, they will be able to from now on.
+    pub fn wants(&mut self, counts: &Counts, collector: &Collector) -> bool {
+        if !counts.is_open {
+            return true;
+        }
+        let name = self.name(counts.comm.as_bytes());
+        collector.judge_name(&counts.comm, name as u8);
+        let in_group = match &mut self.wanted {
+            None => true,
+            Some(wanted) => {
+                let verdict = wanted.has(counts.cgroup);
+                let verdict_told = if verdict { VERDICT_WANTED } else { VERDICT_UNWANTED };
+                collector.judge_group(counts.cgroup, verdict_told as u8);
+                verdict
+            }
+        };
+        name & NAME_ANYWHERE != 0 || name & NAME_IN_GROUP != 0 && in_group
+    }
+
+    /// The same of somebody whom no program has judged.
+    pub fn wants_person(&mut self, comm: &Comm, cgroup: u64) -> bool {
+        let name = self.name(comm.as_bytes());
+        let in_group = |wanted: &mut Option<Wanted>| wanted.as_mut().is_none_or(|wanted| wanted.has(cgroup));
+        name & NAME_ANYWHERE != 0 || name & NAME_IN_GROUP != 0 && in_group(&mut self.wanted)
+    }
+
+    fn name(&self, name: &[u8]) -> u32 {
+        let anywhere = self.global_names.matches(name);
+        let in_group = match self.names.is_empty() {
+            true => self.by_group() || self.global_names.is_empty(),
+            false => self.names.matches(name),
+        };
+        NAME_ANYWHERE * u32::from(anywhere) + NAME_IN_GROUP * u32::from(in_group)
+    }
+}
+
+impl Wanted {
+    fn new(paths: Denylist) -> Result<Wanted> {
+        let mount = groups::mount(Path::new("/")).ok_or_else(|| {
+            Error::new("--cgroup needs control groups of version 2: mount -t cgroup2 none /sys/fs/cgroup")
+        })?;
+        let groups = Groups::read(&mount)?;
+        let ids = groups.within(|path| paths.matches(path));
+        Ok(Wanted { paths, groups, ids })
+    }
+
+    fn has(&mut self, id: u64) -> bool {
+        if self.groups.get(id).is_none() {
+            self.groups.learn([id]);
+            self.ids = self.groups.within(|path| self.paths.matches(path));
+        }
+        self.ids.contains(&id)
+    }
+}

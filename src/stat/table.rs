@@ -1,0 +1,316 @@
+//! A report as tables, and each table as text, as JSON or as CSV: what is in it is said once.
+
+use super::columns;
+use crate::json::{Object, Value};
+use crate::task::{Comm, Cpu, Nanos, Tid};
+use std::borrow::Cow;
+
+/// Whom a row is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// All tasks of this name, and how many they are.
+    Name(Comm, u64),
+    Task(Comm, Tid),
+    Cpu(Cpu),
+    /// One who waits or who is waited for, with what is known of where it belongs.
+    Owned(Comm, Tid, String),
+    /// Those who are added up under this.
+    Victim(String),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Cell {
+    Text(String),
+    /// Nanoseconds.
+    Time(Option<u64>),
+    Number(Option<u64>),
+    /// With one decimal.
+    Ratio(Option<f64>),
+}
+
+/// What a column is called in a table for people, and in one for programs.
+pub struct Column(pub Cow<'static, str>, pub Cow<'static, str>);
+
+pub const fn column(head: &'static str, key: &'static str) -> Column {
+    Column(Cow::Borrowed(head), Cow::Borrowed(key))
+}
+
+pub struct Table {
+    pub name: &'static str,
+    pub columns: Vec<Column>,
+    /// By what rows are in order, the largest first, and in bands.
+    pub order: usize,
+    pub rows: Vec<(Subject, Vec<Cell>)>,
+    /// Whether to show the worst of each power of ten, where there is no room for all.
+    pub bands: bool,
+}
+
+/// As many rows of a band are shown.
+const WORST: usize = 10;
+
+impl Table {
+    pub fn sort(&mut self) {
+        let order = self.order;
+        let key = |row: &(Subject, Vec<Cell>)| row.1.get(order).map_or(0.0, |cell| cell.weight());
+        self.rows.sort_by(|one, other| key(other).total_cmp(&key(one)));
+    }
+
+    /// For people.
+    pub fn text(&self, detailed: bool) -> String {
+        let mut lines = vec![self.heads()];
+        if !self.bands || detailed {
+            lines.extend(self.rows.iter().map(shown));
+            return format!("{}\n", columns::align(&lines));
+        }
+        let band = |row: &(Subject, Vec<Cell>)| row.1.get(self.order).map_or(0, |cell| cell.band());
+        let mut notes = Vec::new();
+        for rows in self.rows.chunk_by(|one, other| band(one) == band(other)) {
+            let first = lines.len();
+            lines.extend(rows.iter().take(WORST).map(shown));
+            notes.push((first, rows.len(), rows.first().map_or(0, band)));
+        }
+        let text = columns::align(&lines);
+        let mut shown = String::new();
+        for (index, line) in text.lines().enumerate() {
+            if let Some(&(_, rows, band)) = notes.iter().find(|(first, ..)| *first == index) {
+                let more =
+                    if rows > WORST { format!(", the worst {WORST} of {rows}") } else { String::new() };
+                shown += &format!("-- {} {}{more}\n", self.columns[self.order].0, range(band));
+            }
+            shown += line;
+            shown.push('\n');
+        }
+        shown.push('\n');
+        shown
+    }
+
+    fn heads(&self) -> Vec<String> {
+        let first = self.name.to_uppercase();
+        std::iter::once(first).chain(self.columns.iter().map(|column| column.0.to_string())).collect()
+    }
+
+    /// A member of an object: a list of objects.
+    pub fn json(&self, report: &mut Object) {
+        report.list(&self.name.replace(' ', "_"), &self.rows, |object, (subject, cells)| {
+            subject.json(object);
+            for (Column(_, key), cell) in self.columns.iter().zip(cells) {
+                cell.json(object, key);
+            }
+        });
+    }
+
+    /// Lines of `begin,TABLE,COMM,TID,CPU,MEASURE,FIGURE`.
+    pub fn csv(&self, begin: &str) -> String {
+        let mut text = String::new();
+        for (subject, cells) in &self.rows {
+            for (Column(_, key), cell) in self.columns.iter().zip(cells) {
+                if let Some(figure) = cell.figure() {
+                    text += &format!("{begin},{},{},{key},{figure}\n", self.name, subject.csv());
+                }
+            }
+        }
+        text
+    }
+}
+
+pub const CSV_HEAD: &str = "time,table,comm,tid,cpu,measure,value\n";
+
+fn shown((subject, cells): &(Subject, Vec<Cell>)) -> Vec<String> {
+    std::iter::once(subject.shown()).chain(cells.iter().map(|cell| cell.shown())).collect()
+}
+
+impl Subject {
+    fn shown(&self) -> String {
+        match self {
+            Subject::Name(comm, 0 | 1) => comm.to_string(),
+            Subject::Name(comm, tasks) => format!("{comm} ({tasks})"),
+            Subject::Task(comm, tid) => format!("{comm}-{tid}"),
+            Subject::Cpu(cpu) => format!("CPU {cpu}"),
+            Subject::Owned(comm, tid, owner) if owner.is_empty() => format!("{comm}-{tid}"),
+            Subject::Owned(comm, tid, owner) => format!("{comm}-{tid} {owner}"),
+            Subject::Victim(label) => label.clone(),
+        }
+    }
+
+    fn json(&self, object: &mut Object) {
+        match self {
+            Subject::Name(comm, tasks) => {
+                object.put("comm", Value::Bytes(comm.as_bytes()));
+                object.put("tasks", Value::Number(*tasks as i64));
+            }
+            Subject::Task(comm, tid) | Subject::Owned(comm, tid, _) => {
+                object.put("comm", Value::Bytes(comm.as_bytes()));
+                object.put("tid", Value::Number(tid.0.into()));
+            }
+            Subject::Cpu(cpu) => object.put("cpu", Value::Number(cpu.0.into())),
+            Subject::Victim(label) => object.put("victim", Value::Text(label)),
+        }
+        if let Subject::Owned(_, _, owner) = self {
+            object.put("owner", Value::Text(owner));
+        }
+    }
+
+    fn csv(&self) -> String {
+        let quoted = |comm: &Comm| format!("\"{}\"", comm.to_string().replace('"', "\"\""));
+        match self {
+            Subject::Name(comm, _) => format!("{},,", quoted(comm)),
+            Subject::Task(comm, tid) | Subject::Owned(comm, tid, _) => format!("{},{tid},", quoted(comm)),
+            Subject::Cpu(cpu) => format!(",,{cpu}"),
+            Subject::Victim(label) => format!("\"{}\",,", label.replace('"', "\"\"")),
+        }
+    }
+}
+
+impl Cell {
+    fn weight(&self) -> f64 {
+        match *self {
+            Cell::Time(figure) | Cell::Number(figure) => figure.unwrap_or_default() as f64,
+            Cell::Ratio(ratio) => ratio.unwrap_or_default(),
+            Cell::Text(_) => 0.0,
+        }
+    }
+
+    /// The power of ten in microseconds.
+    fn band(&self) -> u32 {
+        ((self.weight() / 1000.0) as u64)
+            .checked_ilog10()
+            .map_or(0, |power| power.max(1) - 1)
+            .min(BANDS.len() as u32 - 1)
+    }
+
+    fn shown(&self) -> String {
+        match *self {
+            Cell::Text(ref text) => text.clone(),
+            Cell::Time(Some(ns)) => brief(Nanos(ns)),
+            Cell::Number(Some(number)) => number.to_string(),
+            Cell::Ratio(Some(ratio)) => format!("{ratio:.1}"),
+            _ => "-".to_string(),
+        }
+    }
+
+    fn figure(&self) -> Option<String> {
+        match *self {
+            Cell::Time(figure) | Cell::Number(figure) => figure.map(|figure| figure.to_string()),
+            Cell::Ratio(ratio) => ratio.map(|ratio| format!("{ratio:.3}")),
+            Cell::Text(ref text) => Some(format!("\"{}\"", text.replace('"', "\"\""))),
+        }
+    }
+
+    fn json(&self, object: &mut Object, key: &str) {
+        match *self {
+            Cell::Time(Some(figure)) | Cell::Number(Some(figure)) => {
+                object.put(key, Value::Number(i64::try_from(figure).unwrap_or(i64::MAX)));
+            }
+            Cell::Ratio(Some(ratio)) => object.put(key, Value::Ratio(ratio)),
+            Cell::Text(ref text) => object.put(key, Value::Text(text)),
+            _ => {}
+        }
+    }
+}
+
+const BANDS: [&str; 8] = [
+    "below 100 us",
+    "from 100 us",
+    "from 1 ms",
+    "from 10 ms",
+    "from 100 ms",
+    "from 1 s",
+    "from 10 s",
+    "from 100 s",
+];
+
+fn range(band: u32) -> &'static str {
+    BANDS.get(band as usize).copied().unwrap_or_default()
+}
+
+/// Three digits and a unit: `850 ns`, `12.3 us`, `30.0 s`.
+pub fn brief(time: Nanos) -> String {
+    let ns = time.0 as f64;
+    let (figure, unit) = match time.0 {
+        0..1_000 => return format!("{} ns", time.0),
+        1_000..1_000_000 => (ns / 1e3, "us"),
+        1_000_000..1_000_000_000 => (ns / 1e6, "ms"),
+        _ => (ns / 1e9, "s"),
+    };
+    match figure {
+        ..9.995 => format!("{figure:.2} {unit}"),
+        ..99.95 => format!("{figure:.1} {unit}"),
+        _ => format!("{figure:.0} {unit}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(rows: &[(&str, u64)]) -> Table {
+        let row = |&(name, time): &(&str, u64)| {
+            (
+                Subject::Name(Comm::new(name.as_bytes()), 2),
+                vec![Cell::Number(Some(7)), Cell::Time(Some(time))],
+            )
+        };
+        Table {
+            name: "latency",
+            columns: vec![column("COUNT", "count"), column("P99", "p99_ns")],
+            order: 1,
+            rows: rows.iter().map(row).collect(),
+            bands: true,
+        }
+    }
+
+    #[test]
+    fn a_time_has_three_digits_and_a_unit() {
+        for (ns, text) in [
+            (0, "0 ns"),
+            (999, "999 ns"),
+            (1_000, "1.00 us"),
+            (12_345, "12.3 us"),
+            (999_400, "999 us"),
+            (1_234_567, "1.23 ms"),
+            (30_000_000_000, "30.0 s"),
+            (120_000_000_000, "120 s"),
+        ] {
+            assert_eq!(brief(Nanos(ns)), text);
+        }
+    }
+
+    #[test]
+    fn rows_are_in_bands_the_worst_first() {
+        let mut table = table(&[("a", 5_000), ("b", 30_000_000_000), ("c", 99_999), ("d", 100_000)]);
+        table.sort();
+        assert_eq!(
+            table.text(false),
+            "LATENCY  COUNT      P99\n\
+             -- P99 from 10 s\n\
+             b (2)        7   30.0 s\n\
+             -- P99 from 100 us\n\
+             d (2)        7   100 us\n\
+             -- P99 below 100 us\n\
+             c (2)        7   100 us\n\
+             a (2)        7  5.00 us\n\n"
+        );
+        assert!(!table.text(true).contains("--"));
+    }
+
+    #[test]
+    fn a_band_that_is_full_says_how_many_there_are() {
+        let rows: Vec<(&str, u64)> = (0..25).map(|n| ("x", n * 100)).collect();
+        let mut table = table(&rows);
+        table.sort();
+        let text = table.text(false);
+        assert!(text.contains("the worst 10 of 25") && text.lines().count() == 13, "{text}");
+    }
+
+    #[test]
+    fn programs_read_the_same_figures() {
+        let table = table(&[("a\",\n", 5_000)]);
+        let mut text = String::new();
+        table.json(&mut Object::open(&mut text));
+        assert_eq!(text, r#"{"latency":[{"comm":"a\",\u000a","tasks":2,"count":7,"p99_ns":5000}]}"#);
+        assert_eq!(
+            table.csv("1.5"),
+            "1.5,latency,\"a\"\",\\x0a\",,,count,7\n1.5,latency,\"a\"\",\\x0a\",,,p99_ns,5000\n"
+        );
+    }
+}

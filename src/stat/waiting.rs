@@ -1,0 +1,60 @@
+//! Who waits at this moment and has for all of the interval: nothing else would tell of them, because what is counted is
+//! counted when a wait is over.
+
+use super::options::Options;
+use super::table::{Cell, Subject, Table, column};
+use crate::cpus::{self, CpuSet};
+use crate::observe::bpf::BpfBackend;
+use crate::observe::{Backend, Effort, Kind, Snapshot, Watch};
+use crate::sys::clock;
+use crate::task::{Nanos, Task};
+
+pub struct Waiting {
+    /// None where it was not asked for, or this kernel has no record of waits.
+    backend: Option<BpfBackend>,
+    snapshot: Snapshot,
+    options: Options,
+}
+
+impl Waiting {
+    pub fn new(options: &Options) -> Waiting {
+        let cpus = options.cpus.clone().unwrap_or_else(|| CpuSet::first(cpus::configured()));
+        let watch = Watch { cpus, idle_detection: false, own_threads: false };
+        let backend = BpfBackend::open(Kind::TaskIter, watch).ok();
+        Waiting { backend, snapshot: Snapshot::default(), options: options.clone() }
+    }
+
+    /// At what moment it was looked, and who waited then, since when.
+    pub fn now(&mut self) -> Option<(Nanos, impl Iterator<Item = (Task, Nanos)> + '_)> {
+        let backend = self.backend.as_mut()?;
+        backend.snapshot(clock::monotonic(), Effort::All, &mut self.snapshot).ok()?;
+        let waiters = self.snapshot.waiters.iter();
+        Some((self.snapshot.at, waiters.filter_map(|waiter| Some((waiter.task, waiter.since?)))))
+    }
+
+    /// Those who have waited for at least so long, with whom they wait for.
+    pub fn table(&mut self, least: Nanos) -> Option<Table> {
+        let (at, waiters) = self.now()?;
+        let waiters: Vec<(Task, Nanos)> = waiters.filter(|(_, since)| at - *since >= least).collect();
+        let mut rows = Vec::new();
+        for (task, since) in waiters.iter().filter(|(task, _)| self.wants(task)) {
+            let hog = self.snapshot.running.iter().find(|running| running.cpu == task.cpu);
+            let behind = hog.map(|hog| format!("behind {}-{}", hog.comm, hog.tid)).unwrap_or_default();
+            let cells = vec![Cell::Time(Some((at - *since).0)), Cell::Number(Some(task.cpu.0.into()))];
+            rows.push((Subject::Owned(task.comm, task.tid, behind), cells));
+        }
+        let columns = vec![column("SO FAR", "waited_ns"), column("CPU", "on_cpu")];
+        let mut table = Table { name: "still waiting", columns, order: 0, rows, bands: false };
+        table.sort();
+        Some(table)
+    }
+
+    fn wants(&self, task: &Task) -> bool {
+        let Options { names, global_names, numbers, .. } = &self.options;
+        let name = task.comm.as_bytes();
+        let by_name = names.is_empty() && global_names.is_empty();
+        let by_number = numbers.is_empty() || numbers.contains(&task.tid);
+        (by_name || names.matches(name) || global_names.matches(name))
+            && (by_number || task.tgid.is_some_and(|tgid| numbers.contains(&tgid)))
+    }
+}
