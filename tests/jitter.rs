@@ -1,5 +1,6 @@
 //! Timer jitter on a CPU that a hog has.
 
+#![cfg(feature = "bpf")]
 #![allow(clippy::unwrap_used)]
 
 mod rig;

@@ -1,5 +1,6 @@
 //! Parquet files, as those read them who did not write them.
 
+#![cfg(feature = "bpf")]
 #![allow(clippy::unwrap_used)]
 
 use stalld::stat::parquet::{Column, Kind, Value, Writer};
