@@ -105,7 +105,7 @@ const FAULTS: &[Fault] = &[
     ("sched_setattr", "EBUSY", "2+", OnlySays("Device or resource busy")),
     ("sched_setattr", "EINVAL", "2+", OnlySays("Invalid argument")),
     ("sched_setscheduler", "EPERM", "1+", LeavesBoosted("failed to restore sched policy")),
-    ("sched_setscheduler", "EINTR", "6+2", Rescues),
+    ("sched_setscheduler", "EINTR", "7+2", Rescues),
     ("sendto", "EPIPE", "1+", RescuesAnd("the guardian has been killed")),
     ("sendto", "EAGAIN", "1+", Rescues),
     ("socketpair", "EMFILE", "1+", LOG_ONLY),

@@ -19,20 +19,23 @@ pub struct Trial {
     pub fifo: io::Result<()>,
 }
 
-/// Pins a child to `cpu`, or to this thread's CPU where it can't go there, and has it scheduled as a boost would, by
-/// `deadline` of this runtime and period only if they are given: for a second the kernel goes on counting what it has
-/// admitted, and a CPU that goes offline meanwhile upsets some kernels. The child sleeps, and so takes next to no
-/// time of that CPU. An error means that there was nothing to try it on.
+/// Pins a child to `cpu`, or to this thread's CPU where it can't go there, and has it scheduled as a boost would. The child
+/// sleeps, and so takes next to no time of that CPU. An error means that there was nothing to try it on.
+///
+/// By `deadline` of this runtime and period only if they are given, and on this thread's CPU, where the child stays until
+/// it is gone: for a second the kernel goes on counting what it has admitted, and takes that off where the task is by
+/// then. Between an isolated CPU and others that is another account, which would be wrong for good: no setting of RT
+/// throttling is accepted any more.
 pub fn policies(cpu: Cpu, deadline: Option<(Nanos, Nanos)>) -> io::Result<Trial> {
     let child = Sleeper::start()?;
     // A cpuset may keep stalld away from the CPUs that it watches. Any other one does.
     sched::set_affinity(child.tid, &only(cpu))
         .or_else(|_| sched::set_affinity(child.tid, &only(cpu::current())))?;
-    Ok(Trial {
-        deadline: deadline
-            .map(|(runtime, period)| sched::set_deadline(child.tid, runtime, period, sched::RESET_ON_FORK)),
-        fifo: sched::set_scheduler(child.tid, Policy::FIFO, FIFO_PRIORITY, true),
-    })
+    let fifo = sched::set_scheduler(child.tid, Policy::FIFO, FIFO_PRIORITY, true);
+    child.come_here();
+    let deadline = deadline
+        .map(|(runtime, period)| sched::set_deadline(child.tid, runtime, period, sched::RESET_ON_FORK));
+    Ok(Trial { deadline, fifo })
 }
 
 /// A process that does nothing, and ends with this or with its parent.
@@ -46,14 +49,19 @@ impl Sleeper {
         let tid = process::child(c"stall-trial", &[], || sleep_for_good(parent))?;
         Ok(Sleeper { tid })
     }
+
+    /// It has to run once more to die. Where it was pinned it might wait for that behind a hog; on the CPU that we
+    /// have, it needs no more than our sleep.
+    fn come_here(&self) {
+        let _ = sched::set_scheduler(self.tid, Policy::OTHER, 0, false);
+        let _ = sched::set_affinity(self.tid, &only(cpu::current()));
+    }
 }
 
 impl Drop for Sleeper {
     fn drop(&mut self) {
-        // It has to run once more to die. Where it is pinned it might wait for that behind a hog, or on a
-        // boost's budget for seconds; on the CPU that we have, it needs no more than our sleep.
+        // On a boost's budget it might take seconds to die.
         let _ = sched::set_scheduler(self.tid, Policy::OTHER, 0, false);
-        let _ = sched::set_affinity(self.tid, &only(cpu::current()));
         // SAFETY: a child of ours that nobody has waited for, so the number is still its own.
         unsafe { libc::kill(self.tid.0, libc::SIGKILL) };
         process::reap(self.tid, PATIENCE);
