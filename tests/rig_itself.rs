@@ -145,7 +145,7 @@ fn the_hog_tells_what_it_lost_of_its_worst_second() {
 fn what_would_stop_the_machine_or_starve_nobody_is_refused() {
     for (args, reason) in [
         (&["--cpu", "0"][..], "CPU 0"),
-        (&["--for", "121"], "--for '121' is out of range"),
+        (&["--for", "601"], "--for '601' is out of range"),
         (&["--for", "nan"], "--for 'nan' is out of range"),
         (&["--hog", "100"], "--hog '100' is out of range"),
         (&["--after", "60001"], "--after '60001' is out of range"),

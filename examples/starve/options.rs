@@ -14,7 +14,7 @@ Usage: starve [--cpu N] [--for SECONDS] [--hog PRIO] [--hog-name NAME] [--after 
               [--woken] [--alone] [--victim SPEC]... [--scene NAME]...
 
   --cpu N          the CPU to hog; default is the last one online, CPU 0 is refused
-  --for SECONDS    how long the hog holds it, 0.1 to 120; default 5
+  --for SECONDS    how long the hog holds it, 0.1 to 600; default 5
   --hog PRIO       its SCHED_FIFO priority; default 50
   --hog-name NAME  its name, with %XX for any byte; default 'hog'
   --after MS       how long the first victim runs before the hog comes, 0 to 60000; default 0
@@ -245,7 +245,7 @@ fn priority(text: &str) -> Option<u32> {
 }
 
 fn seconds(text: &str) -> Option<Nanos> {
-    let seconds = text.parse::<f64>().ok().filter(|seconds| (0.1..=120.0).contains(seconds))?;
+    let seconds = text.parse::<f64>().ok().filter(|seconds| (0.1..=600.0).contains(seconds))?;
     Some(Nanos((seconds * 1e9) as u64))
 }
 

@@ -21,7 +21,7 @@ fi
 rm -rf "$out/root" "$out/taken"
 mkdir -p "$out/root/bin" "$out/root/proc" "$out/root/sys" "$out/root/dev" "$out/taken"
 
-cp "$stalld" "$starve" tests/vm/scenario.sh "$out/root/bin/"
+cp "$stalld" "$starve" tests/vm/scenario.sh tests/vm/lib.sh tests/vm/checks.sh "$out/root/bin/"
 cp "$busybox" "$out/root/bin/busybox"
 # Only bpf=off wants it.
 [ ! -e "$stalld-nobpf" ] || cp "$stalld-nobpf" "$out/root/bin/"
@@ -38,7 +38,7 @@ boot() {
     for word; do
         case $word in
         cpus=*) cpus=${word#cpus=} checks=choice,fifo,offline,threads ;;
-        isolcpus=* | nohz_full=* | rcu_nocbs=*) checks=choice,fifo,lone ;;
+        isolcpus=* | nohz_full=* | rcu_nocbs=*) checks=choice,fifo,auto,lone ;;
         lockdown=*) checks=choice,auto ;;
         few) checks=choice,verified,fifo,restored,killed ;;
         *) checks=choice,fifo,auto ;;

@@ -1,0 +1,372 @@
+# What is checked in each VM, by tests/vm/scenario.sh; docs/KERNELS.md tells what is asked of each.
+# shellcheck shell=dash disable=SC2034,SC2119,SC2154 # what the other two files name
+
+# judge BACKEND CHECK: whether the victim was found and rescued when it was to be. The threshold is 1 s in
+# all checks. It is named then, and runs: at once on a machine, but an emulated CPU may be away for all of a pulse, and
+# then the next period counts. By text a wait counts from the first look, which is one threshold later at most.
+judge() {
+    measure
+    found=$(named)
+    verdict=ok
+    [ "${found:-0}" -ge 1000 ] && [ "$found" -le 1500 ] || verdict=FAIL
+    [ "$ms" != never ] && [ "$ms" -ge 1000 ] && [ "$ms" -le 4500 ] || verdict=FAIL
+    [ -z "$left" ] || hard=yes verdict=FAIL
+    result "$1" "$2" $verdict "${found:-never}, $ms ms"
+}
+
+# rescue BACKEND KIND...: stalld is there before the hog, which one victim of each kind waits behind. The first is
+# preempted, the others are woken.
+rescue() {
+    backend=$1
+    shift
+    if start_stalld -b "$backend" -t 1s; then
+        # shellcheck disable=SC2046 # two words for each
+        start_rig 5 $(printf ' --victim %s' "$@")
+        wait "$rig"
+        left=''
+        stop_stalld || left=yes
+        for kind; do
+            choose_victim "$kind"
+            case $backend-$kind in
+            sched_debug-waitpid) result sched_debug waitpid no 'in the text it looks asleep' ;;
+            *) judge "$backend" "$kind" ;;
+            esac
+        done
+    else
+        # Where something is taken away it may refuse, and says why; a whole kernel has to let it work.
+        verdict=FAIL
+        [ -z "$lacking" ] || verdict=no
+        result "$backend" "$1" $verdict "$(sed -n 's/^stalld: //p' stalld.log | tail -n 1)"
+        stop_stalld
+    fi
+}
+
+hog_first() {
+    start_rig 5 --woken
+    start_stalld -b "$1" -t 1s
+    # By the kernel's record the wait counts from before stalld's start.
+    end_rig
+    verdict=ok
+    [ "$ms" != never ] && [ "$ms" -ge 990 ] || verdict=FAIL
+    stop_stalld || hard=yes verdict=FAIL
+    result "$1" hog-first $verdict "$ms ms"
+}
+
+# The clock that people read is set an hour ahead while the victim waits, and that is nothing to its wait. After the boost
+# it is scheduled exactly as before, while the hog is still there.
+clock_set() {
+    start_stalld -b "$1" -t 1s -d 1
+    start_rig 8
+    before=$(scheduling "$victim")
+    date -s "@$(($(date +%s) + 3600))" >/dev/null
+    verdict=FAIL
+    await 5 said stalld "boosted pid $victim "
+    found=$(named)
+    [ "${found:-0}" -ge 1000 ] && [ "$found" -le 1500 ] && verdict=ok
+    result "$1" clock-set $verdict "${found:-never} ms"
+    verdict=FAIL
+    await 3 said stalld "restored pid $victim " && await 1 is_scheduled_as "$victim" "$before" && verdict=ok
+    kill_rig
+    stop_stalld || hard=yes verdict=FAIL
+    result "$1" restored $verdict "$(sed -n "s/.*restored pid $victim .* to \(.* ms\).*/\1/p" stalld.log | head -n 1)"
+}
+
+# Nothing is left behind when stalld is killed in the middle of a boost.
+killed() {
+    start_stalld -b "$1" -t 2 -d 2
+    start_rig 8
+    before=$(scheduling "$victim")
+    verdict=FAIL figure='never boosted'
+    # By SCHED_DEADLINE, or in pulses that are too short to be seen.
+    if await 5 said stalld "boosted pid $victim "; then
+        kill -9 "$stalld"
+        hard=yes figure='not put back'
+        if await 5 is_scheduled_as "$victim" "$before" && await 5 is_throttled_as_before; then
+            verdict=ok hard='' figure=$(sed -n "s/.*boosted pid $victim .* using //p" stalld.log | head -n 1)
+        fi
+    fi
+    kill_rig
+    kill_and_wait "$stalld"
+    result "$1" killed $verdict "$figure"
+}
+# offline BACKEND CHECK [OPTION]: the CPU is taken away while the victim waits, and another time once it is boosted, and
+# comes back: hog and victim go elsewhere meanwhile, and that may take the kernel until the hog ends. stalld goes on, and
+# whoever starves on that CPU afterwards is rescued.
+offline() {
+    backend=$1 check=$2
+    shift 2
+    # The hog may come to this CPU, and this script has to get away then.
+    taskset -p ff $$ >/dev/null
+    start_stalld -b "$backend" -t 1s "$@"
+    # What stalld has tried out at its start is counted for another second.
+    sleep 1.5
+    for moment in waiting boosted; do
+        start_rig 6
+        before=$(scheduling "$victim")
+        [ $moment = waiting ] || await 4 said stalld "boosted pid $victim "
+        begun=$(seconds)
+        verdict='FAIL the CPU stays'
+        if echo 0 >"/sys/devices/system/cpu/cpu$hogged/online" && echo 1 >"/sys/devices/system/cpu/cpu$hogged/online"; then
+            verdict='FAIL not put back'
+            await 4 is_as_before_or_gone && verdict=ok
+        fi 2>>stalld.log
+        verdict="$verdict ($(($(seconds) - begun)) s)"
+        kill_rig
+        eval "$moment=\$verdict"
+    done
+    start_rig 5
+    end_rig
+    # shellcheck disable=SC2154 # set by the eval
+    { [ -n "$(named)" ] && [ "$ms" != never ]; } || waiting='FAIL not rescued' boosted='FAIL not rescued'
+    if ! stop_stalld; then
+        boosted='FAIL not all put back'
+        # The kernel counts bandwidth that nobody has any more.
+        ! said stalld 'sched_rt_runtime_us: Device or resource busy' || boosted='no throttling stays off: EBUSY'
+    fi
+    # shellcheck disable=SC2086 # verdict and reason
+    {
+        result "$backend" "$check-waiting" $waiting
+        result "$backend" "$check-boosted" $boosted
+    }
+    taskset -p 1 $$ >/dev/null
+}
+
+is_as_before_or_gone() {
+    is_scheduled_as "$victim" "$before" || ! [ -e "/proc/$victim" ]
+}
+
+runs() {
+    cut -d ' ' -f 3 "/proc/$1/schedstat"
+}
+
+# kernel_threads BACKEND HOG: the kernel's own threads starve behind the hog on real-time kernels, and run with stalld.
+kernel_threads() {
+    case $(uname -v) in
+    *PREEMPT_RT*) ;;
+    *) return ;;
+    esac
+    all() {
+        for task in /proc/[0-9]*; do
+            [ -e "$task/exe" ] || echo "${task#/proc/} $(cat "$task/comm") $(scheduling "${task#/proc/}" | tr '\n' ' ')"
+        done 2>/dev/null | grep "/$hogged "
+    }
+    all >before
+    start_stalld -b "$1" -t 1s
+    start_rig 6 --hog "$2"
+    sleep 0.5
+    for name in "rcuc/$hogged" "ktimers/$hogged" "ksoftirqd/$hogged"; do
+        tid=$(sed -n "s|^\([0-9]*\) $name .*|\1|p" before)
+        [ -z "$tid" ] || echo "$tid $(runs "$tid") $name"
+    done >threads
+    sleep 4
+    rescued='' verdict=FAIL
+    while read -r tid runs name; do
+        if said stalld "$name-$tid starved on CPU $hogged"; then
+            if [ "$(runs "$tid")" -gt "$runs" ]; then
+                rescued="$rescued $name" verdict=ok
+            elif [ "$2" = 98 ] && said stalld "boosted pid $tid .* SCHED_FIFO"; then
+                # The kernel lets it wait although it is SCHED_DEADLINE, and a pulse is not above that hog.
+                rescued="$rescued $name:pulses"
+            else
+                rescued="$rescued $name:not"
+            fi
+        fi
+    done <threads
+    case $rescued in
+    *:not*) verdict=FAIL ;;
+    *:pulses*) verdict=no ;;
+    esac
+    end_rig
+    stop_stalld || hard=yes verdict=FAIL
+    all >after
+    # One that has come or gone meanwhile is in one list only.
+    awk 'NR == FNR { was[$1] = $0; next } ($1 in was) && was[$1] != $0 { print "was " was[$1] "; is " $0 }' \
+        before after >>stalld.log
+    ! grep -q '^was ' stalld.log || hard=yes verdict=FAIL
+    # shellcheck disable=SC2086 # without the blank before it
+    result "$1" "threads-behind-$2" $verdict $rescued
+}
+
+# Killed and started anew behind a hog that is a minute old: nothing that it needs hangs. The hog is there for as long as
+# three tries of each backend may take.
+old_hog() {
+    start_rig 600
+    sleep 60
+    for backend in $backends; do
+        try behind_old_hog "$backend"
+    done
+    kill_rig
+}
+
+behind_old_hog() {
+    before=$(runs "$victim")
+    begun=$(seconds)
+    start_stalld -b "$1" -t 1s -d 1
+    looked=$(seconds)
+    verdict=FAIL
+    if await 8 said stalld "boosted pid $victim " && await 4 said stalld "restored pid $victim " &&
+        [ "$(runs "$victim")" -gt "$before" ]; then
+        verdict=ok
+    fi
+    killed=$(seconds)
+    kill -9 "$stalld"
+    # One that the kernel holds is waited for no longer than that.
+    if await 10 has_ended; then
+        kill_and_wait "$stalld"
+    else
+        hung
+        verdict=FAIL
+    fi
+    # Its guardian has put back what there was.
+    await 5 is_throttled_as_before || hard=yes verdict=FAIL
+    result "$1" old-hog $verdict "first look after $((looked - begun)) s, gone $(($(seconds) - killed)) s after SIGKILL"
+}
+# consume RUNTIME_US: what a boosted task consumes each time it runs, in the median, as $each and $times.
+consume() {
+    start_stalld -t 2s -d 2s -p 200ms -r "$1us"
+    start_rig 6
+    : >each
+    was=$(cat "/proc/$victim/schedstat")
+    while now=$(cat "/proc/$victim/schedstat") && ! said stalld "restored pid $victim " && kill -0 "$rig"; do
+        # shellcheck disable=SC2086 # six numbers
+        set -- $was $now
+        if [ "$6" -gt "$3" ]; then
+            echo $((($4 - $1) / 1000 / ($6 - $3))) >>each
+            was=$now
+        fi
+        sleep 0.03
+    done 2>/dev/null
+    kill_rig
+    stop_stalld
+    times=$(wc -l <each)
+    each=$(sort -n each | sed -n "$(((times + 1) / 2))p")
+}
+
+# A budget ends when it is used up, by HRTICK: twice of it is the bound. Entering and leaving the kernel takes an
+# emulated CPU a tenth of a millisecond, so the bound is for 200 us only; and what else runs on the host adds to what
+# is measured, never takes from it, so the best median of three counts.
+budget() {
+    verdict=info
+    for runtime in 20 200 200 200; do
+        consume $runtime
+        off=''
+        if said stalld 'HRTICK stays off\|cannot find the scheduler'; then
+            off=', HRTICK off'
+        elif [ $runtime = 200 ]; then
+            verdict=FAIL
+            if [ "$times" -gt 0 ] && [ "$each" -le 400 ]; then
+                verdict=ok
+            fi
+        fi
+        figures="$each us x $times$off"
+        if [ $runtime != 200 ]; then
+            result - "budget-${runtime}us" info "$figures"
+        elif [ $verdict != FAIL ]; then
+            break
+        fi
+    done
+    result - budget-200us $verdict "$figures"
+}
+
+# A task put back while its budget is used up stays marked as throttled on some kernels: its next DEADLINE boost lets it
+# wait, and stalld goes on in pulses. By which way it was boosted time after time: d, or f where DEADLINE let it wait.
+again() {
+    start_stalld -t 1s -d 200ms -r 1ms
+    start_rig 9
+    end_rig
+    stop_stalld
+    ways=$(sed -n "s/.*boosted pid $victim .* using SCHED_\(.\).*/\1/p" stalld.log | tr DF df | tr -d '\n')
+    verdict=info
+    [ -n "$ways" ] || verdict=FAIL
+    result - boosted-again $verdict "$ways"
+}
+
+# What the fair tasks' server of kernels from 6.12 on leaves to do.
+fair_server() {
+    start_stalld -t 2
+    start_rig 5 --victim fair
+    end_rig
+    stop_stalld
+    gap=$(($(field longest_gap_ns "$(grep '^end victim ' starve.log)") / 1000000))
+    verdict=ok
+    [ $gap -lt 2000 ] || verdict=FAIL
+    # It has 50 ms in each second, so there is nothing to find.
+    ! said stalld "victim-$victim starved" || verdict=FAIL
+    result - fair-server $verdict "$gap ms"
+}
+
+# From here on fair tasks starve. 6.12 refuses that while throttling is on, and to turn that on afterwards; and it warns,
+# because turning the server off ends a service that has ended already. What came before that is judged before.
+turn_server_off() {
+    messages dmesg-before FAIL
+    forget_messages
+    if ! echo 0 >"$server"; then
+        echo -1 >"$limit"
+        throttling=-1
+        echo 0 >"$server"
+    fi 2>/dev/null
+    messages fair-server-off no
+    forget_messages
+}
+
+# A hog that nobody waits for is left alone, on a CPU that the kernel itself leaves alone.
+lone() {
+    start_stalld -t 1s
+    starve --for 4 --alone >starve.log 2>&1
+    stop_stalld && verdict=ok || verdict=FAIL
+    ! said stalld 'starved on CPU' || verdict=FAIL
+    ms=$(($(field longest_gap_ns "$(grep '^end hog ' starve.log)") / 1000))
+    result - lone-hog "$verdict" "longest gap $ms us"
+}
+
+# What the verifier says of each program: instructions, states and time.
+verified() {
+    stalld --check -v | sed -n 's/^verified //p' | while read -r backend program figures; do
+        result "$backend" "verified-$program" info "$figures"
+    done
+}
+
+# The scheduler's text with names in it that no parser likes, and who waits by the kernel's own record, for
+# tests/fixtures/sched_debug.
+text() {
+    start_stalld -l -b task_iter -t 600
+    start_rig 8 --scene names --victim fair
+    sleep 2
+    kill -USR1 "$stalld"
+    cat "$debug/sched/debug" /proc/sched_debug 2>/dev/null >sched.log
+    end_rig
+    stop_stalld
+    sed 's/^/T /' sched.log
+    sed -n 's/.*waiting: \(.*\)-\([0-9]*\) (.*) on CPU '"$hogged"' for.*/W \2\t\1/p' stalld.log
+}
+
+choice() {
+    start_stalld -t 1s
+    stop_stalld && verdict=ok || verdict=FAIL
+    chosen=$(sed -n 's/.*using \(.*\) backend.*/\1/p' stalld.log)
+    [ -n "$chosen" ] || verdict=FAIL
+    result - auto "$verdict" "$chosen"
+    # And what it has to say of this machine: why not another one, and what else it lacks.
+    sed -n '/single threaded\|using\|cpu [0-9]\|hrottling\|shutting down/!s/^stalld: /# /p' stalld.log
+}
+# What the kernel has warned of once it warns of again.
+forget_messages() {
+    dmesg -c >/dev/null
+    echo 1 >"$debug/clear_warn_once"
+}
+
+# messages CHECK VERDICT: which verdict it is if the kernel has something to warn of.
+messages() {
+    verdict=ok
+    dmesg | grep -E 'WARNING:|BUG:|Oops|general protection|Call Trace|hung_task|blocked for more' >stalld.log && verdict=$2
+    : >starve.log
+    case "$(uname -rv)" in
+    5.10.*PREEMPT_RT* | 6.1.*PREEMPT_RT* | 6.12.*PREEMPT_RT*)
+        # These miscount when a SCHED_DEADLINE task waits for another one's spinlock: docs/KERNELS.md.
+        [ "$verdict" = ok ] || grep -qv 'WARNING: .* at kernel/sched/deadline.c\|Call Trace' stalld.log || verdict=no
+        ;;
+    esac
+    # shellcheck disable=SC2046 # the places where, each once
+    result - "$1" "$verdict" $(dmesg | sed -n 's/.*WARNING: .* at \([^ ]*\) .*/\1/p' | sort -u)
+    [ "$verdict" = ok ] || dmesg | tail -n 200 | sed 's/^/| /'
+}
