@@ -52,7 +52,8 @@ boot() {
             -display none -serial stdio -no-reboot -kernel "$image" -initrd "$out/initramfs" -append \
             "console=$console quiet panic=-1 oops=panic rdinit=/init rcupdate.rcu_cpu_stall_suppress=1 checks=${CHECKS:-$checks} backends=$backends $*" \
             </dev/null >"$out/$name.console" 2>&1 || true
-        tr -d '\r' <"$out/$name.console" >"$out/$name.log"
+        # The last thing that the kernel says may come in the middle of a line.
+        tr -d '\r' <"$out/$name.console" | sed 's/\[[ 0-9.]*\] sysrq: Power Off//' >"$out/$name.log"
         rm "$out/$name.console"
         grep -q 'Oops: int3' "$out/$name.log" || break
         echo "stalld: $name met a breakpoint that was gone, which is the emulator's fault: try $try" >&2
