@@ -44,14 +44,19 @@ CARGOFLAGS ?= --locked
 SETUP = sh packaging/setup.sh
 BENCH = $(SUDO) env PATH="$(PATH)" PEER="$(PEER)" $(CARGO) bench $(CARGOFLAGS) $(FEATURES) --bench bench --
 
+# Which is all that stallstat is.
 ifeq ($(BPF),0)
 FEATURES        = --no-default-features
 STATIC_FEATURES = --no-default-features
+STAT_BIN        =
+STAT            = none
 TOOLS           = rust
 STATIC_TOOLS    = libc
 else
 FEATURES        =
 STATIC_FEATURES = --features vendored
+STAT_BIN        = --bin stallstat
+STAT            = $(dir $(BINARY))stallstat
 TOOLS           = rust bpf
 STATIC_TOOLS    = static
 endif
@@ -70,6 +75,7 @@ DIST    = target/packages
 SCRIPTS = $(wildcard packaging/*.sh packaging/completions/*.bash tests/*.sh tests/vm/*.sh fuzz/*.sh) packaging/throttlectl packaging/debian/tests/library tests/vm/init .ci/run
 LIBRARY = target/lib/libstalld.pc
 PAGES   = $(wildcard man/*.8)
+STATPAGE = man/stallstat.8
 LIBPAGES = $(wildcard man/*.3)
 SUDO   := $(if $(filter 0,$(shell id -u)),,sudo)
 
@@ -84,12 +90,12 @@ endif
 
 .PHONY: all stalld lib demo demo-run setup setup-static setup-lint setup-packages setup-vm setup-cross setup-fuzz setup-monitoring \
 	setup-soak setup-all \
-	static cross run test test-vm test-vm-few test-cross test-service tests fuzz coverage install install-lib uninstall dist \
+	static cross run test test-vm test-vm-few test-cross test-service tests fuzz coverage install install-lib install-stat uninstall dist \
 	dist-static deb rpm test-packages lint regen bench bench-rig soak annocheck abi msrv clean help
 
-all: ## build target/release/stalld (DEBUG=1: target/debug/stalld; BPF=0: without libbpf)
+all: ## build target/release/stalld and stallstat (DEBUG=1: in target/debug; BPF=0: without libbpf, and so no stallstat)
 	@$(SETUP) --check $(TOOLS)
-	$(CARGO) build $(CARGOFLAGS) $(PROFILE) $(FEATURES) --bin stalld
+	$(CARGO) build $(CARGOFLAGS) $(PROFILE) $(FEATURES) --bin stalld $(STAT_BIN)
 
 stalld: all
 
@@ -137,9 +143,9 @@ coverage: ## print how many of the parsers' lines the fuzzers' corpus reaches: 9
 run: all ## build, and run stalld with ARGS=...
 	$(SUDO) $(BINARY) $(ARGS)
 
-static: ## build target/static/stalld, one file without shared libraries
+static: ## build target/static/stalld and stallstat, each one file without shared libraries
 	@$(SETUP) --check rust $(STATIC_TOOLS)
-	CARGO="$(CARGO) $(CARGOFLAGS)" sh packaging/static.sh $(STATIC) $(STATIC_FEATURES)
+	CARGO="$(CARGO) $(CARGOFLAGS)" sh packaging/static.sh $(STATIC) $(STATIC_FEATURES) $(STAT_BIN)
 
 cross: ## build target/cross/ARCH/stalld for another architecture, as root, on Debian: ARCH=s390x
 	@$(SETUP) --check rust cross
@@ -187,7 +193,7 @@ install: $(BINARY) $(if $(wildcard $(LIBRARY)),install-lib) ## install below DES
 	install -D -m 755 -t $(DESTDIR)$(BINDIR) $(BINARY) packaging/throttlectl
 	install -D -m 644 -t $(DESTDIR)$(DOCDIR) README.md CHANGELOG.md COPYING.md LICENSES/*.txt
 	install -D -m 644 -t $(DESTDIR)$(DOCDIR)/monitoring packaging/monitoring/*
-	install -D -m 644 -t $(DESTDIR)$(MANDIR)/man8 $(PAGES)
+	install -D -m 644 -t $(DESTDIR)$(MANDIR)/man8 $(filter-out $(STATPAGE),$(PAGES))
 	install -D -m 644 -t $(DESTDIR)$(UNITDIR) packaging/systemd/stalld.service
 	sed -i 's|/usr/bin/|$(BINDIR)/|' $(DESTDIR)$(UNITDIR)/stalld.service
 	install -D -m 644 packaging/completions/stalld.bash $(DESTDIR)$(BASHDIR)/stalld
@@ -195,6 +201,13 @@ install: $(BINARY) $(if $(wildcard $(LIBRARY)),install-lib) ## install below DES
 	install -D -m 644 -t $(DESTDIR)$(ZSHDIR) packaging/completions/_stalld
 # An administrator's own stays.
 	[ -e $(DESTDIR)$(CONFDIR)/stalld ] || install -D -m 644 packaging/systemd/stalld.conf $(DESTDIR)$(CONFDIR)/stalld
+	@if [ -e $(STAT) ]; then $(MAKE) --no-print-directory install-stat; fi
+
+install-stat:
+	install -D -m 755 -t $(DESTDIR)$(BINDIR) $(STAT)
+	install -D -m 644 -t $(DESTDIR)$(MANDIR)/man8 $(STATPAGE)
+	install -D -m 644 packaging/completions/stallstat.bash $(DESTDIR)$(BASHDIR)/stallstat
+	install -D -m 644 -t $(DESTDIR)$(ZSHDIR) packaging/completions/_stallstat
 
 $(BINARY):
 	$(MAKE) all
@@ -211,9 +224,9 @@ $(LIBRARY):
 	$(MAKE) lib
 
 uninstall: ## remove what `make install` installed, but for the service's options
-	rm -f $(addprefix $(DESTDIR)$(BINDIR)/,stalld throttlectl) $(DESTDIR)$(UNITDIR)/stalld.service
+	rm -f $(addprefix $(DESTDIR)$(BINDIR)/,stalld stallstat throttlectl) $(DESTDIR)$(UNITDIR)/stalld.service
 	rm -f $(addprefix $(DESTDIR)$(MANDIR)/man8/,$(notdir $(PAGES)))
-	rm -f $(addprefix $(DESTDIR)$(BASHDIR)/,stalld throttlectl) $(DESTDIR)$(ZSHDIR)/_stalld
+	rm -f $(addprefix $(DESTDIR)$(BASHDIR)/,stalld stallstat throttlectl) $(addprefix $(DESTDIR)$(ZSHDIR)/,_stalld _stallstat)
 	rm -rf $(DESTDIR)$(DOCDIR)
 	rm -f $(DESTDIR)$(LIBDIR)/libstalld.* $(DESTDIR)$(LIBDIR)/pkgconfig/libstalld.pc $(DESTDIR)$(INCLUDEDIR)/stalld.h
 	rm -f $(addprefix $(DESTDIR)$(MANDIR)/man3/,$(notdir $(LIBPAGES)))
@@ -222,7 +235,7 @@ dist: ## pack the source, its crates and the list of what is in it, into target/
 	@$(SETUP) --check rust dist
 	CARGO="$(CARGO)" sh packaging/dist.sh $(DIST)
 
-dist-static: static ## pack the static binary with all that belongs to it, into target/packages
+dist-static: static ## pack the static binaries with all that belongs to it, into target/packages
 	@$(SETUP) --check dist
 	CARGO="$(CARGO)" MAKE="$(MAKE)" STATIC=$(STATIC) sh packaging/dist-static.sh $(DIST)
 
@@ -270,7 +283,7 @@ soak: bench-rig ## starve tasks at random on a busy machine for TIME=10m, with t
 	$(BENCH) --soak=$(TIME)
 
 annocheck: $(BINARY) ## check that what is built is hardened
-	sh tests/hardening.sh $(BINARY) $(wildcard $(STATIC) target/lib/libstalld.so)
+	sh tests/hardening.sh $(BINARY) $(wildcard $(STAT) $(STATIC) $(dir $(STATIC))stallstat target/lib/libstalld.so)
 
 abi: lib ## check that the C library's ABI is what it was
 	@$(SETUP) --check rust lib abi

@@ -1,6 +1,7 @@
 #!/bin/sh
-# Packs the static binary and all that belongs to it, the same bytes each time: dist-static.sh DIRECTORY
-# CARGO is the cargo command to ask, MAKE the make to install by, STATIC the binary.
+# Packs the static binaries and all that belongs to them, the same bytes each time: dist-static.sh DIRECTORY
+# CARGO is the cargo command to ask, MAKE the make to install by, STATIC stalld, with
+# stallstat beside it.
 set -eu
 cd "$(dirname "$0")/.."
 . packaging/version.sh

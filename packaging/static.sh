@@ -1,6 +1,7 @@
 #!/bin/sh
-# Builds stalld as one static-pie file, and checks that it is one: static.sh OUTPUT [FEATURES...]
-# CARGO is the cargo command to build with, TARGET what to build for if not this machine.
+# Builds stalld as one static-pie file, and checks that it is one: static.sh OUTPUT [FEATURES...] [--bin stallstat]
+# stallstat is put beside it, if asked for. CARGO is the cargo command to build with, TARGET what to build for if not this
+# machine.
 set -eu
 output=$1
 shift
@@ -19,28 +20,36 @@ export CARGO_PROFILE_RELEASE_PANIC=abort
 # With --target the flags are for the program alone: build scripts can't be linked statically.
 ${CARGO:-cargo} build --release --bin stalld --target "$target" "$@"
 
-mkdir -p "$(dirname "$output")"
-cp "${CARGO_TARGET_DIR:-target}/$target/release/stalld" "$output"
-
 fail() {
-    rm -f "$output"
-    echo "stalld: the static build $*" >&2
+    rm -f "$file"
+    echo "stalld: the static build $file $*" >&2
     exit 1
 }
-# For other architectures Rust links what is static to one address, and their code is longer.
-limit=2500000
+# put BINARY FILE [MOST-BYTES]
+put() {
+    file=$2
+    mkdir -p "$(dirname "$file")"
+    cp "${CARGO_TARGET_DIR:-target}/$target/release/$1" "$file"
+    # For other architectures Rust links what is static to one address.
+    case $target in
+    x86_64-*) readelf -hW "$file" | grep -q 'Type: *DYN' || fail "is not position-independent" ;;
+    esac
+    if readelf -dW "$file" | grep -q '(NEEDED)'; then
+        fail "needs shared libraries"
+    fi
+    if readelf -lW "$file" | grep -q INTERP; then
+        fail "needs a dynamic loader"
+    fi
+    size=$(($(wc -c <"$file")))
+    [ "$size" -le "${3:-$size}" ] || fail "has $size bytes, more than $3"
+    echo "stalld: $file has $size bytes"
+}
+
+# The code of other architectures is longer.
 case $target in
-x86_64-*)
-    limit=2000000
-    readelf -hW "$output" | grep -q 'Type: *DYN' || fail "is not position-independent"
-    ;;
+x86_64-*) put stalld "$output" 2000000 ;;
+*) put stalld "$output" 2500000 ;;
 esac
-if readelf -dW "$output" | grep -q '(NEEDED)'; then
-    fail "needs shared libraries"
-fi
-if readelf -lW "$output" | grep -q INTERP; then
-    fail "needs a dynamic loader"
-fi
-size=$(($(wc -c <"$output")))
-[ "$size" -le $limit ] || fail "has $size bytes, more than $limit"
-echo "stalld: $output has $size bytes"
+case " $* " in
+*" --bin stallstat "*) put stallstat "$(dirname "$output")/stallstat" ;;
+esac

@@ -11,9 +11,12 @@ fn stalld(args: &[&str]) -> Output {
 }
 
 fn stdout(args: &[&str]) -> String {
-    let output = stalld(args);
-    assert_eq!(output.status.code(), Some(0), "{args:?}");
-    assert!(output.stderr.is_empty(), "{args:?}");
+    printed(env!("CARGO_BIN_EXE_stalld"), args)
+}
+
+fn printed(program: &str, args: &[&str]) -> String {
+    let output = Command::new(program).args(args).output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{args:?}: {output:?}");
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -80,18 +83,41 @@ fn help_that_can_not_be_written_is_a_failure_and_no_panic() {
 /// An option: its letter, its name, what it takes.
 type Listed = (Option<String>, String, Option<String>);
 
+/// The programs that have long options: name, help, manual page, completion for zsh.
+fn programs() -> Vec<(&'static str, String, &'static str, &'static str)> {
+    vec![
+        (
+            "stalld",
+            stdout(&["-h"]),
+            include_str!("../man/stalld.8"),
+            include_str!("../packaging/completions/_stalld"),
+        ),
+        #[cfg(feature = "bpf")]
+        (
+            "stallstat",
+            printed(env!("CARGO_BIN_EXE_stallstat"), &["-h"]),
+            include_str!("../man/stallstat.8"),
+            include_str!("../packaging/completions/_stallstat"),
+        ),
+    ]
+}
+
 #[test]
 fn the_help_and_the_man_page_list_the_same_options() {
-    let in_help: BTreeSet<Listed> = stdout(&["-h"]).lines().filter_map(listed_in_help).collect();
-    let page = include_str!("../man/stalld.8");
-    let in_page: BTreeSet<Listed> = page.lines().filter_map(listed_in_page).collect();
-    assert!(in_help.len() > 20);
-    assert_eq!(in_help, in_page);
+    for (program, help, page, _) in programs() {
+        let in_help: BTreeSet<Listed> = help.lines().filter_map(listed_in_help).collect();
+        let in_page: BTreeSet<Listed> = page.lines().filter_map(listed_in_page).collect();
+        assert!(in_help.len() > 15, "{program}");
+        assert_eq!(in_help, in_page, "{program}");
+    }
 }
 
 #[test]
 fn the_completions_know_the_options_of_the_help() {
-    for (program, help) in [("stalld", stdout(&["-h"])), ("throttlectl", throttlectl(&["-h"]))] {
+    let mut helps: Vec<(&str, String)> =
+        programs().into_iter().map(|(program, help, ..)| (program, help)).collect();
+    helps.push(("throttlectl", throttlectl(&["-h"])));
+    for (program, help) in helps {
         let listed = help.lines().filter_map(listed_in_help);
         let spelt = listed.flat_map(|(short, long, _)| {
             short.map(|letter| format!("-{letter}")).into_iter().chain([format!("--{long}")])
@@ -100,14 +126,15 @@ fn the_completions_know_the_options_of_the_help() {
         let offered = bash(program, "-");
         assert_eq!(spelt, offered.lines().map(str::to_string).collect(), "{program}");
     }
-    let zsh = include_str!("../packaging/completions/_stalld");
-    let in_zsh: BTreeSet<String> = zsh.lines().flat_map(listed_in_zsh).collect();
-    let in_help: BTreeSet<Listed> = stdout(&["-h"]).lines().filter_map(listed_in_help).collect();
-    let spelt = in_help.into_iter().flat_map(|(short, long, value)| {
-        let long = format!("--{long}{}", if value.is_some() { "=" } else { "" });
-        short.map(|letter| format!("-{letter}")).into_iter().chain([long])
-    });
-    assert_eq!(in_zsh, spelt.collect());
+    for (program, help, _, zsh) in programs() {
+        let in_zsh: BTreeSet<String> = zsh.lines().flat_map(listed_in_zsh).collect();
+        let in_help: BTreeSet<Listed> = help.lines().filter_map(listed_in_help).collect();
+        let spelt = in_help.into_iter().flat_map(|(short, long, value)| {
+            let long = format!("--{long}{}", if value.is_some() { "=" } else { "" });
+            short.map(|letter| format!("-{letter}")).into_iter().chain([long])
+        });
+        assert_eq!(in_zsh, spelt.collect(), "{program}");
+    }
 }
 
 #[test]
@@ -118,6 +145,16 @@ fn the_completions_know_values_and_commands() {
     }
     assert_eq!(bash("stalld --backend =", "sched"), "sched_debug\n");
     assert_eq!(bash("stalld -t", ""), "");
+    assert_eq!(bash("stallstat", ""), "hogs\njitter\nrecord\ntrace\n");
+    assert_eq!(bash("stallstat -d", "j"), "jitter\n");
+    assert_eq!(bash("stallstat -d hogs", ""), "");
+    assert_eq!(bash("stallstat --by =", "con"), "container\n");
+    assert_eq!(bash("stallstat -g", "slice,s"), "slice,slice\nslice,sleep\nslice,schedstat\n");
+    for (_, help, ..) in programs().into_iter().filter(|(program, ..)| *program == "stallstat") {
+        for name in bash("stallstat -g", "").lines().chain(bash("stallstat --by", "").lines()) {
+            assert!(help.contains(name), "{name}");
+        }
+    }
 }
 
 #[test]
@@ -140,14 +177,12 @@ fn throttlectl_and_its_man_page_know_the_same_commands() {
 const THROTTLECTL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/throttlectl");
 
 fn throttlectl(args: &[&str]) -> String {
-    let output = Command::new(THROTTLECTL).args(args).output().unwrap();
-    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
-    String::from_utf8(output.stdout).unwrap()
+    printed(THROTTLECTL, args)
 }
 
 /// What bash offers for the last word, one a line.
 fn bash(before: &str, current: &str) -> String {
-    let script = "source packaging/completions/stalld.bash; COMP_WORDS=($1 \"$2\"); \
+    let script = "for it in packaging/completions/*.bash; do source $it; done; COMP_WORDS=($1 \"$2\"); \
         COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _${COMP_WORDS[0]}; printf '%s\\n' \"${COMPREPLY[@]}\"";
     let output = Command::new("bash")
         .args(["--norc", "-c", script, "bash", before, current])
@@ -158,15 +193,16 @@ fn bash(before: &str, current: &str) -> String {
     String::from_utf8(output.stdout).unwrap().trim_start_matches('\n').to_string()
 }
 
-/// `'(-t --threshold)'{-t,--threshold=}'[text]...`, or `'--check[text]'`
+/// `'(-t --threshold)'{-t,--threshold=}'[text]...`, `'--check[text]'`, or `'*--cgroup=[text]...`
 fn listed_in_zsh(line: &str) -> Vec<String> {
     let line = line.trim_start();
     let spelt = match line.split_once('{') {
         Some((_, rest)) if line.starts_with('\'') => rest.split_once('}').map(|(spelt, _)| spelt),
         _ => line
-            .strip_prefix("'--")
-            .and_then(|_| line.trim_start_matches('\'').split_once('['))
-            .map(|it| it.0),
+            .trim_start_matches(['\'', '*'])
+            .split_once('[')
+            .map(|it| it.0)
+            .filter(|spelt| spelt.starts_with("--")),
     };
     spelt.into_iter().flat_map(|spelt| spelt.split(',')).map(str::to_string).collect()
 }

@@ -82,10 +82,12 @@ has_modes() {
 program_has_modes() {
     has_modes <<END
 755 usr/bin/stalld
+755 usr/bin/stallstat
 755 usr/bin/throttlectl
 644 usr/lib/systemd/system/stalld.service
 644 $1
 644 usr/share/bash-completion/completions/stalld
+644 usr/share/bash-completion/completions/stallstat
 END
 }
 
@@ -156,6 +158,7 @@ deb_in() {
     check "nothing was changed since" chroot "$root" dpkg --verify stalld
     check "has its alerts and its dashboard" sh -c "ls '$root'/usr/share/doc/stalld/examples/alerts.yml '$root'/usr/share/doc/stalld/examples/grafana.json*"
     check "the program runs" chroot "$root" stalld --version
+    check "so does stallstat" chroot "$root" stallstat --version
     check "its list of what is inside is true" says_what_is_inside "$root" libbpf
     check "is enabled" test -h "$root/etc/systemd/system/multi-user.target.wants/stalld.service"
     check "the unit verifies" unit_verifies
@@ -265,7 +268,7 @@ rpm_in_an_empty_root() {
     check "its policy is removed" called "^semodule .*--remove stalld_bpf"
     check "keeps the changed configuration then" test -e "$root/etc/sysconfig/stalld.rpmsave"
     rm -f "$root/etc/sysconfig/stalld.rpmsave"
-    check "leaves no file" sh -c "! find '$root' -name '*stalld*' -o -name '*throttlectl*' | grep ."
+    check "leaves no file" sh -c "! find '$root' -name '*stalld*' -o -name '*stallstat*' -o -name '*throttlectl*' | grep ."
 }
 
 library_rpm_in_an_empty_root() {
@@ -290,13 +293,16 @@ static_tarball() {
     rm -rf "$root" "$roots/tarball"
     mkdir -p "$root/etc" "$roots/tarball"
     tar -xf "$package" -C "$roots/tarball" --strip-components=1
-    check "the binary needs no library" sh -c "ldd '$roots/tarball/root/usr/bin/stalld' 2>&1 | grep -q 'statically linked'"
-    check "the binary has 2.0 MB at most" test "$(wc -c <"$roots/tarball/root/usr/bin/stalld")" -le 2000000
+    for binary in stalld stallstat; do
+        check "$binary needs no library" sh -c "ldd '$roots/tarball/root/usr/bin/$binary' 2>&1 | grep -q 'statically linked'"
+    done
+    check "stalld has 2.0 MB at most" test "$(wc -c <"$roots/tarball/root/usr/bin/stalld")" -le 2000000
     check "its list of what is inside is true" says_what_is_inside "$roots/tarball" libbpf elfutils zlib
     check "installs" env DESTDIR="$root" "$roots/tarball/install.sh"
     check "files and modes" program_has_modes etc/default/stalld
     check "has its alerts and its dashboard" sh -c "ls '$root/usr/share/doc/stalld/monitoring/alerts.yml' '$root/usr/share/doc/stalld/monitoring/grafana.json'"
     check "the program runs where there is nothing else" chroot "$root" /usr/bin/stalld --version
+    check "so does stallstat" chroot "$root" /usr/bin/stallstat --version
     echo 'THRESH="-t 33"' >>"$root/etc/default/stalld"
     check "installs again" env DESTDIR="$root" "$roots/tarball/install.sh"
     check "keeps a changed configuration" grep -q 'THRESH="-t 33"' "$root/etc/default/stalld"
