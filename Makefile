@@ -133,11 +133,11 @@ test-service: deb ## boot a Debian with the package, in emulation, and check its
 	$(SUDO) sh tests/vm/service.sh $(DIST)/stalld_[0-9]*.deb $(SERVICE_KERNELS)
 
 fuzz: ## fuzz what reads input: FUZZ=TARGET TIME=SECONDS
-	@$(SETUP) --check rust fuzz
+	@$(SETUP) --check rust bpf fuzz
 	CARGO="$(CARGO) $(CARGOFLAGS)" sh fuzz/fuzz.sh $(FUZZ) $(TIME)
 
 coverage: ## print how many of the parsers' lines the fuzzers' corpus reaches: 95 % of each file, or it fails
-	@$(SETUP) --check rust fuzz
+	@$(SETUP) --check rust bpf fuzz
 	CARGO="$(CARGO) $(CARGOFLAGS)" sh fuzz/coverage.sh
 
 run: all ## build, and run stalld with ARGS=...
@@ -186,7 +186,7 @@ setup-all: ## install all of these, but for other architectures
 	@$(SETUP) $(TOOLS) lib static lint regen abi dist deb rpm vm monitoring soak
 
 setup-fuzz: ## install what `make fuzz` and `make coverage` need, which no other target does
-	@$(SETUP) rust fuzz
+	@$(SETUP) rust bpf fuzz
 
 # Builds only if nothing is built, so that `make && sudo make install` runs no compiler as root.
 install: $(BINARY) $(if $(wildcard $(LIBRARY)),install-lib) ## install below DESTDIR and PREFIX what `make` and `make lib` built

@@ -9,7 +9,7 @@ least=95
 parsers="src/observe/sched_debug/format.rs src/observe/sched_debug/parse.rs src/proc/text.rs src/cpus.rs src/denylist.rs
     src/daemon/options/mod.rs src/daemon/options/table.rs src/daemon/options/length.rs src/daemon/options/draft.rs
     src/timing.rs src/boost/journal.rs src/boost/journal_file.rs src/host/debugfs.rs ffi/src/options.rs
-    ffi/src/input.rs"
+    ffi/src/input.rs src/stat/schedstat.rs src/stat/groups.rs"
 
 host=$(rustc -vV | sed -n 's/^host: //p')
 llvm=$(rustc -vV | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p')
@@ -34,7 +34,7 @@ fi
 out=${CARGO_TARGET_DIR:-target}/coverage
 # As in fuzz.sh, what runs at build time is not counted in.
 RUSTFLAGS=-Cinstrument-coverage \
-    ${CARGO:-cargo} build --no-default-features --example fuzz --target "$host" --target-dir "$out"
+    ${CARGO:-cargo} build --example fuzz --target "$host" --target-dir "$out"
 rm -f "$out"/*.profraw
 for target in fuzz/corpus/*; do
     LLVM_PROFILE_FILE="$out/${target##*/}.profraw" "$out/$host/debug/examples/fuzz" "${target##*/}" "$target" >/dev/null

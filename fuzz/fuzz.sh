@@ -26,7 +26,7 @@ done
 RUSTC_BOOTSTRAP=1 \
     RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module$passes -Zsanitizer=address -Coverflow-checks -Clink-arg=$runtime -Clink-arg=-lstdc++" \
     CARGO_PROFILE_DEV_OPT_LEVEL=3 \
-    ${CARGO:-cargo} build --no-default-features --example fuzz --target "$host" --target-dir "$out"
+    ${CARGO:-cargo} build --example fuzz --target "$host" --target-dir "$out"
 
 mkdir -p "$out/corpus/$target" "$out/found/$target"
 export FUZZ="$target"

@@ -3,16 +3,20 @@
 mod command_line;
 mod cpu_list;
 mod denylist;
+#[cfg(feature = "bpf")]
+mod groups;
 mod journal;
 mod length;
 mod machine;
 mod options;
 mod proc;
 mod sched_debug;
+#[cfg(feature = "bpf")]
+mod schedstat;
 
 pub type Target = fn(&[u8]);
 
-const ALL: [(&str, Target); 9] = [
+const ALL: &[(&str, Target)] = &[
     ("sched_debug", sched_debug::run),
     ("cpu_list", cpu_list::run),
     ("command_line", command_line::run),
@@ -22,6 +26,10 @@ const ALL: [(&str, Target); 9] = [
     ("options", options::run),
     ("proc", proc::run),
     ("machine", machine::run),
+    #[cfg(feature = "bpf")]
+    ("schedstat", schedstat::run),
+    #[cfg(feature = "bpf")]
+    ("groups", groups::run),
 ];
 
 pub fn find(name: &str) -> Option<Target> {
@@ -30,7 +38,7 @@ pub fn find(name: &str) -> Option<Target> {
 
 #[cfg(not(fuzzing))]
 pub fn names() -> String {
-    ALL.map(|(name, _)| name).join(", ")
+    ALL.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
 }
 
 /// A message can be printed: it is there, and nothing in it ends its line or controls a terminal.
