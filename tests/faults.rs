@@ -50,7 +50,7 @@ const FAULTS: &[Fault] = &[
     ("clock_nanosleep", "EINTR", "2+3", Rescues),
     ("clone", "EAGAIN", "1", LOG_ONLY),
     ("clone", "ENOMEM", "2", OnlySays("cannot try out what the kernel allows: Cannot allocate memory")),
-    ("clone3", "EAGAIN", "1+", Refuses("cannot start the thread that writes the log")),
+    ("clone3", "EAGAIN", "1+", Refuses("cannot start the thread stalld-log")),
     ("close_range", "ENOSYS", "1+", Rescues),
     ("fallocate", "ENOSPC", "1+", LOG_ONLY),
     ("fchmod", "EPERM", "1+", Refuses("cannot change the mode of /run/stalld/")),

@@ -116,9 +116,18 @@ pub fn is_own_thread(tid: Tid) -> bool {
     with(format_args!("/proc/self/task/{tid}"), |path| fs::symlink_metadata(path).ok()).is_some()
 }
 
+/// All processes that there are.
+pub fn processes() -> Vec<Tid> {
+    numbers("/proc")
+}
+
 /// The threads of its process, in the order in which they were started.
 pub fn threads(tgid: Tid) -> Vec<Tid> {
-    let entries = fs::read_dir(format!("/proc/{tgid}/task")).into_iter().flatten().flatten();
+    numbers(&format!("/proc/{tgid}/task"))
+}
+
+fn numbers(directory: &str) -> Vec<Tid> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok().map(Tid)).collect()
 }
 

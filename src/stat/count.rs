@@ -31,6 +31,9 @@ pub fn run(options: &Options) -> Result<()> {
         true => None,
         false => Some(Collector::open(&plan(options, &selection, &events), &Topology::read(Path::new("/")))?),
     };
+    if let Some(collector) = &collector {
+        selection.judge_names(collector);
+    }
     let mut waiting = options.groups.contains(&Group::Latency).then(|| Waiting::new(options));
     let mut screen = Screen::new(options.form);
     if options.form == Form::Csv {

@@ -2,7 +2,7 @@
 
 use super::blame::{Blame, Charge, Suffered};
 use super::options::{Form, Options};
-use super::people::{People, Person, Who};
+use super::people::{People, Who, next, runner};
 use super::records::turn;
 use super::report::{Extra, Report};
 use super::resctrl::{self, Reading};
@@ -12,9 +12,9 @@ use super::table::{CSV_HEAD, Cell, Subject, Table, column};
 use super::topology::Topology;
 use super::turns::{self, Sink};
 use super::waiting::Waiting;
-use crate::cpus::{self, CpuSet};
+use crate::cpus;
 use crate::error::Result;
-use crate::task::{Comm, Cpu, Nanos, Tid};
+use crate::task::{Cpu, Nanos, Tid};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
@@ -31,7 +31,6 @@ pub fn run(options: &Options) -> Result<()> {
         waiting: Waiting::new(options),
         charged: HashMap::new(),
         screen: Screen::new(options.form),
-        watched: options.cpus.clone(),
         caches: Caches::new(),
         options,
     };
@@ -49,21 +48,14 @@ struct Hogs<'a> {
     /// Until when a wait that goes on has been laid to somebody.
     charged: HashMap<Tid, Nanos>,
     screen: Screen,
-    watched: Option<CpuSet>,
     caches: Caches,
     options: &'a Options,
 }
 
 impl Hogs<'_> {
-    fn is_watched(&self, cpu: Cpu) -> bool {
-        self.watched.as_ref().is_none_or(|cpus| cpus.contains(cpu))
-    }
-
-    fn wants(&mut self, who: Who) -> bool {
-        let Some(&Person { tid, tgid, comm, cgroup }) = self.people.get(who) else { return false };
-        let numbers = &self.options.numbers;
-        let by_number = numbers.is_empty() || numbers.contains(&tid) || numbers.contains(&tgid);
-        by_number && self.selection.wants_person(&Comm::new(&comm), cgroup)
+    fn wants(&mut self, who: Who, cpu: Cpu) -> bool {
+        self.selection.watches(cpu)
+            && self.people.get(who).is_some_and(|person| self.selection.covers(person))
     }
 
     /// Those who wait now have waited for somebody until now.
@@ -72,7 +64,7 @@ impl Hogs<'_> {
         for (task, since) in waiters.collect::<Vec<_>>() {
             let since = self.charged.insert(task.tid, at).map_or(since, |charged| charged.max(since));
             let victim = self.people.waiter(&task);
-            if self.is_watched(task.cpu) && self.wants(victim) {
+            if self.wants(victim, task.cpu) {
                 self.blame.waited(task.cpu, victim, since, at, false);
             }
         }
@@ -100,24 +92,22 @@ impl Hogs<'_> {
             let Suffered { waits, waited } = suffered.get(&victim).copied().unwrap_or_default();
             let share = (waited.0 > 0).then(|| charge.same.0 as f64 * 100.0 / waited.0 as f64);
             let cells = vec![
-                Cell::Text(culprit),
                 Cell::Time(Some(charge.same.0)),
                 Cell::Ratio(share),
                 Cell::Time(Some(charge.beside.0)),
                 Cell::Number(Some(waits)),
                 Cell::Time(Some(waited.0)),
             ];
-            (Subject::Victim(victim), cells)
+            (Subject::Pair(victim, culprit), cells)
         });
         let columns = vec![
-            column("RAN MEANWHILE", "culprit"),
-            column("FOR", "ran_ns"),
+            column("RAN FOR", "ran_ns"),
             column("% OF WAIT", "percent_of_wait"),
             column("BESIDE", "ran_beside_ns"),
             column("WAITS", "waits"),
             column("WAITED", "waited_ns"),
         ];
-        let mut table = Table { name: "victim", columns, order: 1, rows: rows.collect(), bands: false };
+        let mut table = Table { name: "hogs", columns, order: 0, rows: rows.collect(), bands: false };
         table.sort();
         table
     }
@@ -147,7 +137,7 @@ impl Caches {
 impl Sink for Hogs<'_> {
     fn turn(&mut self, turn: &turn) -> Result<()> {
         let (cpu, end) = (Cpu(turn.cpu), Nanos(turn.end));
-        let runner = self.people.runner(turn);
+        let runner = self.people.number(runner(turn));
         if let Some(start) = turns::start(turn) {
             self.blame.ran(cpu, runner, start, end);
         }
@@ -156,8 +146,8 @@ impl Sink for Hogs<'_> {
         }
         let begun = end - Nanos(turn.waited);
         let start = self.charged.remove(&Tid(turn.next_tid)).map_or(begun, |charged| charged.max(begun));
-        let victim = self.people.next(turn);
-        if self.is_watched(cpu) && self.wants(victim) {
+        let victim = self.people.number(next(turn));
+        if self.wants(victim, cpu) {
             self.blame.waited(cpu, victim, start, end, true);
         }
         Ok(())

@@ -128,6 +128,7 @@ pub enum Command {
     Version,
 }
 
+#[derive(Default)]
 pub struct Draft {
     asked: Option<Command>,
     interval: Option<Nanos>,
@@ -223,7 +224,7 @@ const TABLE: &[Opt<Draft>] = &[
         short: Some('e'),
         long: "event",
         takes: Text("EVENTS", |d, list, _| events(list).map(|events| d.options.events = events)),
-        help: "what the group perf counts: names as perf(1) has them, or r and a number in hex;\n8 at most (cycles,instructions,cache-misses)",
+        help: "what the group perf counts: names as perf(1) has them, or r and hex digits;\n8 at most (cycles,instructions,cache-misses)",
     },
     Opt {
         short: None,
@@ -315,31 +316,25 @@ pub fn help() -> String {
     )
 }
 
-impl Default for Draft {
-    fn default() -> Draft {
-        Draft {
-            asked: None,
-            interval: None,
-            once: false,
-            words: Vec::new(),
-            options: Options {
-                groups: vec![Group::Latency],
-                interval: Nanos::from_secs(1),
-                run_time: None,
-                names: Denylist::default(),
-                global_names: Denylist::default(),
-                control_groups: Denylist::default(),
-                numbers: Vec::new(),
-                cpus: None,
-                shortest: Nanos::ZERO,
-                collapse: true,
-                detailed: false,
-                form: Form::Text,
-                by: By::Name,
-                events: ["cycles", "instructions", "cache-misses"].map(String::from).to_vec(),
-                period: Nanos::from_millis(1),
-                priority: None,
-            },
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            groups: vec![Group::Latency],
+            interval: Nanos::from_secs(1),
+            run_time: None,
+            names: Denylist::default(),
+            global_names: Denylist::default(),
+            control_groups: Denylist::default(),
+            numbers: Vec::new(),
+            cpus: None,
+            shortest: Nanos::ZERO,
+            collapse: true,
+            detailed: false,
+            form: Form::Text,
+            by: By::Name,
+            events: ["cycles", "instructions", "cache-misses"].map(String::from).to_vec(),
+            period: Nanos::from_millis(1),
+            priority: None,
         }
     }
 }

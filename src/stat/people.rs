@@ -28,6 +28,21 @@ pub struct Address {
 
 const MOST: usize = 50_000;
 
+/// Whose turn it was.
+pub fn runner(turn: &turn) -> Person {
+    Person { tid: Tid(turn.tid), tgid: Tid(turn.tgid), comm: turn.comm, cgroup: turn.cgroup }
+}
+
+/// Who comes next.
+pub fn next(turn: &turn) -> Person {
+    Person {
+        tid: Tid(turn.next_tid),
+        tgid: Tid(turn.next_tgid),
+        comm: turn.next_comm,
+        cgroup: turn.next_cgroup,
+    }
+}
+
 #[derive(Default)]
 pub struct People {
     known: Vec<Person>,
@@ -51,18 +66,6 @@ impl People {
         });
         self.latest.insert(person.tid, who);
         who
-    }
-
-    /// Whose turn it was.
-    pub fn runner(&mut self, turn: &turn) -> Who {
-        let (tid, tgid) = (Tid(turn.tid), Tid(turn.tgid));
-        self.number(Person { tid, tgid, comm: turn.comm, cgroup: turn.cgroup })
-    }
-
-    /// Who comes next.
-    pub fn next(&mut self, turn: &turn) -> Who {
-        let (tid, tgid) = (Tid(turn.next_tid), Tid(turn.next_tgid));
-        self.number(Person { tid, tgid, comm: turn.next_comm, cgroup: turn.next_cgroup })
     }
 
     /// Somebody whose turn has not come: the one who had this number and name last.

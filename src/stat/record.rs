@@ -2,9 +2,10 @@
 
 use super::options::Options;
 use super::parquet::{self, Kind, Value, Writer};
-use super::people::{People, Person, Who};
+use super::people::{People, Person, Who, runner};
 use super::perf::{Named, events_or_none};
 use super::records::{EVENTS, turn};
+use super::select::Selection;
 use super::topology::Topology;
 use super::turns::{self, Sink};
 use crate::command_line::complain;
@@ -28,6 +29,7 @@ pub fn run(options: &Options, path: &Path) -> Result<()> {
     let mut record = Record {
         file: Sheet::create(path, &events)?,
         people: People::new(),
+        selection: Selection::new(options)?,
         slots: BTreeMap::new(),
         events: events.len(),
         lost: 0,
@@ -49,6 +51,7 @@ pub fn run(options: &Options, path: &Path) -> Result<()> {
 struct Record {
     file: Sheet,
     people: People,
+    selection: Selection,
     /// By moment, CPU and task.
     slots: BTreeMap<(Nanos, Cpu, Who), Slot>,
     events: usize,
@@ -64,7 +67,11 @@ struct Slot {
 impl Sink for Record {
     fn turn(&mut self, turn: &turn) -> Result<()> {
         let Some(start) = turns::start(turn).filter(|_| turn.tid != 0) else { return Ok(()) };
-        let who = self.people.runner(turn);
+        let who = self.people.number(runner(turn));
+        let is_wanted = self.people.get(who).is_some_and(|person| self.selection.covers(person));
+        if !is_wanted || !self.selection.watches(Cpu(turn.cpu)) {
+            return Ok(());
+        }
         let end = Nanos(turn.end);
         let mut at = start;
         while at < end {
@@ -225,6 +232,7 @@ mod tests {
         let mut record = Record {
             file: Sheet::create(&path, &[event]).unwrap(),
             people: People::default(),
+            selection: Selection::new(&Options::default()).unwrap(),
             slots: BTreeMap::new(),
             events: 1,
             lost: 0,

@@ -201,18 +201,18 @@ pub struct Report {
     pub tables: Vec<Table>,
     /// What comes with a table of its own.
     pub more: Vec<Extra>,
-    /// Events that could not be counted.
+    /// Events, or turns, that could not be counted.
     pub lost: u64,
 }
 
 impl Report {
     pub fn shown(&self, options: &Options) -> String {
         let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let time = format!("{}.{:03}", time.as_secs(), time.subsec_millis());
+        let time = time.as_secs_f64();
         match options.form {
             Form::Text => self.text(options.detailed),
-            Form::Json => self.json(&time),
-            Form::Csv => self.csv(&time),
+            Form::Json => self.json(time),
+            Form::Csv => self.csv(&format!("{time:.3}")),
         }
     }
 
@@ -226,19 +226,16 @@ impl Report {
             text += "nothing happened\n";
         }
         if self.lost > 0 {
-            text += &format!(
-                "{} events of tasks beyond those that there was room for are not counted\n",
-                self.lost
-            );
+            text += &format!("{} events came that there was no room for, and are not counted\n", self.lost);
         }
         text
     }
 
-    fn json(&self, time: &str) -> String {
+    fn json(&self, time: f64) -> String {
         let mut text = String::new();
         {
             let mut report = Object::open(&mut text);
-            report.put("time", Value::Text(time));
+            report.put("time", Value::Ratio(time));
             report.put("interval_ns", Value::Number(self.length.0 as i64));
             report.put("not_counted", Value::Number(self.lost as i64));
             for table in &self.tables {

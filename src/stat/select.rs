@@ -3,14 +3,19 @@
 use super::collector::{Collector, Counts};
 use super::groups::{self, Groups};
 use super::options::Options;
+use super::people::Person;
 use super::records::{NAME_ANYWHERE, NAME_IN_GROUP, VERDICT_UNWANTED, VERDICT_WANTED};
+use crate::cpus::CpuSet;
 use crate::denylist::Denylist;
 use crate::error::{Error, Result};
-use crate::task::Comm;
+use crate::proc;
+use crate::task::{Comm, Cpu, Tid};
 use std::collections::BTreeSet;
 use std::path::Path;
 
 pub struct Selection {
+    numbers: Vec<Tid>,
+    cpus: Option<CpuSet>,
     names: Denylist,
     global_names: Denylist,
     /// None where no group was asked for.
@@ -29,7 +34,13 @@ impl Selection {
             true => None,
             false => Some(Wanted::new(options.control_groups.clone())?),
         };
-        Ok(Selection { names: options.names.clone(), global_names: options.global_names.clone(), wanted })
+        Ok(Selection {
+            numbers: options.numbers.clone(),
+            cpus: options.cpus.clone(),
+            names: options.names.clone(),
+            global_names: options.global_names.clone(),
+            wanted,
+        })
     }
 
     pub fn by_name(&self) -> bool {
@@ -59,9 +70,27 @@ impl Selection {
         name & NAME_ANYWHERE != 0 || name & NAME_IN_GROUP != 0 && in_group
     }
 
-    /// The same of somebody whom no program has judged.
-    pub fn wants_person(&mut self, comm: &Comm, cgroup: u64) -> bool {
-        let name = self.name(comm.as_bytes());
+    /// Tells the programs of all names that there are, so that they need not ask.
+    pub fn judge_names(&self, collector: &Collector) {
+        if !self.by_name() {
+            return;
+        }
+        for comm in proc::processes().into_iter().flat_map(proc::threads).filter_map(proc::comm) {
+            collector.judge_name(&comm, self.name(comm.as_bytes()) as u8);
+        }
+    }
+
+    pub fn watches(&self, cpu: Cpu) -> bool {
+        self.cpus.as_ref().is_none_or(|cpus| cpus.contains(cpu))
+    }
+
+    /// Whether somebody is wanted whom no program has judged.
+    pub fn covers(&mut self, person: &Person) -> bool {
+        let Person { tid, tgid, comm, cgroup } = *person;
+        if !self.numbers.is_empty() && !self.numbers.contains(&tid) && !self.numbers.contains(&tgid) {
+            return false;
+        }
+        let name = self.name(Comm::new(&comm).as_bytes());
         let in_group = |wanted: &mut Option<Wanted>| wanted.as_mut().is_none_or(|wanted| wanted.has(cgroup));
         name & NAME_ANYWHERE != 0 || name & NAME_IN_GROUP != 0 && in_group(&mut self.wanted)
     }

@@ -14,13 +14,12 @@ pub enum Subject {
     Cpu(Cpu),
     /// One who waits or who is waited for, with what is known of where it belongs.
     Owned(Comm, Tid, String),
-    /// Those who are added up under this.
-    Victim(String),
+    /// Those who waited, and those who ran meanwhile.
+    Pair(String, String),
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Cell {
-    Text(String),
     /// Nanoseconds.
     Time(Option<u64>),
     Number(Option<u64>),
@@ -91,7 +90,7 @@ impl Table {
 
     /// A member of an object: a list of objects.
     pub fn json(&self, report: &mut Object) {
-        report.list(&self.name.replace(' ', "_"), &self.rows, |object, (subject, cells)| {
+        report.list(&self.name.replace(' ', "_").to_lowercase(), &self.rows, |object, (subject, cells)| {
             subject.json(object);
             for (Column(_, key), cell) in self.columns.iter().zip(cells) {
                 cell.json(object, key);
@@ -128,7 +127,7 @@ impl Subject {
             Subject::Cpu(cpu) => format!("CPU {cpu}"),
             Subject::Owned(comm, tid, owner) if owner.is_empty() => format!("{comm}-{tid}"),
             Subject::Owned(comm, tid, owner) => format!("{comm}-{tid} {owner}"),
-            Subject::Victim(label) => label.clone(),
+            Subject::Pair(victim, culprit) => format!("{victim} < {culprit}"),
         }
     }
 
@@ -143,7 +142,10 @@ impl Subject {
                 object.put("tid", Value::Number(tid.0.into()));
             }
             Subject::Cpu(cpu) => object.put("cpu", Value::Number(cpu.0.into())),
-            Subject::Victim(label) => object.put("victim", Value::Text(label)),
+            Subject::Pair(victim, culprit) => {
+                object.put("victim", Value::Text(victim));
+                object.put("culprit", Value::Text(culprit));
+            }
         }
         if let Subject::Owned(_, _, owner) = self {
             object.put("owner", Value::Text(owner));
@@ -156,7 +158,7 @@ impl Subject {
             Subject::Name(comm, _) => format!("{},,", quoted(comm)),
             Subject::Task(comm, tid) | Subject::Owned(comm, tid, _) => format!("{},{tid},", quoted(comm)),
             Subject::Cpu(cpu) => format!(",,{cpu}"),
-            Subject::Victim(label) => format!("\"{}\",,", label.replace('"', "\"\"")),
+            Subject::Pair(..) => format!("\"{}\",,", self.shown().replace('"', "\"\"")),
         }
     }
 }
@@ -166,7 +168,6 @@ impl Cell {
         match *self {
             Cell::Time(figure) | Cell::Number(figure) => figure.unwrap_or_default() as f64,
             Cell::Ratio(ratio) => ratio.unwrap_or_default(),
-            Cell::Text(_) => 0.0,
         }
     }
 
@@ -180,7 +181,6 @@ impl Cell {
 
     fn shown(&self) -> String {
         match *self {
-            Cell::Text(ref text) => text.clone(),
             Cell::Time(Some(ns)) => brief(Nanos(ns)),
             Cell::Number(Some(number)) => number.to_string(),
             Cell::Ratio(Some(ratio)) => format!("{ratio:.1}"),
@@ -192,7 +192,6 @@ impl Cell {
         match *self {
             Cell::Time(figure) | Cell::Number(figure) => figure.map(|figure| figure.to_string()),
             Cell::Ratio(ratio) => ratio.map(|ratio| format!("{ratio:.3}")),
-            Cell::Text(ref text) => Some(format!("\"{}\"", text.replace('"', "\"\""))),
         }
     }
 
@@ -202,7 +201,6 @@ impl Cell {
                 object.put(key, Value::Number(i64::try_from(figure).unwrap_or(i64::MAX)));
             }
             Cell::Ratio(Some(ratio)) => object.put(key, Value::Ratio(ratio)),
-            Cell::Text(ref text) => object.put(key, Value::Text(text)),
             _ => {}
         }
     }

@@ -1,14 +1,16 @@
 //! `stallstat trace FILE`: who ran on each CPU, and who waited, for Perfetto.
 
 use super::options::Options;
+use super::people::{next, runner};
 use super::records::turn;
+use super::select::Selection;
 use super::topology::Topology;
 use super::turns::{self, Sink};
 use crate::chrome_trace::{ChromeTrace, Event, Phase};
 use crate::command_line::complain;
 use crate::error::Result;
 use crate::json::{Object, Value};
-use crate::task::{Comm, Nanos};
+use crate::task::{Comm, Cpu, Nanos};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::ExitCode;
@@ -24,7 +26,12 @@ const CPUS: u32 = 1;
 const WAITS: u32 = 2;
 
 pub fn run(options: &Options, path: &Path) -> Result<()> {
-    let mut trace = Trace { file: ChromeTrace::create(path, LIMIT)?, named: BTreeSet::new(), lost: 0 };
+    let mut trace = Trace {
+        file: ChromeTrace::create(path, LIMIT)?,
+        selection: Selection::new(options)?,
+        named: BTreeSet::new(),
+        lost: 0,
+    };
     trace.name("process_name", CPUS, 0, "runs on")?;
     trace.name("process_name", WAITS, 0, "waits")?;
     turns::follow(options, &Topology::read(Path::new("/")), &[], PIECE, &mut trace)?;
@@ -42,6 +49,7 @@ pub fn run(options: &Options, path: &Path) -> Result<()> {
 
 struct Trace {
     file: ChromeTrace,
+    selection: Selection,
     /// Tracks that have been given a name.
     named: BTreeSet<(u32, i32, [u8; 16])>,
     lost: u64,
@@ -74,7 +82,11 @@ impl Trace {
 impl Sink for Trace {
     fn turn(&mut self, turn: &turn) -> Result<()> {
         let (cpu, end) = (turn.cpu as i32, Nanos(turn.end));
-        if let Some(start) = turns::start(turn).filter(|_| turn.tid != 0) {
+        if !self.selection.watches(Cpu(turn.cpu)) {
+            return Ok(());
+        }
+        let ran = turns::start(turn).filter(|_| turn.tid != 0 && self.selection.covers(&runner(turn)));
+        if let Some(start) = ran {
             self.name_once(CPUS, cpu, [0; 16], &format!("CPU {cpu}"))?;
             let name = format!("{}-{}", Comm::new(&turn.comm), turn.tid);
             let preempted = turn.runnable != 0;
@@ -84,7 +96,7 @@ impl Sink for Trace {
             };
             self.put(Phase::Complete(end - start), &name, start, (CPUS, cpu), &args)?;
         }
-        if turn.next_tid != 0 && turn.waited > 0 {
+        if turn.next_tid != 0 && turn.waited > 0 && self.selection.covers(&next(turn)) {
             let name = format!("{}-{}", Comm::new(&turn.next_comm), turn.next_tid);
             self.name_once(WAITS, turn.next_tid, turn.next_comm, &name)?;
             let behind = format!("behind {}-{}", Comm::new(&turn.comm), turn.tid);
