@@ -69,6 +69,8 @@ pub struct Counts {
     pub cgroup: u64,
     /// The programs leave it to the reader whether this task is wanted.
     pub is_open: bool,
+    /// They have found that it is not.
+    pub is_unwanted: bool,
     pub ended: bool,
     pub histograms: [Histogram; KINDS],
     pub moves: u64,
@@ -208,7 +210,10 @@ impl Collector {
             if counts.ended {
                 ended.push(counts.tid);
             }
-            each(Of::Task, counts);
+            // Something of it may have been counted before it was judged, or under another name.
+            if !counts.is_unwanted {
+                each(Of::Task, counts);
+            }
         })?;
         for tid in ended {
             // Somebody else may have its number already, whose entry is begun anew then.
@@ -373,6 +378,7 @@ fn counts(bytes: &[u8], places: &[u8; KINDS]) -> Option<Counts> {
         comm: Comm::new(&entry.comm),
         cgroup: entry.cgroup,
         is_open: u32::from(entry.verdict) == records::VERDICT_OPEN,
+        is_unwanted: u32::from(entry.verdict) == records::VERDICT_UNWANTED,
         ended: entry.ended != 0,
         histograms: places.each_ref().map(histogram),
         moves: entry.moves,
