@@ -413,3 +413,7 @@ fn priority(number: &str) -> Result<u32, String> {
         _ => Err("not a priority: give a whole number from 1 to 98".to_string()),
     }
 }
+
+#[cfg(test)]
+#[path = "options_tests.rs"]
+mod tests;

@@ -316,3 +316,7 @@ fn latency(counts: Option<&Counts>) -> Vec<(Column, Cell)> {
         (column("MAX", "queued_max"), deepest),
     ]
 }
+
+#[cfg(test)]
+#[path = "report_tests.rs"]
+mod tests;

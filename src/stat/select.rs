@@ -123,3 +123,41 @@ impl Wanted {
         self.ids.contains(&id)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_wanted_anywhere_in_the_groups_asked_for_or_not_at_all() {
+        let list = |text: &str| {
+            let mut list = Denylist::default();
+            if !text.is_empty() {
+                list.add(text).unwrap();
+            }
+            list
+        };
+        let no_groups = || Wanted {
+            paths: list("^/a$"),
+            groups: Groups::read(std::env::temp_dir().as_path()).unwrap(),
+            ids: BTreeSet::new(),
+        };
+        const BOTH: u32 = NAME_IN_GROUP | NAME_ANYWHERE;
+        for (names, global_names, with_groups, verdicts) in [
+            // Of `ant` and of `bee`.
+            ("", "", false, [NAME_IN_GROUP, NAME_IN_GROUP]),
+            ("^a", "", false, [NAME_IN_GROUP, 0]),
+            ("", "^b", false, [0, NAME_ANYWHERE]),
+            ("^a", "^b", false, [NAME_IN_GROUP, NAME_ANYWHERE]),
+            ("", "", true, [NAME_IN_GROUP, NAME_IN_GROUP]),
+            ("^a", "", true, [NAME_IN_GROUP, 0]),
+            ("", "^b", true, [NAME_IN_GROUP, BOTH]),
+            ("^a", "^b", true, [NAME_IN_GROUP, NAME_ANYWHERE]),
+        ] {
+            let wanted = with_groups.then(no_groups);
+            let selection = Selection { names: list(names), global_names: list(global_names), wanted };
+            let found = [&b"ant"[..], b"bee"].map(|name| selection.name(name));
+            assert_eq!(found, verdicts, "-c '{names}' --global-comm '{global_names}' {with_groups}");
+        }
+    }
+}
