@@ -12,8 +12,11 @@ pub mod json;
 pub mod process;
 #[path = "../../src/daemon/scratch.rs"]
 pub mod scratch;
+#[cfg(feature = "bpf")]
+pub mod stallstat;
 pub mod stunt;
 pub mod throttling;
+pub mod worker;
 
 use stalld::cpus::CpuSet;
 use stalld::sys::{clock, lock, sched};

@@ -47,6 +47,12 @@ pub fn session(pid: Tid) -> Option<Tid> {
     field(pid, 3)?.parse().ok().map(Tid)
 }
 
+/// How many pages it found missing so far, whether they were to be had at once or not.
+pub fn faults(tid: Tid) -> Option<u64> {
+    let number = |index| field(tid, index)?.parse::<u64>().ok();
+    Some(number(7)? + number(9)?)
+}
+
 /// A word of /proc/PID/stat; 0 is the first one behind the name, which may hold blanks and parentheses.
 fn field(pid: Tid, index: usize) -> Option<String> {
     let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
@@ -57,7 +63,9 @@ fn field(pid: Tid, index: usize) -> Option<String> {
 
 /// A line of /proc/PID/status, behind its title and the colon.
 pub fn status(pid: Tid, title: &str) -> Option<String> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    // Its name is in it too, and may be any bytes.
+    let status = fs::read(format!("/proc/{pid}/status")).ok()?;
+    let status = String::from_utf8_lossy(&status);
     let value = |line: &str| Some(line.strip_prefix(title)?.strip_prefix(':')?.trim().to_string());
     status.lines().find_map(value)
 }

@@ -1,0 +1,116 @@
+//! stallstat at work, whose reports are asked for one by one.
+
+use super::json::Json;
+use super::{PATIENCE, Program, process};
+use stalld::task::{Nanos, Tid};
+use std::process::Command;
+
+pub struct Stallstat(Program);
+
+pub const PATH: &str = env!("CARGO_BIN_EXE_stallstat");
+
+/// SIGUSR1, in the mask that /proc shows.
+const ASKS_FOR_A_REPORT: u64 = 1 << 9;
+
+impl Stallstat {
+    /// It counts from here on until a report is asked for, and writes JSON.
+    pub fn start(args: &[&str]) -> Stallstat {
+        let mut stallstat = Stallstat::start_as(&[&["--json"], args].concat());
+        stallstat.report();
+        stallstat
+    }
+
+    /// Its first report may be asked for. It ends in time, whatever becomes of who started it.
+    pub fn start_as(args: &[&str]) -> Stallstat {
+        let mut command = Command::new(PATH);
+        command.args(["-i", "3600", "-r", "300"]).args(args);
+        let stallstat = Stallstat(Program::start("stallstat", command));
+        process::eventually("stallstat holds signals back", || {
+            let mask = process::status(stallstat.pid(), "SigBlk")?;
+            (u64::from_str_radix(&mask, 16).ok()? & ASKS_FOR_A_REPORT != 0).then_some(())
+        });
+        stallstat
+    }
+
+    pub fn pid(&self) -> Tid {
+        self.0.pid()
+    }
+
+    /// Asks for what was counted since the last report.
+    pub fn report(&mut self) -> Report {
+        process::signal(self.pid(), "USR1");
+        self.next_report()
+    }
+
+    /// The one that comes next, by itself.
+    pub fn next_report(&mut self) -> Report {
+        let (_, line) = self.0.line_with("{\"time\":");
+        Report(Json::parse(&line))
+    }
+
+    /// A line that has this in it.
+    pub fn line_with(&mut self, text: &str) -> String {
+        self.0.line_with(text).1
+    }
+
+    /// A signal, and the end of it: its exit code, and all that it said in the order in which it came.
+    pub fn end_by(mut self, signal: &str) -> (Option<i32>, Vec<String>) {
+        process::signal(self.pid(), signal);
+        let code = self.0.finish(PATIENCE);
+        (code, self.0.lines.drain(..).map(|(_, line)| line).collect())
+    }
+
+    pub fn finish(mut self) -> (Option<i32>, Vec<String>) {
+        let code = self.0.finish(PATIENCE);
+        (code, self.0.lines.drain(..).map(|(_, line)| line).collect())
+    }
+}
+
+#[derive(Debug)]
+pub struct Report(pub Json);
+
+impl Report {
+    pub fn rows(&self, table: &str) -> &[Json] {
+        self.0.get(table).unwrap_or_else(|| panic!("there is no table {table}: {self:?}")).list()
+    }
+
+    /// The names in a table.
+    pub fn names(&self, table: &str) -> Vec<&str> {
+        self.rows(table).iter().filter_map(|row| Some(row.get("comm")?.text())).collect()
+    }
+
+    /// What a table has of all tasks of this name.
+    pub fn of(&self, table: &str, name: &str) -> Row<'_> {
+        self.find(table, "comm", |value| matches!(value, Json::Text(text) if text == name))
+    }
+
+    /// What it has of one task, where tasks are not collapsed.
+    pub fn of_task(&self, table: &str, tid: Tid) -> Row<'_> {
+        self.find(table, "tid", |value| *value == Json::Number(tid.0.into()))
+    }
+
+    pub fn not_counted(&self) -> u64 {
+        Row(&self.0).count("not_counted")
+    }
+
+    fn find(&self, table: &str, key: &str, is_it: impl Fn(&Json) -> bool) -> Row<'_> {
+        let mut found = self.rows(table).iter().filter(|row| row.get(key).is_some_and(&is_it));
+        let row = found.next().unwrap_or_else(|| panic!("it is not in {table}: {:?}", self.rows(table)));
+        assert!(found.next().is_none(), "it is in {table} twice: {:?}", self.rows(table));
+        Row(row)
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Row<'a>(pub &'a Json);
+
+impl Row<'_> {
+    /// What is no whole number is rounded down.
+    pub fn count(&self, key: &str) -> u64 {
+        self.0.get(key).unwrap_or_else(|| panic!("there is no {key}: {self:?}")).number() as u64
+    }
+
+    pub fn time(&self, key: &str) -> Nanos {
+        Nanos(self.count(key))
+    }
+}
