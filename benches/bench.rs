@@ -23,6 +23,7 @@ mod process;
 mod rescue;
 mod sizes;
 mod soak;
+mod stat;
 mod text;
 mod tracer;
 mod upkeep;
@@ -113,6 +114,7 @@ fn all_rows() -> Vec<Row> {
         looks::rows(),
         library::rows(),
         upkeep::rows(),
+        stat::rows(),
         sizes::rows(),
     ];
     rows.into_iter().flatten().collect()

@@ -1,5 +1,5 @@
 //! What queue_track adds to each scheduler event: the programs of a running daemon by the kernel's own
-//! account, less what the kernel takes to run programs that do nothing at the same events.
+//! account, less what the kernel takes to run programs that do nothing at the same events. The same of stallstat.
 
 use crate::figures::{Effort, Line, Row, median};
 use crate::load::{Load, Role, pin};
@@ -28,10 +28,15 @@ fn measure(effort: &Effort) -> Result<Vec<Line>> {
     stalld
         .wait_for(|line| line.contains("events are being recorded"), PATIENCE)
         .ok_or_else(|| Error::new("queue_track was never attached"))?;
+    above_empty(ROW, stalld.pid(), BOUND_NS, effort)
+}
+
+/// What the programs that a process keeps attached to both events take.
+pub fn above_empty(row: &str, pid: Tid, bound_ns: f64, effort: &Effort) -> Result<Vec<Line>> {
     let _counting = bpf::count_runs().context("have the kernel count the runs of BPF programs")?;
     let cpu = hogged_cpu();
-    let wakeup = Pair::attach(&stalld, "sched_wakeup", c"empty_wakeup")?;
-    let switch = Pair::attach(&stalld, "sched_switch", c"empty_switch")?;
+    let wakeup = Pair::attach(pid, "sched_wakeup", c"empty_wakeup")?;
+    let switch = Pair::attach(pid, "sched_switch", c"empty_switch")?;
     // All work is real-time: 2,000 tasks of the lowest weight together still take most of a CPU from a fair
     // one, a tick at a time.
     let mut pipe = PingPong::start_realtime(cpu)?;
@@ -49,10 +54,10 @@ fn measure(effort: &Effort) -> Result<Vec<Line>> {
         ] {
             let Some(&(extra, empty)) = figure else { continue };
             lines.push(Line::new(
-                format!("{ROW}: {event}, {with} more runnable"),
+                format!("{row}: {event}, {with} more runnable"),
                 format!("{extra:.0} ns (the empty one {empty:.0} ns)"),
-                format!("{BOUND_NS} ns"),
-                extra <= BOUND_NS,
+                format!("{bound_ns} ns"),
+                extra <= bound_ns,
             ));
         }
         if crowd > 1 {
@@ -65,7 +70,7 @@ fn measure(effort: &Effort) -> Result<Vec<Line>> {
             lines.push(Line {
                 met: None,
                 ..Line::new(
-                    format!("{ROW}: sched_switch from one of {with} that take turns of a tick"),
+                    format!("{row}: sched_switch from one of {with} that take turns of a tick"),
                     format!("{extra:.0} ns (the empty one {empty:.0} ns)"),
                     "none, as it comes once a tick",
                     true,
@@ -76,7 +81,7 @@ fn measure(effort: &Effort) -> Result<Vec<Line>> {
     Ok(lines)
 }
 
-/// A program of stalld's and one that does nothing, at the same event.
+/// A program of a process's and one that does nothing, at the same event.
 struct Pair {
     keeper: Tid,
     /// What `bpftool prog` calls it.
@@ -86,13 +91,13 @@ struct Pair {
 }
 
 impl Pair {
-    fn attach(stalld: &Stalld, event: &str, empty: &'static std::ffi::CStr) -> Result<Pair> {
+    fn attach(pid: Tid, event: &str, empty: &'static std::ffi::CStr) -> Result<Pair> {
         let mut object = Object::open(EMPTY, c"empty")?;
         object.load()?;
         let empty = object.take_program(empty)?;
         let attached = empty.attach().context(format!("attach to {event}"))?;
         // One process keeps both the programs and their links open, and nothing else has them.
-        for keeper in process::descendants(stalld.pid())? {
+        for keeper in process::descendants(pid)? {
             for descriptor in process::descriptors(keeper)? {
                 if descriptor.get("tp_name").is_some_and(|name| name == event) {
                     let id = descriptor.get("prog_id").cloned().unwrap_or_default();
@@ -100,10 +105,10 @@ impl Pair {
                 }
             }
         }
-        Err(Error::new(format!("no process of stalld's has a link to {event}")))
+        Err(Error::new(format!("no child of process {pid} has a link to {event}")))
     }
 
-    /// Of stalld's program and of the empty one.
+    /// Of its program and of the empty one.
     fn runs(&self) -> Result<(Runs, Runs)> {
         let own = |descriptor: &std::collections::HashMap<String, String>| {
             let is_it = descriptor.contains_key("prog_type") && descriptor.get("prog_id") == Some(&self.id);

@@ -9,6 +9,7 @@ use crate::upkeep::Daemon;
 use stalld::error::{Context, Error, Result};
 use stalld::sys::{clock, sched};
 use stalld::task::{Cpu, Nanos, Tid};
+use std::fmt;
 use std::io::{Read, Write};
 use std::thread;
 
@@ -41,38 +42,63 @@ fn links() -> Result<Vec<Line>> {
 }
 
 fn ratio(effort: &Effort) -> Result<Vec<Line>> {
-    let trips = effort.choose(50_000, 150_000);
-    let mut pipe = PingPong::start(hogged_cpu())?;
-    pipe.round_trips(trips)?;
-    let (mut with, mut without, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-    for pair in 0..effort.choose(5, 15) {
-        let mut times = [0.0; 2];
-        // The order alternates, so that a host that grows faster or slower favours neither.
-        for turn in [pair % 2, 1 - pair % 2] {
-            let daemon = if turn == 1 { Some(Daemon::start(&[])?) } else { None };
-            let time = pipe.round_trips(trips)?.0 as f64 / trips as f64 / 1e3;
-            if let Some(time_of_turn) = times.get_mut(turn) {
-                *time_of_turn = time;
-            }
-            drop(daemon);
-        }
-        let [time_without, time_with] = times;
-        without.push(time_without);
-        with.push(time_with);
-        ratios.push(time_with / time_without);
-    }
-    let ratio = median(&ratios);
+    let turns = Turns::take(effort.choose(5, 15), effort, || Daemon::start(&[]))?;
     Ok(vec![Line::new(
         "default backend, sched-pipe with / without",
-        format!(
-            "{ratio:.3} (median of {} pairs; {:.2} and {:.2} us a round trip)",
-            ratios.len(),
-            median(&with),
-            median(&without)
-        ),
+        turns.to_string(),
         "ratio at most 1.03",
-        ratio <= 1.03,
+        turns.ratio() <= 1.03,
     )])
+}
+
+/// What round trips take while something runs and while it doesn't, in turn.
+pub struct Turns {
+    /// Each a pair: without it and with it, in us.
+    pairs: Vec<[f64; 2]>,
+}
+
+impl Turns {
+    pub fn take<T>(pairs: usize, effort: &Effort, start: impl Fn() -> Result<T>) -> Result<Turns> {
+        let trips = effort.choose(50_000, 150_000);
+        let mut pipe = PingPong::start(hogged_cpu())?;
+        pipe.round_trips(trips)?;
+        let mut taken = Vec::new();
+        for pair in 0..pairs {
+            let mut times = [0.0; 2];
+            // The order alternates, so that a host that grows faster or slower favours neither.
+            for turn in [pair % 2, 1 - pair % 2] {
+                let started = if turn == 1 { Some(start()?) } else { None };
+                let time = pipe.round_trips(trips)?.0 as f64 / trips as f64 / 1e3;
+                if let Some(time_of_turn) = times.get_mut(turn) {
+                    *time_of_turn = time;
+                }
+                drop(started);
+            }
+            taken.push(times);
+        }
+        Ok(Turns { pairs: taken })
+    }
+
+    pub fn ratio(&self) -> f64 {
+        self.median(|[without, with]| with / without)
+    }
+
+    fn median(&self, of: impl Fn([f64; 2]) -> f64) -> f64 {
+        median(&self.pairs.iter().map(|&pair| of(pair)).collect::<Vec<_>>())
+    }
+}
+
+impl fmt::Display for Turns {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(
+            f,
+            "{:.3} (median of {} pairs; {:.2} and {:.2} us a round trip)",
+            self.ratio(),
+            self.pairs.len(),
+            self.median(|[_, with]| with),
+            self.median(|[without, _]| without)
+        )
+    }
 }
 
 /// A byte that goes to and fro between this process and another on the same CPU: each way is a wakeup and

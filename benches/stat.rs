@@ -1,0 +1,121 @@
+//! What stallstat costs everybody else while it counts, what it takes itself, and whether it loses anything.
+
+use crate::events::above_empty;
+use crate::figures::{Effort, Line, Row, median, millis};
+use crate::load::{Load, Role};
+use crate::pipe::Turns;
+use crate::process;
+use crate::rig::stallstat::{self, Stallstat};
+use crate::rig::{Program, Rig};
+use stalld::error::Result;
+use stalld::sys::clock;
+use stalld::task::{Cpu, Nanos};
+use std::process::Command;
+
+/// What is counted, and how much longer a round trip may take meanwhile. Only the default group has a bound.
+const GROUPS: [(&str, &[&str], Option<f64>); 7] = [
+    ("latency", &[], Some(1.15)),
+    ("slice", &[], None),
+    ("sleep", &[], None),
+    ("waking", &[], None),
+    ("migration", &[], None),
+    ("perf", &["-e", "task-clock,page-faults"], None),
+    ("latency,slice,sleep,waking,migration", &[], None),
+];
+const BOUND_NS: f64 = 130.0;
+const EVENTS: &str = "stallstat, above an empty program";
+const TASKS: usize = 10_000;
+const MOST_KIB: u64 = 8 * 1024;
+
+pub fn rows() -> Vec<Row> {
+    let mut rows = vec![Row::new(EVENTS, |effort| {
+        let stallstat = Stallstat::start(&[]);
+        above_empty(EVENTS, stallstat.pid(), BOUND_NS, effort)
+    })];
+    for (groups, options, bound) in GROUPS {
+        rows.push(Row::new(ratio_name(groups), move |effort| ratio(groups, options, bound, effort)));
+    }
+    rows.push(Row::new(CROWD, |_| crowd()));
+    rows.push(Row::new("stallstat, a long wait", long_wait));
+    rows.push(Row::new(START, start_to_report));
+    rows
+}
+
+fn ratio_name(groups: &str) -> String {
+    format!("stallstat -g {groups}, sched-pipe with / without")
+}
+
+fn ratio(groups: &str, options: &[&str], bound: Option<f64>, effort: &Effort) -> Result<Vec<Line>> {
+    let start = || Ok(Stallstat::start(&[&["-g", groups], options].concat()));
+    let turns = Turns::take(effort.choose(4, 10), effort, start)?;
+    let bound_text = bound.map_or("none".to_string(), |bound| format!("ratio at most {bound}"));
+    let met = bound.map(|bound| turns.ratio() <= bound);
+    Ok(vec![Line { met, ..Line::new(ratio_name(groups), turns.to_string(), bound_text, true) }])
+}
+
+const CROWD: &str = "stallstat, 10,000 tasks";
+
+/// They sleep when it starts, and each has to run once more when they are killed.
+fn crowd() -> Result<Vec<Line>> {
+    let crowd = Load::start(Role::Sleep, TASKS, Cpu(0))?;
+    let mut stallstat = Stallstat::start(&["-d", "-C"]);
+    drop(crowd);
+    let report = stallstat.report();
+    let memory = process::memory(stallstat.pid())?;
+    let (rows, lost) = (report.rows("latency").len(), report.not_counted());
+    Ok(vec![
+        Line::new(
+            format!("{CROWD}: lost"),
+            format!("{lost} events not counted, {rows} tasks shown"),
+            "none, and all of them",
+            lost == 0 && rows >= TASKS,
+        ),
+        Line::new(
+            format!("{CROWD}: memory"),
+            format!("RSS {} KiB, peak {} KiB", memory.resident_kib, memory.peak_kib),
+            format!("peak {MOST_KIB} KiB"),
+            memory.peak_kib <= MOST_KIB,
+        ),
+    ])
+}
+
+/// What it shows of a wait, and what whoever waited found it to be.
+fn long_wait(effort: &Effort) -> Result<Vec<Line>> {
+    let seconds = effort.choose("5", "30");
+    let mut stallstat = Stallstat::start(&["-d", "-C"]);
+    let mut rig = Rig::start(&["--for", seconds, "--victim", "spin:1:waiter"]);
+    let victim = rig.event("victim");
+    let end = rig.event("end victim");
+    let own = end.moment("first_ran_after") - victim.moment("since");
+    let report = stallstat.report();
+    let shown = report.of_task("latency", victim.tid()).time("max_ns");
+    let off = (shown.0 as f64 - own.0 as f64).abs() * 100.0 / own.0 as f64;
+    Ok(vec![Line::new(
+        format!("stallstat, a wait of {seconds} s"),
+        format!("shown as {:.3} s, {off:.4} % off", millis(shown) / 1e3),
+        "5 % off",
+        off <= 5.0,
+    )])
+}
+
+const START: &str = "stallstat, start to report";
+
+/// As early as it has been told to report, or as soon as it can.
+fn start_to_report(effort: &Effort) -> Result<Vec<Line>> {
+    const INTERVAL: Nanos = Nanos::from_millis(10);
+    let mut times = Vec::new();
+    for _ in 0..effort.choose(5, 11) {
+        let start = clock::monotonic();
+        let mut command = Command::new(stallstat::PATH);
+        command.args(["--json", "-1", "-i", "10ms"]);
+        let (at, _) = Program::start("stallstat", command).line_with("{\"time\":");
+        times.push(millis(at - start - INTERVAL));
+    }
+    let line = Line::new(
+        START,
+        format!("{:.1} ms (median of {}), less the interval", median(&times), times.len()),
+        "none",
+        true,
+    );
+    Ok(vec![Line { met: None, ..line }])
+}
