@@ -118,7 +118,7 @@ fn a_wait_is_as_long_as_whoever_waits_finds_it() {
     assert_close("mean", row.time("mean_ns"), Nanos(own.iter().map(|wait| wait.0).sum::<u64>() / turns));
     assert_close("longest", row.time("max_ns"), *own.iter().max().unwrap());
     let is_its = |row: &Row| row.count("cpu") == hogged_cpu().0.into();
-    let cpu = report.rows("latency_by_CPU").iter().map(Row).find(is_its).unwrap();
+    let cpu = report.rows("latency_by_cpu").iter().map(Row).find(is_its).unwrap();
     assert!(cpu.count("count") >= turns && cpu.time("max_ns") >= row.time("max_ns"), "{cpu:?}");
 }
 
@@ -164,7 +164,7 @@ fn a_wait_that_began_before_is_shown_while_it_lasts_and_counted_when_it_ends() {
     let so_far = row.time("waited_ns");
     assert!(so_far >= asked - victim.moment("since") && so_far < Nanos::from_secs(5), "{row:?}");
     assert_eq!(row.count("on_cpu"), hogged_cpu().0.into());
-    assert_eq!(row.0.get("owner").unwrap().text(), format!("behind hog-{}", hog.tid()));
+    assert_eq!(row.0.text("owner"), format!("behind hog-{}", hog.tid()));
 
     let end = rig.events("end victim", 1).remove(0);
     let report = stallstat.report();

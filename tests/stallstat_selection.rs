@@ -168,7 +168,7 @@ fn by_number_cpu_and_length_nobody_else_is_shown() {
     }
     let tids = |report: &Report| -> Vec<Tid> {
         let rows = report.rows("latency").iter();
-        rows.map(|row| Tid(row.get("tid").unwrap().number() as i32)).collect()
+        rows.map(|row| Tid(row.number("tid").unwrap() as i32)).collect()
     };
     assert_eq!(tids(&by_thread.report()), [one.tid()]);
     let of_process = tids(&by_process.report());
@@ -179,7 +179,7 @@ fn by_number_cpu_and_length_nobody_else_is_shown() {
     let report = by_cpu.report();
     let on_cpu = tids(&report);
     assert!(on_cpu.contains(&other.tid()) && !on_cpu.contains(&one.tid()), "{on_cpu:?}");
-    let cpus = report.rows("latency_by_CPU").iter().map(|row| row.get("cpu").unwrap().number() as u32);
+    let cpus = report.rows("latency_by_cpu").iter().map(|row| row.number("cpu").unwrap() as u32);
     assert_eq!(cpus.collect::<Vec<_>>(), [there.0]);
     let report = by_length.report();
     assert_eq!(report.rows("latency"), []);

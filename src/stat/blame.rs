@@ -33,7 +33,7 @@ pub struct Blame {
 #[derive(Default)]
 struct Line {
     slices: VecDeque<Slice>,
-    /// Waits that are over. Turns on other CPUs that end later may have overlapped with them.
+    /// Waits that are over, or parts of waits. Turns that end later may have overlapped with them.
     waits: VecDeque<Wait>,
 }
 
@@ -73,6 +73,13 @@ impl Slice {
     }
 }
 
+impl Charge {
+    fn add(&mut self, time: Nanos, is_same: bool) {
+        let sum = if is_same { &mut self.same } else { &mut self.beside };
+        *sum = *sum + time;
+    }
+}
+
 impl Blame {
     /// `siblings` has for each CPU those that share its core.
     pub fn new(siblings: Vec<Vec<usize>>) -> Blame {
@@ -89,13 +96,11 @@ impl Blame {
         if line.slices.len() >= 2 * KEPT {
             line.compact();
         }
-        for &beside in &self.siblings[cpu] {
-            for wait in self.cpus[beside].waits.iter().rev() {
-                let time = slice.within(wait.start, wait.end);
-                if time > Nanos::ZERO {
-                    let charge = self.charges.entry((wait.victim, who)).or_default();
-                    charge.beside = charge.beside + time;
-                }
+        for &place in std::iter::once(&cpu).chain(&self.siblings[cpu]) {
+            // In order of their ends.
+            let waits = self.cpus[place].waits.iter().rev().take_while(|wait| wait.end > start);
+            for (victim, time) in waits.map(|wait| (wait.victim, slice.within(wait.start, wait.end))) {
+                self.charges.entry((victim, who)).or_default().add(time, place == cpu);
             }
         }
     }
@@ -109,22 +114,15 @@ impl Blame {
         let suffered = self.suffered.entry(victim).or_default();
         suffered.waits += u64::from(is_over);
         suffered.waited = suffered.waited + (end - start);
-        for (who, time) in self.cpus[cpu].during(start, end) {
-            let charge = self.charges.entry((victim, who)).or_default();
-            charge.same = charge.same + time;
-        }
-        for &beside in &self.siblings[cpu] {
-            for (who, time) in self.cpus[beside].during(start, end) {
-                let charge = self.charges.entry((victim, who)).or_default();
-                charge.beside = charge.beside + time;
+        for &place in std::iter::once(&cpu).chain(&self.siblings[cpu]) {
+            for (who, time) in self.cpus[place].during(start, end) {
+                self.charges.entry((victim, who)).or_default().add(time, place == cpu);
             }
         }
-        if !self.siblings[cpu].is_empty() {
-            let waits = &mut self.cpus[cpu].waits;
-            waits.push_back(Wait { start, end, victim });
-            while waits.front().is_some_and(|wait| wait.end + LONGEST_PIECE < end) {
-                waits.pop_front();
-            }
+        let waits = &mut self.cpus[cpu].waits;
+        waits.push_back(Wait { start, end, victim });
+        while waits.front().is_some_and(|wait| wait.end + LONGEST_PIECE < end) {
+            waits.pop_front();
         }
     }
 
@@ -218,6 +216,17 @@ mod tests {
         assert_eq!(blame.charges[&(victim, hog)], Charge { same: ms(5), beside: ms(0) });
         assert_eq!(blame.charges[&(victim, before)], Charge { same: ms(0), beside: ms(2) });
         assert_eq!(blame.charges[&(victim, after)], Charge { same: ms(0), beside: ms(3) });
+    }
+
+    #[test]
+    fn a_part_of_a_wait_is_laid_to_a_turn_that_goes_on() {
+        let [victim, hog] = people();
+        let mut blame = Blame::new(vec![vec![]]);
+        blame.waited(Cpu(0), victim, ms(10), ms(30), false);
+        blame.ran(Cpu(0), hog, ms(0), ms(100));
+        blame.waited(Cpu(0), victim, ms(30), ms(100), true);
+        assert_eq!(blame.charges[&(victim, hog)].same, ms(90));
+        assert_eq!(blame.suffered[&victim], Suffered { waits: 1, waited: ms(90) });
     }
 
     #[test]

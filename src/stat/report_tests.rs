@@ -79,13 +79,13 @@ fn a_group_is_the_tables_it_promises_and_no_more() {
     for (group, shown) in [
         (
             "latency",
-            r#"{"latency":[{"comm":"a","tasks":1,"count":2,"p50_ns":1000,"p90_ns":3000,"p99_ns":3000,"max_ns":3000,"mean_ns":2000,"queued_p50":2,"queued_p99":4,"queued_max":4}],"latency_by_CPU":[{"cpu":3,"count":1,"p50_ns":3000,"p90_ns":3000,"p99_ns":3000,"max_ns":3000,"mean_ns":3000}]}"#,
+            r#"{"latency":[{"comm":"a","tasks":1,"count":2,"p50_ns":1000,"p90_ns":3000,"p99_ns":3000,"max_ns":3000,"mean_ns":2000,"queued_p50":2,"queued_p99":4,"queued_max":4}],"latency_by_cpu":[{"cpu":3,"count":1,"p50_ns":3000,"p90_ns":3000,"p99_ns":3000,"max_ns":3000,"mean_ns":3000}]}"#,
         ),
         (
             "slice",
             r#"{"slice":[{"comm":"a","tasks":1,"count":4,"preempted":3,"preempted_percent":75.000,"voluntary_p50_ns":5000,"voluntary_p99_ns":5000,"voluntary_max_ns":5000,"preempted_p50_ns":6000,"preempted_p99_ns":6000,"preempted_max_ns":6000,"ran_ns":23000}]}"#,
         ),
-        ("sleep", r#"{"sleep":[],"idle_by_CPU":[]}"#),
+        ("sleep", r#"{"sleep":[],"idle_by_cpu":[]}"#),
         ("waking", r#"{"waking":[]}"#),
         (
             "migration",

@@ -155,7 +155,14 @@ mod tests {
             ("^a", "^b", true, [NAME_IN_GROUP, NAME_ANYWHERE]),
         ] {
             let wanted = with_groups.then(no_groups);
-            let selection = Selection { names: list(names), global_names: list(global_names), wanted };
+            let (names_here, names_anywhere) = (list(names), list(global_names));
+            let selection = Selection {
+                numbers: Vec::new(),
+                cpus: None,
+                names: names_here,
+                global_names: names_anywhere,
+                wanted,
+            };
             let found = [&b"ant"[..], b"bee"].map(|name| selection.name(name));
             assert_eq!(found, verdicts, "-c '{names}' --global-comm '{global_names}' {with_groups}");
         }

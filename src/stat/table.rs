@@ -88,9 +88,14 @@ impl Table {
         std::iter::once(first).chain(self.columns.iter().map(|column| column.0.to_string())).collect()
     }
 
+    /// What programs call it.
+    fn key(&self) -> String {
+        self.name.replace(' ', "_").to_lowercase()
+    }
+
     /// A member of an object: a list of objects.
     pub fn json(&self, report: &mut Object) {
-        report.list(&self.name.replace(' ', "_").to_lowercase(), &self.rows, |object, (subject, cells)| {
+        report.list(&self.key(), &self.rows, |object, (subject, cells)| {
             subject.json(object);
             for (Column(_, key), cell) in self.columns.iter().zip(cells) {
                 cell.json(object, key);
@@ -104,7 +109,7 @@ impl Table {
         for (subject, cells) in &self.rows {
             for (Column(_, key), cell) in self.columns.iter().zip(cells) {
                 if let Some(figure) = cell.figure() {
-                    text += &format!("{begin},{},{},{key},{figure}\n", self.name, subject.csv());
+                    text += &format!("{begin},{},{},{key},{figure}\n", self.key(), subject.csv());
                 }
             }
         }

@@ -76,7 +76,7 @@ impl Report {
 
     /// The names in a table.
     pub fn names(&self, table: &str) -> Vec<&str> {
-        self.rows(table).iter().filter_map(|row| Some(row.get("comm")?.text())).collect()
+        self.rows(table).iter().filter(|row| row.get("comm").is_some()).map(|row| row.text("comm")).collect()
     }
 
     /// What a table has of all tasks of this name.
@@ -107,7 +107,7 @@ pub struct Row<'a>(pub &'a Json);
 impl Row<'_> {
     /// What is no whole number is rounded down.
     pub fn count(&self, key: &str) -> u64 {
-        self.0.get(key).unwrap_or_else(|| panic!("there is no {key}: {self:?}")).number() as u64
+        self.0.number(key).unwrap_or_else(|| panic!("there is no {key}: {self:?}")) as u64
     }
 
     pub fn time(&self, key: &str) -> Nanos {
