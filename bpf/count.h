@@ -108,6 +108,7 @@ static __always_inline struct histogram *histograms_of(struct entry *entry)
 	return (struct histogram *)(entry + 1);
 }
 
+/* What is read of a task is taken away from another CPU, so each addition is a locked one. */
 static __always_inline void count(struct entry *entry, unsigned char place, __u64 value)
 {
 	struct histogram *histogram = histograms_of(entry) + place;
@@ -120,6 +121,21 @@ static __always_inline void count(struct entry *entry, unsigned char place, __u6
 	if (value > histogram->longest)
 		histogram->longest = value;
 	entry->touched = 1;
+}
+
+/* What a CPU counts of itself is never taken away: behind its histograms are as many of what was read. */
+static __always_inline void count_own(struct entry *cpu, unsigned char place, __u64 value)
+{
+	struct histogram *histogram = histograms_of(cpu) + place;
+	unsigned int slot = slot_of(value);
+
+	if (slot >= SLOTS)
+		return;
+	histogram->counts[slot]++;
+	histogram->sums[slot] += value;
+	if (value > histogram->longest)
+		histogram->longest = value;
+	cpu->touched = 1;
 }
 
 /* What is not a time is counted in units that make use of the slots. */
@@ -291,9 +307,17 @@ static __always_inline void read_events(struct outcome *outcome)
 	}
 }
 
+/* Of a task that goes to sleep nothing is noted, unless its turns or its sleep are asked for. */
+static __always_inline bool is_of_interest(struct task_struct *p, bool preempt)
+{
+	if (WANTS(COUNT_VOLUNTARY) || WANTS(COUNT_SLEEP) || settings.events || settings.turns || preempt)
+		return true;
+	return task_state(p) == TASK_RUNNING || task_state(p) & TASK_DEAD;
+}
+
 static __always_inline void switched_out(struct task_struct *p, bool preempt, struct outcome *outcome)
 {
-	struct entry *entry = entry_of(p);
+	struct entry *entry = is_of_interest(p, preempt) ? entry_of(p) : 0;
 	bool stays;
 
 	if (!entry)
@@ -337,13 +361,15 @@ static __always_inline void switched_in(struct task_struct *p, struct outcome *o
 			cpu->slept = outcome->now;
 		} else if (cpu->slept) {
 			if (is_watched(outcome->cpu))
-				count(cpu, settings.cpu_place[COUNT_SLEEP], between(cpu->slept, outcome->now));
+				count_own(cpu, settings.cpu_place[COUNT_SLEEP], between(cpu->slept, outcome->now));
 			cpu->slept = 0;
 		}
 	}
 	if (!entry)
 		return;
-	/* So has it of a wait. */
+	if (entry->epoch != epoch)
+		refresh(entry, p);
+	/* Of a wait that began before all this, the kernel has a record. */
 	if (entry->queued)
 		outcome->waited = between(entry->queued, outcome->now);
 	else if (last_queued(p))
@@ -352,7 +378,7 @@ static __always_inline void switched_in(struct task_struct *p, struct outcome *o
 		if (WANTS(COUNT_LATENCY) && outcome->waited && outcome->waited >= settings.shortest) {
 			count(entry, settings.place[COUNT_LATENCY], outcome->waited);
 			if (cpu)
-				count(cpu, settings.cpu_place[COUNT_LATENCY], outcome->waited);
+				count_own(cpu, settings.cpu_place[COUNT_LATENCY], outcome->waited);
 		}
 		if (WANTS(COUNT_WAKING) && entry->waking)
 			count(entry, settings.place[COUNT_WAKING], between(entry->waking, outcome->now));
@@ -397,47 +423,6 @@ static __always_inline void migrated(struct task_struct *p, unsigned int from, u
 		__sync_fetch_and_add(&entry->cross_node, 1);
 	else if (here->cache != there->cache)
 		__sync_fetch_and_add(&entry->cross_cache, 1);
-}
-
-/* Writes an entry out and takes away what was written. What is counted meanwhile stays for the next time. Where
- * the reader's buffer is full, nothing is taken away and this is called again. */
-static __always_inline void drain(struct seq_file *seq, struct entry *entry, unsigned int size,
-				  unsigned int histograms, bool is_task)
-{
-	unsigned int index = SPARE_COPY;
-	struct entry *copy = bpf_map_lookup_elem(&spares, &index);
-	__u64 *from = (__u64 *)entry, *to = (__u64 *)copy;
-
-	if (!copy)
-		return;
-	entry->touched = 0;
-	if (is_task)
-		flush_migrations(entry);
-	for (unsigned int i = 0; i < MOST_WORDS && i < size / sizeof(__u64); i++)
-		to[i] = from[i];
-	if (bpf_seq_write(seq, copy, size)) {
-		entry->touched = 1;
-		return;
-	}
-	for (unsigned int i = 0; i < COUNT_KINDS && i < histograms; i++) {
-		struct histogram *read = histograms_of(copy) + i, *live = histograms_of(entry) + i;
-
-		for (unsigned int slot = 0; slot < SLOTS; slot++) {
-			if (!read->counts[slot])
-				continue;
-			__sync_fetch_and_add(&live->counts[slot], -read->counts[slot]);
-			__sync_fetch_and_add(&live->sums[slot], -read->sums[slot]);
-		}
-		if (live->longest == read->longest)
-			live->longest = 0;
-	}
-	if (!is_task)
-		return;
-	for (unsigned int i = 0; i < EVENTS && i < settings.events; i++)
-		__sync_fetch_and_add(&entry->events[i], -copy->events[i]);
-	__sync_fetch_and_add(&entry->moves, -copy->moves);
-	__sync_fetch_and_add(&entry->cross_cache, -copy->cross_cache);
-	__sync_fetch_and_add(&entry->cross_node, -copy->cross_node);
 }
 
 #endif

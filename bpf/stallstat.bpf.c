@@ -6,6 +6,7 @@
  * just that much away, so that no event is lost or counted twice however long reading takes. Programs that
  * nobody asked for are not loaded, and neither is code behind a setting that is off. */
 #include "count.h"
+#include "drain.h"
 #include "turns.h"
 
 SEC("tp_btf/sched_wakeup")
@@ -88,7 +89,7 @@ int drain_tasks(struct bpf_iter__bpf_map_elem *ctx)
 	tid = *key;
 	entry = bpf_map_lookup_elem(&tasks, &tid);
 	if (entry && (entry->touched || entry->ended))
-		drain(ctx->meta->seq, entry, settings.task_size, settings.task_histograms, true);
+		drain_task(ctx->meta->seq, entry);
 	return 0;
 }
 
@@ -106,7 +107,7 @@ int drain_cpus(struct bpf_iter__bpf_map_elem *ctx)
 	if (!entry || !entry->touched)
 		return 0;
 	entry->tid = cpu;
-	drain(ctx->meta->seq, entry, settings.cpu_size, settings.cpu_histograms, false);
+	drain_cpu(ctx->meta->seq, entry);
 	return 0;
 }
 

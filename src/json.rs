@@ -68,19 +68,6 @@ impl<'a> Object<'a> {
         Object::open(self.text)
     }
 
-    /// A member that is a list of objects, one for each item.
-    pub fn list<T>(&mut self, key: &str, items: &[T], fill: impl Fn(&mut Object, &T)) {
-        self.key(key);
-        self.text.push('[');
-        for (index, item) in items.iter().enumerate() {
-            if index > 0 {
-                self.text.push(',');
-            }
-            fill(&mut Object::open(self.text), item);
-        }
-        self.text.push(']');
-    }
-
     fn key(&mut self, key: &str) {
         if !self.is_empty {
             self.text.push(',');

@@ -280,7 +280,8 @@ fn layout(plan: &Plan) -> settings {
         cpus: cpus::configured(),
         events: plan.events.len().min(EVENTS as usize) as u32,
         task_size: size(histograms.into()),
-        cpu_size: size(cpu_histograms.into()),
+        // What was counted, and behind it what of that was read.
+        cpu_size: size(2 * usize::from(cpu_histograms)),
         shortest: plan.shortest.0,
         place,
         cpu_place,

@@ -2,9 +2,10 @@
 
 use super::NAME;
 use super::collector::{Collector, Of, Plan};
+use super::counted::Counted;
 use super::options::{Form, Group, Options};
 use super::perf::{Named, events};
-use super::report::{Counted, Extra, Report};
+use super::report::{Extra, Report};
 use super::schedstat::{self, Schedstat};
 use super::screen::Screen;
 use super::select::Selection;
@@ -54,16 +55,16 @@ pub fn run(options: &Options) -> Result<()> {
             }
         };
         let now = clock::monotonic();
-        let mut counted = Counted::default();
+        let mut counted = Counted::new(options, &events, now - since);
         if let Some(collector) = &mut collector {
-            read(collector, &mut selection, options, &mut counted)?;
+            read(collector, &mut selection, &mut counted)?;
         }
-        let mut tables = counted.tables(options, &events, now - since);
+        let mut tables = counted.into_tables();
         tables.extend(waiting.as_mut().and_then(|waiting| waiting.table(now - since)));
         let length = now - since;
         let more = change(&mut schedstat, length)?.into_iter().collect();
         let report = Report { length, tables, more, lost: lost.more(collector.as_ref()) };
-        screen.show(&report.shown(options))?;
+        report.show(options, &mut screen)?;
         since = now;
         if interrupted || now >= end {
             return Ok(());
@@ -106,22 +107,17 @@ fn plan(options: &Options, selection: &Selection, events: &[Named]) -> Plan {
     }
 }
 
-fn read(
-    collector: &mut Collector,
-    selection: &mut Selection,
-    options: &Options,
-    counted: &mut Counted,
-) -> Result<()> {
+fn read(collector: &mut Collector, selection: &mut Selection, counted: &mut Counted) -> Result<()> {
     let mut open = Vec::new();
     collector.begin_interval()?;
     collector.read(|of, counts| match of {
-        Of::Cpu(cpu) => counted.add_cpu(cpu, counts),
+        Of::Cpu(cpu) => counted.add_cpu(cpu, &counts),
         Of::Task if counts.is_open => open.push(counts),
-        Of::Task => counted.add(counts, options.collapse),
+        Of::Task => counted.add(&counts),
     })?;
     for counts in open {
         if selection.wants(&counts, collector) {
-            counted.add(counts, options.collapse);
+            counted.add(&counts);
         }
     }
     Ok(())

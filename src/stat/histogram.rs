@@ -12,21 +12,22 @@ pub struct Histogram {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Slot {
-    index: u32,
-    count: u64,
     sum: u64,
+    /// As many bits as it takes to stay within two words: there are thousands of these.
+    count: u32,
+    index: u32,
 }
 
 impl Histogram {
     pub fn read(raw: &records::histogram) -> Histogram {
         let slots = (0..SLOTS).zip(raw.counts.iter().zip(&raw.sums));
         let filled = slots.filter(|(_, (count, _))| **count > 0);
-        let slots = filled.map(|(index, (&count, &sum))| Slot { index, count: count.into(), sum }).collect();
+        let slots = filled.map(|(index, (&count, &sum))| Slot { sum, count, index }).collect();
         Histogram { slots, longest: raw.longest }
     }
 
     pub fn add(&mut self, value: u64) {
-        self.put(Slot { index: slot_of(value), count: 1, sum: value });
+        self.put(Slot { sum: value, count: 1, index: slot_of(value) });
         self.longest = self.longest.max(value);
     }
 
@@ -38,7 +39,7 @@ impl Histogram {
     fn put(&mut self, new: Slot) {
         match self.slots.binary_search_by_key(&new.index, |slot| slot.index) {
             Ok(at) => {
-                self.slots[at].count += new.count;
+                self.slots[at].count = self.slots[at].count.saturating_add(new.count);
                 self.slots[at].sum = self.slots[at].sum.saturating_add(new.sum);
             }
             Err(at) => self.slots.insert(at, new),
@@ -50,7 +51,7 @@ impl Histogram {
     }
 
     pub fn count(&self) -> u64 {
-        self.slots.iter().map(|slot| slot.count).sum()
+        self.slots.iter().map(|slot| u64::from(slot.count)).sum()
     }
 
     pub fn sum(&self) -> u64 {
@@ -64,7 +65,7 @@ impl Histogram {
     /// The exact one, except where it came while the kernel's counts were being read: then the mean of the last slot.
     pub fn longest(&self) -> Option<u64> {
         let last = self.slots.last()?;
-        Some(self.longest.max(last.sum / last.count.max(1)))
+        Some(self.longest.max(last.sum / u64::from(last.count.max(1))))
     }
 
     /// What so many per cent are not above: the mean of the slot in which that one is.
@@ -72,10 +73,10 @@ impl Histogram {
         let wanted = (self.count() * percent).div_ceil(100).max(1);
         let mut before = 0;
         let slot = self.slots.iter().find(|slot| {
-            before += slot.count;
+            before += u64::from(slot.count);
             before >= wanted
         })?;
-        Some(slot.sum / slot.count.max(1))
+        Some(slot.sum / u64::from(slot.count.max(1)))
     }
 }
 

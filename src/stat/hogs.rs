@@ -91,14 +91,14 @@ impl Hogs<'_> {
         let rows = pairs.into_iter().map(|((victim, culprit), charge)| {
             let Suffered { waits, waited } = suffered.get(&victim).copied().unwrap_or_default();
             let share = (waited.0 > 0).then(|| charge.same.0 as f64 * 100.0 / waited.0 as f64);
-            let cells = vec![
-                Cell::Time(Some(charge.same.0)),
-                Cell::Ratio(share),
-                Cell::Time(Some(charge.beside.0)),
-                Cell::Number(Some(waits)),
-                Cell::Time(Some(waited.0)),
+            let cells = [
+                Cell::Time(charge.same.0),
+                Cell::ratio(share),
+                Cell::Time(charge.beside.0),
+                Cell::Number(waits),
+                Cell::Time(waited.0),
             ];
-            (Subject::Pair(victim, culprit), cells)
+            (Subject::Pair(victim, culprit), cells.into())
         });
         let columns = vec![
             column("RAN FOR", "ran_ns"),
@@ -158,7 +158,7 @@ impl Sink for Hogs<'_> {
         self.people.look_up_groups();
         let more = self.caches.change(length).into_iter().collect();
         let report = Report { length, tables: vec![self.table()], more, lost };
-        self.screen.show(&report.shown(self.options))?;
+        report.show(self.options, &mut self.screen)?;
         self.blame.settle();
         if self.people.are_too_many() {
             self.people.forget();

@@ -1,13 +1,14 @@
 //! `stallstat`: who waits for a CPU, for whom, and how long.
 //!
 //! The kernel's own programs count, each task and each CPU in histograms of its own ([`collector`]); what they have counted
-//! is read once an interval and put into tables ([`report`], [`table`]). [`count`], [`hogs`] and the others are what a
+//! is read once an interval and put into tables ([`counted`], [`report`], [`table`]). [`count`], [`hogs`] and the others are what a
 //! command line can ask for.
 
 mod blame;
 pub mod collector;
 pub mod columns;
 mod count;
+mod counted;
 pub mod groups;
 pub mod histogram;
 mod hogs;

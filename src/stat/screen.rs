@@ -2,7 +2,7 @@
 
 use super::options::Form;
 use crate::error::{Context, Result};
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 
 pub struct Screen {
     /// Each report begins where the last one did.
@@ -23,6 +23,15 @@ impl Screen {
         self.pending += text;
     }
 
+    /// For programs.
+    pub fn write(&mut self, report: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+        let mut out = BufWriter::new(io::stdout().lock());
+        let before = std::mem::take(&mut self.pending);
+        let written = out.write_all(before.as_bytes()).and_then(|()| report(&mut out));
+        written.and_then(|()| out.flush()).context("write to stdout")
+    }
+
+    /// For people.
     pub fn show(&mut self, report: &str) -> Result<()> {
         let text = match self.refreshes {
             true => format!("{CLEAR}{}{}", self.pending, first_lines(report, lines())),

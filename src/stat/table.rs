@@ -4,6 +4,7 @@ use super::columns;
 use crate::json::{Object, Value};
 use crate::task::{Comm, Cpu, Nanos, Tid};
 use std::borrow::Cow;
+use std::io::{self, Write};
 
 /// Whom a row is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,10 +22,11 @@ pub enum Subject {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Cell {
     /// Nanoseconds.
-    Time(Option<u64>),
-    Number(Option<u64>),
+    Time(u64),
+    Number(u64),
     /// With one decimal.
-    Ratio(Option<f64>),
+    Ratio(f64),
+    Nothing,
 }
 
 /// What a column is called in a table for people, and in one for programs.
@@ -34,12 +36,14 @@ pub const fn column(head: &'static str, key: &'static str) -> Column {
     Column(Cow::Borrowed(head), Cow::Borrowed(key))
 }
 
+pub type Row = (Subject, Box<[Cell]>);
+
 pub struct Table {
     pub name: &'static str,
     pub columns: Vec<Column>,
     /// By what rows are in order, the largest first, and in bands.
     pub order: usize,
-    pub rows: Vec<(Subject, Vec<Cell>)>,
+    pub rows: Vec<Row>,
     /// Whether to show the worst of each power of ten, where there is no room for all.
     pub bands: bool,
 }
@@ -50,7 +54,7 @@ const WORST: usize = 10;
 impl Table {
     pub fn sort(&mut self) {
         let order = self.order;
-        let key = |row: &(Subject, Vec<Cell>)| row.1.get(order).map_or(0.0, |cell| cell.weight());
+        let key = |row: &Row| row.1.get(order).map_or(0.0, |cell| cell.weight());
         self.rows.sort_by(|one, other| key(other).total_cmp(&key(one)));
     }
 
@@ -61,7 +65,7 @@ impl Table {
             lines.extend(self.rows.iter().map(shown));
             return format!("{}\n", columns::align(&lines));
         }
-        let band = |row: &(Subject, Vec<Cell>)| row.1.get(self.order).map_or(0, |cell| cell.band());
+        let band = |row: &Row| row.1.get(self.order).map_or(0, |cell| cell.band());
         let mut notes = Vec::new();
         for rows in self.rows.chunk_by(|one, other| band(one) == band(other)) {
             let first = lines.len();
@@ -94,32 +98,41 @@ impl Table {
     }
 
     /// A member of an object: a list of objects.
-    pub fn json(&self, report: &mut Object) {
-        report.list(&self.key(), &self.rows, |object, (subject, cells)| {
-            subject.json(object);
-            for (Column(_, key), cell) in self.columns.iter().zip(cells) {
-                cell.json(object, key);
+    pub fn json(&self, out: &mut dyn Write) -> io::Result<()> {
+        write!(out, "\"{}\":[", self.key())?;
+        let mut text = String::new();
+        for (subject, cells) in &self.rows {
+            {
+                let mut row = Object::open(&mut text);
+                subject.json(&mut row);
+                for (Column(_, key), cell) in self.columns.iter().zip(cells) {
+                    cell.json(&mut row, key);
+                }
             }
-        });
+            out.write_all(text.as_bytes())?;
+            // What follows is not the first any more.
+            text.clear();
+            text.push(',');
+        }
+        out.write_all(b"]")
     }
 
     /// Lines of `begin,TABLE,COMM,TID,CPU,MEASURE,FIGURE`.
-    pub fn csv(&self, begin: &str) -> String {
-        let mut text = String::new();
+    pub fn csv(&self, out: &mut dyn Write, begin: &str) -> io::Result<()> {
         for (subject, cells) in &self.rows {
             for (Column(_, key), cell) in self.columns.iter().zip(cells) {
                 if let Some(figure) = cell.figure() {
-                    text += &format!("{begin},{},{},{key},{figure}\n", self.key(), subject.csv());
+                    writeln!(out, "{begin},{},{},{key},{figure}", self.key(), subject.csv())?;
                 }
             }
         }
-        text
+        Ok(())
     }
 }
 
 pub const CSV_HEAD: &str = "time,table,comm,tid,cpu,measure,value\n";
 
-fn shown((subject, cells): &(Subject, Vec<Cell>)) -> Vec<String> {
+fn shown((subject, cells): &Row) -> Vec<String> {
     std::iter::once(subject.shown()).chain(cells.iter().map(|cell| cell.shown())).collect()
 }
 
@@ -169,44 +182,56 @@ impl Subject {
 }
 
 impl Cell {
+    pub fn time(ns: Option<u64>) -> Cell {
+        ns.map_or(Cell::Nothing, Cell::Time)
+    }
+
+    pub fn number(number: Option<u64>) -> Cell {
+        number.map_or(Cell::Nothing, Cell::Number)
+    }
+
+    pub fn ratio(ratio: Option<f64>) -> Cell {
+        ratio.map_or(Cell::Nothing, Cell::Ratio)
+    }
+
     fn weight(&self) -> f64 {
         match *self {
-            Cell::Time(figure) | Cell::Number(figure) => figure.unwrap_or_default() as f64,
-            Cell::Ratio(ratio) => ratio.unwrap_or_default(),
+            Cell::Time(figure) | Cell::Number(figure) => figure as f64,
+            Cell::Ratio(ratio) => ratio,
+            Cell::Nothing => 0.0,
         }
     }
 
     /// The power of ten in microseconds.
     fn band(&self) -> u32 {
-        ((self.weight() / 1000.0) as u64)
-            .checked_ilog10()
-            .map_or(0, |power| power.max(1) - 1)
-            .min(BANDS.len() as u32 - 1)
+        let power = ((self.weight() / 1000.0) as u64).checked_ilog10().map_or(0, |power| power.max(1) - 1);
+        power.min(BANDS.len() as u32 - 1)
     }
 
     fn shown(&self) -> String {
         match *self {
-            Cell::Time(Some(ns)) => brief(Nanos(ns)),
-            Cell::Number(Some(number)) => number.to_string(),
-            Cell::Ratio(Some(ratio)) => format!("{ratio:.1}"),
-            _ => "-".to_string(),
+            Cell::Time(ns) => brief(Nanos(ns)),
+            Cell::Number(number) => number.to_string(),
+            Cell::Ratio(ratio) => format!("{ratio:.1}"),
+            Cell::Nothing => "-".to_string(),
         }
     }
 
     fn figure(&self) -> Option<String> {
         match *self {
-            Cell::Time(figure) | Cell::Number(figure) => figure.map(|figure| figure.to_string()),
-            Cell::Ratio(ratio) => ratio.map(|ratio| format!("{ratio:.3}")),
+            Cell::Time(figure) | Cell::Number(figure) => Some(figure.to_string()),
+            Cell::Ratio(ratio) => Some(format!("{ratio:.3}")),
+            Cell::Nothing => None,
         }
     }
 
     fn json(&self, object: &mut Object, key: &str) {
         match *self {
-            Cell::Time(Some(figure)) | Cell::Number(Some(figure)) => {
+            Cell::Time(figure) | Cell::Number(figure) => {
                 object.put(key, Value::Number(i64::try_from(figure).unwrap_or(i64::MAX)));
             }
-            Cell::Ratio(Some(ratio)) => object.put(key, Value::Ratio(ratio)),
-            _ => {}
+            Cell::Ratio(ratio) => object.put(key, Value::Ratio(ratio)),
+            Cell::Nothing => {}
         }
     }
 }
@@ -248,10 +273,7 @@ mod tests {
 
     fn table(rows: &[(&str, u64)]) -> Table {
         let row = |&(name, time): &(&str, u64)| {
-            (
-                Subject::Name(Comm::new(name.as_bytes()), 2),
-                vec![Cell::Number(Some(7)), Cell::Time(Some(time))],
-            )
+            (Subject::Name(Comm::new(name.as_bytes()), 2), [Cell::Number(7), Cell::Time(time)].into())
         };
         Table {
             name: "latency",
@@ -307,13 +329,14 @@ mod tests {
 
     #[test]
     fn programs_read_the_same_figures() {
-        let table = table(&[("a\",\n", 5_000)]);
-        let mut text = String::new();
-        table.json(&mut Object::open(&mut text));
-        assert_eq!(text, r#"{"latency":[{"comm":"a\",\u000a","tasks":2,"count":7,"p99_ns":5000}]}"#);
-        assert_eq!(
-            table.csv("1.5"),
-            "1.5,latency,\"a\"\",\\x0a\",,,count,7\n1.5,latency,\"a\"\",\\x0a\",,,p99_ns,5000\n"
-        );
+        let table = table(&[("a\",\n", 5_000), ("b", 1)]);
+        let mut json = Vec::new();
+        table.json(&mut json).unwrap();
+        let shown = br#""latency":[{"comm":"a\",\u000a","tasks":2,"count":7,"p99_ns":5000},{"comm":"b","tasks":2,"count":7,"p99_ns":1}]"#;
+        assert_eq!(json, shown);
+        let mut csv = Vec::new();
+        table.csv(&mut csv, "1.5").unwrap();
+        let first = b"1.5,latency,\"a\"\",\\x0a\",,,count,7\n1.5,latency,\"a\"\",\\x0a\",,,p99_ns,5000\n";
+        assert!(csv.starts_with(first), "{}", String::from_utf8_lossy(&csv));
     }
 }

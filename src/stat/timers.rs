@@ -1,10 +1,11 @@
 //! `stallstat jitter`: how late timers are, as a table.
 
 use super::collector::online;
+use super::counted::{time_columns, times_of};
 use super::histogram::Histogram;
 use super::jitter;
 use super::options::{Form, Options};
-use super::report::{Report, time_columns, times_of};
+use super::report::Report;
 use super::screen::Screen;
 use super::table::{CSV_HEAD, Subject, Table};
 use crate::error::{Context, Result};
@@ -61,9 +62,9 @@ pub fn run(options: &Options) -> Result<()> {
         if is_over && !interrupted {
             // It may have been refused.
             measuring.join().unwrap_or(Ok(()))?;
-            return screen.show(&report.shown(options));
+            return report.show(options, &mut screen);
         }
-        screen.show(&report.shown(options))?;
+        report.show(options, &mut screen)?;
         if interrupted {
             return Ok(());
         }
@@ -75,6 +76,7 @@ fn table(lateness: &Lateness) -> Table {
     let take = |histogram: &Mutex<Histogram>| {
         std::mem::take(&mut *histogram.lock().unwrap_or_else(PoisonError::into_inner))
     };
-    let rows = lateness.iter().map(|(&cpu, histogram)| (Subject::Cpu(cpu), times_of(&take(histogram))));
+    let rows =
+        lateness.iter().map(|(&cpu, histogram)| (Subject::Cpu(cpu), times_of(&take(histogram)).into()));
     Table { name: "timers late", columns: time_columns(), order: 0, rows: rows.collect(), bands: false }
 }

@@ -40,8 +40,8 @@ impl Waiting {
         for (task, since) in waiters.iter().filter(|(task, _)| self.wants(task)) {
             let hog = self.snapshot.running.iter().find(|running| running.cpu == task.cpu);
             let behind = hog.map(|hog| format!("behind {}-{}", hog.comm, hog.tid)).unwrap_or_default();
-            let cells = vec![Cell::Time(Some((at - *since).0)), Cell::Number(Some(task.cpu.0.into()))];
-            rows.push((Subject::Owned(task.comm, task.tid, behind), cells));
+            let cells = [Cell::Time((at - *since).0), Cell::Number(task.cpu.0.into())];
+            rows.push((Subject::Owned(task.comm, task.tid, behind), cells.into()));
         }
         let columns = vec![column("SO FAR", "waited_ns"), column("CPU", "on_cpu")];
         let mut table = Table { name: "still waiting", columns, order: 0, rows, bands: false };

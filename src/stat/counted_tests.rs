@@ -1,9 +1,10 @@
-//! What becomes of counts in a report.
+//! What becomes of counts in tables.
 
 use super::*;
 use crate::command_line::Host;
 use crate::stat::options;
 use crate::stat::perf::find;
+use crate::task::Tid;
 
 fn options(words: &str) -> Options {
     let host = Host { configured_cpus: 4, notify_socket: false };
@@ -24,34 +25,34 @@ fn of(name: &str, tid: i32, counted: &[(Kind, &[u64])]) -> Counts {
 }
 
 fn json(tables: &[Table]) -> String {
-    let mut text = String::new();
-    {
-        let mut report = Object::open(&mut text);
-        tables.iter().for_each(|table| table.json(&mut report));
-    }
-    text
+    let table = |table: &Table| {
+        let mut text = Vec::new();
+        table.json(&mut text).unwrap();
+        String::from_utf8(text).unwrap()
+    };
+    tables.iter().map(table).collect::<Vec<_>>().join(",")
 }
 
 #[test]
 fn tasks_of_one_name_are_a_row_unless_each_is_wanted() {
-    let tables = |collapse| {
-        let mut counted = Counted::default();
-        counted.add(of("a", 1, &[(Kind::Sleep, &[3_000])]), collapse);
-        counted.add(of("b", 2, &[(Kind::Sleep, &[9_000])]), collapse);
-        counted.add(of("a", 3, &[(Kind::Sleep, &[5_000, 7_000])]), collapse);
+    let tables = |words| {
+        let mut counted = Counted::new(&options(words), &[], Nanos::from_secs(1));
+        counted.add(&of("a", 1, &[(Kind::Sleep, &[3_000])]));
+        counted.add(&of("b", 2, &[(Kind::Sleep, &[9_000])]));
+        counted.add(&of("a", 3, &[(Kind::Sleep, &[5_000, 7_000])]));
         // Nothing is to be said of it.
-        counted.add(of("c", 4, &[]), collapse);
-        counted.tables(&options("-g sleep"), &[], Nanos::from_secs(1))
+        counted.add(&of("c", 4, &[]));
+        counted.into_tables()
     };
     let subjects = |table: &Table| -> Vec<Subject> { table.rows.iter().map(|row| row.0.clone()).collect() };
     let [a, b] = [b"a", b"b"].map(|name| Comm::new(name));
     // The worst first.
-    assert_eq!(subjects(&tables(true)[0]), [Subject::Name(b, 1), Subject::Name(a, 2)]);
+    assert_eq!(subjects(&tables("-g sleep")[0]), [Subject::Name(b, 1), Subject::Name(a, 2)]);
     assert_eq!(
-        subjects(&tables(false)[0]),
+        subjects(&tables("-g sleep -C")[0]),
         [Subject::Task(b, Tid(2)), Subject::Task(a, Tid(3)), Subject::Task(a, Tid(1))]
     );
-    assert_eq!(tables(true)[0].rows[1].1[0], Cell::Number(Some(3)));
+    assert_eq!(tables("-g sleep")[0].rows[1].1[0], Cell::Number(3));
 }
 
 #[test]
@@ -72,32 +73,31 @@ fn a_group_is_the_tables_it_promises_and_no_more() {
     for (counter, (_, count)) in counts.events.iter_mut().zip(events) {
         *counter = count;
     }
-    let mut counted = Counted::default();
-    counted.add(counts, true);
-    counted.add_cpu(Cpu(3), of("", 0, &[(Kind::Latency, &[3_000])]));
     let named = events.map(|(name, _)| Named { name: name.to_string(), event: find(name).unwrap() });
     for (group, shown) in [
         (
             "latency",
-            r#"{"latency":[{"comm":"a","tasks":1,"count":2,"p50_ns":1000,"p90_ns":3000,"p99_ns":3000,"max_ns":3000,"mean_ns":2000,"queued_p50":2,"queued_p99":4,"queued_max":4}],"latency_by_cpu":[{"cpu":3,"count":1,"p50_ns":3000,"p90_ns":3000,"p99_ns":3000,"max_ns":3000,"mean_ns":3000}]}"#,
+            r#""latency":[{"comm":"a","tasks":1,"count":2,"p50_ns":1000,"p90_ns":3000,"p99_ns":3000,"max_ns":3000,"mean_ns":2000,"queued_p50":2,"queued_p99":4,"queued_max":4}],"latency_by_cpu":[{"cpu":3,"count":1,"p50_ns":3000,"p90_ns":3000,"p99_ns":3000,"max_ns":3000,"mean_ns":3000}]"#,
         ),
         (
             "slice",
-            r#"{"slice":[{"comm":"a","tasks":1,"count":4,"preempted":3,"preempted_percent":75.000,"voluntary_p50_ns":5000,"voluntary_p99_ns":5000,"voluntary_max_ns":5000,"preempted_p50_ns":6000,"preempted_p99_ns":6000,"preempted_max_ns":6000,"ran_ns":23000}]}"#,
+            r#""slice":[{"comm":"a","tasks":1,"count":4,"preempted":3,"preempted_percent":75.000,"voluntary_p50_ns":5000,"voluntary_p99_ns":5000,"voluntary_max_ns":5000,"preempted_p50_ns":6000,"preempted_p99_ns":6000,"preempted_max_ns":6000,"ran_ns":23000}]"#,
         ),
-        ("sleep", r#"{"sleep":[],"idle_by_cpu":[]}"#),
-        ("waking", r#"{"waking":[]}"#),
+        ("sleep", r#""sleep":[],"idle_by_cpu":[]"#),
+        ("waking", r#""waking":[]"#),
         (
             "migration",
-            r#"{"migration":[{"comm":"a","tasks":1,"count":6,"per_second":3.000,"p50_per_second":6,"p90_per_second":6,"p99_per_second":6,"max_per_second":6,"cross_cache":2,"cross_node":1}]}"#,
+            r#""migration":[{"comm":"a","tasks":1,"count":6,"per_second":3.000,"p50_per_second":6,"p90_per_second":6,"p99_per_second":6,"max_per_second":6,"cross_cache":2,"cross_node":1}]"#,
         ),
         (
             "perf",
-            r#"{"perf":[{"comm":"a","tasks":1,"instructions":300,"cycles":200,"instructions_per_cycle":1.500}]}"#,
+            r#""perf":[{"comm":"a","tasks":1,"instructions":300,"cycles":200,"instructions_per_cycle":1.500}]"#,
         ),
-        ("schedstat", "{}"),
+        ("schedstat", ""),
     ] {
-        let tables = counted.tables(&options(&format!("-g {group}")), &named, Nanos::from_secs(2));
-        assert_eq!(json(&tables), shown, "{group}");
+        let mut counted = Counted::new(&options(&format!("-g {group}")), &named, Nanos::from_secs(2));
+        counted.add(&counts);
+        counted.add_cpu(Cpu(3), &of("", 0, &[(Kind::Latency, &[3_000])]));
+        assert_eq!(json(&counted.into_tables()), shown, "{group}");
     }
 }
