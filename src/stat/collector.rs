@@ -104,7 +104,7 @@ pub struct Collector {
     interval: u32,
     buffer: Vec<u8>,
     _counters: Vec<OwnedFd>,
-    _ticks: Vec<OwnedFd>,
+    ticks: Result<Vec<OwnedFd>>,
     keeper: Keeper,
 }
 
@@ -176,7 +176,7 @@ impl Collector {
             interval: 1,
             buffer: vec![0; 64 * 1024],
             _counters: counters,
-            _ticks: open_ticks(&object, plan)?,
+            ticks: open_ticks(&object, plan),
             keeper: Keeper::attach(&programs)
                 .context("start the process that attaches to the scheduler's events")?,
         };
@@ -250,6 +250,11 @@ impl Collector {
     /// What could not be counted since the start.
     pub fn losses(&self) -> losses {
         map::read_value(self.losses.as_fd()).unwrap_or_default()
+    }
+
+    /// Why a turn that lasts is told at its end only, if it is.
+    pub fn without_ticks(&self) -> Option<&Error> {
+        self.ticks.as_ref().err()
     }
 
     /// Hands over the turns that have ended since the last time. To be called several times a second.

@@ -1,16 +1,19 @@
 //! Turns one by one, as they end: what `hogs`, `record` and `trace` are made of.
 
+use super::NAME;
 use super::collector::{Collector, Plan};
 use super::options::Options;
 use super::perf::Named;
 use super::records::turn;
 use super::topology::Topology;
+use crate::command_line::complain;
 use crate::error::{Context, Result};
 use crate::proc;
 use crate::sys::clock;
 use crate::sys::signal::{Signal, Signals};
 use crate::task::Nanos;
 use std::fs;
+use std::process::ExitCode;
 
 /// Who makes something of turns.
 pub trait Sink {
@@ -48,6 +51,13 @@ pub fn follow(
         ..Plan::default()
     };
     let mut collector = Collector::open(&plan, topology)?;
+    if let Some(error) = collector.without_ticks() {
+        complain(
+            NAME,
+            &format!("turns are told at their ends, however long they take: {error}"),
+            ExitCode::SUCCESS,
+        );
+    }
     let begun = clock::monotonic();
     let end = options.run_time.map_or(Nanos::MAX, |time| begun + time);
     let (mut since, mut lost) = (begun, 0);

@@ -326,6 +326,31 @@ verified() {
     done
 }
 
+# stallstat counts all that it can, says who waits behind the hog and lays that to it. What it can't do here it says.
+stallstat_counts() {
+    start_rig 60 --victim spin
+    if ! stallstat --csv -1 -r 2 -g latency,slice,sleep,waking,migration >stat.csv 2>stalld.log; then
+        kill_rig
+        result stallstat waits no "$(sed 's/^stallstat: //' stalld.log | head -n 1)"
+        return
+    fi
+    ms=$(($(figure still_waiting waited_ns) / 1000000))
+    turns=$(cut -d , -f 2,6 stat.csv | grep -c '^slice,count')
+    [ "$ms" -ge 2000 ] && [ "$turns" -gt 3 ] && verdict=ok || verdict=FAIL
+    result stallstat waits $verdict "$ms ms, turns of $turns names"
+    stallstat hogs --by task -c '^victim$' --csv -1 -r 2 >stat.csv 2>stalld.log
+    ms=$(($(figure hogs ran_ns "< hog-") / 1000000))
+    kill_rig
+    [ "$ms" -ge 1500 ] && verdict=ok || verdict=FAIL
+    result stallstat hogs $verdict "$ms of 2000 ms"
+}
+
+# figure TABLE MEASURE [PATTERN]: the victim's, or 0.
+figure() {
+    awk -F , -v table="$1" -v measure="$2" -v pattern="victim.*${3-}" '
+        $2 == table && $6 == measure && $3 ~ pattern { figure = $7; exit } END { print figure + 0 }' stat.csv
+}
+
 # The scheduler's text with names in it that no parser likes, and who waits by the kernel's own record, for
 # tests/fixtures/sched_debug.
 text() {

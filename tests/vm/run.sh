@@ -23,7 +23,9 @@ mkdir -p "$out/root/bin" "$out/root/proc" "$out/root/sys" "$out/root/dev" "$out/
 
 cp "$stalld" "$starve" tests/vm/scenario.sh tests/vm/lib.sh tests/vm/checks.sh "$out/root/bin/"
 cp "$busybox" "$out/root/bin/busybox"
-# Only bpf=off wants it.
+# There is none where there is no BPF.
+[ ! -e "${stalld%stalld}stallstat" ] || cp "${stalld%stalld}stallstat" "$out/root/bin/"
+# Only bpf=off wants this one.
 [ ! -e "$stalld-nobpf" ] || cp "$stalld-nobpf" "$out/root/bin/"
 cp tests/vm/init "$out/root/init"
 chmod 755 "$out/root/init" "$out/root/bin/"*
@@ -39,8 +41,8 @@ boot() {
         case $word in
         cpus=*) cpus=${word#cpus=} checks=choice,fifo,offline,threads ;;
         isolcpus=* | nohz_full=* | rcu_nocbs=*) checks=choice,fifo,auto,lone ;;
-        lockdown=*) checks=choice,auto ;;
-        few) checks=choice,verified,fifo,restored,killed ;;
+        lockdown=*) checks=choice,auto,stat ;;
+        few) checks=choice,verified,stat,fifo,restored,killed ;;
         *) checks=choice,fifo,auto ;;
         esac
     done
