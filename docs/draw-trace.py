@@ -10,7 +10,7 @@ import sys
 from html import escape
 
 WIDTH, NAMES, LANE, GAP, MOST = 900, 190, 22, 6, 12
-COLOURS = {"waits": "#d9a441", "SCHED_DEADLINE": "#3f7fbf", "SCHED_FIFO": "#7f5fbf"}
+COLOURS = {"waits": "#d9a441", "look": "#555555", "SCHED_DEADLINE": "#3f7fbf", "SCHED_FIFO": "#7f5fbf"}
 OTHERS = ["#b5534c", "#7a9e7e", "#8d99ae", "#c08497", "#6b705c"]
 
 
@@ -30,10 +30,10 @@ def boxes(events):
             names.setdefault((event["name"], *track), event["args"]["name"])
         elif event["ph"] == "X":
             found.append((track, event["name"], event["ts"], event["ts"] + event["dur"]))
-        elif event["ph"] == "B":
-            begun.setdefault(track, []).append((event["name"], event["ts"]))
-        elif event["ph"] == "E" and begun.get(track):
-            name, at = begun[track].pop()
+        elif event["ph"] in "Bb":
+            begun.setdefault((track, event.get("id")), []).append((event["name"], event["ts"]))
+        elif event["ph"] in "Ee" and begun.get((track, event.get("id"))):
+            name, at = begun[track, event.get("id")].pop()
             found.append((track, name, at, event["ts"]))
     return found, names
 
