@@ -337,7 +337,7 @@ stallstat_counts() {
     ms=$(($(figure still_waiting waited_ns) / 1000000))
     turns=$(cut -d , -f 2,6 stat.csv | grep -c '^slice,count')
     [ "$ms" -ge 2000 ] && [ "$turns" -gt 3 ] && verdict=ok || verdict=FAIL
-    result stallstat waits $verdict "$ms ms, turns of $turns names"
+    result stallstat waits "$verdict" "$ms ms, turns of $turns names"
     # To attach once more it may take a CPU that the hog doesn't leave.
     if ! stallstat hogs --by task -c '^victim$' --csv -1 -r 2 >stat.csv 2>stalld.log; then
         kill_rig
@@ -347,7 +347,7 @@ stallstat_counts() {
     ms=$(($(figure hogs ran_ns "< hog-") / 1000000))
     kill_rig
     [ "$ms" -ge 1500 ] && verdict=ok || verdict=FAIL
-    result stallstat hogs $verdict "$ms of 2000 ms"
+    result stallstat hogs "$verdict" "$ms of 2000 ms"
 }
 
 # figure TABLE MEASURE [PATTERN]: the victim's, or 0.
