@@ -82,6 +82,11 @@ impl Comm {
         Comm { bytes }
     }
 
+    /// With NULs to the kernel's own length.
+    pub fn padded(&self) -> [u8; 16] {
+        self.bytes
+    }
+
     pub fn as_bytes(&self) -> &[u8] {
         let len = self.bytes.iter().position(|&b| b == 0).unwrap_or(15);
         &self.bytes[..len]

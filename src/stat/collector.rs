@@ -8,7 +8,7 @@ use super::records::{
 use super::topology::Topology;
 use crate::cpus::{self, CpuSet};
 use crate::error::{Context, Error, Result};
-use crate::host::privilege;
+use crate::host::{self, privilege};
 use crate::sys::bpf::{Iterator, Keeper, Object, ObjectBytes};
 use crate::sys::clock;
 use crate::sys::map::{self, Ring};
@@ -17,6 +17,7 @@ use crate::task::{Comm, Cpu, Nanos, Tid};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
 
 static OBJECT: &ObjectBytes<[u8]> =
     &ObjectBytes(*include_bytes!(concat!(env!("OUT_DIR"), "/stallstat.bpf.o")));
@@ -230,10 +231,8 @@ impl Collector {
 
     /// What was found out of a name: NAME_IN_GROUP, NAME_ANYWHERE, both or none.
     pub fn judge_name(&self, comm: &Comm, verdict: u8) {
-        let mut key = [0u8; 16];
-        key[..comm.as_bytes().len()].copy_from_slice(comm.as_bytes());
         // Where there is no more room, such tasks go on being counted, and the reader leaves them out.
-        let _ = map::update(self.names.as_fd(), &key, &verdict);
+        let _ = map::update(self.names.as_fd(), &comm.padded(), &verdict);
     }
 
     /// What was found out of a group: VERDICT_WANTED or VERDICT_UNWANTED.
@@ -343,8 +342,7 @@ fn open_ticks(object: &Object, plan: &Plan) -> Result<Vec<OwnedFd>> {
 }
 
 pub fn online() -> CpuSet {
-    let list = std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
-    CpuSet::parse(&list, cpus::configured()).unwrap_or_else(|_| CpuSet::first(cpus::configured()))
+    host::online_cpus(Path::new("/")).unwrap_or_else(|| CpuSet::first(cpus::configured()))
 }
 
 fn page_size() -> u32 {

@@ -3,13 +3,12 @@
 use super::NAME;
 use super::collector::{Collector, Of, Plan};
 use super::counted::Counted;
-use super::options::{Form, Group, Options};
+use super::options::{Group, Options};
 use super::perf::{Named, events};
 use super::report::{Extra, Report};
 use super::schedstat::{self, Schedstat};
 use super::screen::Screen;
 use super::select::Selection;
-use super::table::CSV_HEAD;
 use super::topology::Topology;
 use super::turns::room_for_tasks;
 use super::waiting::Waiting;
@@ -37,9 +36,6 @@ pub fn run(options: &Options) -> Result<()> {
     }
     let mut waiting = options.groups.contains(&Group::Latency).then(|| Waiting::new(options));
     let mut screen = Screen::new(options.form);
-    if options.form == Form::Csv {
-        screen.add(CSV_HEAD);
-    }
     let begun = clock::monotonic();
     let end = options.run_time.map_or(Nanos::MAX, |time| begun + time);
     let mut since = begun;

@@ -64,9 +64,7 @@ impl<'a> Counted<'a> {
         if counts.is_empty() {
             return;
         }
-        let mut name = [0; 16];
-        name[..counts.comm.as_bytes().len()].copy_from_slice(counts.comm.as_bytes());
-        let sum = self.names.entry(name).or_default();
+        let sum = self.names.entry(counts.comm.padded()).or_default();
         sum.tasks += 1;
         sum.counts.add(counts);
     }

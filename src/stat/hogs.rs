@@ -1,14 +1,14 @@
 //! `stallstat hogs`: who ran while others waited.
 
 use super::blame::{Blame, Charge, Suffered};
-use super::options::{Form, Options};
+use super::options::Options;
 use super::people::{People, Who, next, runner};
 use super::records::turn;
 use super::report::{Extra, Report};
 use super::resctrl::{self, Reading};
 use super::screen::Screen;
 use super::select::Selection;
-use super::table::{CSV_HEAD, Cell, Subject, Table, column};
+use super::table::{Cell, Subject, Table, column};
 use super::topology::Topology;
 use super::turns::{self, Sink};
 use super::waiting::Waiting;
@@ -34,9 +34,6 @@ pub fn run(options: &Options) -> Result<()> {
         caches: Caches::new(),
         options,
     };
-    if options.form == Form::Csv {
-        hogs.screen.add(CSV_HEAD);
-    }
     turns::follow(options, &topology, &[], PIECE, &mut hogs)
 }
 

@@ -70,8 +70,7 @@ impl People {
 
     /// Somebody whose turn has not come: the one who had this number and name last.
     pub fn waiter(&mut self, task: &Task) -> Who {
-        let mut comm = [0; 16];
-        comm[..task.comm.as_bytes().len()].copy_from_slice(task.comm.as_bytes());
+        let comm = task.comm.padded();
         let latest = self.latest.get(&task.tid).copied();
         match latest.filter(|&who| self.get(who).is_some_and(|person| person.comm == comm)) {
             Some(who) => who,

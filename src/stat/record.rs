@@ -8,7 +8,6 @@ use super::records::{EVENTS, turn};
 use super::select::Selection;
 use super::topology::Topology;
 use super::turns::{self, Sink};
-use crate::command_line::complain;
 use crate::error::{Context, Error, Result};
 use crate::host::own_file;
 use crate::task::{Comm, Cpu, Nanos, Tid};
@@ -16,7 +15,6 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
-use std::process::ExitCode;
 
 /// How long a slot is.
 const SLOT: Nanos = Nanos::from_millis(1);
@@ -37,14 +35,7 @@ pub fn run(options: &Options, path: &Path) -> Result<()> {
     turns::follow(options, &Topology::read(Path::new("/")), &events, SLOT, &mut record)?;
     record.write_before(Nanos::MAX)?;
     record.file.finish().context(format_args!("write {}", path.display()))?;
-    if record.lost > 0 {
-        let lost = record.lost;
-        complain(
-            super::NAME,
-            &format!("{lost} turns are missing: they came faster than they could be read"),
-            ExitCode::SUCCESS,
-        );
-    }
+    turns::tell_missing(record.lost);
     Ok(())
 }
 

@@ -1,13 +1,15 @@
 //! Where reports go: over each other on a terminal, one after the other elsewhere.
 
 use super::options::Form;
+use super::table::CSV_HEAD;
 use crate::error::{Context, Result};
 use std::io::{self, BufWriter, IsTerminal, Write};
 
 pub struct Screen {
     /// Each report begins where the last one did.
     refreshes: bool,
-    pending: String,
+    /// Goes before the first report.
+    pending: &'static str,
 }
 
 /// Home, and nothing below.
@@ -15,12 +17,8 @@ const CLEAR: &str = "\x1b[H\x1b[J";
 
 impl Screen {
     pub fn new(form: Form) -> Screen {
-        Screen { refreshes: form == Form::Text && io::stdout().is_terminal(), pending: String::new() }
-    }
-
-    /// Goes before the first report.
-    pub fn add(&mut self, text: &str) {
-        self.pending += text;
+        let pending = if form == Form::Csv { CSV_HEAD } else { "" };
+        Screen { refreshes: form == Form::Text && io::stdout().is_terminal(), pending }
     }
 
     /// For programs.
@@ -34,10 +32,9 @@ impl Screen {
     /// For people.
     pub fn show(&mut self, report: &str) -> Result<()> {
         let text = match self.refreshes {
-            true => format!("{CLEAR}{}{}", self.pending, first_lines(report, lines())),
-            false => format!("{}{report}", self.pending),
+            true => format!("{CLEAR}{}", first_lines(report, lines())),
+            false => report.to_string(),
         };
-        self.pending.clear();
         let mut stdout = io::stdout().lock();
         stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).context("write to stdout")
     }

@@ -4,10 +4,10 @@ use super::collector::online;
 use super::counted::{time_columns, times_of};
 use super::histogram::Histogram;
 use super::jitter;
-use super::options::{Form, Options};
+use super::options::Options;
 use super::report::Report;
 use super::screen::Screen;
-use super::table::{CSV_HEAD, Subject, Table};
+use super::table::{Subject, Table};
 use crate::error::{Context, Result};
 use crate::sys::clock;
 use crate::sys::signal::{Signal, Signals};
@@ -28,9 +28,6 @@ pub fn run(options: &Options) -> Result<()> {
     let cpus = options.cpus.clone().unwrap_or_else(online);
     let lateness: Arc<Lateness> = Arc::new(cpus.iter().map(|cpu| (cpu, Mutex::default())).collect());
     let mut screen = Screen::new(options.form);
-    if options.form == Form::Csv {
-        screen.add(CSV_HEAD);
-    }
     let (period, priority) = (options.period, options.priority);
     let time = options.run_time.unwrap_or(FOR_EVER);
     let sink = Arc::new({

@@ -7,13 +7,11 @@ use super::select::Selection;
 use super::topology::Topology;
 use super::turns::{self, Sink};
 use crate::chrome_trace::{ChromeTrace, Event, Phase};
-use crate::command_line::complain;
 use crate::error::Result;
 use crate::json::{Object, Value};
 use crate::task::{Comm, Cpu, Nanos};
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::process::ExitCode;
 
 /// A turn that lasts is told at its end, and there a moment or two later.
 const PIECE: Nanos = Nanos::from_secs(1);
@@ -36,14 +34,7 @@ pub fn run(options: &Options, path: &Path) -> Result<()> {
     trace.name("process_name", WAITS, 0, "waits")?;
     turns::follow(options, &Topology::read(Path::new("/")), &[], PIECE, &mut trace)?;
     trace.file.end()?;
-    if trace.lost > 0 {
-        let lost = trace.lost;
-        complain(
-            super::NAME,
-            &format!("{lost} turns are missing: they came faster than they could be read"),
-            ExitCode::SUCCESS,
-        );
-    }
+    turns::tell_missing(trace.lost);
     Ok(())
 }
 

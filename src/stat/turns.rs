@@ -86,6 +86,14 @@ pub fn follow(
     }
 }
 
+/// A file with turns missing is not what it seems.
+pub fn tell_missing(lost: u64) {
+    if lost > 0 {
+        let message = format!("{lost} turns are missing: they came faster than they could be read");
+        complain(NAME, &message, ExitCode::SUCCESS);
+    }
+}
+
 /// When a turn began, where that was seen.
 pub fn start(turn: &turn) -> Option<Nanos> {
     (turn.length > 0).then(|| Nanos(turn.end) - Nanos(turn.length))
