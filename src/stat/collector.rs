@@ -11,7 +11,7 @@ use crate::error::{Context, Error, Result};
 use crate::host::{self, privilege};
 use crate::sys::bpf::{Iterator, Keeper, Object, ObjectBytes};
 use crate::sys::clock;
-use crate::sys::map::{self, Ring};
+use crate::sys::map;
 use crate::sys::perf::{self, Event};
 use crate::task::{Comm, Cpu, Nanos, Tid};
 use std::fs::File;
@@ -86,8 +86,8 @@ impl Counts {
     }
 }
 
-/// As much as the kernel's turns may wait to be read: half a second of 100,000 a second.
-const RING: u32 = 8 << 20;
+/// As many turns may wait to be read: half a second of 100,000 a second.
+const TURNS: u32 = 50_000;
 
 /// As long as attaching may take.
 const PATIENCE: Nanos = Nanos::from_secs(30);
@@ -101,7 +101,7 @@ pub struct Collector {
     groups: OwnedFd,
     epoch: OwnedFd,
     losses: OwnedFd,
-    turns: Option<Ring>,
+    turns: OwnedFd,
     interval: u32,
     buffer: Vec<u8>,
     _counters: Vec<OwnedFd>,
@@ -138,7 +138,7 @@ impl Collector {
         object.set_entries(c"cpus", layout.cpus)?;
         object.set_entries(c"places", layout.cpus)?;
         object.set_entries(c"counters", (layout.cpus * layout.events).max(1))?;
-        object.set_entries(c"turns", if plan.turns.is_some() { RING } else { page_size() })?;
+        object.set_entries(c"turns", if plan.turns.is_some() { TURNS } else { 1 })?;
         object.set_constants(&layout)?;
         object.load().map_err(privilege::explain_bpf)?;
 
@@ -155,13 +155,6 @@ impl Collector {
             map::update(numbers.as_fd(), &tid.0, &1u8).context("choose a task")?;
         }
         let counters = open_counters(&object, plan, layout.cpus)?;
-        let turns = match plan.turns {
-            Some(_) => Some(
-                Ring::map(object.take_map(c"turns")?.as_fd(), RING as usize)
-                    .context("map the buffer of turns")?,
-            ),
-            None => None,
-        };
         let wanted = programs.iter().filter(|(_, wanted)| *wanted);
         let programs = wanted.map(|(name, _)| object.take_program(name)).collect::<Result<Vec<_>>>()?;
         let mut collector = Collector {
@@ -173,7 +166,7 @@ impl Collector {
             groups: object.take_map(c"groups")?,
             epoch: object.take_map(c".data.epoch")?,
             losses: object.take_map(c".data.losses")?,
-            turns,
+            turns: object.take_map(c"turns")?,
             interval: 1,
             buffer: vec![0; 64 * 1024],
             _counters: counters,
@@ -257,10 +250,14 @@ impl Collector {
     }
 
     /// Hands over the turns that have ended since the last time. To be called several times a second.
-    pub fn turns(&mut self, mut each: impl FnMut(&turn)) {
-        if let Some(ring) = &mut self.turns {
-            ring.read(|bytes| map::records::<turn>(bytes).for_each(|turn| each(&turn)));
+    pub fn turns(&self, mut each: impl FnMut(&turn) -> Result<()>) -> Result<()> {
+        for _ in 0..TURNS {
+            match map::pop(self.turns.as_fd()).context("read who ran")? {
+                Some(turn) => each(&turn)?,
+                None => break,
+            }
         }
+        Ok(())
     }
 }
 
@@ -343,10 +340,6 @@ fn open_ticks(object: &Object, plan: &Plan) -> Result<Vec<OwnedFd>> {
 
 pub fn online() -> CpuSet {
     host::online_cpus(Path::new("/")).unwrap_or_else(|| CpuSet::first(cpus::configured()))
-}
-
-fn page_size() -> u32 {
-    crate::sys::memory::page_size() as u32
 }
 
 /// Walks over a map by one of the programs that write out and take away.

@@ -64,13 +64,7 @@ pub fn follow(
     loop {
         let signal = signals.wait_until(clock::monotonic() + READ);
         let now = clock::monotonic();
-        let mut result = Ok(());
-        collector.turns(|turn| {
-            if result.is_ok() {
-                result = sink.turn(turn);
-            }
-        });
-        result?;
+        collector.turns(|turn| sink.turn(turn))?;
         let is_over = now >= end || signal == Some(Signal::End);
         if is_over || now - since >= options.interval || signal == Some(Signal::Report) {
             let dropped = collector.losses().dropped;

@@ -1,12 +1,10 @@
 //! BPF maps, and what programs and this process hand each other through them.
 
 use super::bpf::negative;
-use super::memory::page_size;
 use libbpf_sys as bpf;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// An array map that the kernel's programs and this process share.
 pub struct SharedArray<T: Copy> {
@@ -95,6 +93,21 @@ pub fn delete<K: Copy>(map: BorrowedFd, key: &K) -> io::Result<()> {
     negative(unsafe { bpf::bpf_map_delete_elem(map.as_raw_fd(), ptr::from_ref(key).cast()) }).map(drop)
 }
 
+/// Takes the oldest value out of a queue, if there is one.
+pub fn pop<V: Copy + Default>(queue: BorrowedFd) -> io::Result<Option<V>> {
+    sizes(queue).and_then(|sizes| fits(sizes, 0, size_of::<V>()))?;
+    let mut value = V::default();
+    // SAFETY: a queue has no keys, and the kernel writes `value_size` bytes, the size of a V.
+    let outcome = negative(unsafe {
+        bpf::bpf_map_lookup_and_delete_elem(queue.as_raw_fd(), ptr::null(), ptr::from_mut(&mut value).cast())
+    });
+    match outcome {
+        Ok(_) => Ok(Some(value)),
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
 /// How long the keys and values of a map are.
 fn sizes(map: BorrowedFd) -> io::Result<(usize, usize)> {
     let mut info = bpf::bpf_map_info::default();
@@ -106,86 +119,4 @@ fn sizes(map: BorrowedFd) -> io::Result<(usize, usize)> {
 
 fn fits(sizes: (usize, usize), key: usize, value: usize) -> io::Result<()> {
     if sizes == (key, value) { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
-}
-
-/// The reader's end of a ring buffer.
-pub struct Ring {
-    /// The page where the reader tells how far it has come; behind it the page where the kernel does, and the data,
-    /// twice, so that no record has a seam.
-    start: NonNull<AtomicU64>,
-    page: usize,
-    size: usize,
-}
-
-/// As the kernel has it before each record: its length, with two bits of their own.
-const HEADER: usize = 8;
-const BUSY: u32 = 1 << 31;
-const DISCARDED: u32 = 1 << 30;
-
-impl Ring {
-    /// `size` must be what the map was made with; the kernel refuses to map more than there is.
-    pub fn map(fd: BorrowedFd, size: usize) -> io::Result<Ring> {
-        let page = page_size();
-        let length = 2 * page + 2 * size;
-        let map = |at: *mut libc::c_void, length, protection, flags, offset: usize| {
-            // SAFETY: a new mapping at no given address, or, with MAP_FIXED, over a part of one of our own.
-            let start =
-                unsafe { libc::mmap(at, length, protection, flags, fd.as_raw_fd(), offset as libc::off_t) };
-            if start == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(start) }
-        };
-        // The whole for reading; then its first page once more, for writing too.
-        // SAFETY: asks for address space only, so that both parts are side by side.
-        let start = unsafe {
-            libc::mmap(
-                ptr::null_mut(),
-                length,
-                libc::PROT_NONE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-                -1,
-                0,
-            )
-        };
-        let start = NonNull::new(start).filter(|start| start.as_ptr() != libc::MAP_FAILED);
-        let start = start.ok_or_else(io::Error::last_os_error)?;
-        let ring = Ring { start: start.cast(), page, size };
-        let shared = libc::MAP_SHARED | libc::MAP_FIXED;
-        map(start.as_ptr(), page, libc::PROT_READ | libc::PROT_WRITE, shared, 0)?;
-        // SAFETY: one page behind the start is still within the address space asked for.
-        let behind = unsafe { start.as_ptr().byte_add(page) };
-        map(behind, page + 2 * size, libc::PROT_READ, shared, page)?;
-        Ok(ring)
-    }
-
-    /// Hands over what has come since the last time, record by record.
-    pub fn read(&mut self, mut each: impl FnMut(&[u8])) {
-        // SAFETY: both counters are at the start of their pages, and live as long as the mapping.
-        let (consumer, producer) =
-            unsafe { (&*self.start.as_ptr(), &*self.start.as_ptr().byte_add(self.page)) };
-        let mut at = consumer.load(Ordering::Relaxed);
-        while at < producer.load(Ordering::Acquire) {
-            let offset = at as usize & (self.size - 1);
-            // SAFETY: the data begins behind two pages and goes on for twice its size, and a record is at most as
-            // long as that size.
-            let record = unsafe { self.start.as_ptr().byte_add(2 * self.page + offset) };
-            // SAFETY: a header is within the data, and as aligned as every record.
-            let header = unsafe { &*record.cast::<AtomicU32>() }.load(Ordering::Acquire);
-            if header & BUSY != 0 {
-                break;
-            }
-            let length = ((header & !DISCARDED) as usize).min(self.size - HEADER);
-            if header & DISCARDED == 0 {
-                // SAFETY: the kernel writes to a record no more once it isn't busy, until the reader is beyond it.
-                each(unsafe { std::slice::from_raw_parts(record.byte_add(HEADER).cast(), length) });
-            }
-            at += (HEADER + length).next_multiple_of(8) as u64;
-            consumer.store(at, Ordering::Release);
-        }
-    }
-}
-
-impl Drop for Ring {
-    fn drop(&mut self) {
-        // SAFETY: unmaps what `map` mapped.
-        unsafe { libc::munmap(self.start.as_ptr().cast(), 2 * self.page + 2 * self.size) };
-    }
 }
