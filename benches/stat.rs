@@ -5,22 +5,28 @@ use crate::figures::{Effort, Line, Row, median, millis};
 use crate::load::{Load, Role};
 use crate::pipe::Turns;
 use crate::process;
+use crate::rig::process::eventually;
+use crate::rig::scratch::Scratch;
 use crate::rig::stallstat::{self, Stallstat};
 use crate::rig::{Program, Rig};
 use stalld::error::Result;
 use stalld::sys::clock;
 use stalld::task::{Cpu, Nanos};
+use std::fs;
 use std::process::Command;
 
-/// What is counted, and how much longer a round trip may take meanwhile. Only the default group has a bound.
-const GROUPS: [(&str, &[&str], Option<f64>); 7] = [
-    ("latency", &[], Some(1.15)),
-    ("slice", &[], None),
-    ("sleep", &[], None),
-    ("waking", &[], None),
-    ("migration", &[], None),
-    ("perf", &["-e", "task-clock,page-faults"], None),
-    ("latency,slice,sleep,waking,migration", &[], None),
+/// What is asked for, and how much longer a round trip may take meanwhile. Only the default group has a bound.
+const KINDS: [(&str, Option<f64>); 10] = [
+    ("-g latency", Some(1.15)),
+    ("-g slice", None),
+    ("-g sleep", None),
+    ("-g waking", None),
+    ("-g migration", None),
+    ("-g perf -e task-clock,page-faults", None),
+    ("-g latency,slice,sleep,waking,migration", None),
+    ("hogs", None),
+    ("record FILE.csv", None),
+    ("trace FILE", None),
 ];
 const BOUND_NS: f64 = 130.0;
 const EVENTS: &str = "stallstat, above an empty program";
@@ -32,8 +38,8 @@ pub fn rows() -> Vec<Row> {
         let stallstat = Stallstat::start(&[]);
         above_empty(EVENTS, stallstat.pid(), BOUND_NS, effort)
     })];
-    for (groups, options, bound) in GROUPS {
-        rows.push(Row::new(ratio_name(groups), move |effort| ratio(groups, options, bound, effort)));
+    for (kind, bound) in KINDS {
+        rows.push(Row::new(ratio_name(kind), move |effort| ratio(kind, bound, effort)));
     }
     rows.push(Row::new(CROWD, |_| crowd()));
     rows.push(Row::new("stallstat, a long wait", long_wait));
@@ -41,16 +47,29 @@ pub fn rows() -> Vec<Row> {
     rows
 }
 
-fn ratio_name(groups: &str) -> String {
-    format!("stallstat -g {groups}, sched-pipe with / without")
+fn ratio_name(kind: &str) -> String {
+    format!("stallstat {kind}, sched-pipe with / without")
 }
 
-fn ratio(groups: &str, options: &[&str], bound: Option<f64>, effort: &Effort) -> Result<Vec<Line>> {
-    let start = || Ok(Stallstat::start(&[&["-g", groups], options].concat()));
+fn ratio(kind: &str, bound: Option<f64>, effort: &Effort) -> Result<Vec<Line>> {
+    let scratch = Scratch::new("bench-stallstat");
+    let path = scratch.join("turns.csv");
+    let file = path.display().to_string();
+    let start = || {
+        let args: Vec<&str> =
+            kind.split(' ').map(|word| if word.starts_with("FILE") { &file } else { word }).collect();
+        if !kind.contains("FILE") {
+            return Ok(Stallstat::start(&args));
+        }
+        let stallstat = Stallstat::start_as(&[&args[..], &["-i", "100ms"]].concat());
+        // More than a heading.
+        eventually("turns are written", || (fs::metadata(&path).ok()?.len() > 4096).then_some(()));
+        Ok(stallstat)
+    };
     let turns = Turns::take(effort.choose(4, 10), effort, start)?;
     let bound_text = bound.map_or("none".to_string(), |bound| format!("ratio at most {bound}"));
     let met = bound.map(|bound| turns.ratio() <= bound);
-    Ok(vec![Line { met, ..Line::new(ratio_name(groups), turns.to_string(), bound_text, true) }])
+    Ok(vec![Line { met, ..Line::new(ratio_name(kind), turns.to_string(), bound_text, true) }])
 }
 
 const CROWD: &str = "stallstat, 10,000 tasks";

@@ -53,7 +53,12 @@ int BPF_PROG(on_switch, bool preempt, struct task_struct *prev, struct task_stru
 SEC("tp_btf/sched_migrate_task")
 int BPF_PROG(on_migrate, struct task_struct *p, int to)
 {
-	migrated(p, task_cpu(p), to);
+	unsigned int from = task_cpu(p);
+
+	if (WANTS(COUNT_MIGRATIONS))
+		migrated(p, from, to);
+	if (settings.turns)
+		tell_part_of_wait(p, from);
 	return 0;
 }
 

@@ -81,7 +81,8 @@ struct place {
 	unsigned int spare;
 };
 
-/* One turn of a task on a CPU, at its end; or a part of a turn, where it goes on. */
+/* One turn of a task on a CPU, at its end; or a part of a turn, where it goes on. Or a part of a wait, that of the
+ * next task for this CPU, before it was moved to another one; there is no turn then. */
 struct turn {
 	unsigned long long end;	   /* CLOCK_MONOTONIC */
 	unsigned long long length; /* 0 where its start was not seen */
@@ -96,7 +97,8 @@ struct turn {
 	int next_tid;
 	int next_tgid;
 	/* Whether it still wants to run. */
-	unsigned int runnable;
+	unsigned short runnable;
+	unsigned short moved;
 	unsigned char comm[16];
 	unsigned char next_comm[16];
 };

@@ -13,6 +13,12 @@ struct {
 	__type(value, struct turn);
 } turns SEC(".maps");
 
+static __always_inline void push(struct turn *turn)
+{
+	if (bpf_map_push_elem(&turns, turn, 0))
+		__sync_fetch_and_add(&losses.dropped, 1);
+}
+
 /* How long it has run is told from what this CPU told last. */
 static __always_inline void tell(struct turn *turn, struct outcome *outcome)
 {
@@ -27,8 +33,7 @@ static __always_inline void tell(struct turn *turn, struct outcome *outcome)
 	turn->runnable = outcome->runnable;
 	for (unsigned int i = 0; i < EVENTS; i++)
 		turn->events[i] = outcome->events[i];
-	if (bpf_map_push_elem(&turns, turn, 0))
-		__sync_fetch_and_add(&losses.dropped, 1);
+	push(turn);
 }
 
 static __always_inline void tell_turn(struct task_struct *prev, struct task_struct *next, struct outcome *outcome)
@@ -48,6 +53,25 @@ static __always_inline void tell_turn(struct task_struct *prev, struct task_stru
 		turn.next_comm[i] = next->comm[i];
 	}
 	tell(&turn, outcome);
+}
+
+/* A task goes to another CPU while it waits: what it has waited for here is not that one's fault. */
+static __always_inline void tell_part_of_wait(struct task_struct *p, unsigned int from)
+{
+	struct turn turn = { .cpu = from, .moved = true };
+	struct entry *entry = entry_of(p);
+
+	if (!entry || !entry->queued || p->on_cpu)
+		return;
+	turn.end = bpf_ktime_get_ns();
+	turn.waited = between(entry->queued, turn.end);
+	entry->queued = turn.end;
+	turn.next_tid = p->pid;
+	turn.next_tgid = p->tgid;
+	turn.next_cgroup = group_of(p);
+	for (unsigned int i = 0; i < sizeof(turn.next_comm); i++)
+		turn.next_comm[i] = p->comm[i];
+	push(&turn);
 }
 
 static __always_inline void tell_part_of_turn(void)

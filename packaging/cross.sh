@@ -42,7 +42,7 @@ rm -rf "$build/vendor"
 mkdir -p "$build" "$system/stalld" "$(dirname "$output")"
 ${CARGO:-cargo} vendor --quiet "$build/vendor" >/dev/null
 
-features="--features vendored"
+features="--features vendored --bin stallstat"
 [ "$backends" != sched_debug ] || features=--no-default-features
 name=$(echo "$rust" | tr a-z- A-Z_)
 export arch system rust triplet features name

@@ -9,8 +9,8 @@ use rig::json::Json;
 use rig::scratch::Scratch;
 use rig::stallstat::{PATH, Stallstat};
 use rig::{PATIENCE, Program, Rig, hogged_cpu, keep_away_from_the_hog, live};
-use stalld::sys::clock;
-use stalld::task::{Nanos, Tid};
+use stalld::sys::{clock, sched};
+use stalld::task::{Cpu, Nanos, Tid};
 use std::fs;
 use std::process::Command;
 
@@ -26,6 +26,13 @@ fn is_close(measured: Nanos, exact: Nanos) -> bool {
     measured.0.abs_diff(exact.0) as f64 <= exact.0 as f64 * 0.05
 }
 
+/// For how long somebody ran whom somebody waited for.
+fn cost(report: &Json, victim: &str, culprit: &str) -> Nanos {
+    let rows = report.get("hogs").unwrap().list();
+    let row = rows.iter().find(|row| row.text("victim") == victim && row.text("culprit") == culprit);
+    Nanos(row.map_or(0.0, |row| row.number("ran_ns").unwrap()) as u64)
+}
+
 #[test]
 fn a_wait_is_laid_to_the_hog_while_it_lasts_and_once() {
     let Some(_live) = live() else { return };
@@ -36,12 +43,7 @@ fn a_wait_is_laid_to_the_hog_while_it_lasts_and_once() {
     let mut rig = Rig::start(&["--for", "3", "--victim", "spin"]);
     let (hog, victim) = (rig.event("hog"), rig.event("victim"));
     let (hog_name, victim_name) = (format!("hog-{}", hog.tid()), format!("victim-{}", victim.tid()));
-    let cost = |report: &Json| {
-        let rows = report.get("hogs").unwrap().list();
-        let row =
-            rows.iter().find(|row| row.text("victim") == victim_name && row.text("culprit") == hog_name);
-        Nanos(row.map_or(0.0, |row| row.number("ran_ns").unwrap()) as u64)
-    };
+    let cost = |report: &Json| cost(report, &victim_name, &hog_name);
     // In the middle of the wait, and after it.
     clock::sleep_until(hog.moment("at") + Nanos::from_secs(1));
     let first = cost(&stallstat.report().0);
@@ -51,6 +53,26 @@ fn a_wait_is_laid_to_the_hog_while_it_lasts_and_once() {
     assert!(first > Nanos::ZERO && second > Nanos::ZERO, "{first:?} {second:?}");
     assert!(is_close(first + second, waited), "{first:?} and {second:?} of {waited:?}");
     assert_eq!(stallstat.end_by("TERM").0, Some(0));
+}
+
+/// It is a fair task: where it goes to it is in nobody's way.
+#[test]
+fn a_wait_that_goes_on_elsewhere_is_laid_to_who_ran_where_it_was() {
+    let Some(_live) = live() else { return };
+    keep_away_from_the_hog();
+    let mut stallstat = Stallstat::start_as(&["--json", "hogs", "--by", "task", "-c", "^victim$"]);
+    stallstat.report();
+    let mut rig = Rig::start(&["--for", "2", "--victim", "fair"]);
+    let (hog, victim) = (rig.event("hog"), rig.event("victim"));
+    // Sooner than the kernel lets fair tasks run.
+    clock::sleep_until(victim.moment("since") + Nanos::from_millis(500));
+    let moved = clock::monotonic();
+    sched::set_affinity(victim.tid(), &[Cpu(0)].into_iter().collect()).unwrap();
+    rig.event("end victim");
+    let report = stallstat.report();
+    let laid = cost(&report.0, &format!("victim-{}", victim.tid()), &format!("hog-{}", hog.tid()));
+    let waited = moved - victim.moment("since");
+    assert!(is_close(laid, waited), "{laid:?} of {waited:?}: {report:?}");
 }
 
 #[test]

@@ -128,6 +128,8 @@ mount_as_a_runtime_does()
 granted = {CAPABILITIES[name] for name in rights["capabilities"]["add"]}
 code, output = run([*entrypoint, "--version"], granted)
 check("the image's program runs", code == 0 and version in output, output)
+code, output = run(["/usr/bin/stallstat", "-1", "-r", "1"], granted)
+check("stallstat counts in it", code == 0 and "latency" in output.lower(), output)
 code, output = run([*entrypoint, *container["args"], "--check"], granted)
 check("with the manifest's rights it would protect the node", code == 0, output)
 for name in ("SYS_NICE", "BPF", "PERFMON"):

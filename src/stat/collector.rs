@@ -120,7 +120,7 @@ impl Collector {
             (c"on_wakeup", waits),
             (c"on_wakeup_new", true),
             (c"on_waking", wants(Kind::Waking)),
-            (c"on_migrate", wants(Kind::Migrations)),
+            (c"on_migrate", wants(Kind::Migrations) || plan.turns.is_some()),
             (c"on_switch", true),
         ];
         for (name, wanted) in programs {

@@ -1,4 +1,4 @@
-//! Text in columns: the first to the left, numbers to the right.
+//! Text in columns: the first to the left, numbers to the right; or as CSV has it.
 
 /// Each row ends with a newline. Control characters have no place in a cell.
 pub fn align(rows: &[Vec<String>]) -> String {
@@ -28,6 +28,14 @@ pub fn percent(part: u64, whole: u64) -> String {
     }
 }
 
+/// A text as a field of CSV.
+pub fn quoted(text: &str) -> String {
+    match text.contains(['"', ',', '\n', '\r']) {
+        true => format!("\"{}\"", text.replace('"', "\"\"")),
+        false => text.to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -45,6 +53,14 @@ mod tests {
         assert_eq!(
             (percent(1, 3), percent(7, 2), percent(0, 0)),
             ("33.3".into(), "350.0".into(), "-".into())
+        );
+    }
+
+    #[test]
+    fn only_what_would_be_misread_is_quoted() {
+        assert_eq!(
+            (quoted("a b"), quoted("a,b"), quoted("\"")),
+            ("a b".into(), "\"a,b\"".into(), "\"\"\"\"".into())
         );
     }
 }

@@ -134,8 +134,8 @@ impl Caches {
 impl Sink for Hogs<'_> {
     fn turn(&mut self, turn: &turn) -> Result<()> {
         let (cpu, end) = (Cpu(turn.cpu), Nanos(turn.end));
-        let runner = self.people.number(runner(turn));
         if let Some(start) = turns::start(turn) {
+            let runner = self.people.number(runner(turn));
             self.blame.ran(cpu, runner, start, end);
         }
         if turn.next_tid == 0 || turn.waited == 0 {
@@ -145,7 +145,7 @@ impl Sink for Hogs<'_> {
         let start = self.charged.remove(&Tid(turn.next_tid)).map_or(begun, |charged| charged.max(begun));
         let victim = self.people.number(next(turn));
         if self.wants(victim, cpu) {
-            self.blame.waited(cpu, victim, start, end, true);
+            self.blame.waited(cpu, victim, start, end, turn.moved == 0);
         }
         Ok(())
     }

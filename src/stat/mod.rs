@@ -17,8 +17,8 @@ pub mod options;
 pub mod parquet;
 mod people;
 mod perf;
-// As bindgen writes it.
 mod record;
+// As bindgen writes it.
 #[allow(non_camel_case_types, clippy::unreadable_literal)]
 mod records;
 mod report;

@@ -1,5 +1,6 @@
 //! `stallstat record FILE`: who ran in each millisecond on each CPU, and what the performance counters say of it, in columns.
 
+use super::columns::quoted;
 use super::options::Options;
 use super::parquet::{self, Kind, Value, Writer};
 use super::people::{People, Person, Who, runner};
@@ -192,14 +193,6 @@ impl Sheet {
             Sheet::Csv(mut out) => out.flush(),
             Sheet::Parquet(writer) => writer.finish()?.flush(),
         }
-    }
-}
-
-/// As CSV has it where it matters.
-fn quoted(text: &str) -> String {
-    match text.contains(['"', ',', '\n', '\r']) {
-        true => format!("\"{}\"", text.replace('"', "\"\"")),
-        false => text.to_string(),
     }
 }
 

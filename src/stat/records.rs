@@ -115,7 +115,8 @@ pub struct turn {
     pub tgid: ::std::os::raw::c_int,
     pub next_tid: ::std::os::raw::c_int,
     pub next_tgid: ::std::os::raw::c_int,
-    pub runnable: ::std::os::raw::c_uint,
+    pub runnable: ::std::os::raw::c_ushort,
+    pub moved: ::std::os::raw::c_ushort,
     pub comm: [::std::os::raw::c_uchar; 16usize],
     pub next_comm: [::std::os::raw::c_uchar; 16usize],
 }
@@ -135,6 +136,7 @@ const _: () = {
     ["Offset of field: turn::next_tid"][::std::mem::offset_of!(turn, next_tid) - 116usize];
     ["Offset of field: turn::next_tgid"][::std::mem::offset_of!(turn, next_tgid) - 120usize];
     ["Offset of field: turn::runnable"][::std::mem::offset_of!(turn, runnable) - 124usize];
+    ["Offset of field: turn::moved"][::std::mem::offset_of!(turn, moved) - 126usize];
     ["Offset of field: turn::comm"][::std::mem::offset_of!(turn, comm) - 128usize];
     ["Offset of field: turn::next_comm"][::std::mem::offset_of!(turn, next_comm) - 144usize];
 };

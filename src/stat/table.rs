@@ -1,6 +1,6 @@
 //! A report as tables, and each table as text, as JSON or as CSV: what is in it is said once.
 
-use super::columns;
+use super::columns::{align, quoted};
 use crate::json::{Object, Value};
 use crate::task::{Comm, Cpu, Nanos, Tid};
 use std::borrow::Cow;
@@ -63,7 +63,7 @@ impl Table {
         let mut lines = vec![self.heads()];
         if !self.bands || detailed {
             lines.extend(self.rows.iter().map(shown));
-            return format!("{}\n", columns::align(&lines));
+            return format!("{}\n", align(&lines));
         }
         let band = |row: &Row| row.1.get(self.order).map_or(0, |cell| cell.band());
         let mut notes = Vec::new();
@@ -72,7 +72,7 @@ impl Table {
             lines.extend(rows.iter().take(WORST).map(shown));
             notes.push((first, rows.len(), rows.first().map_or(0, band)));
         }
-        let text = columns::align(&lines);
+        let text = align(&lines);
         let mut shown = String::new();
         for (index, line) in text.lines().enumerate() {
             if let Some(&(_, rows, band)) = notes.iter().find(|(first, ..)| *first == index) {
@@ -171,12 +171,13 @@ impl Subject {
     }
 
     fn csv(&self) -> String {
-        let quoted = |comm: &Comm| format!("\"{}\"", comm.to_string().replace('"', "\"\""));
         match self {
-            Subject::Name(comm, _) => format!("{},,", quoted(comm)),
-            Subject::Task(comm, tid) | Subject::Owned(comm, tid, _) => format!("{},{tid},", quoted(comm)),
+            Subject::Name(comm, _) => format!("{},,", quoted(&comm.to_string())),
+            Subject::Task(comm, tid) | Subject::Owned(comm, tid, _) => {
+                format!("{},{tid},", quoted(&comm.to_string()))
+            }
             Subject::Cpu(cpu) => format!(",,{cpu}"),
-            Subject::Pair(..) => format!("\"{}\",,", self.shown().replace('"', "\"\"")),
+            Subject::Pair(..) => format!("{},,", quoted(&self.shown())),
         }
     }
 }

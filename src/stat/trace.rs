@@ -93,7 +93,9 @@ impl Sink for Trace {
             let behind = format!("behind {}-{}", Comm::new(&turn.comm), turn.tid);
             let args = |object: &mut Object| {
                 object.put("cpu", Value::Number(turn.cpu.into()));
-                object.put("at_last", Value::Text(&behind));
+                if turn.moved == 0 {
+                    object.put("at_last", Value::Text(&behind));
+                }
             };
             let waited = Nanos(turn.waited);
             self.put(Phase::Complete(waited), "waits", end - waited, (WAITS, turn.next_tid), &args)?;
