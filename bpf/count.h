@@ -11,13 +11,30 @@ struct losses losses SEC(".data.losses") = {};
 /* The number of the interval, which the program around counts up. */
 unsigned int epoch SEC(".data.epoch") = 1;
 
-/* By tid. Made at the start, as there is no memory to be had under a run queue's lock. */
+/* A task has an entry, and by its tid the number of that, as if it had taken a seat. Both are arrays, made at the
+ * start: there is no memory to be had under a run queue's lock, and to look into an array takes the program itself
+ * some instructions, where it would have to ask a hash table for 45 ns. */
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1); /* sizes are set before loading */
-	__uint(key_size, sizeof(int));
+	__type(key, unsigned int);
+	__type(value, unsigned int);
+} seats SEC(".maps");
+
+/* From 1 on. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(key_size, sizeof(unsigned int));
 	__uint(value_size, sizeof(struct entry));
 } tasks SEC(".maps");
+
+/* Those that nobody has. Whoever reads puts them in, also those of tasks that have ended. */
+struct {
+	__uint(type, BPF_MAP_TYPE_QUEUE);
+	__uint(max_entries, 1);
+	__type(value, unsigned int);
+} free_seats SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -26,16 +43,15 @@ struct {
 	__uint(value_size, sizeof(struct entry));
 } cpus SEC(".maps");
 
-/* An entry with nothing in it, and one to put together what is written out. */
-#define SPARE_EMPTY 0
-#define SPARE_COPY 1
 #define MOST_WORDS ((sizeof(struct entry) + COUNT_KINDS * sizeof(struct histogram)) / sizeof(__u64))
+
+/* To put together what is written out. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 2);
+	__uint(max_entries, 1);
 	__uint(key_size, sizeof(unsigned int));
 	__uint(value_size, sizeof(struct entry));
-} spares SEC(".maps");
+} copies SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -217,38 +233,7 @@ static __always_inline void refresh(struct entry *entry, struct task_struct *p)
 	entry->verdict = judge(entry);
 }
 
-static __always_inline struct entry *make_entry(struct task_struct *p)
-{
-	unsigned int empty = SPARE_EMPTY;
-	void *blank = bpf_map_lookup_elem(&spares, &empty);
-	struct entry *entry;
-	int tid = p->pid;
-
-	if (!blank)
-		return 0;
-	bpf_map_update_elem(&tasks, &tid, blank, BPF_NOEXIST);
-	entry = bpf_map_lookup_elem(&tasks, &tid);
-	if (!entry) {
-		__sync_fetch_and_add(&losses.untracked, 1);
-		return 0;
-	}
-	refresh(entry, p);
-	return entry;
-}
-
-/* None for the idle task, and none where nothing is counted for each task. */
-static __always_inline struct entry *entry_of(struct task_struct *p)
-{
-	int tid = p->pid;
-	struct entry *entry;
-
-	if (!tid)
-		return 0;
-	entry = bpf_map_lookup_elem(&tasks, &tid);
-	return entry ? entry : make_entry(p);
-}
-
-/* The number of a task that has ended may be given out again before its entry was read. */
+/* What was counted in an entry has been taken away from it, or is its last owner's, who had the same number. */
 static __always_inline void begin_anew(struct entry *entry, struct task_struct *p)
 {
 	entry->queued = entry->arrived = entry->slept = entry->waking = 0;
@@ -258,17 +243,71 @@ static __always_inline void begin_anew(struct entry *entry, struct task_struct *
 	refresh(entry, p);
 }
 
+/* Whoever may be given one does not run, or runs here and is on its way out: nobody else can give it another one, as
+ * a lock of the scheduler's is held. */
+static __always_inline struct entry *make_entry(struct task_struct *p, unsigned int *seat)
+{
+	struct entry *entry;
+	unsigned int number;
+
+	if (bpf_map_pop_elem(&free_seats, &number)) {
+		__sync_fetch_and_add(&losses.untracked, 1);
+		return 0;
+	}
+	entry = bpf_map_lookup_elem(&tasks, &number);
+	if (!entry)
+		return 0;
+	begin_anew(entry, p);
+	*seat = number;
+	return entry;
+}
+
+/* None for the idle task, whose tid is 0. */
+static __always_inline unsigned int *seat_of(struct task_struct *p)
+{
+	unsigned int tid = p->pid, *seat;
+
+	if (!tid)
+		return 0;
+	seat = bpf_map_lookup_elem(&seats, &tid);
+	if (!seat)
+		__sync_fetch_and_add(&losses.untracked, 1);
+	return seat;
+}
+
+static __always_inline struct entry *entry_at(unsigned int seat)
+{
+	return seat ? bpf_map_lookup_elem(&tasks, &seat) : 0;
+}
+
+static __always_inline struct entry *known_entry_of(struct task_struct *p)
+{
+	unsigned int *seat = seat_of(p);
+
+	return seat ? entry_at(*seat) : 0;
+}
+
+static __always_inline struct entry *entry_of(struct task_struct *p)
+{
+	unsigned int *seat = seat_of(p);
+
+	if (!seat)
+		return 0;
+	return *seat ? entry_at(*seat) : make_entry(p, seat);
+}
+
 static __always_inline void woken(struct task_struct *p, bool is_new)
 {
-	struct entry *entry = entry_of(p);
+	struct entry *entry;
 	__u64 now;
 
+	/* A task that has not stopped running yet only goes on. */
+	entry = p->on_cpu ? 0 : entry_of(p);
 	if (!entry)
 		return;
 	if (is_new && entry->ended)
 		begin_anew(entry, p);
-	/* A task that has not stopped running yet only goes on. */
-	if (entry->verdict == VERDICT_UNWANTED || p->on_cpu)
+	if (entry->verdict == VERDICT_UNWANTED)
 		return;
 	now = bpf_ktime_get_ns();
 	if (!entry->queued) {
@@ -327,7 +366,7 @@ static __always_inline void switched_out(struct task_struct *p, bool preempt, st
 	stays = preempt || (entry->arrived ? entry->sleeps == p->nvcsw : task_state(p) == TASK_RUNNING);
 	outcome->runnable = stays;
 	if (task_state(p) & TASK_DEAD)
-		entry->ended = 1;
+		entry->ended = ENDED;
 	if (entry->epoch != epoch)
 		refresh(entry, p);
 	if (entry->verdict != VERDICT_UNWANTED && is_watched(outcome->cpu)) {

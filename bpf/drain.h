@@ -7,8 +7,8 @@
 
 static __always_inline struct entry *copy_of(struct entry *entry, unsigned int size)
 {
-	unsigned int index = SPARE_COPY;
-	struct entry *copy = bpf_map_lookup_elem(&spares, &index);
+	unsigned int index = 0;
+	struct entry *copy = bpf_map_lookup_elem(&copies, &index);
 	__u64 *from = (__u64 *)entry, *to = (__u64 *)copy;
 
 	entry->touched = 0;
@@ -27,14 +27,19 @@ static __always_inline bool write_out(struct seq_file *seq, struct entry *copy, 
 }
 
 /* Writes a task's entry out and takes away what was written. What is counted meanwhile stays for the next time. */
-static __always_inline void drain_task(struct seq_file *seq, struct entry *entry)
+static __always_inline void drain_task(struct seq_file *seq, struct entry *entry, unsigned int seat)
 {
 	struct entry *copy;
 
 	flush_migrations(entry);
 	copy = copy_of(entry, settings.task_size);
-	if (!copy || !write_out(seq, copy, entry, settings.task_size))
+	if (!copy)
 		return;
+	copy->seat = seat;
+	if (!write_out(seq, copy, entry, settings.task_size))
+		return;
+	if (copy->ended)
+		entry->ended = ENDED_AND_READ;
 	for (unsigned int i = 0; i < COUNT_KINDS && i < settings.task_histograms; i++) {
 		struct histogram *written = histograms_of(copy) + i, *live = histograms_of(entry) + i;
 

@@ -26,10 +26,10 @@ int BPF_PROG(on_wakeup_new, struct task_struct *p)
 SEC("tp_btf/sched_waking")
 int BPF_PROG(on_waking, struct task_struct *p)
 {
-	struct entry *entry = entry_of(p);
-
 	/* A task that still runs is not woken, it only goes on. */
-	if (entry && !p->on_cpu)
+	struct entry *entry = p->on_cpu ? 0 : entry_of(p);
+
+	if (entry)
 		entry->waking = bpf_ktime_get_ns();
 	return 0;
 }
@@ -74,8 +74,7 @@ int on_tick(void *context)
 SEC("tp_btf/task_rename")
 int BPF_PROG(on_rename, struct task_struct *p)
 {
-	int tid = p->pid;
-	struct entry *entry = bpf_map_lookup_elem(&tasks, &tid);
+	struct entry *entry = known_entry_of(p);
 
 	if (entry)
 		entry->epoch = STALE;
@@ -85,16 +84,14 @@ int BPF_PROG(on_rename, struct task_struct *p)
 SEC("iter/bpf_map_elem")
 int drain_tasks(struct bpf_iter__bpf_map_elem *ctx)
 {
+	unsigned int *key = ctx->key;
 	struct entry *entry;
-	int *key = ctx->key;
-	int tid;
 
 	if (!key)
 		return 0;
-	tid = *key;
-	entry = bpf_map_lookup_elem(&tasks, &tid);
-	if (entry && (entry->touched || entry->ended))
-		drain_task(ctx->meta->seq, entry);
+	entry = entry_at(*key);
+	if (entry && (entry->touched || entry->ended == ENDED))
+		drain_task(ctx->meta->seq, entry, *key);
 	return 0;
 }
 

@@ -39,6 +39,10 @@ struct histogram {
 #define NAME_IN_GROUP 1
 #define NAME_ANYWHERE 2
 
+/* In entry.ended. */
+#define ENDED 1
+#define ENDED_AND_READ 2
+
 /* No interval's number. */
 #define STALE 0
 
@@ -62,6 +66,9 @@ struct entry {
 	unsigned char touched;
 	unsigned char ended;
 	unsigned char spare;
+	/* Set where it is written out. */
+	unsigned int seat;
+	unsigned int spares;
 	/* The second that migrations are counted of, and how many there were. */
 	unsigned int second;
 	unsigned int migrations;

@@ -59,7 +59,7 @@ static __always_inline void tell_turn(struct task_struct *prev, struct task_stru
 static __always_inline void tell_part_of_wait(struct task_struct *p, unsigned int from)
 {
 	struct turn turn = { .cpu = from, .moved = true };
-	struct entry *entry = entry_of(p);
+	struct entry *entry = known_entry_of(p);
 
 	if (!entry || !entry->queued || p->on_cpu)
 		return;

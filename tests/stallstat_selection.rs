@@ -186,12 +186,30 @@ fn by_number_cpu_and_length_nobody_else_is_shown() {
     assert!(report.of_task("sleep", one.tid()).count("count") >= NAPS);
 }
 
+/// As many processes one after the other, besides its own.
+fn burst_of(count: u64, scratch: &Scratch) -> Script {
+    Script::new(scratch, "burst", &format!("i=0; while [ $i -lt {count} ]; do (:); i=$((i + 1)); done"))
+}
+
+/// There is room for some 8,000 tasks more than there were at the start.
+#[test]
+fn those_who_have_gone_make_room_for_others() {
+    let Some(_live) = live() else { return };
+    let scratch = Scratch::new("stallstat-room");
+    let burst = burst_of(1000, &scratch);
+    let mut stallstat = Stallstat::start(&["-d", "-g", "slice"]);
+    for _ in 0..12 {
+        burst.run();
+        let report = stallstat.report();
+        assert_eq!((report.of("slice", "burst").count("tasks"), report.not_counted()), (1001, 0));
+    }
+}
+
 #[test]
 fn processes_that_come_and_go_between_two_reports_are_all_counted() {
     let Some(_live) = live() else { return };
     let scratch = Scratch::new("stallstat-burst");
-    let burst = "i=0; while [ $i -lt 500 ]; do (:); i=$((i + 1)); done";
-    let burst = Script::new(&scratch, "burst", burst);
+    let burst = burst_of(500, &scratch);
     let mut stallstat = Stallstat::start(&["-d", "-g", "latency,slice"]);
     burst.run();
     let report = stallstat.report();
@@ -278,6 +296,22 @@ fn whoever_has_no_right_to_look_is_told_in_a_line_what_is_missing() {
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(1), &[][..]), "{said}");
     assert!(said.contains("CAP_BPF") && said.lines().count() == 1, "{said}");
+}
+
+#[test]
+fn on_a_terminal_each_report_replaces_the_last_one_and_fits() {
+    let Some(_live) = live() else { return };
+    let command = format!("stty rows 10 && exec {PATH} -d -i 200ms -r 1");
+    let output = Command::new("script").args(["-qec", &command, "/dev/null"]).stdin(Stdio::null()).output();
+    let output = output.unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    let (before, reports) = text.split_once("\x1b[H\x1b[J").unwrap();
+    let reports: Vec<&str> = reports.split("\x1b[H\x1b[J").collect();
+    assert!(before.is_empty() && reports.len() >= 4, "{text:?}");
+    for report in reports {
+        assert!(report.starts_with("LATENCY") && report.lines().count() < 10, "{report}");
+    }
 }
 
 #[test]

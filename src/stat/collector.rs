@@ -9,12 +9,13 @@ use super::topology::Topology;
 use crate::cpus::{self, CpuSet};
 use crate::error::{Context, Error, Result};
 use crate::host::{self, privilege};
+use crate::proc;
 use crate::sys::bpf::{Iterator, Keeper, Object, ObjectBytes};
 use crate::sys::clock;
-use crate::sys::map;
+use crate::sys::map::{self, Queue};
 use crate::sys::perf::{self, Event};
 use crate::task::{Comm, Cpu, Nanos, Tid};
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
@@ -73,6 +74,7 @@ pub struct Counts {
     /// They have found that it is not.
     pub is_unwanted: bool,
     pub ended: bool,
+    seat: u32,
     pub histograms: [Histogram; KINDS],
     pub moves: u64,
     pub cross_cache: u64,
@@ -96,12 +98,13 @@ pub struct Collector {
     layout: settings,
     drain_tasks: Iterator,
     drain_cpus: Iterator,
-    tasks: OwnedFd,
+    seats: OwnedFd,
+    free_seats: Queue<u32>,
     names: OwnedFd,
     groups: OwnedFd,
     epoch: OwnedFd,
     losses: OwnedFd,
-    turns: OwnedFd,
+    turns: Queue<turn>,
     interval: u32,
     buffer: Vec<u8>,
     _counters: Vec<OwnedFd>,
@@ -130,11 +133,13 @@ impl Collector {
         for (name, size) in [
             (c"tasks", layout.task_size),
             (c"cpus", layout.cpu_size),
-            (c"spares", layout.task_size.max(layout.cpu_size)),
+            (c"copies", layout.task_size.max(layout.cpu_size)),
         ] {
             object.set_value_size(name, size)?;
         }
-        object.set_entries(c"tasks", plan.tasks)?;
+        object.set_entries(c"seats", highest_tid())?;
+        object.set_entries(c"tasks", plan.tasks + 1)?;
+        object.set_entries(c"free_seats", plan.tasks)?;
         object.set_entries(c"cpus", layout.cpus)?;
         object.set_entries(c"places", layout.cpus)?;
         object.set_entries(c"counters", (layout.cpus * layout.events).max(1))?;
@@ -154,6 +159,11 @@ impl Collector {
         for tid in &plan.numbers {
             map::update(numbers.as_fd(), &tid.0, &1u8).context("choose a task")?;
         }
+        let free_seats =
+            Queue::new(object.take_map(c"free_seats")?).context("take the queue of free entries")?;
+        for seat in 1..=plan.tasks {
+            free_seats.push(seat).context("make room for tasks")?;
+        }
         let counters = open_counters(&object, plan, layout.cpus)?;
         let wanted = programs.iter().filter(|(_, wanted)| *wanted);
         let programs = wanted.map(|(name, _)| object.take_program(name)).collect::<Result<Vec<_>>>()?;
@@ -161,12 +171,13 @@ impl Collector {
             layout,
             drain_tasks: drain(c"drain_tasks", &tasks)?,
             drain_cpus: drain(c"drain_cpus", &cpus)?,
-            tasks,
+            seats: object.take_map(c"seats")?,
+            free_seats,
             names: object.take_map(c"names")?,
             groups: object.take_map(c"groups")?,
             epoch: object.take_map(c".data.epoch")?,
             losses: object.take_map(c".data.losses")?,
-            turns: object.take_map(c"turns")?,
+            turns: Queue::new(object.take_map(c"turns")?).context("take the queue of turns")?,
             interval: 1,
             buffer: vec![0; 64 * 1024],
             _counters: counters,
@@ -202,16 +213,17 @@ impl Collector {
         drain(&self.drain_tasks, &mut self.buffer, self.layout.task_size as usize, |bytes| {
             let Some(counts) = counts(bytes, &places) else { return };
             if counts.ended {
-                ended.push(counts.tid);
+                ended.push((counts.tid, counts.seat));
             }
             // Something of it may have been counted before it was judged, or under another name.
             if !counts.is_unwanted {
                 each(Of::Task, counts);
             }
         })?;
-        for tid in ended {
-            // Somebody else may have its number already, whose entry is begun anew then.
-            let _ = map::delete(self.tasks.as_fd(), &tid.0);
+        for (tid, seat) in ended {
+            // Somebody else may have its number already, who is given another seat then.
+            map::update(self.seats.as_fd(), &tid.0, &0u32).context("forget who has ended")?;
+            self.free_seats.push(seat).context("make room for tasks")?;
         }
         let places = self.layout.cpu_place;
         drain(&self.drain_cpus, &mut self.buffer, self.layout.cpu_size as usize, |bytes| {
@@ -252,7 +264,7 @@ impl Collector {
     /// Hands over the turns that have ended since the last time. To be called several times a second.
     pub fn turns(&self, mut each: impl FnMut(&turn) -> Result<()>) -> Result<()> {
         for _ in 0..TURNS {
-            match map::pop(self.turns.as_fd()).context("read who ran")? {
+            match self.turns.pop().context("read who ran")? {
                 Some(turn) => each(&turn)?,
                 None => break,
             }
@@ -338,6 +350,13 @@ fn open_ticks(object: &Object, plan: &Plan) -> Result<Vec<OwnedFd>> {
         .collect()
 }
 
+/// As high as tids may be now. Of those beyond, if somebody makes that more, nothing is counted, and that is said.
+fn highest_tid() -> u32 {
+    const HIGHEST: u32 = 1 << 22;
+    let text = fs::read("/proc/sys/kernel/pid_max").unwrap_or_default();
+    proc::text::number(text.trim_ascii_end()).unwrap_or(HIGHEST)
+}
+
 pub fn online() -> CpuSet {
     host::online_cpus(Path::new("/")).unwrap_or_else(|| CpuSet::first(cpus::configured()))
 }
@@ -377,6 +396,7 @@ fn counts(bytes: &[u8], places: &[u8; KINDS]) -> Option<Counts> {
         is_open: u32::from(entry.verdict) == records::VERDICT_OPEN,
         is_unwanted: u32::from(entry.verdict) == records::VERDICT_UNWANTED,
         ended: entry.ended != 0,
+        seat: entry.seat,
         histograms: places.each_ref().map(histogram),
         moves: entry.moves,
         cross_cache: entry.cross_cache,

@@ -52,6 +52,8 @@ pub struct entry {
     pub touched: ::std::os::raw::c_uchar,
     pub ended: ::std::os::raw::c_uchar,
     pub spare: ::std::os::raw::c_uchar,
+    pub seat: ::std::os::raw::c_uint,
+    pub spares: ::std::os::raw::c_uint,
     pub second: ::std::os::raw::c_uint,
     pub migrations: ::std::os::raw::c_uint,
     pub moves: ::std::os::raw::c_ulonglong,
@@ -61,7 +63,7 @@ pub struct entry {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of entry"][::std::mem::size_of::<entry>() - 176usize];
+    ["Size of entry"][::std::mem::size_of::<entry>() - 184usize];
     ["Alignment of entry"][::std::mem::align_of::<entry>() - 8usize];
     ["Offset of field: entry::queued"][::std::mem::offset_of!(entry, queued) - 0usize];
     ["Offset of field: entry::arrived"][::std::mem::offset_of!(entry, arrived) - 8usize];
@@ -77,12 +79,14 @@ const _: () = {
     ["Offset of field: entry::touched"][::std::mem::offset_of!(entry, touched) - 77usize];
     ["Offset of field: entry::ended"][::std::mem::offset_of!(entry, ended) - 78usize];
     ["Offset of field: entry::spare"][::std::mem::offset_of!(entry, spare) - 79usize];
-    ["Offset of field: entry::second"][::std::mem::offset_of!(entry, second) - 80usize];
-    ["Offset of field: entry::migrations"][::std::mem::offset_of!(entry, migrations) - 84usize];
-    ["Offset of field: entry::moves"][::std::mem::offset_of!(entry, moves) - 88usize];
-    ["Offset of field: entry::cross_cache"][::std::mem::offset_of!(entry, cross_cache) - 96usize];
-    ["Offset of field: entry::cross_node"][::std::mem::offset_of!(entry, cross_node) - 104usize];
-    ["Offset of field: entry::events"][::std::mem::offset_of!(entry, events) - 112usize];
+    ["Offset of field: entry::seat"][::std::mem::offset_of!(entry, seat) - 80usize];
+    ["Offset of field: entry::spares"][::std::mem::offset_of!(entry, spares) - 84usize];
+    ["Offset of field: entry::second"][::std::mem::offset_of!(entry, second) - 88usize];
+    ["Offset of field: entry::migrations"][::std::mem::offset_of!(entry, migrations) - 92usize];
+    ["Offset of field: entry::moves"][::std::mem::offset_of!(entry, moves) - 96usize];
+    ["Offset of field: entry::cross_cache"][::std::mem::offset_of!(entry, cross_cache) - 104usize];
+    ["Offset of field: entry::cross_node"][::std::mem::offset_of!(entry, cross_node) - 112usize];
+    ["Offset of field: entry::events"][::std::mem::offset_of!(entry, events) - 120usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]

@@ -3,7 +3,8 @@
 use super::bpf::negative;
 use libbpf_sys as bpf;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::{self, NonNull};
 
 /// An array map that the kernel's programs and this process share.
@@ -86,28 +87,6 @@ pub fn update<K: Copy, V: Copy>(map: BorrowedFd, key: &K, value: &V) -> io::Resu
     .map(drop)
 }
 
-/// Forgets one value, if there is one.
-pub fn delete<K: Copy>(map: BorrowedFd, key: &K) -> io::Result<()> {
-    sizes(map).and_then(|(key, value)| fits((key, value), size_of::<K>(), value))?;
-    // SAFETY: the kernel reads a key, which is as long as it takes it to be.
-    negative(unsafe { bpf::bpf_map_delete_elem(map.as_raw_fd(), ptr::from_ref(key).cast()) }).map(drop)
-}
-
-/// Takes the oldest value out of a queue, if there is one.
-pub fn pop<V: Copy + Default>(queue: BorrowedFd) -> io::Result<Option<V>> {
-    sizes(queue).and_then(|sizes| fits(sizes, 0, size_of::<V>()))?;
-    let mut value = V::default();
-    // SAFETY: a queue has no keys, and the kernel writes `value_size` bytes, the size of a V.
-    let outcome = negative(unsafe {
-        bpf::bpf_map_lookup_and_delete_elem(queue.as_raw_fd(), ptr::null(), ptr::from_mut(&mut value).cast())
-    });
-    match outcome {
-        Ok(_) => Ok(Some(value)),
-        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(None),
-        Err(e) => Err(e),
-    }
-}
-
 /// How long the keys and values of a map are.
 fn sizes(map: BorrowedFd) -> io::Result<(usize, usize)> {
     let mut info = bpf::bpf_map_info::default();
@@ -119,4 +98,41 @@ fn sizes(map: BorrowedFd) -> io::Result<(usize, usize)> {
 
 fn fits(sizes: (usize, usize), key: usize, value: usize) -> io::Result<()> {
     if sizes == (key, value) { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
+}
+
+/// A queue of values, which programs put in or take out as well.
+pub struct Queue<V> {
+    map: OwnedFd,
+    of: PhantomData<V>,
+}
+
+impl<V: Copy + Default> Queue<V> {
+    /// Its values must be as long as a V.
+    pub fn new(map: OwnedFd) -> io::Result<Queue<V>> {
+        sizes(map.as_fd()).and_then(|sizes| fits(sizes, 0, size_of::<V>()))?;
+        Ok(Queue { map, of: PhantomData })
+    }
+
+    pub fn push(&self, value: V) -> io::Result<()> {
+        let any = u64::from(bpf::BPF_ANY);
+        // SAFETY: a queue has no keys, and the kernel reads `value_size` bytes, the size of a V.
+        negative(unsafe {
+            bpf::bpf_map_update_elem(self.map.as_raw_fd(), ptr::null(), ptr::from_ref(&value).cast(), any)
+        })
+        .map(drop)
+    }
+
+    /// The oldest one, if there is any.
+    pub fn pop(&self) -> io::Result<Option<V>> {
+        let mut value = V::default();
+        let to = ptr::from_mut(&mut value).cast();
+        // SAFETY: a queue has no keys, and the kernel writes `value_size` bytes, the size of a V.
+        match negative(unsafe {
+            bpf::bpf_map_lookup_and_delete_elem(self.map.as_raw_fd(), ptr::null(), to)
+        }) {
+            Ok(_) => Ok(Some(value)),
+            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
 }
