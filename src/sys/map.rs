@@ -127,9 +127,8 @@ impl<V: Copy + Default> Queue<V> {
         let mut value = V::default();
         let to = ptr::from_mut(&mut value).cast();
         // SAFETY: a queue has no keys, and the kernel writes `value_size` bytes, the size of a V.
-        match negative(unsafe {
-            bpf::bpf_map_lookup_and_delete_elem(self.map.as_raw_fd(), ptr::null(), to)
-        }) {
+        match negative(unsafe { bpf::bpf_map_lookup_and_delete_elem(self.map.as_raw_fd(), ptr::null(), to) })
+        {
             Ok(_) => Ok(Some(value)),
             Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(None),
             Err(e) => Err(e),
