@@ -74,7 +74,8 @@ pub struct Counts {
     /// They have found that it is not.
     pub is_unwanted: bool,
     pub ended: bool,
-    seat: u32,
+    /// The number of its entry.
+    pub seat: u32,
     pub histograms: [Histogram; KINDS],
     pub moves: u64,
     pub cross_cache: u64,
