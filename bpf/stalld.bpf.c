@@ -90,7 +90,7 @@ int runnable(void *ctx)
 		    bpf_core_read(&queue->realtime, sizeof(queue->realtime), &rq->rt.rt_nr_running))
 			queue->runnable = RUNNABLE_UNKNOWN;
 	}
-	return bpf_get_smp_processor_id();
+	return this_cpu();
 }
 
 SEC("tp_btf/sched_wakeup")

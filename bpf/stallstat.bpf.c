@@ -39,7 +39,7 @@ int BPF_PROG(on_switch, bool preempt, struct task_struct *prev, struct task_stru
 {
 	struct outcome outcome = {
 		.now = bpf_ktime_get_ns(),
-		.cpu = bpf_get_smp_processor_id(),
+		.cpu = task_cpu(prev),
 	};
 
 	read_events(&outcome);

@@ -33,6 +33,14 @@ static __always_inline unsigned int task_cpu(struct task_struct *p)
 	return old->cpu;
 }
 
+/* The current task tells from 5.11 on. On riscv64, bpf_get_smp_processor_id() is 0 on every CPU of 6.12. */
+static __always_inline unsigned int this_cpu(void)
+{
+	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_get_current_task_btf))
+		return task_cpu(bpf_get_current_task_btf());
+	return bpf_get_smp_processor_id();
+}
+
 /* Needs CONFIG_FAIR_GROUP_SCHED, as every distribution has it; NULL without. */
 static __always_inline struct rq *task_rq(struct task_struct *p)
 {

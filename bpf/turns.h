@@ -78,7 +78,7 @@ static __always_inline void tell_part_of_turn(void)
 {
 	struct outcome outcome = {
 		.now = bpf_ktime_get_ns(),
-		.cpu = bpf_get_smp_processor_id(),
+		.cpu = this_cpu(),
 		.runnable = true,
 	};
 	__u64 self = bpf_get_current_pid_tgid(), group = bpf_get_current_cgroup_id();
