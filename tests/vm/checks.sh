@@ -337,7 +337,7 @@ stallstat_counts() {
     ms=$(($(figure still_waiting waited_ns) / 1000000))
     turns=$(cut -d , -f 2,6 stat.csv | grep -c '^slice,count')
     [ "$ms" -ge 2000 ] && [ "$turns" -gt 3 ] && verdict=ok || verdict=FAIL
-    [ $verdict = ok ] || head -n 100 stat.csv >>stalld.log
+    [ "$verdict" = ok ] || head -n 100 stat.csv >>stalld.log
     result stallstat waits "$verdict" "$ms ms, turns of $turns names"
     # To attach once more it may take a CPU that the hog doesn't leave.
     if ! stallstat hogs --by task -c '^victim$' --csv -1 -r 2 >stat.csv 2>stalld.log; then
@@ -348,7 +348,7 @@ stallstat_counts() {
     ms=$(($(figure hogs ran_ns "< hog-") / 1000000))
     kill_rig
     [ "$ms" -ge 1500 ] && verdict=ok || verdict=FAIL
-    [ $verdict = ok ] || head -n 100 stat.csv >>stalld.log
+    [ "$verdict" = ok ] || head -n 100 stat.csv >>stalld.log
     result stallstat hogs "$verdict" "$ms of 2000 ms"
 }
 
