@@ -7,12 +7,18 @@ use super::plan::{Event, Hands, Pulse, Raised, Refusal};
 use super::recover::due;
 use super::undo::{RETRY, Undone, apply, is_ours, settle, undo};
 use crate::sys::sched::Attr;
-use crate::task::{Nanos, Policy, Task, Tid};
+use crate::task::{Cpu, Nanos, Policy, Task, Tid};
 use std::io;
 use std::sync::Arc;
 
 /// As long as a task that has been raised may take to be given its CPU: the hog may be in the kernel.
 const PATIENCE: Nanos = Nanos::from_millis(2);
+
+/// And in a pulse, through which the looking thread spins: another CPU has to be told.
+const REACH: Nanos = Nanos::from_micros(200);
+
+/// How often it is asked whether a pulse has reached its task.
+const STEP: Nanos = Nanos::from_micros(2);
 
 /// Above every pulse.
 const TOP_PRIORITY: u32 = 99;
@@ -30,6 +36,13 @@ pub struct HostHands<K = Host> {
     nursery: Nursery,
     /// Tests hold a boost here, between its record and the system call.
     delay: Nanos,
+}
+
+/// A boost that is in the journal and not made yet.
+#[derive(Clone, Copy)]
+struct Noted {
+    boosted: Boosted,
+    slot: Slot,
 }
 
 impl HostHands {
@@ -55,8 +68,8 @@ impl<K: Kernel> HostHands<K> {
         HostHands { kernel, journal, wake, how, runtime, nursery: Nursery::default(), delay: test_delay() }
     }
 
-    /// Notes a boost, and makes it.
-    fn boost(&self, task: &Task, attr: &Attr, how: How, end: Nanos) -> Result<Raised, Refusal> {
+    /// Notes a boost that is about to be made.
+    fn note(&self, task: &Task, attr: &Attr, how: How, end: Nanos) -> Result<Noted, Refusal> {
         let Task { tid, .. } = *task;
         let start = match task.start {
             0 => same_by_name(&self.kernel, task)?,
@@ -74,6 +87,12 @@ impl<K: Kernel> HostHands<K> {
         if self.delay > Nanos::ZERO {
             self.nap(self.delay);
         }
+        Ok(Noted { boosted, slot })
+    }
+
+    /// Makes it, unless something has come between.
+    fn make(&self, Noted { boosted, slot }: Noted) -> Result<Raised, Refusal> {
+        let Boosted { tid, start, how, .. } = boosted;
         // Of two threads that are at it both have noted so by now, and what was read before may be of the
         // other one's making.
         let last = self.kernel.get_attr(tid);
@@ -124,6 +143,41 @@ impl<K: Kernel> HostHands<K> {
         self.kernel.sleep_until(self.kernel.now() + length);
     }
 
+    /// Waits until a task just raised has been given its CPU; false if that takes too long, None where the kernel
+    /// does not tell.
+    fn await_run(&self, raised: &Raised, patience: Nanos, pause: impl Fn()) -> Option<bool> {
+        let before = raised.runs?;
+        let until = self.kernel.now() + patience;
+        while self.kernel.now() < until {
+            pause();
+            if self.kernel.runs(raised.boosted.tid).is_none_or(|runs| runs != before) {
+                return Some(true);
+            }
+        }
+        Some(false)
+    }
+
+    /// Has a task run for the length of a pulse, which begins when it is given its CPU.
+    fn pulse_from_the_top(&self, cpu: Cpu, noted: Noted) -> Result<Pulse, Refusal> {
+        let raised = self.make(noted)?;
+        let tid = raised.boosted.tid;
+        let ran = if cpu == self.kernel.cpu() {
+            // From above it, we would keep it from running. Asleep we don't, and the timer brings us back.
+            self.nap(self.runtime);
+            raised.runs.and_then(|before| Some(self.kernel.runs(tid)? != before))
+        } else {
+            // A sleep would be 1.6 ms too long.
+            let spin = |length| self.kernel.spin_until(self.kernel.now() + length);
+            let ran = self.await_run(&raised, REACH, || spin(STEP));
+            if ran != Some(false) {
+                spin(self.runtime);
+            }
+            ran
+        };
+        let outcome = self.undo(raised.slot, &raised.boosted).unwrap_or(Undone::Restored(tid));
+        Ok(Pulse { raised, outcome, ran })
+    }
+
     fn undo(&self, slot: Slot, boosted: &Boosted) -> Option<Undone> {
         if self.journal.claim(slot) {
             let retry = self.kernel.now() + RETRY;
@@ -140,7 +194,7 @@ impl<K: Kernel> HostHands<K> {
 impl<K: Kernel + Send> Hands for HostHands<K> {
     fn raise(&mut self, task: &Task, end: Nanos) -> Result<Raised, Refusal> {
         let attr = attr_of(&self.kernel, task)?;
-        self.boost(task, &attr, self.how, end)
+        self.make(self.note(task, &attr, self.how, end)?)
     }
 
     fn restore(&mut self, raised: &Raised) -> Option<Undone> {
@@ -148,16 +202,7 @@ impl<K: Kernel + Send> Hands for HostHands<K> {
     }
 
     fn let_run(&mut self, raised: &Raised) -> Option<bool> {
-        let tid = raised.boosted.tid;
-        let before = raised.runs?;
-        let until = self.kernel.now() + PATIENCE;
-        while self.kernel.now() < until {
-            self.nap(self.runtime);
-            if self.kernel.runs(tid).is_none_or(|runs| runs != before) {
-                return Some(true);
-            }
-        }
-        Some(false)
+        self.await_run(raised, PATIENCE, || self.nap(self.runtime))
     }
 
     fn pulse(&mut self, task: &Task, before: Option<Saved>) -> Result<Pulse, Refusal> {
@@ -165,20 +210,19 @@ impl<K: Kernel + Send> Hands for HostHands<K> {
         if before.is_some_and(|before| !before.is(&attr)) {
             return Err(Refusal::ChangedByOthers(attr.policy));
         }
-        at_the_top(&self.kernel, || {
-            let until = self.kernel.now() + self.runtime;
-            let raised = self.boost(task, &attr, How::Fifo, until)?;
-            if task.cpu == self.kernel.cpu() {
-                // From above it, we would keep it from running. Asleep we don't, and the timer brings us back.
-                self.kernel.sleep_until(until);
-            } else {
-                // A sleep would be 1.6 ms too long.
-                self.kernel.spin_until(until);
+        // Not from the top: the guardian, which hears of it, would have to go to another CPU, and perhaps have
+        // the pulse that is meant for the task.
+        let noted = self.note(task, &attr, How::Fifo, self.kernel.now() + REACH + self.runtime)?;
+        let own = match climb(&self.kernel) {
+            Ok(own) => own,
+            Err(e) => {
+                self.journal.forget(noted.slot);
+                return Err(Refusal::Kernel(e));
             }
-            let outcome = self.undo(raised.slot, &raised.boosted).unwrap_or(Undone::Restored(task.tid));
-            let ran = raised.runs.and_then(|before| Some(self.kernel.runs(task.tid)? != before));
-            Ok(Pulse { raised, outcome, ran })
-        })
+        };
+        let pulse = self.pulse_from_the_top(task.cpu, noted);
+        descend(&self.kernel, &own).map_err(Refusal::Kernel)?;
+        pulse
     }
 
     fn adopt(&mut self, raised: &Raised, task: &Task, events: &mut Vec<Event>) {
@@ -186,19 +230,20 @@ impl<K: Kernel + Send> Hands for HostHands<K> {
     }
 }
 
-/// Runs `action` above FIFO 98, where no task that it raises can shut this thread out. A reservation (-R) is
-/// given up for that time: used up in the middle of a pulse, it would hold back whoever has to end that.
-fn at_the_top<T>(kernel: &impl Kernel, action: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Refusal> {
-    let own = kernel.get_attr(Tid(0)).map_err(Refusal::Kernel)?;
-    kernel.set_scheduler(Tid(0), Policy::FIFO, TOP_PRIORITY, own.reset_on_fork()).map_err(Refusal::Kernel)?;
-    let outcome = action();
-    let Attr { policy, priority, runtime, period, flags, .. } = own;
-    let back = match policy {
-        Policy::DEADLINE => kernel.set_deadline(Tid(0), runtime, period, flags),
-        _ => kernel.set_scheduler(Tid(0), policy, priority, own.reset_on_fork()),
-    };
-    back.map_err(Refusal::Kernel)?;
-    outcome
+/// Puts this thread above FIFO 98, where no task that it raises can shut it out, and says how it was before. A
+/// reservation (-R) is given up for that time: used up in the middle of a pulse, it would hold back whoever has to
+/// end that.
+fn climb(kernel: &impl Kernel) -> io::Result<Attr> {
+    let own = kernel.get_attr(Tid(0))?;
+    kernel.set_scheduler(Tid(0), Policy::FIFO, TOP_PRIORITY, own.reset_on_fork())?;
+    Ok(own)
+}
+
+fn descend(kernel: &impl Kernel, own: &Attr) -> io::Result<()> {
+    match own.policy {
+        Policy::DEADLINE => kernel.set_deadline(Tid(0), own.runtime, own.period, own.flags),
+        policy => kernel.set_scheduler(Tid(0), policy, own.priority, own.reset_on_fork()),
+    }
 }
 
 /// For a backend that can't tell when a task started: it has told its name.
