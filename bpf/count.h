@@ -220,12 +220,17 @@ static __always_inline unsigned char judge(struct entry *entry)
 	return VERDICT_WANTED;
 }
 
+static __always_inline void copy_name(unsigned char *to, struct task_struct *p)
+{
+	for (unsigned int i = 0; i < sizeof(p->comm); i++)
+		to[i] = p->comm[i];
+}
+
 /* Who it is may change: at a rename, which makes the entry stale, and when it is put into another group, which is
  * noticed once an interval. */
 static __always_inline void refresh(struct entry *entry, struct task_struct *p)
 {
-	for (unsigned int i = 0; i < sizeof(entry->comm); i++)
-		entry->comm[i] = p->comm[i];
+	copy_name(entry->comm, p);
 	entry->cgroup = group_of(p);
 	entry->tgid = p->tgid;
 	entry->tid = p->pid;
@@ -258,7 +263,7 @@ static __always_inline struct entry *make_entry(struct task_struct *p, unsigned 
 	if (!entry)
 		return 0;
 	begin_anew(entry, p);
-	*seat = number;
+	*seat = entry->seat = number;
 	return entry;
 }
 

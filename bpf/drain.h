@@ -27,16 +27,13 @@ static __always_inline bool write_out(struct seq_file *seq, struct entry *copy, 
 }
 
 /* Writes a task's entry out and takes away what was written. What is counted meanwhile stays for the next time. */
-static __always_inline void drain_task(struct seq_file *seq, struct entry *entry, unsigned int seat)
+static __always_inline void drain_task(struct seq_file *seq, struct entry *entry)
 {
 	struct entry *copy;
 
 	flush_migrations(entry);
 	copy = copy_of(entry, settings.task_size);
-	if (!copy)
-		return;
-	copy->seat = seat;
-	if (!write_out(seq, copy, entry, settings.task_size))
+	if (!copy || !write_out(seq, copy, entry, settings.task_size))
 		return;
 	if (copy->ended)
 		entry->ended = ENDED_AND_READ;

@@ -91,7 +91,7 @@ int drain_tasks(struct bpf_iter__bpf_map_elem *ctx)
 		return 0;
 	entry = entry_at(*key);
 	if (entry && (entry->touched || entry->ended == ENDED))
-		drain_task(ctx->meta->seq, entry, *key);
+		drain_task(ctx->meta->seq, entry);
 	return 0;
 }
 

@@ -66,7 +66,7 @@ struct entry {
 	unsigned char touched;
 	unsigned char ended;
 	unsigned char spare;
-	/* Set where it is written out. */
+	/* The number of the entry itself. */
 	unsigned int seat;
 	unsigned int spares;
 	/* The second that migrations are counted of, and how many there were. */

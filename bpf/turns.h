@@ -36,22 +36,25 @@ static __always_inline void tell(struct turn *turn, struct outcome *outcome)
 	push(turn);
 }
 
+static __always_inline void say_who_is_next(struct turn *turn, struct task_struct *p)
+{
+	turn->next_tid = p->pid;
+	turn->next_tgid = p->tgid;
+	turn->next_cgroup = group_of(p);
+	copy_name(turn->next_comm, p);
+}
+
 static __always_inline void tell_turn(struct task_struct *prev, struct task_struct *next, struct outcome *outcome)
 {
 	struct turn turn = {
 		.tid = prev->pid,
 		.tgid = prev->tgid,
 		.cgroup = group_of(prev),
-		.next_tid = next->pid,
-		.next_tgid = next->tgid,
-		.next_cgroup = group_of(next),
 		.waited = outcome->waited,
 	};
 
-	for (unsigned int i = 0; i < sizeof(turn.comm); i++) {
-		turn.comm[i] = prev->comm[i];
-		turn.next_comm[i] = next->comm[i];
-	}
+	copy_name(turn.comm, prev);
+	say_who_is_next(&turn, next);
 	tell(&turn, outcome);
 }
 
@@ -66,11 +69,7 @@ static __always_inline void tell_part_of_wait(struct task_struct *p, unsigned in
 	turn.end = bpf_ktime_get_ns();
 	turn.waited = between(entry->queued, turn.end);
 	entry->queued = turn.end;
-	turn.next_tid = p->pid;
-	turn.next_tgid = p->tgid;
-	turn.next_cgroup = group_of(p);
-	for (unsigned int i = 0; i < sizeof(turn.next_comm); i++)
-		turn.next_comm[i] = p->comm[i];
+	say_who_is_next(&turn, p);
 	push(&turn);
 }
 

@@ -26,6 +26,13 @@ fn is_close(measured: Nanos, exact: Nanos) -> bool {
     measured.0.abs_diff(exact.0) as f64 <= exact.0 as f64 * 0.05
 }
 
+/// From now on it sees each turn from its start.
+fn watch_victims() -> Stallstat {
+    let mut stallstat = Stallstat::start_as(&["--json", "hogs", "--by", "task", "-c", "^victim$"]);
+    stallstat.report();
+    stallstat
+}
+
 /// For how long somebody ran whom somebody waited for.
 fn cost(report: &Json, victim: &str, culprit: &str) -> Nanos {
     let rows = report.get("hogs").unwrap().list();
@@ -37,9 +44,7 @@ fn cost(report: &Json, victim: &str, culprit: &str) -> Nanos {
 fn a_wait_is_laid_to_the_hog_while_it_lasts_and_once() {
     let Some(_live) = live() else { return };
     keep_away_from_the_hog();
-    let mut stallstat = Stallstat::start_as(&["--json", "hogs", "--by", "task", "-c", "^victim$"]);
-    // From now on it sees each turn from its start.
-    stallstat.report();
+    let mut stallstat = watch_victims();
     let mut rig = Rig::start(&["--for", "3", "--victim", "spin"]);
     let (hog, victim) = (rig.event("hog"), rig.event("victim"));
     let (hog_name, victim_name) = (format!("hog-{}", hog.tid()), format!("victim-{}", victim.tid()));
@@ -60,8 +65,7 @@ fn a_wait_is_laid_to_the_hog_while_it_lasts_and_once() {
 fn a_wait_that_goes_on_elsewhere_is_laid_to_who_ran_where_it_was() {
     let Some(_live) = live() else { return };
     keep_away_from_the_hog();
-    let mut stallstat = Stallstat::start_as(&["--json", "hogs", "--by", "task", "-c", "^victim$"]);
-    stallstat.report();
+    let mut stallstat = watch_victims();
     let mut rig = Rig::start(&["--for", "2", "--victim", "fair"]);
     let (hog, victim) = (rig.event("hog"), rig.event("victim"));
     // Sooner than the kernel lets fair tasks run.

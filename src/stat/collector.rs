@@ -15,6 +15,7 @@ use crate::sys::clock;
 use crate::sys::map::{self, Queue};
 use crate::sys::perf::{self, Event};
 use crate::task::{Comm, Cpu, Nanos, Tid};
+use std::ffi::CStr;
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -160,8 +161,7 @@ impl Collector {
         for tid in &plan.numbers {
             map::update(numbers.as_fd(), &tid.0, &1u8).context("choose a task")?;
         }
-        let free_seats =
-            Queue::new(object.take_map(c"free_seats")?).context("take the queue of free entries")?;
+        let free_seats = take_queue(&object, c"free_seats")?;
         for seat in 1..=plan.tasks {
             free_seats.push(seat).context("make room for tasks")?;
         }
@@ -178,7 +178,7 @@ impl Collector {
             groups: object.take_map(c"groups")?,
             epoch: object.take_map(c".data.epoch")?,
             losses: object.take_map(c".data.losses")?,
-            turns: Queue::new(object.take_map(c"turns")?).context("take the queue of turns")?,
+            turns: take_queue(&object, c"turns")?,
             interval: 1,
             buffer: vec![0; 64 * 1024],
             _counters: counters,
@@ -310,6 +310,10 @@ fn layout(plan: &Plan) -> settings {
     }
 }
 
+fn take_queue<V: Copy + Default>(object: &Object, name: &CStr) -> Result<Queue<V>> {
+    Queue::new(object.take_map(name)?).context("take a queue")
+}
+
 fn tell_places(object: &Object, plan: &Plan, topology: &Topology, cpus: u32) -> Result<()> {
     let places = object.take_map(c"places")?;
     for cpu in (0..cpus).map(Cpu) {
@@ -355,7 +359,7 @@ fn open_ticks(object: &Object, plan: &Plan) -> Result<Vec<OwnedFd>> {
 fn highest_tid() -> u32 {
     const HIGHEST: u32 = 1 << 22;
     let text = fs::read("/proc/sys/kernel/pid_max").unwrap_or_default();
-    proc::text::number(text.trim_ascii_end()).unwrap_or(HIGHEST)
+    proc::text::number(&text).unwrap_or(HIGHEST)
 }
 
 pub fn online() -> CpuSet {

@@ -326,30 +326,36 @@ verified() {
     done
 }
 
-# stallstat counts all that it can, says who waits behind the hog and lays that to it. What it can't do here it says.
+# stallstat counts all that it can, says who waits behind the hog and lays that to it.
 stallstat_counts() {
     start_rig 60 --victim spin
-    if ! stallstat --csv -1 -r 2 -g latency,slice,sleep,waking,migration >stat.csv 2>stalld.log; then
-        kill_rig
-        result stallstat waits no "$(sed 's/^stallstat: //' stalld.log | head -n 1)"
-        return
-    fi
+    counts waits -g latency,slice,sleep,waking,migration || return
     ms=$(($(figure still_waiting waited_ns) / 1000000))
     turns=$(cut -d , -f 2,6 stat.csv | grep -c '^slice,count')
     [ "$ms" -ge 2000 ] && [ "$turns" -gt 3 ] && verdict=ok || verdict=FAIL
-    [ "$verdict" = ok ] || head -n 100 stat.csv >>stalld.log
-    result stallstat waits "$verdict" "$ms ms, turns of $turns names"
+    counted waits "$ms ms, turns of $turns names"
     # To attach once more it may take a CPU that the hog doesn't leave.
-    if ! stallstat hogs --by task -c '^victim$' --csv -1 -r 2 >stat.csv 2>stalld.log; then
-        kill_rig
-        result stallstat hogs no "$(sed 's/^stallstat: //' stalld.log | tail -n 1)"
-        return
-    fi
+    counts hogs hogs --by task -c '^victim$' || return
     ms=$(($(figure hogs ran_ns "< hog-") / 1000000))
     kill_rig
     [ "$ms" -ge 1500 ] && verdict=ok || verdict=FAIL
+    counted hogs "$ms of 2000 ms"
+}
+
+# counts CHECK OPTION...: what stallstat finds is in stat.csv then. What it can't do here it says.
+counts() {
+    check=$1
+    shift
+    stallstat --csv -1 -r 2 "$@" >stat.csv 2>stalld.log && return
+    kill_rig
+    result stallstat "$check" no "$(sed 's/^stallstat: //' stalld.log | tail -n 1)"
+    return 1
+}
+
+# counted CHECK FIGURES
+counted() {
     [ "$verdict" = ok ] || head -n 100 stat.csv >>stalld.log
-    result stallstat hogs "$verdict" "$ms of 2000 ms"
+    result stallstat "$1" "$verdict" "$2"
 }
 
 # figure TABLE MEASURE [PATTERN]: the victim's, or 0.

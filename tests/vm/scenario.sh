@@ -33,7 +33,7 @@ wants choice && choice
 wants budget && budget
 wants again && try again
 wants verified && verified
-wants stat && command -v stallstat >/dev/null && try stallstat_counts
+wants stat && try stallstat_counts
 wants lone && try lone
 wants text && text
 server=$debug/sched/fair_server/cpu$hogged/runtime
