@@ -42,7 +42,7 @@ fn in_memory(bytes: &[u8]) {
         if let Undo::Boost(boosted) = undo {
             assert!(boosted.tid.0 > 0 && boosted.tgid.0 > 0 && boosted.before.priority < 100, "{boosted:?}");
             let alike = open.iter().filter(|(_, undo)| is_of(undo, boosted.tid)).count();
-            assert!(alike == 1 || journal.has_other(boosted.tid, *slot));
+            assert!(alike == 1 || journal.has_other(*slot, |other| other.tid == boosted.tid));
         }
         assert_ne!(journal.is_live(*slot), journal.is_claimed(*slot));
     }

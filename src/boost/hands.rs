@@ -5,7 +5,7 @@ use super::journal::{Boosted, How, Journal, Saved, Slot, Undo};
 use super::kernel::{Host, Kernel};
 use super::plan::{Event, Hands, Pulse, Raised, Refusal};
 use super::recover::due;
-use super::undo::{RETRY, Undone, apply, is_ours, settle, undo};
+use super::undo::{RETRY, Undone, apply, is_ours, leader_is_boosted, settle, undo};
 use crate::sys::sched::Attr;
 use crate::task::{Cpu, Nanos, Policy, Task, Tid};
 use std::io;
@@ -97,7 +97,7 @@ impl<K: Kernel> HostHands<K> {
         // other one's making.
         let last = self.kernel.get_attr(tid);
         let refused = match &last {
-            _ if self.journal.has_other(tid, slot) => Some(Refusal::Taken),
+            _ if self.journal.has_other(slot, |other| other.tid == tid) => Some(Refusal::Taken),
             Ok(now) if !boosted.before.is(now) => Some(Refusal::ChangedByOthers(now.policy)),
             _ => None,
         };
@@ -184,7 +184,7 @@ impl<K: Kernel> HostHands<K> {
             return Some(settle(&self.kernel, &self.journal, slot, boosted, retry, |_| false));
         }
         // Whoever has claimed it may have ended before it was undone. Twice does no harm.
-        match undo(&self.kernel, boosted, self.journal.has_other(boosted.tgid, slot)) {
+        match undo(&self.kernel, boosted, leader_is_boosted(&self.journal, slot, boosted)) {
             outcome @ (Undone::Restored(_) | Undone::Failed(_)) => Some(outcome),
             _ => None,
         }

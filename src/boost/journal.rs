@@ -266,11 +266,11 @@ impl Journal {
         self.is(slot, state::LIVE)
     }
 
-    /// Whether another record than this is of a boost of that task.
-    pub fn has_other(&self, tid: Tid, than: Slot) -> bool {
-        self.slots().filter(|&slot| slot != than && !self.is(slot, state::FREE)).any(
-            |slot| matches!(read(self.record(slot.index)), Some(Undo::Boost(boosted)) if boosted.tid == tid),
-        )
+    /// Whether another record than this is of such a boost.
+    pub fn has_other(&self, than: Slot, is: impl Fn(&Boosted) -> bool) -> bool {
+        self.slots()
+            .filter(|&slot| slot != than && !self.is(slot, state::FREE))
+            .any(|slot| matches!(read(self.record(slot.index)), Some(Undo::Boost(boosted)) if is(&boosted)))
     }
 
     pub fn is_claimed(&self, slot: Slot) -> bool {
@@ -364,6 +364,7 @@ fn read(record: &[AtomicU64; WORDS]) -> Option<Undo> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::boost::undo::leader_is_boosted;
     use crate::sys::shared::nameless_file;
 
     fn journal(records: usize) -> Journal {
@@ -424,7 +425,21 @@ mod tests {
         assert!(!journal.claim(first) && journal.is_live(second));
         journal.clear(first);
         assert!(journal.is_live(second));
-        assert!(journal.has_other(Tid(6), first) && !journal.has_other(Tid(6), second));
+        let is_sixth = |boosted: &Boosted| boosted.tid == Tid(6);
+        assert!(journal.has_other(first, is_sixth) && !journal.has_other(second, is_sixth));
+    }
+
+    #[test]
+    fn who_had_the_number_of_a_leader_before_is_not_the_leader() {
+        let journal = journal(2);
+        let Undo::Boost(of_5) = boosted(5) else { panic!() };
+        let thread = Boosted { tgid: Tid(4), ..of_5 };
+        let slot = journal.arm(&Undo::Boost(thread)).unwrap();
+        for (start, is_leader) in [(thread.leader_start - 1, false), (thread.leader_start, true)] {
+            let other = journal.arm(&Undo::Boost(Boosted { tid: Tid(4), start, ..of_5 })).unwrap();
+            assert_eq!(leader_is_boosted(&journal, slot, &thread), is_leader);
+            journal.forget(other);
+        }
     }
 
     #[test]

@@ -40,6 +40,12 @@ pub fn undo(kernel: &impl Kernel, boosted: &Boosted, leader_is_boosted: bool) ->
     }
 }
 
+/// Whether there is a record of the leader, too. One of who had its number before is none.
+pub fn leader_is_boosted(journal: &Journal, slot: Slot, boosted: &Boosted) -> bool {
+    let leader = (boosted.tgid, boosted.leader_start);
+    journal.has_other(slot, |other| (other.tid, other.start) == leader)
+}
+
 /// What could not be undone is tried again after this.
 pub const RETRY: Nanos = Nanos::from_secs(1);
 
@@ -53,7 +59,7 @@ pub fn settle(
     retry: Nanos,
     stays: impl Fn(&Undone) -> bool,
 ) -> Undone {
-    let outcome = undo(kernel, boosted, journal.has_other(boosted.tgid, slot));
+    let outcome = undo(kernel, boosted, leader_is_boosted(journal, slot, boosted));
     if matches!(outcome, Undone::Failed(_)) || stays(&outcome) {
         journal.postpone(slot, retry);
     } else {
