@@ -4,6 +4,7 @@
 use super::journal::Saved;
 use super::kernel::Kernel;
 use super::plan::{Event, Raised};
+use super::undo::is_ours;
 use crate::sys::sched::Attr;
 use crate::task::{Policy, Task, Tid};
 
@@ -31,6 +32,13 @@ impl Nursery {
             // Who has its number now has children of his own.
             return;
         }
+        let is_as_before =
+            |tid: Tid| kernel.get_attr(tid).is_ok_and(|attr| before.is(&attr) && attr.nice == before.nice);
+        let is_boosted = || kernel.get_attr(boosted.tid).is_ok_and(|attr| is_ours(&attr, boosted.how));
+        if !is_boosted() && !is_as_before(boosted.tid) {
+            // Somebody has set its policy since, and those who were born since then are as that has made them.
+            return;
+        }
         let threads = kernel.threads(boosted.tgid);
         let young = threads.iter().rev().take_while(|&&tid| is_born_since(kernel, tid, *since)).count();
         let (old, young) = threads.split_at(threads.len() - young);
@@ -38,8 +46,7 @@ impl Nursery {
         children.tids.retain(|&child| is_born_since(kernel, child, *since));
         // Nothing tells which thread of a process has started another. Where all older ones are scheduled as the
         // boosted one was, it does not matter.
-        let is_alike =
-            |&tid: &Tid| tid == boosted.tid || kernel.get_attr(tid).is_ok_and(|attr| before.is(&attr));
+        let is_alike = |&tid: &Tid| tid == boosted.tid || is_as_before(tid);
         let matters = !young.is_empty() || children.of_any_thread && !children.tids.is_empty();
         let all_alike = matters && old.len() <= ELDERS && old.iter().all(is_alike);
         for &child in young.iter().filter(|&&tid| tid != boosted.tid) {

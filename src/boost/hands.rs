@@ -96,9 +96,18 @@ impl<K: Kernel> HostHands<K> {
         // Of two threads that are at it both have noted so by now, and what was read before may be of the
         // other one's making.
         let last = self.kernel.get_attr(tid);
+        // Or it was boosted by another number, which exec(2) has changed, and could not be put back yet.
+        let moved_here = |other: &Boosted| {
+            (other.tgid, other.leader_start) == (tid, start)
+                && last.as_ref().is_ok_and(|now| is_ours(now, other.how))
+        };
         let refused = match &last {
-            _ if self.journal.has_other(slot, |other| other.tid == tid) => Some(Refusal::Taken),
-            Ok(now) if !boosted.before.is(now) => Some(Refusal::ChangedByOthers(now.policy)),
+            _ if self.journal.has_other(slot, |other| other.tid == tid || moved_here(other)) => {
+                Some(Refusal::Taken)
+            }
+            Ok(now) if Saved::of(&self.kernel, tid, now) != boosted.before => {
+                Some(Refusal::ChangedByOthers(now.policy))
+            }
             _ => None,
         };
         if let Some(refused) = refused {
@@ -125,7 +134,7 @@ impl<K: Kernel> HostHands<K> {
                 return Err(Refusal::Gone);
             }
             Err(e) => {
-                if matches!(self.undo(slot, &boosted), Some(Undone::Gone)) {
+                if matches!(self.undo(slot, &boosted), Undone::Gone) {
                     spare_another();
                 }
                 return Err(Refusal::Kernel(e));
@@ -174,19 +183,19 @@ impl<K: Kernel> HostHands<K> {
             }
             ran
         };
-        let outcome = self.undo(raised.slot, &raised.boosted).unwrap_or(Undone::Restored(tid));
+        let outcome = self.undo(raised.slot, &raised.boosted);
         Ok(Pulse { raised, outcome, ran })
     }
 
-    fn undo(&self, slot: Slot, boosted: &Boosted) -> Option<Undone> {
+    fn undo(&self, slot: Slot, boosted: &Boosted) -> Undone {
         if self.journal.claim(slot) {
             let retry = self.kernel.now() + RETRY;
-            return Some(settle(&self.kernel, &self.journal, slot, boosted, retry, |_| false));
+            return settle(&self.kernel, &self.journal, slot, boosted, retry, |_| false);
         }
         // Whoever has claimed it may have ended before it was undone. Twice does no harm.
         match undo(&self.kernel, boosted, leader_is_boosted(&self.journal, slot, boosted)) {
-            outcome @ (Undone::Restored(_) | Undone::Failed(_)) => Some(outcome),
-            _ => None,
+            Undone::NeverBoosted => Undone::Restored(boosted.tid),
+            outcome => outcome,
         }
     }
 }
@@ -197,7 +206,7 @@ impl<K: Kernel + Send> Hands for HostHands<K> {
         self.make(self.note(task, &attr, self.how, end)?)
     }
 
-    fn restore(&mut self, raised: &Raised) -> Option<Undone> {
+    fn restore(&mut self, raised: &Raised) -> Undone {
         self.undo(raised.slot, &raised.boosted)
     }
 

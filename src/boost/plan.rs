@@ -64,8 +64,8 @@ pub trait Hands: Send {
     /// Makes a task SCHED_DEADLINE, and notes first how to undo that.
     fn raise(&mut self, task: &Task, end: Nanos) -> Result<Raised, Refusal>;
 
-    /// Undoes that; None if somebody else has.
-    fn restore(&mut self, raised: &Raised) -> Option<Undone>;
+    /// Undoes that, or finds it undone: between two pulses, or by a guardian that was faster.
+    fn restore(&mut self, raised: &Raised) -> Undone;
 
     /// Waits, for no longer than a run may take, until a task just raised has had its budget. False if it has
     /// not been given its CPU, None where the kernel does not tell.
@@ -465,10 +465,8 @@ impl Booster {
     }
 
     fn end(&mut self, index: usize, now: Nanos, early: bool, hands: &mut dyn Hands, events: &mut Vec<Event>) {
-        let Active { task, raised, next_pulse, .. } = &self.active[index];
-        // Between two pulses there is nothing to undo, and where there was, the guardian may have been faster.
-        let undone = if next_pulse.is_some() { None } else { hands.restore(raised) };
-        let outcome = undone.unwrap_or(Undone::Restored(task.tid));
+        let Active { task, raised, .. } = &self.active[index];
+        let outcome = hands.restore(raised);
         if matches!(outcome, Undone::Restored(_)) {
             hands.adopt(raised, task, events);
         }

@@ -34,9 +34,9 @@ impl Hands for Simulated {
         Ok(raised(task, rules(20).how, end))
     }
 
-    fn restore(&mut self, raised: &Raised) -> Option<Undone> {
+    fn restore(&mut self, raised: &Raised) -> Undone {
         self.restored.push(raised.boosted.tid);
-        Some(Undone::Restored(raised.boosted.tid))
+        Undone::Restored(raised.boosted.tid)
     }
 
     fn let_run(&mut self, _: &Raised) -> Option<bool> {

@@ -61,6 +61,7 @@ impl Calls {
             resume_unwind(Box::new(Killed));
         }
         if may_change && watched.world.setup.has(Trouble::Race) && watched.world.random.one_in(50) {
+            watched.note_records();
             watched.world.happen();
         }
         watched

@@ -318,7 +318,8 @@ impl World {
         (child.tgid, child.parent) =
             if self.random.one_in(4) { (parent.tgid, 0) } else { (child.tid, parent.id) };
         let missed = parent.is_foreign() && parent.own.attr.flags & RESET_ON_FORK == 0;
-        child.judged.inherits = missed.then_some(parent.own.attr).filter(|own| *own != attr);
+        let due = parent.judged.inherits.unwrap_or(parent.own.attr);
+        child.judged.inherits = missed.then_some(due).filter(|due| *due != attr);
         self.lives[place] = child;
         self.queue(place);
     }
@@ -345,7 +346,7 @@ impl World {
         let it = &mut self.lives[index];
         (it.tid, it.start) = (life.tgid, start);
         it.runs = it.runs.max(leader_runs) + 1;
-        (it.judged.known, it.judged.named) = (None, false);
+        (it.judged.known, it.judged.named, it.judged.born_in) = (None, false, self.turn);
         // stalld takes it for the leader.
         it.judged.refused_until = it.judged.refused_until.max(refused_until);
     }

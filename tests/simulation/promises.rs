@@ -186,6 +186,16 @@ impl Watched {
                 && (!judged.outranked || self.tally.overs > self.overs_at_look)
     }
 
+    /// Whose records there are, before something happens to a task.
+    pub fn note_records(&mut self) {
+        let of_boost = |(_, record)| match record {
+            Undo::Boost(boosted) => Some((boosted.tid, boosted.tgid)),
+            _ => None,
+        };
+        self.world.noted.clear();
+        self.world.noted.extend(self.journal.open().filter_map(of_boost));
+    }
+
     /// A task is about to be scheduled otherwise.
     pub fn before_set(&mut self, index: usize, attr: &Attr, raises: bool) {
         let life = self.world.lives[index];
@@ -221,7 +231,9 @@ impl Watched {
             self.break_promise(&life, "it was boosted, and is boosted once more");
         }
         let starved = self.in_look && life.judged.starved_at == Some(self.look_at);
-        let pulses = self.boosts.iter().any(|boost| boost.id == life.id && now <= boost.end + SLOP);
+        // Its own, or those of the leader whose number it has taken.
+        let is_of = |boost: &&Boost| boost.id == life.id || boost.of == (life.tid, life.start);
+        let pulses = self.boosts.iter().filter(is_of).any(|boost| now <= boost.end + SLOP);
         if !starved && !pulses {
             // It has taken the number of one that starved a microsecond ago.
             if life.judged.born_in != self.world.turn {
@@ -305,7 +317,8 @@ impl Watched {
                 self.tally.boosts += 1;
                 let Some(index) = self.boost_of(task, false) else { return };
                 self.boosts[index].told = true;
-                if let Some(life) = self.life(self.boosts[index].id) {
+                // One that has taken its leader's number since is what the leader was, to stalld.
+                if let Some(life) = self.life(self.boosts[index].id).filter(|life| life.tid == task.tid) {
                     life.judged.refused_until = Nanos::ZERO;
                 }
             }
@@ -329,11 +342,13 @@ impl Watched {
                 if matches!(outcome, Undone::Failed(_)) && !life.judged.kept && life.is_foreign() {
                     self.break_promise(&life, "its restore is said to have failed");
                 }
-                if matches!(outcome, Undone::Restored(_)) && life.tid == task.tid {
+                // What its children are is another's business if its policy was set since by somebody else.
+                let is_itself = life.tid == task.tid && life.own.attr == boost.own;
+                if matches!(outcome, Undone::Restored(_)) && is_itself {
                     // One that was boosted itself just now is not seen to be as RESET_ON_FORK makes tasks.
                     let lost = |it: &&Life| {
                         it.parent == life.id
-                            && it.judged.inherits.is_some()
+                            && it.judged.inherits == Some(boost.own)
                             && it.start >= boost.since
                             && !it.is_foreign()
                             && !it.judged.boosted

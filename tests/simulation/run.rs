@@ -90,12 +90,11 @@ impl Run {
         loop {
             let mut watched = lock(&self.watched);
             let mut due = Nanos::MAX;
-            watched.world.noted.clear();
             for (_, record) in self.journal.open() {
                 let Undo::Boost(boosted) = record else { continue };
                 due = due.min(recover::due(&boosted));
-                watched.world.noted.push((boosted.tid, boosted.tgid));
             }
+            watched.note_records();
             watched.world.step(until.min(due));
             step += 1;
             watched.stepped();
