@@ -285,3 +285,7 @@ fn test_delay() -> Nanos {
     let variable = cfg!(debug_assertions).then(|| std::env::var("STALLD_TEST_BOOST_DELAY_US").ok()).flatten();
     variable.and_then(|text| text.parse().ok()).map_or(Nanos::ZERO, Nanos::from_micros)
 }
+
+#[cfg(test)]
+#[path = "hands_tests.rs"]
+mod tests;

@@ -1,0 +1,281 @@
+//! The hands over a kernel that does what a test says, and notes what it is asked to do.
+
+use super::*;
+use crate::boost::journal::Undo;
+use crate::proc::Children;
+use crate::sys::sched::RESET_ON_FORK;
+use crate::sys::shared::{SharedWords, nameless_file};
+use crate::task::Comm;
+use std::sync::{Mutex, MutexGuard};
+
+const TASK: Tid = Tid(5);
+const START: u64 = 99;
+/// Who is born during its boost.
+const YOUNG: Tid = Tid(6);
+/// And a thread that was there before.
+const ELDER: Tid = Tid(7);
+const BUDGET: Nanos = Nanos::from_micros(20);
+const PERIOD: Nanos = Nanos::from_secs(1);
+
+/// A task that waits, what is known of it, and the thread that boosts it.
+#[derive(Default)]
+struct State {
+    now: Nanos,
+    attr: Attr,
+    slack: u64,
+    /// It is given its CPU so long after it has been raised.
+    reached_after: Option<Nanos>,
+    raised_at: Option<Nanos>,
+    others: Vec<(Tid, Attr)>,
+    children: Vec<Tid>,
+    threads: Vec<Tid>,
+    told: Vec<String>,
+}
+
+#[derive(Clone, Default)]
+struct Scripted(Arc<Mutex<State>>);
+
+impl Scripted {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap()
+    }
+
+    fn set(&self, tid: Tid, attr: Attr) -> io::Result<()> {
+        let mut state = self.state();
+        let now = state.now;
+        let what = format!("{} {} at {}", attr.policy.name().unwrap_or_default(), attr.priority, now.0);
+        match (tid, state.others.iter().position(|(other, _)| *other == tid)) {
+            (Tid(0), _) => state.told.push(format!("self {what}")),
+            (_, Some(index)) => state.others[index].1 = attr,
+            _ => {
+                state.told.push(format!("task {what}"));
+                state.raised_at = attr.reset_on_fork().then_some(now);
+                state.attr = Attr { nice: state.attr.nice, ..attr };
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Kernel for Scripted {
+    fn get_attr(&self, tid: Tid) -> io::Result<Attr> {
+        let state = self.state();
+        let of_other = state.others.iter().find(|(other, _)| *other == tid).map(|(_, attr)| *attr);
+        Ok(match tid {
+            Tid(0) => Attr { policy: Policy::FIFO, priority: 10, ..Attr::default() },
+            TASK => state.attr,
+            _ => of_other.ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))?,
+        })
+    }
+
+    fn set_scheduler(&self, tid: Tid, policy: Policy, priority: u32, reset_on_fork: bool) -> io::Result<()> {
+        let flags = if reset_on_fork { RESET_ON_FORK } else { 0 };
+        self.set(tid, Attr { policy, priority, flags, ..Attr::default() })
+    }
+
+    fn set_deadline(&self, tid: Tid, runtime: Nanos, period: Nanos, flags: u64) -> io::Result<()> {
+        self.set(tid, Attr { policy: Policy::DEADLINE, flags, runtime, period, ..Attr::default() })
+    }
+
+    fn set_nice(&self, tid: Tid, nice: i32) -> io::Result<()> {
+        self.state().others.iter_mut().filter(|(other, _)| *other == tid).for_each(|it| it.1.nice = nice);
+        Ok(())
+    }
+
+    fn try_start(&self, tid: Tid) -> io::Result<Option<u64>> {
+        Ok(Some(if tid == YOUNG { START + 1 } else { START }))
+    }
+
+    fn tgid(&self, tid: Tid) -> Option<Tid> {
+        Some(tid)
+    }
+
+    fn comm(&self, _: Tid) -> Option<Comm> {
+        None
+    }
+
+    fn state(&self, _: Tid) -> Option<u8> {
+        Some(b'R')
+    }
+
+    fn runs(&self, _: Tid) -> Option<u64> {
+        let state = self.state();
+        let reached = state.raised_at.zip(state.reached_after);
+        Some(u64::from(reached.is_some_and(|(raised, after)| state.now >= raised + after)))
+    }
+
+    fn timer_slack(&self, _: Tid) -> Option<u64> {
+        Some(self.state().slack)
+    }
+
+    fn set_timer_slack(&self, _: Tid, slack: u64) -> Option<()> {
+        self.state().slack = slack;
+        Some(())
+    }
+
+    fn threads(&self, _: Tid) -> Vec<Tid> {
+        self.state().threads.clone()
+    }
+
+    fn children(&self, _: Tid, tid: Tid, _: u64) -> Children {
+        let tids = if tid == TASK { self.state().children.clone() } else { Vec::new() };
+        Children { tids, of_any_thread: false }
+    }
+
+    fn cpu(&self) -> Cpu {
+        Cpu(0)
+    }
+
+    fn now(&self) -> Nanos {
+        self.state().now
+    }
+
+    fn boot_ticks(&self) -> u64 {
+        START + 1
+    }
+
+    fn sleep_until(&self, moment: Nanos) {
+        self.state().now = moment;
+    }
+
+    fn spin_until(&self, moment: Nanos) {
+        self.state().now = moment;
+    }
+}
+
+fn task() -> Task {
+    let sched = crate::task::Sched { policy: None, prio: 120 };
+    Task { tid: TASK, tgid: None, cpu: Cpu(1), start: START, progress: 0, sched, comm: Comm::default() }
+}
+
+fn journal() -> Arc<Journal> {
+    let words = SharedWords::map(&nameless_file().unwrap(), Journal::words(4)).unwrap();
+    let journal = Journal::over(words);
+    journal.begin(7, Tid(42));
+    Arc::new(journal)
+}
+
+/// Hands of which `meanwhile` is done between the note of a boost and the boost.
+fn hands(
+    kernel: &Scripted,
+    journal: &Arc<Journal>,
+    meanwhile: impl Fn(&mut State) + Send + Sync + 'static,
+) -> HostHands<Scripted> {
+    let own = kernel.clone();
+    let wake = move || meanwhile(&mut own.state());
+    HostHands::over(kernel.clone(), Arc::clone(journal), BUDGET, PERIOD, Arc::new(wake))
+}
+
+#[test]
+fn the_guardian_hears_of_a_pulse_before_this_thread_goes_up() {
+    let kernel = Scripted::default();
+    kernel.state().reached_after = Some(Nanos::ZERO);
+    let mut hands = hands(&kernel, &journal(), |state| state.told.push("guardian".to_string()));
+    hands.pulse(&task(), None).unwrap();
+    let told = kernel.state().told.join(", ");
+    let order: Vec<&str> = told.split(", ").map(|one| one.split(" at").next().unwrap()).collect();
+    assert_eq!(
+        order,
+        ["guardian", "self SCHED_FIFO 99", "task SCHED_FIFO 98", "task SCHED_OTHER 0", "self SCHED_FIFO 10"]
+    );
+}
+
+#[test]
+fn a_pulse_begins_when_the_task_is_given_its_cpu() {
+    for (reached_after, has_run) in
+        [(Some(Nanos::ZERO), true), (Some(Nanos::from_micros(150)), true), (None, false)]
+    {
+        let kernel = Scripted::default();
+        kernel.state().reached_after = reached_after;
+        let pulse = hands(&kernel, &journal(), |_| {}).pulse(&task(), None).unwrap();
+        assert_eq!(pulse.ran, Some(has_run));
+        let lasted = match reached_after {
+            Some(after) => after + BUDGET,
+            None => REACH,
+        };
+        let now = kernel.now();
+        assert!(now >= lasted && now <= lasted + STEP, "{now:?} for {lasted:?}");
+    }
+}
+
+#[test]
+fn who_is_changed_between_note_and_boost_is_left_alone() {
+    let changes: [fn(&mut State); 3] = [
+        |state| state.slack = 70_000,
+        |state| state.attr.nice = 3,
+        |state| state.attr.policy = Policy::BATCH,
+    ];
+    for change in changes {
+        let (kernel, journal) = (Scripted::default(), journal());
+        kernel.state().slack = 50_000;
+        let outcome = hands(&kernel, &journal, change).raise(&task(), PERIOD);
+        assert!(matches!(outcome, Err(Refusal::ChangedByOthers(_))), "{outcome:?}");
+        assert_eq!((kernel.state().told.len(), journal.live().count()), (0, 0));
+    }
+}
+
+#[test]
+fn who_was_boosted_by_another_number_and_is_still_so_is_not_boosted_again() {
+    let (kernel, journal) = (Scripted::default(), journal());
+    let before = Saved::of(&kernel, TASK, &Attr::default());
+    let boosted = Boosted {
+        tid: Tid(9),
+        tgid: TASK,
+        start: START + 7,
+        leader_start: START,
+        end: PERIOD,
+        before,
+        how: How::Fifo,
+    };
+    journal.arm(&Undo::Boost(boosted)).unwrap();
+    apply(&kernel, TASK, How::Fifo).unwrap();
+    let outcome = hands(&kernel, &journal, |_| {}).raise(&task(), PERIOD);
+    assert!(matches!(outcome, Err(Refusal::Taken)), "{outcome:?}");
+    // Without its thread's boost, the leader has none.
+    kernel.state().attr = Attr::default();
+    assert!(hands(&kernel, &journal, |_| {}).raise(&task(), PERIOD).is_ok());
+}
+
+#[test]
+fn between_two_pulses_it_is_told_that_somebody_has_set_its_policy() {
+    let kernel = Scripted::default();
+    let mut hands = hands(&kernel, &journal(), |_| {});
+    let pulse = hands.pulse(&task(), None).unwrap();
+    assert!(matches!(hands.restore(&pulse.raised), Undone::Restored(TASK)));
+    kernel.state().attr.policy = Policy::BATCH;
+    assert!(matches!(hands.restore(&pulse.raised), Undone::ChangedByOthers(Policy::BATCH)));
+}
+
+/// The nice value of who is born during the boost of a task with one of 7, after `meanwhile`.
+fn nice_of_young(meanwhile: impl Fn(&mut State)) -> i32 {
+    let kernel = Scripted::default();
+    kernel.state().attr.nice = 7;
+    kernel.state().threads = vec![TASK];
+    let mut hands = hands(&kernel, &journal(), |_| {});
+    let pulse = hands.pulse(&task(), None).unwrap();
+    kernel.state().others = vec![(YOUNG, Attr::default()), (ELDER, kernel.get_attr(TASK).unwrap())];
+    meanwhile(&mut kernel.state());
+    hands.adopt(&pulse.raised, &task(), &mut Vec::new());
+    kernel.get_attr(YOUNG).unwrap().nice
+}
+
+#[test]
+fn children_are_as_their_parent_was_unless_somebody_has_set_its_policy() {
+    assert_eq!(nice_of_young(|state| state.children = vec![YOUNG]), 7);
+    let changed = |state: &mut State| {
+        state.children = vec![YOUNG];
+        state.attr.policy = Policy::BATCH;
+    };
+    assert_eq!(nice_of_young(changed), 0);
+}
+
+#[test]
+fn a_new_thread_is_as_the_others_are_if_they_are_all_alike() {
+    let threads = |state: &mut State| state.threads = vec![TASK, ELDER, YOUNG];
+    assert_eq!(nice_of_young(threads), 7);
+    let nicer = |state: &mut State| {
+        threads(state);
+        state.others[1].1.nice = 3;
+    };
+    assert_eq!(nice_of_young(nicer), 0);
+}
