@@ -8,6 +8,7 @@ use super::recover::due;
 use super::undo::{RETRY, Undone, apply, is_ours, leader_is_boosted, settle, undo};
 use crate::sys::sched::Attr;
 use crate::task::{Cpu, Nanos, Policy, Task, Tid};
+use std::cell::Cell;
 use std::io;
 use std::sync::Arc;
 
@@ -19,6 +20,9 @@ const REACH: Nanos = Nanos::from_micros(200);
 
 /// How often it is asked whether a pulse has reached its task.
 const STEP: Nanos = Nanos::from_micros(2);
+
+/// And to see that it is still the same task, before it is lowered again, takes about as long of the pulse.
+const LEAD: Nanos = Nanos::from_micros(10);
 
 /// Above every pulse.
 const TOP_PRIORITY: u32 = 99;
@@ -176,10 +180,13 @@ impl<K: Kernel> HostHands<K> {
             raised.runs.and_then(|before| Some(self.kernel.runs(tid)? != before))
         } else {
             // A sleep would be 1.6 ms too long.
-            let spin = |length| self.kernel.spin_until(self.kernel.now() + length);
-            let ran = self.await_run(&raised, REACH, || spin(STEP));
+            let asked = Cell::new(self.kernel.now());
+            let ran = self.await_run(&raised, REACH, || {
+                self.kernel.spin_until(self.kernel.now() + STEP);
+                asked.set(self.kernel.now());
+            });
             if ran != Some(false) {
-                spin(self.runtime);
+                self.kernel.spin_until(asked.get() + self.runtime - LEAD);
             }
             ran
         };

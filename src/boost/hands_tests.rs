@@ -190,7 +190,7 @@ fn a_pulse_begins_when_the_task_is_given_its_cpu() {
         let pulse = hands(&kernel, &journal(), |_| {}).pulse(&task(), None).unwrap();
         assert_eq!(pulse.ran, Some(has_run));
         let lasted = match reached_after {
-            Some(after) => after + BUDGET,
+            Some(after) => after + BUDGET - LEAD,
             None => REACH,
         };
         let now = kernel.now();
