@@ -21,7 +21,7 @@ const REACH: Nanos = Nanos::from_micros(200);
 /// How often it is asked whether a pulse has reached its task.
 const STEP: Nanos = Nanos::from_micros(2);
 
-/// And to see that it is still the same task, before it is lowered again, takes about as long of the pulse.
+/// What it takes to see, before it is lowered again, that it is still the same task: that is a part of the pulse.
 const LEAD: Nanos = Nanos::from_micros(10);
 
 /// Above every pulse.

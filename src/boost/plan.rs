@@ -59,6 +59,12 @@ const ADOPTION: Nanos = Nanos::from_millis(500);
 /// A look that an end makes due comes this much later: others may end with it.
 const BETWEEN_LOOKS: Nanos = Nanos::from_millis(1);
 
+/// Whether it is the kernel's thread that starts and stops a CPU. As SCHED_DEADLINE, and with its budget used up, it would
+/// be moved to another CPU once its own is out of use, and the kernel dies of that [5.10].
+fn takes_a_cpu_away(task: &Task) -> bool {
+    task.comm.as_bytes().trim_ascii_start().starts_with(b"cpuhp/")
+}
+
 /// What a boost does to the host.
 pub trait Hands: Send {
     /// Makes a task SCHED_DEADLINE, and notes first how to undo that.
@@ -351,7 +357,7 @@ impl Booster {
         events: &mut Vec<Event>,
     ) -> Result<Lifted, (How, Refusal)> {
         let how = self.rules.how;
-        if how != How::Fifo {
+        if how != How::Fifo && !takes_a_cpu_away(task) {
             match hands.raise(task, started + self.rules.duration) {
                 // Somebody has turned RT throttling on again, say: the kernel admits no pinned task then.
                 Err(Refusal::Kernel(e)) => {

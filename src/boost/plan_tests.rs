@@ -1,6 +1,6 @@
 use super::*;
 use crate::boost::active::{AGAIN, TRIES};
-use crate::task::Sched;
+use crate::task::{Comm, Sched};
 
 /// A host on which everything works at once.
 #[derive(Default)]
@@ -93,18 +93,19 @@ impl Scene {
 
     /// A look that finds those of them starving who have not been boosted: one who has, has run.
     fn look(&mut self, tids: &[i32], hog: Option<i32>) {
+        let waiting = tids.iter().filter(|&&tid| !self.host.raised.iter().any(|(raised, _)| raised.0 == tid));
+        let waiting: Vec<Task> = waiting.map(|&tid| task(tid, 98)).collect();
+        self.look_at(&waiting, hog);
+    }
+
+    fn look_at(&mut self, waiting: &[Task], hog: Option<i32>) {
         let mut snapshot = Snapshot { at: self.now, complete: true, ..Snapshot::default() };
         snapshot.running.extend(hog.map(|prio| task(999, prio)));
-        let starving: Vec<Starving> = (tids.iter())
-            .filter(|&&tid| !self.host.raised.iter().any(|(raised, _)| raised.0 == tid))
-            .map(|&tid| Starving {
-                task: task(tid, 98),
-                since: Nanos(tid as u64),
-                wait: D,
-                due: true,
-                again: false,
-            })
-            .collect();
+        let starves = |&task: &Task| {
+            let since = Nanos(task.tid.0 as u64);
+            Starving { task, since, wait: D, due: true, again: false }
+        };
+        let starving: Vec<Starving> = waiting.iter().map(starves).collect();
         self.booster.advance(self.now, &mut self.host, &mut self.events);
         self.booster.look(&snapshot, &starving, &mut self.host, &mut self.events);
     }
@@ -283,6 +284,16 @@ fn a_task_that_deadline_leaves_waiting_is_put_back_and_boosted_in_pulses() {
     scene.look(&[1], Some(49));
     assert_eq!((scene.host.restored.len(), scene.host.pulses.len()), (1, 1));
     assert!(matches!(scene.events[..], [Event::Boosted { how: How::Fifo, .. }]));
+}
+
+#[test]
+fn the_thread_that_takes_a_cpu_away_is_never_deadline() {
+    let mut scene = Scene::new(rules(20));
+    scene.look_at(&[Task { comm: Comm::new(b"cpuhp/1"), ..task(1, 120) }], Some(49));
+    assert_eq!((scene.raised(), scene.host.pulses.len()), (vec![], 1));
+    scene.pass(SPACING);
+    scene.look_at(&[Task { comm: Comm::new(b"ksoftirqd/1"), ..task(2, 120) }], Some(49));
+    assert_eq!(scene.raised(), [2]);
 }
 
 #[test]
