@@ -121,7 +121,7 @@ tests: ## build the tests
 
 test-vm: ## boot other kernels in emulation, and test there: KERNELS="6.1-rt 6.12", or KERNEL=FILE
 	@$(SETUP) --check rust $(STATIC_TOOLS) vm
-	CARGO="$(CARGO) $(CARGOFLAGS)" sh packaging/static.sh $(STATIC) $(STATIC_FEATURES) --example starve
+	CARGO="$(CARGO) $(CARGOFLAGS)" sh packaging/static.sh $(STATIC) $(STATIC_FEATURES) $(STAT_BIN) --example starve
 	CARGO="$(CARGO) $(CARGOFLAGS)" sh packaging/static.sh $(STATIC)-nobpf --no-default-features
 	sh tests/vm/run.sh $(STATIC) $(if $(KERNEL),$(abspath $(KERNEL)),$(KERNELS))
 
