@@ -1,7 +1,8 @@
 //! One look and what follows from it: the loop body that the daemon and the library share.
 
+use crate::boost::event::Event;
 use crate::boost::plan::request::Denial;
-use crate::boost::plan::{Booster, Event, Hands};
+use crate::boost::plan::{Booster, Hands};
 use crate::denylist::{Ignore, Ignored};
 use crate::detect::{Detector, Limits, PATIENCE, ROOM, Starving, Verdict};
 use crate::error::Result;

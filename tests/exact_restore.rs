@@ -6,10 +6,11 @@
 mod rig;
 
 use rig::live;
+use stalld::boost::event::{Event, Refusal};
 use stalld::boost::hands::HostHands;
 use stalld::boost::journal::Journal;
 use stalld::boost::kernel::Host;
-use stalld::boost::plan::{Event, Hands, Pulse, Raised, Refusal};
+use stalld::boost::plan::{Hands, Pulse, Raised};
 use stalld::boost::undo::{Undone, undo};
 use stalld::proc;
 use stalld::sys::bpf::{self, Object, ObjectBytes};

@@ -4,9 +4,10 @@
 
 mod rig;
 
+use stalld::boost::event::Event;
 use stalld::boost::hands::HostHands;
 use stalld::boost::journal::{How, Journal};
-use stalld::boost::plan::{Booster, Event, Rules};
+use stalld::boost::plan::{Booster, Rules};
 use stalld::cpus::{self, CpuSet};
 use stalld::daemon::log::{Format, Level, Outlet, Terminal, Told, Writer};
 use stalld::denylist::Ignore;

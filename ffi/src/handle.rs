@@ -7,7 +7,7 @@ use crate::events::Queue;
 use crate::failure::{Failure, Result};
 use crate::options::{Log, Options};
 use libc::{EAGAIN, EALREADY, ECANCELED, EINVAL, EIO, ENOENT, ENOSPC, ESRCH};
-use stalld::boost::plan::Refusal;
+use stalld::boost::event::Refusal;
 use stalld::boost::plan::request::Denial;
 use stalld::engine::{Engine, LATE};
 use stalld::error::{Context, Error};

@@ -1,9 +1,10 @@
 //! Those who were born to a boosted task: RESET_ON_FORK, without which it could not fork at all, has made
 //! them SCHED_OTHER, where they would have been what their parent was.
 
+use super::event::Event;
 use super::journal::Saved;
 use super::kernel::Kernel;
-use super::plan::{Event, Raised};
+use super::plan::Raised;
 use super::undo::is_ours;
 use crate::sys::sched::Attr;
 use crate::task::{Policy, Task, Tid};
@@ -32,10 +33,9 @@ impl Nursery {
             // Who has its number now has children of his own.
             return;
         }
-        let is_as_before =
-            |tid: Tid| kernel.get_attr(tid).is_ok_and(|attr| before.is(&attr) && attr.nice == before.nice);
-        let is_boosted = || kernel.get_attr(boosted.tid).is_ok_and(|attr| is_ours(&attr, boosted.how));
-        if !is_boosted() && !is_as_before(boosted.tid) {
+        let is_as_before = |attr: &Attr| before.is(attr) && attr.nice == before.nice;
+        let now = kernel.get_attr(boosted.tid);
+        if !now.is_ok_and(|attr| is_ours(&attr, boosted.how) || is_as_before(&attr)) {
             // Somebody has set its policy since, and those who were born since then are as that has made them.
             return;
         }
@@ -46,7 +46,8 @@ impl Nursery {
         children.tids.retain(|&child| is_born_since(kernel, child, *since));
         // Nothing tells which thread of a process has started another. Where all older ones are scheduled as the
         // boosted one was, it does not matter.
-        let is_alike = |&tid: &Tid| tid == boosted.tid || is_as_before(tid);
+        let is_alike =
+            |&tid: &Tid| tid == boosted.tid || kernel.get_attr(tid).is_ok_and(|attr| is_as_before(&attr));
         let matters = !young.is_empty() || children.of_any_thread && !children.tids.is_empty();
         let all_alike = matters && old.len() <= ELDERS && old.iter().all(is_alike);
         for &child in young.iter().filter(|&&tid| tid != boosted.tid) {

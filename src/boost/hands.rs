@@ -1,14 +1,14 @@
 //! Does to a task what the plan says, and notes it in the journal.
 
 use super::adopt::Nursery;
+use super::event::{Event, Refusal};
 use super::journal::{Boosted, How, Journal, Saved, Slot, Undo};
 use super::kernel::{Host, Kernel};
-use super::plan::{Event, Hands, Pulse, Raised, Refusal};
+use super::plan::{Hands, Pulse, Raised};
 use super::recover::due;
 use super::undo::{RETRY, Undone, apply, is_ours, leader_is_boosted, settle, undo};
 use crate::sys::sched::Attr;
 use crate::task::{Cpu, Nanos, Policy, Task, Tid};
-use std::cell::Cell;
 use std::io;
 use std::sync::Arc;
 
@@ -158,7 +158,7 @@ impl<K: Kernel> HostHands<K> {
 
     /// Waits until a task just raised has been given its CPU; false if that takes too long, None where the kernel
     /// does not tell.
-    fn await_run(&self, raised: &Raised, patience: Nanos, pause: impl Fn()) -> Option<bool> {
+    fn await_run(&self, raised: &Raised, patience: Nanos, mut pause: impl FnMut()) -> Option<bool> {
         let before = raised.runs?;
         let until = self.kernel.now() + patience;
         while self.kernel.now() < until {
@@ -180,13 +180,13 @@ impl<K: Kernel> HostHands<K> {
             raised.runs.and_then(|before| Some(self.kernel.runs(tid)? != before))
         } else {
             // A sleep would be 1.6 ms too long.
-            let asked = Cell::new(self.kernel.now());
+            let mut asked = self.kernel.now();
             let ran = self.await_run(&raised, REACH, || {
                 self.kernel.spin_until(self.kernel.now() + STEP);
-                asked.set(self.kernel.now());
+                asked = self.kernel.now();
             });
             if ran != Some(false) {
-                self.kernel.spin_until(asked.get() + self.runtime - LEAD);
+                self.kernel.spin_until(asked + self.runtime - LEAD);
             }
             ran
         };

@@ -3,6 +3,7 @@
 mod active;
 mod adopt;
 pub mod changes;
+pub mod event;
 pub mod guardian;
 pub mod hands;
 pub mod journal;

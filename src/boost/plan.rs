@@ -4,14 +4,14 @@
 //! No clock is read here, and what is done to a task is done by [`Hands`], which a test can simulate.
 
 use super::active::{Active, Lifted, outranked};
+use super::event::{Event, Refusal};
 use super::journal::{Boosted, How, Saved, Slot};
 use super::undo::{Undone, share};
 use crate::detect::{Limits, Starving};
 use crate::fault::{self, Fault};
 use crate::observe::Snapshot;
-use crate::task::{Cpu, Nanos, Policy, Task, Tid};
+use crate::task::{Cpu, Nanos, Task, Tid};
 use crate::timing::Boost;
-use std::io;
 
 /// What the command line and the host allow.
 #[derive(Clone, Copy, Debug)]
@@ -103,56 +103,6 @@ pub struct Raised {
     pub since: u64,
     /// How often it had been given a CPU before, where the kernel tells.
     pub runs: Option<u64>,
-}
-
-/// Why a task was not boosted.
-#[derive(Debug)]
-pub enum Refusal {
-    /// It has gone, or is another task by now.
-    Gone,
-    /// Its policy needs no help.
-    IsDeadline,
-    /// No room to note how to undo it.
-    JournalFull,
-    /// Another thread of ours has it in hand.
-    Taken,
-    /// Somebody has set its policy since.
-    ChangedByOthers(Policy),
-    /// The kernel's word.
-    Kernel(io::Error),
-}
-
-/// Something that happened to a task.
-#[derive(Debug)]
-pub enum Event {
-    Boosted {
-        task: Task,
-        how: How,
-    },
-    Refused {
-        task: Task,
-        how: How,
-        why: Refusal,
-    },
-    Over {
-        task: Task,
-        before: Saved,
-        after: Nanos,
-        early: bool,
-        outcome: Undone,
-    },
-    /// A task born to a boosted one has been given its policy.
-    Adopted {
-        parent: Task,
-        child: Tid,
-        policy: Saved,
-    },
-    /// It should perhaps have it, but may as well be as it is on purpose.
-    Orphan {
-        parent: Task,
-        child: Tid,
-        policy: Saved,
-    },
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -267,6 +217,10 @@ impl Booster {
         self.refused.retain(|tried| tried.again > now || fault::is(Fault::RefusalNotRetried));
         self.spacing.retain(|&(_, next)| next > now && !fault::is(Fault::SpacingIgnored));
         for candidate in starving {
+            if let Some(again) = self.tried(&candidate.task) {
+                self.look_at(again);
+                continue;
+            }
             if !self.wants(candidate, snapshot) {
                 continue;
             }
@@ -312,10 +266,15 @@ impl Booster {
         self.active.iter().filter(move |active| active.task.cpu == cpu)
     }
 
+    /// When to try again one that could not be boosted.
+    fn tried(&self, task: &Task) -> Option<Nanos> {
+        let is_it = |tried: &&Tried| (tried.task.tid, tried.task.start) == (task.tid, task.start);
+        self.refused.iter().find(is_it).map(|tried| tried.again)
+    }
+
     fn wants(&self, candidate: &Starving, snapshot: &Snapshot) -> bool {
-        let same = |task: &Task| (task.tid, task.start) == (candidate.task.tid, candidate.task.start);
         !self.active.iter().any(|active| active.is_of(&candidate.task))
-            && !self.refused.iter().any(|tried| same(&tried.task))
+            && self.tried(&candidate.task).is_none()
             && (!self.rules.only_outranked || outranked(&candidate.task, snapshot, &self.active))
     }
 
@@ -338,7 +297,11 @@ impl Booster {
                     self.end(self.active.len() - 1, started, true, hands, events);
                 }
             }
-            Err((_, Refusal::Taken)) => {}
+            Err((_, Refusal::Taken)) => {
+                // Those who wait behind it have their turns meanwhile.
+                self.refused.push(Tried { task, again: started + CARE });
+                self.look_at(started + CARE);
+            }
             Err((how, why)) => {
                 self.counters.refused += 1;
                 self.refused.push(Tried { task, again: started + self.rules.retry });

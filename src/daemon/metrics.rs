@@ -3,8 +3,8 @@
 //! Who looks only counts. The file is written by a thread of its own, which may wait for a disk.
 
 use super::log::Logger;
+use crate::boost::event::Event;
 use crate::boost::journal::How;
-use crate::boost::plan::Event;
 use crate::boost::undo::Undone;
 use crate::cpus;
 use crate::error::{Context, Error, Result};

@@ -3,7 +3,7 @@
 use super::log::{Level, Logger, Looker, Millis, Told};
 use super::metrics::Figures;
 use super::options::{Mode, Options};
-use crate::boost::plan::Event;
+use crate::boost::event::Event;
 use crate::detect::Starving;
 use crate::engine::{Counters, Engine, Hog, LATE};
 use crate::error::Error;

@@ -49,7 +49,8 @@ impl Watched {
             return None;
         }
         let cpu = life.judged.cpu;
-        let spaced = self.world.cores[cpu.0 as usize].tried_at + SPACING;
+        let tried_at = self.world.cores[cpu.0 as usize].tried_at.max(self.stranger_tried_at);
+        let spaced = tried_at + SPACING;
         if spaced > self.look_at {
             return Some(spaced);
         }

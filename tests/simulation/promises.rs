@@ -4,8 +4,8 @@ use crate::kernel::Lie;
 use crate::machine::World;
 use crate::setup::Orders;
 use crate::tasks::{Judged, Life, Scheduled, State};
+use stalld::boost::event::Event;
 use stalld::boost::journal::{Boosted, Journal, Undo};
-use stalld::boost::plan::Event;
 use stalld::boost::undo::Undone;
 use stalld::engine::Engine;
 use stalld::observe::Snapshot;
@@ -15,6 +15,9 @@ use std::sync::Arc;
 
 /// Boosts of a CPU start this far apart.
 pub const SPACING: Nanos = Nanos::from_millis(20);
+
+/// A task that the guardian has in hand is tried again after this.
+const TAKEN: Nanos = Nanos::from_millis(100);
 
 /// The guardian steps in as late.
 const STUCK: Nanos = Nanos::from_secs(1);
@@ -55,6 +58,8 @@ pub struct Watched {
     /// Of the last snapshot.
     pub look_at: Nanos,
     pub in_look: bool,
+    /// The last look that found another task at the number of one that starved.
+    pub stranger_tried_at: Nanos,
     /// Whom a boost that has just ended outranks is not judged.
     overs_at_look: u64,
     pub tally: Tally,
@@ -100,6 +105,7 @@ impl Watched {
             boosts: Vec::new(),
             look_at: Nanos::ZERO,
             in_look: false,
+            stranger_tried_at: Nanos::ZERO,
             overs_at_look: 0,
             tally: Tally::default(),
         }
@@ -153,7 +159,12 @@ impl Watched {
     pub fn begins(&mut self, index: usize) {
         let life = self.world.lives[index];
         let at = Some(self.look_at);
-        if !self.in_look || life.judged.due_at != at || life.judged.tried_at == at {
+        if !self.in_look || life.judged.tried_at == at {
+            return;
+        }
+        if life.judged.due_at != at {
+            // It has taken the number of one that starved a microsecond ago, on whatever CPU.
+            self.stranger_tried_at = self.look_at;
             return;
         }
         self.world.lives[index].judged.tried_at = at;
@@ -180,6 +191,8 @@ impl Watched {
         judged.boosted
             || life.is_foreign()
             || judged.refused_until > self.look_at
+            // stalld does not tell of one that its guardian has in hand.
+            || judged.tried_at.is_some_and(|tried| tried + TAKEN > self.look_at)
             || judged.known.is_none()
             || !life.waits()
             || self.orders.rules.only_outranked

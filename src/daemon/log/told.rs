@@ -4,8 +4,8 @@
 //! A value is small, and made without a call or an allocation. What takes time is done where it is written.
 
 use super::Level;
+use crate::boost::event::{Event, Refusal};
 use crate::boost::journal::{How, Saved};
-use crate::boost::plan::{Event, Refusal};
 use crate::boost::undo::Undone;
 use crate::denylist::{Ignored, Why};
 use crate::engine::Hog;
