@@ -146,6 +146,9 @@ run: all ## build, and run stalld with ARGS=...
 static: ## build target/static/stalld and stallstat, each one file without shared libraries
 	@$(SETUP) --check rust $(STATIC_TOOLS)
 	CARGO="$(CARGO) $(CARGOFLAGS)" sh packaging/static.sh $(STATIC) $(STATIC_FEATURES) $(STAT_BIN)
+# What belongs to them wherever they go.
+	CARGO="$(CARGO) $(CARGOFLAGS)" sh packaging/notices.sh $(STATIC_FEATURES) >$(dir $(STATIC))NOTICES.txt
+	CARGO="$(CARGO) $(CARGOFLAGS)" sh packaging/sbom.sh $(STATIC_FEATURES) >$(dir $(STATIC))stalld.cdx.json
 
 cross: ## build target/cross/ARCH/stalld for another architecture, as root, on Debian: ARCH=s390x
 	@$(SETUP) --check rust cross
@@ -237,7 +240,7 @@ dist: ## pack the source, its crates and the list of what is in it, into target/
 
 dist-static: static ## pack the static binaries with all that belongs to it, into target/packages
 	@$(SETUP) --check dist
-	CARGO="$(CARGO)" MAKE="$(MAKE)" STATIC=$(STATIC) sh packaging/dist-static.sh $(DIST)
+	MAKE="$(MAKE)" STATIC=$(STATIC) sh packaging/dist-static.sh $(DIST)
 
 deb: dist ## build the Debian packages from what `make dist` packs, without network
 	@$(SETUP) --check rust bpf deb
@@ -249,7 +252,7 @@ rpm: dist ## build the RPM packages from what `make dist` packs, without network
 
 test-packages: deb rpm dist-static ## install the packages below target/, as root, check them, and build them again
 	@$(SETUP) --check packages
-	$(SUDO) sh tests/packages.sh $(DIST)
+	$(SUDO) env PATH="$(PATH)" sh tests/packages.sh $(DIST)
 	MAKE="$(MAKE)" sh tests/built_again.sh $(DIST)
 
 lint: ## check formatting, lints, scripts, manual pages, and the rules of the tree
@@ -257,11 +260,11 @@ lint: ## check formatting, lints, scripts, manual pages, and the rules of the tr
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy $(CARGOFLAGS) --workspace --all-targets --features seeded-faults -- -D warnings
 	$(CARGO) clippy $(CARGOFLAGS) --workspace --all-targets --no-default-features -- -D warnings
-	@if command -v cargo-deny >/dev/null; then set -x; $(CARGO) deny --locked --workspace check licenses bans sources; else \
-		echo "stalld: left out, as cargo-deny is not installed: the licences and the sources of crates"; fi
+	@CARGO="$(CARGO)" sh tests/crates.sh
 	cppcheck --quiet --error-exitcode=1 --enable=warning,performance,portability -I include ffi/examples ffi/tests
 	shellcheck $(SCRIPTS)
 	mandoc -T lint -W warning $(PAGES) $(LIBPAGES)
+	! groff -mandoc -T utf8 -ww -z $(PAGES) $(LIBPAGES) 2>&1 | grep .
 	sh tests/tree.sh
 	sh tests/regen.sh $(MAKE) --no-print-directory regen
 
@@ -283,7 +286,8 @@ soak: bench-rig ## starve tasks at random on a busy machine for TIME=10m, with t
 	$(BENCH) --soak=$(TIME)
 
 annocheck: $(BINARY) ## check that what is built is hardened
-	sh tests/hardening.sh $(BINARY) $(wildcard $(STAT) $(STATIC) $(dir $(STATIC))stallstat target/lib/libstalld.so)
+	sh tests/hardening.sh $(BINARY) $(wildcard $(STAT) $(STATIC) $(dir $(STATIC))stallstat target/lib/libstalld.so) \
+		$$(ls -td target/*/release/build/libbpf-sys-*/out 2>/dev/null | head -n 1 | sed 's|.*|&/libbpf.a &/libelf.a &/libz.a|')
 
 abi: lib ## check that the C library's ABI is what it was
 	@$(SETUP) --check rust lib abi

@@ -1,7 +1,6 @@
 #!/bin/sh
 # Packs the static binaries and all that belongs to them, the same bytes each time: dist-static.sh DIRECTORY
-# CARGO is the cargo command to ask, MAKE the make to install by, STATIC stalld, with
-# stallstat beside it.
+# MAKE is the make to install by, STATIC stalld, with stallstat, the list of what is in them and its licences beside it.
 set -eu
 cd "$(dirname "$0")/.."
 . packaging/version.sh
@@ -16,7 +15,8 @@ trap 'rm -rf "$work"' EXIT
 mkdir "$work/$name"
 "${MAKE:-make}" --no-print-directory install BINARY="$STATIC" LIBRARY=none DESTDIR="$work/$name/root" PREFIX=/usr CONFDIR=/etc/default >/dev/null
 cp packaging/install.sh "$work/$name"
-sh packaging/sbom.sh --features vendored >"$work/$name/stalld.cdx.json"
+install -m 644 -t "$work/$name/root/usr/share/doc/stalld" "$(dirname "$STATIC")/NOTICES.txt"
+install -m 644 -t "$work/$name" "$(dirname "$STATIC")/stalld.cdx.json"
 (cd "$work/$name" && find . -type f ! -name SHA256SUMS | sed 's|^\./||' | sort | xargs sha256sum >"$work/sums" &&
     mv "$work/sums" SHA256SUMS)
 pack "$output/$name.tar" -C "$work" "$name"

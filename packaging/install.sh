@@ -3,6 +3,7 @@
 # With DESTDIR set, below that. It needs no more than busybox has.
 set -eu
 cd "$(dirname "$0")"
+umask 022
 destination=${DESTDIR-}
 
 die() {
@@ -47,6 +48,8 @@ case $# in
         echo "$target"
     done
     tell_systemd daemon-reload
+    # An older one that is running.
+    tell_systemd try-restart stalld.service
     ;;
 *)
     [ "$*" = --remove ] || die "unknown argument '$*': give --remove, or nothing"

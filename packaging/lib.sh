@@ -20,7 +20,7 @@ work=${CARGO_TARGET_DIR:-target}/library
 here=$(pwd)
 crates=${CARGO_HOME:-$HOME/.cargo}
 export RUSTFLAGS="${RUSTFLAGS-} --remap-path-prefix=$here=/stalld --remap-path-prefix=$crates=/cargo"
-export CFLAGS="${CFLAGS--O2} -ffile-prefix-map=$here=/stalld -ffile-prefix-map=$crates=/cargo"
+export CFLAGS="-O2 ${CFLAGS--fstack-protector-strong} -ffile-prefix-map=$here=/stalld -ffile-prefix-map=$crates=/cargo"
 # What a program has to be linked with besides is known to rustc only.
 native=$work/native-libs$(printf %s "$*" | tr -c '[:lower:]' -)
 ${CARGO:-cargo} rustc --package libstalld --profile library "$@" -- --print "native-static-libs=$native"
@@ -30,7 +30,7 @@ archive=$work/libstalld_ffi.a
 mkdir -p "$output"
 # With debug information: what the ABI is compared by.
 # shellcheck disable=SC2046,SC2086 # lists of words
-${CC:-cc} -shared -o "$work/$soname" \
+${CC:-cc} -shared ${LDFLAGS-} -o "$work/$soname" \
     $(printf -- '-Wl,-u,%s ' $functions) "$archive" $libs \
     -Wl,--version-script=$map -Wl,-soname,"$soname" -Wl,--gc-sections -Wl,--no-undefined -Wl,--as-needed \
     -Wl,-z,relro,-z,now,-z,noexecstack

@@ -4,26 +4,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 . packaging/version.sh
-
-# A line each: name, version, licence, and the path of the source or nothing.
-crates=$(${CARGO:-cargo} tree --quiet --edges normal --prefix none --format '{p}|{l}' "$@" | sort -u | sed 's/ (\*)$//' |
-    sed -n 's/^\([^ ]*\) v\([^ |]*\)[^|]*|\(.*\)/\1|\2|\3/p' | grep -v '^stalld|')
-
-# What the crate libbpf-sys has in its directory.
-in_libbpf_sys() {
-    directory=$(${CARGO:-cargo} metadata --quiet --format-version 1 "$@" |
-        grep -o '"manifest_path":"[^"]*/libbpf-sys-[^"]*"' | head -n 1 | sed 's/.*:"\(.*\)\/Cargo.toml"/\1/')
-    libbpf=$(sed -n 's/^LIBBPF_M[AI][JN]OR_VERSION := //p' "$directory/libbpf/src/Makefile" | paste -s -d .)
-    echo "libbpf|$libbpf.0|LGPL-2.1-only OR BSD-2-Clause"
-    case " $* " in
-    *vendored*)
-        elfutils=$(sed -n 's/^AC_INIT(\[elfutils\],\[\([^]]*\)\].*/\1/p' "$directory/elfutils/configure.ac")
-        zlib=$(sed -n 's/^#define ZLIB_VERSION "\(.*\)"/\1/p' "$directory/zlib/zlib.h")
-        echo "elfutils|$elfutils|LGPL-3.0-or-later OR GPL-2.0-or-later"
-        echo "zlib|$zlib|Zlib"
-        ;;
-    esac
-}
+. packaging/crates.sh
 
 checksum() {
     awk -v name="$1" -v version="$2" '
@@ -42,6 +23,7 @@ component() {
     printf '        "purl": "%s" }' "$5"
 }
 
+crates=$(linked_crates "$@")
 licence=$(sed -n 's/^license = "\(.*\)"$/\1/p' Cargo.toml)
 cat <<END
 {
@@ -68,7 +50,7 @@ $crates
 END
 case $crates in
 *libbpf-sys*)
-    in_libbpf_sys "$@" | while IFS='|' read -r name c_version c_licence; do
+    in_libbpf_sys "$(directory_of libbpf-sys- "$@")" "$@" | while IFS='|' read -r name c_version c_licence; do
         printf ',\n      '
         component library "$name" "$c_version" "$c_licence" "pkg:generic/$name@$c_version"
     done

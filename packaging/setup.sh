@@ -28,15 +28,15 @@ tools_of() {
     # libelf and zlib are built from source, and linked with the C library.
     static) echo clang llvm-strip make pkg-config autoreconf automake autopoint flex bison gawk libc.a ;;
     libc) echo libc.a ;;
-    lint) echo cargo-clippy cargo-fmt cppcheck shellcheck mandoc readelf ;;
+    lint) echo cargo-clippy cargo-fmt cppcheck shellcheck mandoc groff readelf ;;
     regen) echo libclang cargo-fmt ;;
     # What only tests use, most of them those of the C library.
     abi) echo g++ clang++ sanitizers valgrind abidiff python3 strace ;;
     dist) echo git xz ;;
     deb) echo dpkg-buildpackage dh ;;
-    rpm) echo rpmbuild checkmodule semodule_package ;;
+    rpm) echo rpmbuild checkmodule semodule_package bzip2 ;;
     # What checks packages.
-    packages) echo lintian rpmlint debootstrap autopkgtest busybox pkg-config python3 yaml ;;
+    packages) echo lintian rpmlint debootstrap autopkgtest busybox bzip2 pkg-config python3 yaml ;;
     vm) echo qemu-system-x86_64 busybox ;;
     # The compilers are in a root that packaging/cross.sh makes.
     cross) echo debootstrap busybox qemu-system-aarch64 qemu-system-s390x qemu-system-riscv64 qemu-system-ppc64 qemu-system-i386 ;;
@@ -136,6 +136,7 @@ packages_of() {
     *:llvm-cov) echo llvm ;;
     *:autoreconf) echo autoconf ;;
     *:readelf | *:objcopy) echo binutils ;;
+    *:groff) echo groff-base ;;
     apt-get:libelf.h) echo libelf-dev ;;
     *:libelf.h) echo elfutils-libelf-devel ;;
     apt-get:zlib.h) echo zlib1g-dev ;;

@@ -12,7 +12,7 @@ target=${TARGET:-$(rustc -vV | sed -n 's/^host: //p')}
 here=$(pwd)
 crates=${CARGO_HOME:-$HOME/.cargo}
 export RUSTFLAGS="${RUSTFLAGS-} -C target-feature=+crt-static -C force-unwind-tables=no --remap-path-prefix=$here=/stalld --remap-path-prefix=$crates=/cargo"
-export CFLAGS="${CFLAGS--Os} -fno-asynchronous-unwind-tables -ffile-prefix-map=$here=/stalld -ffile-prefix-map=$crates=/cargo"
+export CFLAGS="-Os -fno-asynchronous-unwind-tables ${CFLAGS--fstack-protector-strong} -ffile-prefix-map=$here=/stalld -ffile-prefix-map=$crates=/cargo"
 export CARGO_PROFILE_RELEASE_STRIP=symbols
 # A panic ends the daemon either way, and its guardian puts everything back: code and tables for unwinding are
 # 200 KB that nothing would use.

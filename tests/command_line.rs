@@ -143,6 +143,12 @@ fn the_completions_know_values_and_commands() {
     for name in bash("stalld -b", "").lines() {
         assert!(name == "auto" || stdout(&["-h"]).contains(name), "{name}");
     }
+    for (option, value) in [("-b", "backend"), ("--log-format", "format")] {
+        let in_zsh =
+            include_str!("../packaging/completions/_stalld").split(&format!(":{value}:(")).nth(1).unwrap();
+        let values: BTreeSet<&str> = in_zsh.split(')').next().unwrap().split(' ').collect();
+        assert_eq!(values, bash(&format!("stalld {option}"), "").lines().collect(), "{option}");
+    }
     assert_eq!(bash("stalld --backend =", "sched"), "sched_debug\n");
     assert_eq!(bash("stalld -t", ""), "");
     assert_eq!(bash("stallstat", ""), "hogs\njitter\nrecord\ntrace\n");
@@ -167,6 +173,8 @@ fn throttlectl_and_its_man_page_know_the_same_commands() {
     for command in &commands {
         assert!(help.contains(&format!("\n  {command} ")), "{command}");
     }
+    let in_zsh = include_str!("../packaging/completions/_stalld").split("1:command:(").nth(1).unwrap();
+    assert_eq!(commands, in_zsh.split(')').next().unwrap().split(' ').collect());
     for args in [&["frob"][..], &[], &["on", "off"]] {
         let output = Command::new(THROTTLECTL).args(args).output().unwrap();
         assert_eq!(output.status.code(), Some(22), "{args:?}");

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Checks that binaries are hardened: hardening.sh FILE... There is no check for stack protectors: Rust has none,
-# it checks each index instead.
+# Checks that binaries are hardened, and the archives of C code that static ones are linked from: hardening.sh FILE...
+# Stack protectors are for what is C: Rust checks each index instead.
 set -eu
 
 status=0
@@ -28,13 +28,24 @@ forbid() {
 
 for file; do
     echo "$file:"
-    report=$(readelf -hldW "$file")
+    case $file in
+    *.a)
+        report=$(readelf -sW "$file")
+        require "has stack protectors" 'UND __stack_chk_fail'
+        continue
+        ;;
+    esac
+    report=$(readelf -hldW --dyn-syms "$file")
     require "position-independent" 'Type: *DYN'
     require "relocations read-only after the start (RELRO)" 'GNU_RELRO'
     require "all symbols bound at the start (BIND_NOW)" 'BIND_NOW\|Flags:.*NOW'
     require "stack not executable" 'GNU_STACK.* RW '
     forbid "no segment both writable and executable" ' RWE '
     forbid "no relocations in the code" 'TEXTREL'
+    # One that is static tells no names, and without libbpf all is Rust.
+    if shows '(NEEDED)' && grep -q 'libbpf: ' "$file"; then
+        require "stack protectors in what is C" 'UND __stack_chk_fail'
+    fi
     forbid "no library path of the build machine" 'RPATH\|RUNPATH'
     if command -v annocheck >/dev/null; then
         # Stable Rust can't emit control-flow protection.

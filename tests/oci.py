@@ -62,6 +62,14 @@ def copy(source, target):
     shutil.copy(source, inside)
 
 
+def check_what_is_inside():
+    documents = root / "usr/share/doc/stalld"
+    files = [documents / "stalld.cdx.json", documents / "NOTICES.txt"]
+    command = [sys.executable, "tests/sbom.py", *files, "libbpf", "elfutils", "zlib"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    check("it has a true list of what is inside, and the licences of that", done.returncode == 0, done.stdout)
+
+
 def mount(*arguments):
     subprocess.run(["mount", *arguments], check=True)
 
@@ -124,6 +132,7 @@ check("of the node's files it has the journal only", mounts == volumes == [("jou
 
 shutil.rmtree(root, ignore_errors=True)
 entrypoint, _ = build_image()
+check_what_is_inside()
 mount_as_a_runtime_does()
 granted = {CAPABILITIES[name] for name in rights["capabilities"]["add"]}
 code, output = run([*entrypoint, "--version"], granted)

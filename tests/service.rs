@@ -37,15 +37,15 @@ fn its_manager_hears_of_the_first_look_of_further_ones_in_the_watchdogs_time_and
     let path = scratch.join("notify");
     let name = format!("stalld-test-{}", std::process::id());
     let abstract_one = SocketAddr::from_abstract_name(&name).unwrap();
-    for (socket, manager) in [
-        (path.to_str().unwrap().to_string(), UnixDatagram::bind(&path).unwrap()),
-        (format!("@{name}"), UnixDatagram::bind_addr(&abstract_one).unwrap()),
+    for (mode, socket, manager) in [
+        ("-O", path.to_str().unwrap().to_string(), UnixDatagram::bind(&path).unwrap()),
+        ("-A", format!("@{name}"), UnixDatagram::bind_addr(&abstract_one).unwrap()),
     ] {
         let manager = Manager(manager);
         let socket = format!("NOTIFY_SOCKET={socket}");
         // No -f: where a manager waits for a word, it would take the end of its child for the end of stalld.
         let starter = ["env", &socket, "WATCHDOG_USEC=1000000"];
-        let stalld = Stalld::start_by(&starter, &["-l", "-g", "600", "-t", "600", "-b", "task_iter"]);
+        let stalld = Stalld::start_by(&starter, &[mode, "-l", "-g", "600", "-t", "600", "-b", "task_iter"]);
         let status = "STATUS=task_iter backend: ";
         let first = manager.hears();
         assert!(first.starts_with(&format!("READY=1\nWATCHDOG=1\n{status}1 looks, 0 lost; ")), "{first}");
@@ -83,15 +83,27 @@ const SANDBOX: &str = r#"
     shift
     exec setpriv --no-new-privs --inh-caps=-all --bounding-set="$capabilities" "$@""#;
 
+const UNIT: &str = include_str!("../packaging/systemd/stalld.service");
+
 const PIDFILE: &str = "/run/stalld-test.pid";
 
 /// As setpriv wants them.
 fn capabilities_of_the_unit() -> String {
-    let unit = include_str!("../packaging/systemd/stalld.service");
-    let names = unit.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet=")).unwrap();
+    let names = UNIT.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet=")).unwrap();
     let plus =
         names.split(' ').map(|name| format!(",+{}", name.strip_prefix("CAP_").unwrap().to_lowercase()));
     format!("-all{}", plus.collect::<String>())
+}
+
+#[test]
+fn the_unit_undoes_what_a_killed_stalld_has_left_before_throttling_is_on_again_and_keeps_the_record_of_it() {
+    let place = |line: &str| UNIT.lines().position(|other| other == line).expect(line);
+    assert!(
+        place("ExecStopPost=-+/usr/bin/stalld --recover") < place("ExecStopPost=+/usr/bin/throttlectl on")
+    );
+    place("RuntimeDirectoryPreserve=yes");
+    // stalld raises itself: this would raise throttlectl, and what systemd starts before stalld.
+    assert!(!UNIT.contains("\nCPUSchedulingPolicy="));
 }
 
 /// All that is in the kernel's log.

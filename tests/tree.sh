@@ -2,6 +2,7 @@
 # Checks the rules that CONTRIBUTING.md sets for the tree and no compiler knows.
 set -eu
 cd "$(dirname "$0")/.."
+. packaging/crates.sh
 
 status=0
 # complain RULE: the offending files, one a line, come on stdin.
@@ -44,5 +45,19 @@ complain "the version is not that of Cargo.toml" <<END
 $(grep -q "^Version:  *$version\$" packaging/rpm/stalld.spec || echo packaging/rpm/stalld.spec)
 $(grep -q "image: stalld:$version\$" packaging/oci/daemonset.yaml || echo packaging/oci/daemonset.yaml)
 $(head -n 1 packaging/debian/changelog | grep -q "^stalld ($version-" || echo packaging/debian/changelog)
+END
+
+complain "packaging/rpm/stalld.spec and cargo do not agree that this is linked: write there what is, as bundled(...)" <<END
+$({
+    linked_crates --locked | sed 's/^\([^|]*\)|\([^|]*\).*/crate(\1) = \2/'
+    in_libbpf_sys "$(directory_of libbpf-sys- --locked)" | sed 's/^\([^|]*\)|\([^|]*\).*/\1 = \2/'
+    sed -n 's/^Provides: *bundled(\(.*\)) = /\1 = /p' packaging/rpm/stalld.spec
+} | sort | uniq -u)
+END
+
+complain "packaging/debian/copyright says nothing of this crate" <<END
+$(awk '$1 == "name" { name = $3 } $1 == "source" { print name }' Cargo.lock | tr -d '"' | sort -u | while read -r crate; do
+    grep -q "vendor/$crate-[*?]" packaging/debian/copyright || echo "$crate"
+done)
 END
 exit $status

@@ -55,6 +55,8 @@ struct Orders {
     ended: AtomicBool,
     /// 0 as long as it has not run.
     tid: AtomicI32,
+    /// When it has last looked.
+    looked: AtomicU64,
     /// As many waits have reached the threshold, boosts been made, and tasks are boosted now.
     starved: AtomicU64,
     boosts: AtomicU64,
@@ -111,7 +113,7 @@ impl Monitors {
         if let Some((rules, hands)) = &self.boosts {
             engine.boost(Booster::new(*rules), hands.clone());
         }
-        let orders = Arc::new(Orders::default());
+        let orders = Arc::new(Orders { looked: AtomicU64::new(clock::monotonic().0), ..Orders::default() });
         let theirs = Arc::clone(&orders);
         let watcher = Watcher::new(engine, self.reporter.playing(Role::Of(cpu)));
         let half = Monitors::supervision(self.limits).threshold;
@@ -135,6 +137,13 @@ impl Monitors {
         let Tally { looks, failed_looks, .. } = supervisor;
         let all = self.list.iter().fold(self.past, |sum, monitor| monitor.orders.added_to(sum));
         Tally { looks, failed_looks, ..all }
+    }
+
+    /// Since when each of them has looked, and the thread that starts them, which does so now.
+    pub fn looked_since(&self, now: Nanos) -> Nanos {
+        let goes_on = |orders: &&Orders| !orders.ended.load(Ordering::Acquire);
+        let orders = self.list.iter().map(|monitor| &*monitor.orders).filter(goes_on);
+        orders.map(|orders| Nanos(orders.looked.load(Ordering::Relaxed))).fold(now, Nanos::min)
     }
 
     /// Has all of them tell what they have seen.
@@ -215,6 +224,7 @@ fn monitor(mut watcher: Watcher, orders: &Orders, half: Nanos, quiet_looks: u32)
     let mut quiet = 0;
     while quiet < quiet_looks {
         if watcher.turn(orders.report.swap(false, Ordering::AcqRel)) == Turn::Looked {
+            orders.looked.store(clock::monotonic().0, Ordering::Relaxed);
             quiet = match watcher.engine().is_quiet(half) {
                 Some(true) => quiet.saturating_add(1),
                 Some(false) => 0,

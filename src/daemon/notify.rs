@@ -69,8 +69,9 @@ impl Manager {
         self.watchdog.map_or(granularity, |limit| granularity.min(Nanos(limit.0 / 2)))
     }
 
-    /// A look was carried out at this moment: stalld works, and has a status to tell.
-    pub fn looked(&mut self, kind: Kind, tally: Tally, now: Nanos) {
+    /// A look was carried out at this moment: stalld works, and has a status to tell. The watchdog hears of it if all
+    /// that look have done so since `all_since`, which is not too long ago.
+    pub fn looked(&mut self, kind: Kind, tally: Tally, all_since: Nanos, now: Nanos) {
         if self.socket.is_none() || !self.is_due(tally, now) {
             return;
         }
@@ -78,7 +79,7 @@ impl Manager {
         if !self.ready {
             self.message.push_str("READY=1\n");
         }
-        if self.watchdog.is_some() {
+        if self.watchdog.is_some_and(|limit| now < all_since + limit) {
             self.message.push_str("WATCHDOG=1\n");
         }
         // Writing to a String can't fail.
@@ -151,6 +152,11 @@ mod tests {
         Some(String::from_utf8(bytes[..len].to_vec()).unwrap())
     }
 
+    fn looked(manager: &mut Manager, second: u64) {
+        let now = Nanos::from_secs(second);
+        manager.looked(Kind::TaskIter, ONE_LOOK, now, now);
+    }
+
     const STATUS: &str =
         "STATUS=task_iter backend: 1 looks, 0 lost; 0 waits reached the threshold; 0 boosts, 0 now";
 
@@ -161,13 +167,16 @@ mod tests {
         let socket = UnixDatagram::bind(&path).unwrap();
         let mut manager = Manager::at(path.as_os_str(), Some(Nanos::from_secs(8))).unwrap();
         assert_eq!(received(&socket), None);
-        manager.looked(Kind::TaskIter, ONE_LOOK, Nanos::from_secs(1));
+        looked(&mut manager, 1);
         assert_eq!(received(&socket).unwrap(), format!("READY=1\nWATCHDOG=1\n{STATUS}"));
         // A look a moment later has nothing new to tell.
-        manager.looked(Kind::TaskIter, ONE_LOOK, Nanos::from_secs(2));
+        looked(&mut manager, 2);
         assert_eq!(received(&socket), None);
-        manager.looked(Kind::TaskIter, ONE_LOOK, Nanos::from_secs(3));
+        looked(&mut manager, 3);
         assert_eq!(received(&socket).unwrap(), format!("WATCHDOG=1\n{STATUS}"));
+        // A monitor has not looked for the watchdog's time.
+        manager.looked(Kind::TaskIter, ONE_LOOK, Nanos::from_secs(3), Nanos::from_secs(11));
+        assert_eq!(received(&socket).unwrap(), STATUS);
         manager.stopping();
         assert_eq!(received(&socket).unwrap(), "STOPPING=1");
     }
@@ -177,7 +186,7 @@ mod tests {
         let name = format!("stalld-test-{}", std::process::id());
         let socket = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
         let mut manager = Manager::at(OsStr::new(&format!("@{name}")), None).unwrap();
-        manager.looked(Kind::TaskIter, ONE_LOOK, Nanos::from_secs(1));
+        looked(&mut manager, 1);
         assert_eq!(received(&socket).unwrap(), format!("READY=1\n{STATUS}"));
     }
 
@@ -186,9 +195,9 @@ mod tests {
         let scratch = Scratch::new("notify-full");
         let path = scratch.join("socket");
         let mut manager = Manager::at(path.as_os_str(), None).unwrap();
-        manager.looked(Kind::TaskIter, ONE_LOOK, Nanos::from_secs(1));
+        looked(&mut manager, 1);
         let socket = UnixDatagram::bind(&path).unwrap();
-        manager.looked(Kind::TaskIter, ONE_LOOK, Nanos::from_secs(1));
+        looked(&mut manager, 1);
         assert!(received(&socket).unwrap().starts_with("READY=1\n"));
     }
 
@@ -200,7 +209,7 @@ mod tests {
         let mut manager = Manager::at(path.as_os_str(), None).unwrap();
         let quiet = Tally::default();
         assert!(manager.is_due(quiet, Nanos::ZERO));
-        manager.looked(Kind::TaskIter, ONE_LOOK, Nanos::from_secs(1));
+        looked(&mut manager, 1);
         let boosting = Tally { boosts: 1, ..quiet };
         assert!(!manager.is_due(boosting, Nanos::from_millis(1999)));
         assert!(manager.is_due(boosting, Nanos::from_millis(2000)));

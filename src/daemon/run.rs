@@ -187,7 +187,9 @@ fn go_on(
         if turn == Turn::Looked {
             let engine = watcher.engine();
             let tally = monitors.as_ref().map_or(engine.tally(), |monitors| monitors.tally(engine.tally()));
-            manager.looked(engine.kind(), tally, clock::monotonic());
+            let now = clock::monotonic();
+            let all_since = monitors.as_ref().map_or(now, |monitors| monitors.looked_since(now));
+            manager.looked(engine.kind(), tally, all_since, now);
         }
         if turn != Turn::Rested {
             if let Some(boosting) = &mut boosting {

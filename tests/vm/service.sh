@@ -1,5 +1,6 @@
 #!/bin/sh
-# Boots a Debian with systemd and a package installed, and runs tests/service.sh there: service.sh PACKAGE.deb KERNEL[+WORD]...
+# Boots a Debian with systemd and a package installed, runs tests/service.sh there, upgrades the package and removes it:
+#   service.sh PACKAGE.deb KERNEL[+WORD]...
 # As root. A KERNEL is a name in tests/vm/kernels.lock; WORD goes onto its command line.
 set -eu
 package=$1
@@ -17,8 +18,33 @@ DEBIAN_FRONTEND=noninteractive chroot "$root" dpkg -i /stalld.deb >"$out/install
 cat >"$root/check" <<'END'
 #!/bin/sh
 taskset -p 1 $$ >/dev/null
-sh /service.sh >/output 2>&1 </dev/null
-code=$?
+check() {
+    what=$1
+    shift
+    if "$@"; then echo "  ok      $what"; else
+        echo "  FAILED  $what"
+        code=1
+    fi
+}
+is_another() {
+    systemctl is-active --quiet stalld.service && [ "$(systemctl show --value --property=MainPID stalld.service)" != "$first" ]
+}
+packages() {
+    systemctl restart stalld.service
+    first=$(systemctl show --value --property=MainPID stalld.service)
+    DEBIAN_FRONTEND=noninteractive dpkg -i /stalld.deb >/dev/null
+    check "an upgrade of its package starts it anew" is_another
+    dpkg --remove stalld >/dev/null
+    check "its package is removed, and no process is left" sh -c '! pgrep -x stalld'
+    check "nor is RT throttling off" [ "$(cat /proc/sys/kernel/sched_rt_runtime_us)" = "$throttling" ]
+}
+systemctl stop stalld.service
+throttling=$(cat /proc/sys/kernel/sched_rt_runtime_us)
+{
+    sh /service.sh
+    code=$?
+    packages
+} >/output 2>&1 </dev/null
 { cat /output; echo "# exit $code"; } >/dev/console
 sleep 1
 echo o >/proc/sysrq-trigger
@@ -32,7 +58,6 @@ WantedBy=multi-user.target
 END
 mkdir -p "$root/etc/systemd/system/multi-user.target.wants"
 ln -sf ../check.service "$root/etc/systemd/system/multi-user.target.wants/check.service"
-rm "$root/stalld.deb"
 (cd "$root" && find . -path ./usr/share/doc -prune -o -path './var/cache/*' -prune -o -print | cpio --quiet -o -H newc) >"$out/debian.cpio"
 
 status=0
@@ -45,7 +70,7 @@ for spec; do
         -append "console=ttyS0 quiet panic=-1 rdinit=/lib/systemd/systemd rcupdate.rcu_cpu_stall_suppress=1 $word" \
         </dev/null >"$out/console" 2>&1 || :
     tr -d '\r' <"$out/console" >"$out/service-$spec.log"
-    grep '^ok: \|^FAILED' "$out/service-$spec.log" | sed 's/^/  /' || :
+    grep '^  ok      \|^  FAILED  ' "$out/service-$spec.log" || :
     grep -q '^# exit 0$' "$out/service-$spec.log" || {
         echo "  FAILED on $spec: $out/service-$spec.log"
         status=1
