@@ -130,6 +130,12 @@ mounts = [(volume["name"], volume["mountPath"]) for volume in container["volumeM
 volumes = [(volume["name"], volume["hostPath"]["path"]) for volume in pod["volumes"]]
 check("of the node's files it has the journal only", mounts == volumes == [("journal", "/run/stalld")])
 
+# Linters that no distribution has: they count where they are installed.
+for linter, file in (("hadolint", "Dockerfile"), ("kubernetes-validate", "daemonset.yaml")):
+    if shutil.which(linter):
+        done = subprocess.run([linter, f"packaging/oci/{file}"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        check(f"{linter} has nothing to say of the {file}", done.returncode == 0, done.stdout)
+
 shutil.rmtree(root, ignore_errors=True)
 entrypoint, _ = build_image()
 check_what_is_inside()

@@ -271,6 +271,8 @@ rpm_in_an_empty_root() {
     check "has its alerts and its dashboard" sh -c "ls '$root'/usr/share/doc/stalld*/monitoring/alerts.yml '$root'/usr/share/doc/stalld*/monitoring/grafana.json"
     check "its unit is preset" called "^systemctl --no-reload preset stalld.service"
     check "its policy is loaded" called "^semodule .*--install /usr/share/selinux/packages/targeted/stalld_bpf.pp.bz2"
+    check "is installed over itself" in_root -U --replacepkgs "$package" "$selinux"
+    check "its unit is restarted then" called "^systemctl try-restart stalld.service"
     echo 'THRESH="-t 33"' >>"$root/etc/sysconfig/stalld"
     check "is removed again" in_root -e stalld stalld-selinux
     check "its unit is disabled" called "^systemctl --no-reload disable --now stalld.service"

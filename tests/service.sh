@@ -126,6 +126,8 @@ ok "an empty FG= and a pidfile in /run work"
 first=$(of_service MainPID)
 # As root with all capabilities: what is left are the unit's mounts.
 inside="nsenter --target=$first --mount"
+$inside touch /run/stalld-other.pid || fail "it may write no file in /run"
+rm /run/stalld-other.pid
 ! $inside touch /run/systemd/system/other.service 2>/dev/null || fail "it may add units"
 ! $inside systemctl show --property=Version 2>/dev/null || fail "it may give systemd orders"
 ok "it can neither add units nor give systemd orders"
