@@ -2,6 +2,7 @@
 # Builds all packages a second time, in another directory, and compares them byte for byte: built_again.sh DIRECTORY
 set -eu
 cd "$(dirname "$0")/.."
+. tests/checks.sh
 
 packages=$(cd "$1" && pwd)
 work=$(mktemp -d)
@@ -18,19 +19,17 @@ echo "built again in another directory:"
     "${MAKE:-make}" --no-print-directory deb rpm dist-static RPMFLAGS=--nocheck DIST="$work/packages") \
     >"$work/log" 2>&1 || {
     tail -n 20 "$work/log" >&2
-    echo "  FAILED  there is no second build" >&2
-    exit 1
+    failed "there is no second build"
+    exit "$status"
 }
 
-status=0
 for file in "$work/packages"/*.deb "$work/packages"/*.rpm "$work/packages"/*.tar.xz "$work/packages"/*.cdx.json; do
     name=${file##*/}
-    if cmp "$packages/$name" "$file"; then echo "  ok      $name has the same bytes"; else
-        echo "  FAILED  $name has other bytes"
-        status=1
+    if cmp "$packages/$name" "$file"; then ok "$name has the same bytes"; else
+        failed "$name has other bytes"
         # For diffoscope, or for a look.
         mkdir -p target/differs
         cp "$file" target/differs
     fi
 done
-exit $status
+exit "$status"

@@ -2,16 +2,8 @@
 # Checks that binaries are hardened, and the archives of C code that static ones are linked from: hardening.sh FILE...
 # Stack protectors are for what is C: Rust checks each index instead.
 set -eu
-
-status=0
-ok() {
-    echo "  ok      $1"
-}
-
-failed() {
-    echo "  FAILED  $1"
-    status=1
-}
+# shellcheck source=tests/checks.sh
+. "$(dirname "$0")/checks.sh"
 
 # Whether readelf shows a line with the pattern.
 shows() {
@@ -52,4 +44,4 @@ for file; do
         if annocheck --ignore-unknown --skip-cf-protection "$file"; then ok annocheck; else failed annocheck; fi
     fi
 done
-exit $status
+exit "$status"

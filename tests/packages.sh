@@ -5,32 +5,14 @@
 set -eu
 cd "$(dirname "$0")/.."
 . packaging/version.sh
+. tests/checks.sh
 umask 022
 
 library=libstalld.so.$(sed -n 's/^version = "\(.*\)"$/\1/p' ffi/Cargo.toml)
 packages=$(cd "$1" && pwd)
 roots=$PWD/target/roots
-status=0
+output=$roots/output
 mkdir -p "$roots"
-
-ok() {
-    echo "  ok      $1"
-}
-
-failed() {
-    echo "  FAILED  $1"
-    status=1
-}
-
-# check WHAT COMMAND...: the command tells by its status; what it prints is shown where it fails.
-check() {
-    what=$1
-    shift
-    if "$@" >"$roots/output" 2>&1; then ok "$what"; else
-        failed "$what"
-        sed 's/^/          /' "$roots/output"
-    fi
-}
 
 # fresh ROOT COPY: a copy of a root to spoil.
 fresh() {
@@ -350,4 +332,4 @@ done
 echo "the container image:"
 python3 tests/oci.py "$roots/test" || status=1
 rm -rf "$roots/test" "$roots/tarball" "$roots/busybox" "$roots/autopkgtest" "$roots/former" "$roots/rpm" "$roots/development"
-exit $status
+exit "$status"

@@ -6,29 +6,10 @@
 set -eu
 package=${1:+$(realpath "$1")}
 cd "$(dirname "$0")/.."
+. tests/checks.sh
 umask 022
 
 root=$PWD/target/roots/selinux-bookworm
-status=0
-
-ok() {
-    echo "  ok      $1"
-}
-
-failed() {
-    echo "  FAILED  $1"
-    status=1
-}
-
-# check WHAT COMMAND...: the command tells by its status; what it prints is shown where it fails.
-check() {
-    what=$1
-    shift
-    if "$@" >"$work/output" 2>&1; then ok "$what"; else
-        failed "$what"
-        sed 's/^/          /' "$work/output"
-    fi
-}
 
 # It stays for the next time.
 make_root() {
@@ -259,6 +240,7 @@ check_rules() {
 make_root
 work=$(mktemp -d "$root/work.XXXXXX")
 trap 'rm -rf "$work"' EXIT
+output=$work/output
 # As it is called in the root, and what is linked there.
 inside=/${work##*/}
 linked=$inside/etc/selinux/default
@@ -276,4 +258,4 @@ echo "the SELinux policy where it has none:"
 check "the stand-in is there" stand_in
 check_rules
 check "it may change no other files" changes_files_of debugfs_t domain stalld_state_t stalld_t sysctl_kernel_t
-exit $status
+exit "$status"

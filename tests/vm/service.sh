@@ -12,20 +12,13 @@ rm -rf "$root"
 sh tests/debian.sh bookworm
 cp -a target/roots/bookworm "$root"
 cp "$package" "$root/stalld.deb"
-cp tests/service.sh "$root"
+cp tests/service.sh tests/checks.sh "$root"
 DEBIAN_FRONTEND=noninteractive chroot "$root" dpkg -i /stalld.deb >"$out/install.log"
 # A console's own interrupt thread can starve: what the test says is printed when it is over.
 cat >"$root/check" <<'END'
 #!/bin/sh
 taskset -p 1 $$ >/dev/null
-check() {
-    what=$1
-    shift
-    if "$@"; then echo "  ok      $what"; else
-        echo "  FAILED  $what"
-        code=1
-    fi
-}
+. /checks.sh
 is_another() {
     systemctl is-active --quiet stalld.service && [ "$(systemctl show --value --property=MainPID stalld.service)" != "$first" ]
 }
@@ -41,11 +34,10 @@ packages() {
 systemctl stop stalld.service
 throttling=$(cat /proc/sys/kernel/sched_rt_runtime_us)
 {
-    sh /service.sh
-    code=$?
+    sh /service.sh || status=1
     packages
-} >/output 2>&1 </dev/null
-{ cat /output; echo "# exit $code"; } >/dev/console
+} >/said 2>&1 </dev/null
+{ cat /said; echo "# exit $status"; } >/dev/console
 sleep 1
 echo o >/proc/sysrq-trigger
 END
