@@ -248,11 +248,14 @@ impl Watched {
         let is_of = |boost: &&Boost| boost.id == life.id || boost.of == (life.tid, life.start);
         let pulses = self.boosts.iter().filter(is_of).any(|boost| now <= boost.end + SLOP);
         if !starved && !pulses {
-            // It has taken the number of one that starved a microsecond ago.
+            // It has taken the number of one that starved a microsecond ago: by exec(2), which stalld can't tell from
+            // that one, or by chance, which it notices at once.
             if life.judged.born_in != self.world.turn {
                 self.break_promise(&life, "it was boosted, and has not starved");
             }
-            return;
+            if life.judged.born_in != self.world.turn || self.records_of(&life) == 0 {
+                return;
+            }
         }
         if self.records_of(&life) != 1 {
             self.break_promise(&life, "it was boosted without a record of how to undo that");
