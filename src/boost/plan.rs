@@ -217,11 +217,10 @@ impl Booster {
         self.refused.retain(|tried| tried.again > now || fault::is(Fault::RefusalNotRetried));
         self.spacing.retain(|&(_, next)| next > now && !fault::is(Fault::SpacingIgnored));
         for candidate in starving {
-            if let Some(again) = self.tried(&candidate.task) {
-                self.look_at(again);
-                continue;
-            }
             if !self.wants(candidate, snapshot) {
+                if let Some(again) = self.tried(&candidate.task) {
+                    self.look_at(again);
+                }
                 continue;
             }
             let cpu = candidate.task.cpu;
