@@ -11,6 +11,7 @@ mod docs;
 mod ends;
 mod events;
 mod figures;
+mod holds;
 mod lateness;
 mod library;
 mod load;
@@ -25,6 +26,7 @@ mod sizes;
 mod soak;
 mod stat;
 mod text;
+mod trace_line;
 mod tracer;
 mod upkeep;
 

@@ -28,6 +28,12 @@ pub fn computed(tid: Tid) -> Result<Nanos> {
     spent.map(Nanos).ok_or_else(|| Error::new(format!("{path} has no CPU time")))
 }
 
+/// The threads of these processes.
+pub fn threads(processes: &[Tid]) -> Result<Vec<Tid>> {
+    let lists = processes.iter().map(|pid| numbers(&format!("/proc/{pid}/task")));
+    Ok(lists.collect::<Result<Vec<_>>>()?.concat())
+}
+
 /// What /proc/PID/status says of its memory.
 pub struct Memory {
     pub resident_kib: u64,

@@ -10,13 +10,14 @@ use crate::rig::boosts::{guardian, journal, live_boosts};
 use crate::rig::process::signal;
 use crate::rig::throttling::limit;
 use crate::rig::{Rig, Stalld, keep_away_from_the_hog};
-use crate::tracer::Tracer;
+use crate::tracer::{Scope, Trace, Tracer};
 use stalld::error::{Context, Error, Result};
 use stalld::proc;
 use stalld::sys::{clock, sched};
 use stalld::task::{Nanos, Policy, Tid};
 use std::collections::HashMap;
 use std::fs;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 const PROMISE: Promise = Promise {
@@ -25,6 +26,19 @@ const PROMISE: Promise = Promise {
     rescue: Nanos::from_millis(1200),
     // -d is 2 s for this threshold, and a boost that is overdue is the guardian's a second later.
     boost: Nanos::from_secs(4),
+};
+
+/// Every event that the observer knows, on all CPUs.
+const TRACED: Scope = Scope {
+    events: &[
+        "sched/sched_switch",
+        "sched/sched_wakeup",
+        "sched/sched_wakeup_new",
+        "sched/sched_process_exit",
+        "syscalls/sys_enter_sched_setattr",
+        "syscalls/sys_enter_sched_setscheduler",
+    ],
+    cpu: None,
 };
 
 /// What a starvation may look like; one of them each time, and now and then nobody runs before the hog comes. The
@@ -65,12 +79,8 @@ fn soak(span: Nanos) -> Result<Vec<Line>> {
     stalld.look();
     let own = [stalld.pid(), guardian(&stalld)];
     let before = policies()?;
-    let mut threads = Vec::new();
-    for pid in own {
-        threads.extend(process::numbers(&format!("/proc/{pid}/task"))?);
-    }
-    let observer = Observer::new(PROMISE, threads, clock::monotonic());
-    let tracer = Tracer::start(observer, keep_away_from_the_hog)?;
+    let observer = Observer::new(PROMISE, process::threads(&own)?, clock::monotonic());
+    let tracer = Tracer::start(TRACED, observer, keep_away_from_the_hog)?;
     let load = Stress::start(span)?;
 
     let until = clock::monotonic() + span;
@@ -86,7 +96,8 @@ fn soak(span: Nanos) -> Result<Vec<Line>> {
     drop(load);
     // The last boosts come to their end.
     clock::nap(PROMISE.boost);
-    let (observer, lost) = tracer.end()?;
+    let Trace { sink: mut observer, lost, until } = tracer.end()?;
+    observer.finish(until, |tid| Path::new(&format!("/proc/{tid}")).exists());
     let open = live_boosts(&journal()).count();
     stalld.signal("TERM");
     let (code, said) = stalld.finish();
