@@ -1,4 +1,5 @@
-//! The CPU time that other tasks take from a hog, by the kernel's trace of the switches of its CPU.
+//! The CPU time that other tasks take from a hog, and how long they wait behind it, by the kernel's trace of the
+//! switches of its CPU.
 //!
 //! The trace sees neither interrupts nor the hypervisor. Time that they take counts only inside a hold.
 
@@ -188,5 +189,33 @@ impl Cast {
             _ if self.stalld.contains(&tid) => Part::Stalld,
             _ => Part::Other,
         }
+    }
+}
+
+/// Returns how long a victim waits from its last switch-out before the hog comes until it has the CPU again;
+/// `None` if it doesn't have it before `until`. A trace with a gap is an error.
+pub fn first_wait(
+    events: &[Event],
+    lost: u64,
+    victim: Tid,
+    (from, until): (Nanos, Nanos),
+) -> Result<Option<Nanos>> {
+    if lost > 0 {
+        return Err(Error::new(format!("the trace has lost {lost} events")));
+    }
+    let mut since = None;
+    for event in events.iter().filter(|event| event.at < until) {
+        match event.kind {
+            Kind::Switch { from: left, .. } if left == victim && event.at <= from => since = Some(event.at),
+            Kind::Switch { to, .. } if to == victim && event.at > from => {
+                let Some(since) = since else { break };
+                return Ok(Some(event.at - since));
+            }
+            _ => {}
+        }
+    }
+    match since {
+        Some(_) => Ok(None),
+        None => Err(Error::new(format!("the trace never shows that the hog preempts victim {victim}"))),
     }
 }

@@ -1,7 +1,7 @@
 //! Judges stalld by the kernel's trace of the scheduler alone: how long each task waited, which tasks stalld
 //! boosted, and whether it restored them.
 
-use crate::trace_line::{Event, Kind, Sink};
+use crate::trace_line::{Event, Kind};
 use stalld::task::{Nanos, Policy, Tid};
 use std::collections::HashMap;
 
@@ -238,11 +238,5 @@ impl Observer {
         if length > longest {
             self.left_boosted.push(format!("task {tid} was boosted for {} ms", length.as_millis()));
         }
-    }
-}
-
-impl Sink for Observer {
-    fn note(&mut self, event: Event) {
-        Observer::note(self, event);
     }
 }

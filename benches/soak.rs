@@ -10,7 +10,8 @@ use crate::rig::boosts::{guardian, journal, live_boosts};
 use crate::rig::process::signal;
 use crate::rig::throttling::limit;
 use crate::rig::{Rig, Stalld, keep_away_from_the_hog};
-use crate::tracer::{Scope, Trace, Tracer};
+use crate::trace_line::Event;
+use crate::tracer::{Scope, Sink, Trace, Tracer};
 use stalld::error::{Context, Error, Result};
 use stalld::proc;
 use stalld::sys::{clock, sched};
@@ -51,6 +52,12 @@ const CASTS: [&[&str]; 6] = [
     &["--scene", "policies"],
     &["--scene", "sixteen"],
 ];
+
+impl Sink for Observer {
+    fn note(&mut self, event: Event) {
+        Observer::note(self, event);
+    }
+}
 
 /// What RSS may grow by once warm, in KiB.
 const GROWTH: u64 = 128;

@@ -38,17 +38,6 @@ pub enum Kind {
     },
 }
 
-/// Receives each event of a trace, in the order of time.
-pub trait Sink: Send + 'static {
-    fn note(&mut self, event: Event);
-}
-
-impl Sink for Vec<Event> {
-    fn note(&mut self, event: Event) {
-        self.push(event);
-    }
-}
-
 /// Reads a line of the trace. Returns `None` if it is no event of the kinds above.
 pub fn read(line: &str) -> Option<Event> {
     // The form is `name-pid [cpu] flags time: event`, and the name may hold blanks.

@@ -1,6 +1,6 @@
 //! The kernel's tracer, in an instance of its own, so that other users of tracing are not disturbed.
 
-use crate::trace_line::{Event, Sink, lost_events, read};
+use crate::trace_line::{Event, lost_events, read};
 use stalld::error::{Context, Error, Result};
 use stalld::sys::{clock, file};
 use stalld::task::{Cpu, Nanos};
@@ -21,6 +21,17 @@ const READ_INTERVAL: Nanos = Nanos::from_millis(50);
 
 /// The number of CPUs in one group of a CPU mask, as the kernel prints and reads masks.
 const MASK_GROUP: u32 = 32;
+
+/// Receives each event of a trace, in the order of time.
+pub trait Sink: Send + 'static {
+    fn note(&mut self, event: Event);
+}
+
+impl Sink for Vec<Event> {
+    fn note(&mut self, event: Event) {
+        self.push(event);
+    }
+}
 
 /// What to trace.
 #[derive(Clone, Copy)]
