@@ -1,7 +1,7 @@
 //! Measures what stalld promises, and prints each figure with its bound beside it: `make bench`.
 //!
-//! All figures are taken from outside of the daemon: by a victim and an observer, by the kernel's own
-//! accounts, by a workload that is slowed down or not. A bound that is missed is no failure unless
+//! All figures are taken from outside of the daemon: by a victim and an observer, by the kernel's tracer and
+//! its accounts, by a workload that is slowed down or not. A bound that is missed is no failure unless
 //! `--strict` asks for that, because other guests of the host have a say in every time; a row that can't
 //! be measured is.
 
@@ -15,13 +15,13 @@ mod holds;
 mod lateness;
 mod library;
 mod load;
-mod looks;
 mod observer;
 mod peer;
 mod pipe;
 mod plot;
 mod process;
 mod rescue;
+mod scans;
 mod sizes;
 mod soak;
 mod stat;
@@ -54,7 +54,7 @@ should have nothing else to do: what else wants the last CPU takes it from the h
   --quick      fewer starts, shorter times
   --strict     exit with 1 where a bound is missed
   --list       only name the rows
-  --write=DIR  also write the table and a plot to DIR/BENCHMARKS.md and DIR/look-cost.svg
+  --write=DIR  also write the table and a plot to DIR/BENCHMARKS.md and DIR/scan-cost.svg
   --soak=TIME  starve tasks at random for so long (90, 10m, 2h), watched by the kernel's tracer; strict
 
 Where the environment has PEER=/path/to/another/stalld, that one is measured beside ours, in turn.
@@ -113,7 +113,7 @@ fn all_rows() -> Vec<Row> {
         events::rows(),
         debug_file::rows(),
         text::rows(),
-        looks::rows(),
+        scans::rows(),
         library::rows(),
         upkeep::rows(),
         stat::rows(),

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-const PLOT: &str = "look-cost.svg";
+const PLOT: &str = "scan-cost.svg";
 
 pub fn write(directory: &Path, machine: &str, lines: &[Line]) -> Result<()> {
     let points: Vec<Point> = lines.iter().flat_map(|line| line.points.clone()).collect();
@@ -20,7 +20,7 @@ pub fn write(directory: &Path, machine: &str, lines: &[Line]) -> Result<()> {
     );
     lines.iter().for_each(|line| text += &format!("{line}\n"));
     if !points.is_empty() {
-        text += &format!("\n![What a look costs, by the number of threads]({PLOT})\n");
+        text += &format!("\n![The cost of a scan by the number of threads]({PLOT})\n");
         save(&directory.join(PLOT), &plot::svg(&points))?;
     }
     save(&directory.join("BENCHMARKS.md"), &text)

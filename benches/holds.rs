@@ -116,8 +116,11 @@ impl Account {
             let at = event.at;
             if at > from {
                 let Some(turn) = current.filter(|turn| turn.tid == left) else {
-                    let at = (at - from).as_millis();
-                    return Err(Error::new(format!("the trace has a gap {at} ms after the hog came")));
+                    let expected = current.map_or(Tid(0), |turn| turn.tid);
+                    return Err(Error::new(format!(
+                        "the trace has a gap {} ms after the hog came: task {left} leaves the CPU of task {expected}",
+                        (at - from).as_millis(),
+                    )));
                 };
                 account.note(Turn { until: at, ..turn }, cast, &mut hold);
             }

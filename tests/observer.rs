@@ -314,10 +314,16 @@ fn a_trace_with_a_gap_gives_an_error_and_no_figures() {
     assert_eq!(message(&lines), "the trace has lost 1 events");
     // The switch back to the hog is missing, although no loss was reported.
     let lines = after_the_hog_came(&[(2.0, HOG, 20), (3.0, HOG, 20), (3.1, 20, HOG)]);
-    assert_eq!(message(&lines), "the trace has a gap 2000 ms after the hog came");
+    assert_eq!(
+        message(&lines),
+        "the trace has a gap 2000 ms after the hog came: task 10 leaves the CPU of task 20"
+    );
     // The first switch after the hog came is from a task that never got the CPU.
     let lines = [switch(2.0, 20, HOG)];
-    assert_eq!(message(&lines), "the trace has a gap 1000 ms after the hog came");
+    assert_eq!(
+        message(&lines),
+        "the trace has a gap 1000 ms after the hog came: task 20 leaves the CPU of task 0"
+    );
     assert_eq!(message(&[]), "the trace never shows the hog on CPU 1");
     assert_eq!(message(&[switch(0.5, 0, 20)]), "the trace never shows the hog on CPU 1");
 }
