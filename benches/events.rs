@@ -13,7 +13,8 @@ use stalld::task::{Cpu, Nanos, Tid};
 use std::os::fd::OwnedFd;
 use std::thread;
 
-static EMPTY: &ObjectBytes<[u8]> = &ObjectBytes(*include_bytes!(concat!(env!("OUT_DIR"), "/empty.bpf.o")));
+pub static EMPTY: &ObjectBytes<[u8]> =
+    &ObjectBytes(*include_bytes!(concat!(env!("OUT_DIR"), "/empty.bpf.o")));
 
 const PATIENCE: Nanos = Nanos::from_secs(30);
 const BOUND_NS: f64 = 70.0;

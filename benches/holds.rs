@@ -9,6 +9,9 @@ use stalld::task::{Comm, Cpu, Nanos, Tid};
 
 const SECOND: Nanos = Nanos::from_secs(1);
 
+/// The tid of each CPU's idle task.
+const IDLE: Tid = Tid(0);
+
 /// Tasks that have a part in the measurement.
 pub struct Cast {
     pub hog: Tid,
@@ -90,7 +93,6 @@ pub struct Account {
     /// In the order of time, cut at both ends of the window.
     turns: Vec<Turn>,
     holds: Vec<Hold>,
-    hog_ran: bool,
 }
 
 impl Account {
@@ -107,39 +109,37 @@ impl Account {
         if lost > 0 {
             return Err(Error::new(format!("the trace has lost {lost} events")));
         }
-        let mut account = Account { from, until, turns: Vec::new(), holds: Vec::new(), hog_ran: false };
-        let mut current: Option<Turn> = None;
+        let switches: Vec<Switch> = events.iter().filter_map(|event| Switch::of(event, cpu)).collect();
+        if !switches.iter().any(|switch| switch.left == cast.hog || switch.to == cast.hog) {
+            return Err(Error::new(format!("the trace never shows the hog on CPU {cpu}")));
+        }
+        let mut account = Account { from, until, turns: Vec::new(), holds: Vec::new() };
+        let before = switches.partition_point(|switch| switch.at <= from);
+        // By its own account the hog has the CPU now. A switch from the idle task is not always traced.
+        let mut turn = match before.checked_sub(1).and_then(|last| switches.get(last)) {
+            Some(last) if last.to != IDLE => last.turn(until, cast),
+            _ => Turn { from, until, tid: cast.hog, name: Comm::default(), part: Part::Other },
+        };
         let mut hold = Hold::default();
-        let switches = events.iter().filter(|event| event.cpu == cpu && event.at < until);
-        for event in switches {
-            let Kind::Switch { from: left, to, to_name, .. } = event.kind else { continue };
-            let at = event.at;
-            if at > from {
-                let Some(turn) = current.filter(|turn| turn.tid == left) else {
-                    let expected = current.map_or(Tid(0), |turn| turn.tid);
-                    return Err(Error::new(format!(
-                        "the trace has a gap {} ms after the hog came: task {left} leaves the CPU of task {expected}",
-                        (at - from).as_millis(),
-                    )));
-                };
-                account.note(Turn { until: at, ..turn }, cast, &mut hold);
+        for switch in switches.iter().skip(before).take_while(|switch| switch.at < until) {
+            if switch.left != turn.tid {
+                return Err(Error::new(format!(
+                    "the trace has a gap {} ms after the hog came: task {} leaves the CPU of task {}",
+                    (switch.at - from).as_millis(),
+                    switch.left,
+                    turn.tid
+                )));
             }
-            current = Some(Turn { from: at, until, tid: to, name: to_name, part: cast.part(to) });
+            account.note(Turn { until: switch.at, ..turn }, cast, &mut hold);
+            turn = switch.turn(until, cast);
         }
-        // Only now, because the last turn has no switch at its end. A hold that goes on then has no length.
-        current.into_iter().for_each(|last| account.note(last, cast, &mut hold));
-        match account.hog_ran {
-            true => Ok(account),
-            false => Err(Error::new(format!("the trace never shows the hog on CPU {cpu}"))),
-        }
+        // The last turn has no switch at its end, and a hold that goes on then has no length.
+        account.note(turn, cast, &mut hold);
+        Ok(account)
     }
 
     fn note(&mut self, turn: Turn, cast: &Cast, hold: &mut Hold) {
-        if turn.until <= self.from {
-            return;
-        }
         if turn.tid == cast.hog {
-            self.hog_ran = true;
             // A hold that began before the window may have begun before the hog came.
             let complete = hold.0.first().is_some_and(|first| first.from > self.from);
             let ended = std::mem::take(hold);
@@ -182,6 +182,30 @@ impl Account {
             loss.add(turn.part, turn.until.min(end) - turn.from.max(start));
         }
         loss
+    }
+}
+
+/// A switch of the hogged CPU.
+struct Switch {
+    at: Nanos,
+    left: Tid,
+    to: Tid,
+    name: Comm,
+}
+
+impl Switch {
+    fn of(event: &Event, cpu: Cpu) -> Option<Switch> {
+        match event.kind {
+            Kind::Switch { from: left, to, to_name: name, .. } if event.cpu == cpu => {
+                Some(Switch { at: event.at, left, to, name })
+            }
+            _ => None,
+        }
+    }
+
+    /// Returns the turn that begins here, without an end before `until`.
+    fn turn(&self, until: Nanos, cast: &Cast) -> Turn {
+        Turn { from: self.at, until, tid: self.to, name: self.name, part: cast.part(self.to) }
     }
 }
 

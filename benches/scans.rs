@@ -2,17 +2,20 @@
 //! all, and of a scan of all threads.
 
 use crate::ends::at_once;
+use crate::events::EMPTY;
 use crate::figures::{Effort, Line, Point, Row, grouped, median};
 use crate::load::{Load, Role};
 use crate::process;
 use stalld::cpus::{self, CpuSet};
-use stalld::error::{Error, Result};
+use stalld::error::{Context, Error, Result};
 use stalld::observe::{self, Backend, Kind, Snapshot, Watch};
+use stalld::sys::bpf::{self, Object};
 use stalld::sys::clock;
 use stalld::task::{Cpu, Nanos};
+use std::fs::File;
+use std::io::Read;
 
-const LARGEST: usize = 20_000;
-const THREADS: [usize; 4] = [100, 1_000, 5_000, LARGEST];
+const THREADS: [usize; 4] = [100, FEW, 5_000, 20_000];
 
 /// Threads of one process: each takes some mappings, and vm.max_map_count (65,530 by default) limits their number.
 const IN_ONE_PROCESS: usize = 5_000;
@@ -23,12 +26,10 @@ const QUESTION_MICROS: f64 = 50.0;
 /// Bound on a scan of all threads, at the largest number of them.
 const MICROS_PER_THREAD: f64 = 1.0;
 
-/// Bound on the growth of the cost of a thread from `GROWS_FROM` threads to the largest number.
-const LINEAR: f64 = 1.5;
-
-/// The data that a scan reads of 1,000 threads fit into the cache of a CPU, and those of this many do not. So a
-/// thread is cheaper where there are fewer, and growth from there would measure the cache.
-const GROWS_FROM: usize = 5_000;
+/// Bound on the growth of a scan from `FEW` threads to the largest number, beyond that of an empty walk. A thread
+/// costs an empty walk more, too, where there are many: their data leave the CPU's caches.
+const EXTRA_GROWTH: f64 = 1.5;
+const FEW: usize = 1_000;
 
 const ATTACH_TIMEOUT: Nanos = Nanos::from_secs(30);
 
@@ -39,12 +40,11 @@ pub fn rows() -> Vec<Row> {
 /// A backend, and the cost of its scans so far.
 struct Subject {
     backend: Box<dyn Backend>,
+    snapshot: Snapshot,
     asked: Vec<Point>,
     walked: Vec<Point>,
-    /// The latest cost of a thread at `GROWS_FROM` threads.
-    base: f64,
-    /// The cost of a thread at the largest number of threads, relative to `base`: one figure for each round.
-    growth: Vec<f64>,
+    /// The cost of `walked` relative to an empty walk, in the same order.
+    relative: Vec<f64>,
 }
 
 impl Subject {
@@ -60,47 +60,46 @@ impl Subject {
             }
             clock::nap(Nanos::from_millis(10));
         }
-        Ok(Subject { backend, asked: Vec::new(), walked: Vec::new(), base: f64::NAN, growth: Vec::new() })
+        Ok(Subject {
+            backend,
+            snapshot: Snapshot::default(),
+            asked: Vec::new(),
+            walked: Vec::new(),
+            relative: Vec::new(),
+        })
     }
 
     fn name(&self) -> &'static str {
         self.backend.kind().name()
     }
 
-    fn measure(&mut self, threads: usize, scans: usize) -> Result<()> {
+    fn measure(&mut self, empty: &EmptyWalk, threads: usize, scans: usize) -> Result<()> {
         let name = self.name();
-        let all = self.cost(observe::Effort::All, scans)?;
+        let (mut all, mut empties) = (Vec::new(), Vec::new());
+        // In turn, because other guests of the host use its caches more at one time than at another.
+        for _ in 0..scans {
+            all.push(self.scan(observe::Effort::All)?);
+            empties.push(empty.walk()?);
+        }
+        let all = median(&all);
         self.walked.push(Point { series: format!("{name}, all threads"), threads, micros: all });
+        self.relative.push(all / median(&empties));
         // sched_debug asks /proc/loadavg, whose answer is for the whole machine.
         if self.backend.kind() != Kind::SchedDebug {
-            let question = self.cost(observe::Effort::Ask, scans)?;
-            self.asked.push(Point { series: format!("{name}, no task waits"), threads, micros: question });
+            let questions =
+                (0..scans).map(|_| self.scan(observe::Effort::Ask)).collect::<Result<Vec<_>>>()?;
+            let micros = median(&questions);
+            self.asked.push(Point { series: format!("{name}, no task waits"), threads, micros });
         }
         Ok(())
     }
 
-    /// Returns the median cost of a scan in us.
-    fn cost(&mut self, effort: observe::Effort, scans: usize) -> Result<f64> {
-        let (mut snapshot, mut times) = (Snapshot::default(), Vec::new());
-        for _ in 0..scans {
-            // The daemon, too, scans after a sleep in which other tasks have used the caches.
-            clock::nap(Nanos::from_millis(1));
-            let start = clock::monotonic();
-            self.backend.snapshot(start, effort, &mut snapshot)?;
-            times.push((clock::monotonic() - start).0 as f64 / 1e3);
-        }
-        Ok(median(&times))
-    }
-
-    /// Measures one end of a round: the cost of a thread at `GROWS_FROM` threads, or its growth since.
-    fn measure_growth(&mut self, threads: usize, scans: usize) -> Result<()> {
-        let each = self.cost(observe::Effort::All, scans)? / threads as f64;
-        if threads < 2 * GROWS_FROM {
-            self.base = each;
-        } else {
-            self.growth.push(each / self.base);
-        }
-        Ok(())
+    /// Returns the time of one scan in us.
+    fn scan(&mut self, effort: observe::Effort) -> Result<f64> {
+        let mut snapshot = std::mem::take(&mut self.snapshot);
+        let time = timed(|| self.backend.snapshot(clock::monotonic(), effort, &mut snapshot));
+        self.snapshot = snapshot;
+        time
     }
 
     fn lines(self) -> Vec<Line> {
@@ -116,17 +115,19 @@ impl Subject {
             });
         }
         let many = self.walked.last().map_or(f64::NAN, |point| point.micros / point.threads as f64);
-        let growth = median(&self.growth);
+        let few = self.walked.iter().position(|point| point.threads >= FEW).unwrap_or_default();
+        let relative = |index: usize| self.relative.get(index).copied().unwrap_or(f64::NAN);
+        let (at_few, at_many) = (relative(few), relative(self.relative.len() - 1));
+        let growth = at_many / at_few;
         let line = Line::new(
             format!("a scan, {name}, all threads"),
             format!(
-                "{}; {many:.2} us a thread at the end, {growth:.2} times that at {} (median of {})",
+                "{}; {many:.2} us a thread at the end, {at_many:.2} times an empty walk, {growth:.2} times that at {}",
                 listed(&self.walked),
-                grouped(GROWS_FROM),
-                self.growth.len()
+                grouped(FEW)
             ),
-            format!("{MICROS_PER_THREAD} us a thread, {LINEAR} times"),
-            many <= MICROS_PER_THREAD && growth <= LINEAR,
+            format!("{MICROS_PER_THREAD} us a thread, {EXTRA_GROWTH} times"),
+            many <= MICROS_PER_THREAD && growth <= EXTRA_GROWTH,
         );
         // The kernel needs most of the time of sched_debug to write the text.
         let met = line.met.filter(|_| self.backend.kind() != Kind::SchedDebug);
@@ -143,46 +144,51 @@ fn listed(points: &[Point]) -> String {
 
 fn measure(effort: &Effort) -> Result<Vec<Line>> {
     let mut subjects = Kind::ALL.into_iter().map(Subject::open).collect::<Result<Vec<_>>>()?;
-    let mut crowd = Crowd::default();
+    let empty = EmptyWalk::open()?;
+    let mut sleepers = Vec::new();
     for wanted in THREADS {
-        let threads = crowd.grow(wanted)?;
-        for subject in &mut subjects {
-            at_once(|| subject.measure(threads, effort.choose(15, 101)))?;
+        while threads_of_all() < wanted {
+            let more = (wanted - threads_of_all()).min(IN_ONE_PROCESS);
+            sleepers.push(Load::start(Role::Sleep, more, Cpu(0))?);
         }
-    }
-    // In turn, because other guests of the host use its caches more at one time than at another.
-    for _ in 0..effort.choose(1, 3) {
-        for wanted in [GROWS_FROM, LARGEST] {
-            let threads = if wanted == LARGEST { crowd.grow(wanted)? } else { crowd.shrink(wanted)? };
-            for subject in &mut subjects {
-                at_once(|| subject.measure_growth(threads, effort.choose(15, 51)))?;
-            }
+        let threads = threads_of_all();
+        for subject in &mut subjects {
+            at_once(|| subject.measure(&empty, threads, effort.choose(15, 101)))?;
         }
     }
     Ok(subjects.into_iter().flat_map(Subject::lines).collect())
 }
 
-/// Threads that sleep.
-#[derive(Default)]
-struct Crowd(Vec<Load>);
-
-impl Crowd {
-    /// Adds threads until the machine has this many. Returns the number of them then.
-    fn grow(&mut self, wanted: usize) -> Result<usize> {
-        while threads_of_all() < wanted {
-            let more = (wanted - threads_of_all()).min(IN_ONE_PROCESS);
-            self.0.push(Load::start(Role::Sleep, more, Cpu(0))?);
-        }
-        Ok(threads_of_all())
-    }
-
-    /// Ends processes until the machine has no more than this many threads, and adds the missing ones.
-    fn shrink(&mut self, wanted: usize) -> Result<usize> {
-        while threads_of_all() > wanted && self.0.pop().is_some() {}
-        self.grow(wanted)
-    }
-}
-
 fn threads_of_all() -> usize {
     process::threads_of_all() as usize
+}
+
+/// Returns the time of an action in us. The daemon, too, scans after a sleep in which other tasks have used
+/// the caches.
+fn timed(action: impl FnOnce() -> Result<()>) -> Result<f64> {
+    clock::nap(Nanos::from_millis(1));
+    let start = clock::monotonic();
+    action()?;
+    Ok((clock::monotonic() - start).0 as f64 / 1e3)
+}
+
+/// A walk over all threads by a BPF program that does nothing.
+struct EmptyWalk(bpf::Iterator);
+
+impl EmptyWalk {
+    fn open() -> Result<EmptyWalk> {
+        let mut object = Object::open(EMPTY, c"empty")?;
+        object.load()?;
+        let program = object.take_program(c"empty_walk")?;
+        program.link_iterator().context("make an iterator over all tasks").map(EmptyWalk)
+    }
+
+    /// Returns the time of one walk in us.
+    fn walk(&self) -> Result<f64> {
+        timed(|| {
+            let mut walk = File::from(self.0.start().context("start a walk over all tasks")?);
+            let length = walk.read(&mut [0]).context("walk over all tasks")?;
+            if length == 0 { Ok(()) } else { Err(Error::new("an empty walk has written something")) }
+        })
+    }
 }

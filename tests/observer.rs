@@ -296,6 +296,16 @@ fn a_victim_that_never_gives_the_cpu_back_is_a_loss_without_a_hold() {
 }
 
 #[test]
+fn a_switch_from_the_idle_task_to_the_hog_may_be_missing() {
+    let lines = [switch(0.9, 5, 0), switch(2.0, HOG, 20), switch(2.003, 20, HOG)];
+    let account = account(&lines).unwrap();
+    assert_eq!(lengths(&account), [3000]);
+    assert_eq!(account.worst_second(), millis(3, 0, 0));
+    // A hog that loses nothing is only seen when it ends, after the window.
+    assert_eq!(self::account(&[switch(5.1, HOG, 0)]).unwrap().worst_second(), Loss::default());
+}
+
+#[test]
 fn switches_of_other_cpus_do_not_count() {
     let mut lines = after_the_hog_came(&[(2.0, HOG, 20), (2.001, 20, HOG)]);
     lines.extend([switch_on(0, 3.0, HOG, 20), switch_on(0, 3.5, 20, HOG)]);
@@ -322,7 +332,7 @@ fn a_trace_with_a_gap_gives_an_error_and_no_figures() {
     let lines = [switch(2.0, 20, HOG)];
     assert_eq!(
         message(&lines),
-        "the trace has a gap 1000 ms after the hog came: task 20 leaves the CPU of task 0"
+        "the trace has a gap 1000 ms after the hog came: task 20 leaves the CPU of task 10"
     );
     assert_eq!(message(&[]), "the trace never shows the hog on CPU 1");
     assert_eq!(message(&[switch(0.5, 0, 20)]), "the trace never shows the hog on CPU 1");
