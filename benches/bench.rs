@@ -1,9 +1,9 @@
 //! Measures what stalld promises, and prints each figure with its bound beside it: `make bench`.
 //!
-//! All figures are taken from outside of the daemon: by a victim and an observer, by the kernel's tracer and
-//! its accounts, by a workload that is slowed down or not. A bound that is missed is no failure unless
-//! `--strict` asks for that, because other guests of the host have a say in every time; a row that can't
-//! be measured is.
+//! All figures come from outside of the daemon: from a victim, from the kernel's tracer and
+//! accounts, or from a workload beside it. A missed bound is a failure only with `--strict`,
+//! because other guests of the host influence every time. A row that can't be measured is always a
+//! failure.
 
 mod debug_file;
 mod disturbance;
@@ -75,7 +75,8 @@ fn main() -> ExitCode {
         print!("{HELP}");
         return ExitCode::SUCCESS;
     }
-    // `cargo test --all-targets` starts this too, but without the flag that `cargo bench` adds.
+    // `cargo test --all-targets` starts this program, too, but without the flag that `cargo bench`
+    // adds.
     if !has("--bench") {
         eprintln!("nothing is measured: run this by 'cargo bench'");
         return ExitCode::SUCCESS;
@@ -157,7 +158,7 @@ fn run(rows: &[Row], effort: &Effort, strict: bool, docs: Option<&Path>) -> Exit
 
 /// Measures one row while no live test and no other measurement runs.
 fn measure(row: &Row, effort: &Effort) -> Result<Vec<Line>> {
-    // The rig panics where what it waits for does not happen.
+    // The rig panics if an event that it waits for does not happen.
     let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
         let Some(_live) = rig::live() else { return Err(Error::new("it needs root and two CPUs")) };
         (row.measure)(effort)
@@ -165,7 +166,7 @@ fn measure(row: &Row, effort: &Effort) -> Result<Vec<Line>> {
     outcome.unwrap_or_else(|_| Err(Error::new("see above")))
 }
 
-/// What the figures depend on.
+/// Describes the machine.
 fn machine() -> String {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let cpuinfo = read("/proc/cpuinfo");
@@ -180,7 +181,7 @@ fn machine() -> String {
     )
 }
 
-/// How often a second the kernel's clock ticks, if it tells how it was configured.
+/// Returns the kernel's CONFIG_HZ; `None` if its configuration can't be read.
 fn ticks() -> Option<u32> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").ok()?;
     let configuration =

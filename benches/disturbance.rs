@@ -1,7 +1,8 @@
-//! The CPU time that boosts take from a hog: how long each hold of its CPU is, and the loss of a second.
+//! The CPU time that boosts take from a hog: how long each hold of its CPU is, and the loss of a
+//! second.
 //!
-//! The kernel's tracer measures it. A hog can't: a gap in its own loop may also be an interrupt, or time
-//! that the hypervisor gave to another guest.
+//! The kernel's tracer measures it. A hog can't: a gap in its own loop may also be an interrupt, or
+//! time that the hypervisor gave to another guest.
 
 use crate::figures::{Effort, Line, Row, grouped, median, millis, quantile};
 use crate::holds::{Account, Cast, Hold, Loss, Part};
@@ -14,14 +15,17 @@ use stalld::sys::clock;
 use stalld::task::Nanos;
 
 /// Bound on the loss of any second, in percent. All budgets of a CPU together are at most 2 % of it. A
-/// second can begin and end inside runs, so that it meets more than one period's; 1 % is a margin for that.
+/// second that cuts runs at both ends meets a tick more than a period has (0.4 % at 250 Hz). The rest
+/// is a margin for kernel threads.
 const LOST_PERCENT: f64 = 3.0;
 
-/// Bound on the 99th percentile of a pulse in us. Stalld gives a pulse up after 200 us if it doesn't see the
-/// task run; the budget is 20 us; to restore the task another CPU is interrupted. The rest is a margin.
+/// Bound on the 99th percentile of a pulse in us. Stalld gives a pulse up after 200 us if it
+/// doesn't see the task run; the budget is 20 us; to restore the task another CPU is interrupted.
+/// The rest is a margin.
 const PULSE_P99_MICROS: f64 = 400.0;
 
-/// Bound on the median of a pulse in us: the budget of 20 us, and four times that to begin and to end it.
+/// Bound on the median of a pulse in us: the budget of 20 us, and four times that to begin and to
+/// end it.
 const PULSE_MEDIAN_MICROS: f64 = 100.0;
 
 /// Margin of a hold in SCHED_DEADLINE above a tick, for a tick that comes late.
@@ -43,8 +47,8 @@ impl Method {
 
     /// Returns the bounds on the median and on the 99th percentile of a hold, in us.
     ///
-    /// Without HRTICK the kernel ends a budget at the next tick, so a hold in SCHED_DEADLINE may last that
-    /// long. No median is promised for it, because it depends on the phase of the tick.
+    /// Without HRTICK the kernel ends a budget at the next tick, so a hold in SCHED_DEADLINE may
+    /// last that long. No median is promised for it, because it depends on the phase of the tick.
     fn bounds(self) -> (Option<f64>, f64) {
         match self {
             Method::Deadline => (None, millis(clock::tick() + TICK_MARGIN) * 1e3),
@@ -166,8 +170,8 @@ impl Lengths {
     }
 }
 
-/// Describes the longest hold. It has no bound, because the time in which the hypervisor stops the CPU
-/// counts as a part of a hold.
+/// Describes the longest hold. It has no bound, because the time in which the hypervisor stops the
+/// CPU counts as a part of a hold.
 fn longest<'a>(holds: impl Iterator<Item = &'a Hold>) -> String {
     match holds.max_by_key(|hold| hold.length()) {
         Some(hold) => {

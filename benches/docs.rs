@@ -1,4 +1,4 @@
-//! Writes what was measured down: the table and the plot.
+//! Writes the table and the plot to files.
 
 use crate::figures::{Line, Point};
 use crate::plot;
@@ -13,7 +13,7 @@ pub fn write(directory: &Path, machine: &str, lines: &[Line]) -> Result<()> {
     let points: Vec<Point> = lines.iter().flat_map(|line| line.points.clone()).collect();
     let mut text = format!(
         "# Benchmarks\n\n\
-         What stalld promises in figures, and what was measured: `make bench WRITE=1` wrote this on {}.\n\n\
+         The figures that stalld promises, and their measured values: `make bench WRITE=1` wrote this on {}.\n\n\
          {machine}\n\n{}\n",
         today(),
         crate::TABLE_HEAD
@@ -30,7 +30,7 @@ fn save(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text).context(format!("write {}", path.display()))
 }
 
-/// Std knows no calendar.
+/// Calls date(1), because std has no calendar.
 fn today() -> String {
     let date = Command::new("date").args(["-u", "+%Y-%m-%d"]).output();
     let date = date.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_string());

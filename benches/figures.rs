@@ -71,7 +71,8 @@ impl fmt::Display for Line {
     }
 }
 
-/// Returns the value that this share of the samples, from 0 to 1, does not exceed; NaN if there are none.
+/// Returns the value that this share of the samples, from 0 to 1, does not exceed; NaN if there are
+/// none.
 pub fn quantile(samples: &[f64], share: f64) -> f64 {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);

@@ -1,7 +1,8 @@
-//! The CPU time that other tasks take from a hog, and how long they wait behind it, by the kernel's trace of the
-//! switches of its CPU.
+//! The CPU time that other tasks take from a hog, and how long they wait behind it, by the kernel's
+//! trace of the switches of its CPU.
 //!
-//! The trace sees neither interrupts nor the hypervisor. Time that they take counts only inside a hold.
+//! The trace sees neither interrupts nor the hypervisor. Time that they take counts only inside a
+//! hold.
 
 use crate::trace_line::{Event, Kind};
 use stalld::error::{Error, Result};
@@ -115,7 +116,8 @@ impl Account {
         }
         let mut account = Account { from, until, turns: Vec::new(), holds: Vec::new() };
         let before = switches.partition_point(|switch| switch.at <= from);
-        // By its own account the hog has the CPU now. A switch from the idle task is not always traced.
+        // By its own account the hog has the CPU now. A switch from the idle task is not always
+        // traced.
         let mut turn = match before.checked_sub(1).and_then(|last| switches.get(last)) {
             Some(last) if last.to != IDLE => last.turn(until, cast),
             _ => Turn { from, until, tid: cast.hog, name: Comm::default(), part: Part::Other },
@@ -219,8 +221,8 @@ impl Cast {
     }
 }
 
-/// Returns how long a victim waits from its last switch-out before the hog comes until it has the CPU again;
-/// `None` if it doesn't have it before `until`. A trace with a gap is an error.
+/// Returns how long a victim waits from its last switch-out before the hog comes until it has the
+/// CPU again; `None` if it doesn't have it before `until`. A trace with a gap is an error.
 pub fn first_wait(
     events: &[Event],
     lost: u64,

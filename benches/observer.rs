@@ -1,5 +1,5 @@
-//! Judges stalld by the kernel's trace of the scheduler alone: how long each task waited, which tasks stalld
-//! boosted, and whether it restored them.
+//! Judges stalld by the kernel's trace of the scheduler alone: how long each task waited, which
+//! tasks stalld boosted, and whether it restored them.
 
 use crate::trace_line::{Event, Kind};
 use stalld::task::{Nanos, Policy, Tid};
@@ -15,7 +15,8 @@ pub struct Promise {
     pub boost: Nanos,
 }
 
-/// Tolerance for the age of what stalld has seen, and for the difference between the clocks of waits and events.
+/// Tolerance for the age of what stalld has seen, and for the difference between the clocks of
+/// waits and events.
 const SLACK: Nanos = Nanos::from_millis(5);
 
 /// The kernel's internal priority of a SCHED_DEADLINE task.
@@ -54,14 +55,14 @@ struct Task {
     boosted: Option<Nanos>,
     /// The last justified boost, which also justifies the pulses that follow it.
     just: Option<Nanos>,
-    /// When stalld last called sched_setscheduler(2) for it in this boost. The call restores it or begins a pulse;
-    /// the priority at its next switch-in shows which.
+    /// When stalld last called sched_setscheduler(2) for it in this boost. The call restores it or
+    /// begins a pulse; the priority at its next switch-in shows which.
     set: Option<Nanos>,
 }
 
 impl Observer {
-    /// Creates an observer of the events from `start` on. A task that was queued before, and has not run since,
-    /// counts as waiting from `start`.
+    /// Creates an observer of the events from `start` on. A task that was queued before, and has
+    /// not run since, counts as waiting from `start`.
     pub fn new(promise: Promise, stalld: Vec<Tid>, start: Nanos) -> Observer {
         Observer {
             promise,

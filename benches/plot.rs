@@ -68,7 +68,7 @@ pub fn svg(points: &[Point]) -> String {
     svg + "</svg>\n"
 }
 
-/// From a whole decade to the largest value, as logarithms, and where these lie.
+/// A logarithmic axis: from a whole decade to the largest value, and the places of its ends.
 struct Axis {
     first: f64,
     last: f64,
@@ -78,7 +78,7 @@ struct Axis {
 
 impl Axis {
     fn over(values: impl Iterator<Item = f64> + Clone, from: f64, to: f64) -> Axis {
-        // A time can be 0 by the clock.
+        // A measured time can be 0.
         let logarithm = |value: f64| value.max(1e-3).log10();
         let first = logarithm(values.clone().fold(f64::INFINITY, f64::min)).floor();
         Axis { first, last: logarithm(values.fold(0.0, f64::max)).max(first + 1.0), from, to }

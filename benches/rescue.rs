@@ -1,5 +1,5 @@
-//! How soon a starving task gets the CPU after its wait has reached the threshold. The daemon has its default
-//! options, and its own log doesn't count.
+//! How soon a starving task gets the CPU after its wait has reached the threshold. The daemon has
+//! its default options, and its own log doesn't count.
 
 use crate::figures::{Effort, Line, Row, median, millis, quantile};
 use crate::holds::first_wait;
@@ -28,8 +28,8 @@ struct Start {
     progressed: bool,
 }
 
-/// By the kernel's tracer. A victim's own account misses a run in which the hypervisor stops the CPU: that
-/// uses the budget up before the victim reads the clock.
+/// By the kernel's tracer. A victim's own account misses a run in which the hypervisor stops the
+/// CPU: that uses the budget up before the victim reads the clock.
 fn one(effort: &Effort) -> Result<Vec<Line>> {
     let starts = effort.choose(10, 100);
     let _stalld = boosts::start(&["-t", "2"]);
@@ -86,8 +86,8 @@ fn sixteen(effort: &Effort) -> Result<Vec<Line>> {
     )])
 }
 
-/// Starves this many victims. Returns how long after its threshold each one ran, in ms; `None` if it did not run
-/// before the hog ended.
+/// Starves this many victims. Returns how long after its threshold each one ran, in ms; `None` if
+/// it did not run before the hog ended.
 pub fn starve(victims: usize, seconds: &str) -> Vec<Option<f64>> {
     let mut rig = Rig::start(&["--for", seconds, "--victim", &format!("spin*{victims}")]);
     let hog = rig.event("hog");
@@ -99,7 +99,8 @@ pub fn starve(victims: usize, seconds: &str) -> Vec<Option<f64>> {
     waits.iter().zip(&ends).map(late).collect()
 }
 
-/// Returns when a victim first ran, by its own account; `None` if it did not run before the hog ended.
+/// Returns when a victim first ran, by its own account; `None` if it did not run before the hog
+/// ended.
 pub fn rescued_at(hog: &Event, end: &Event) -> Option<Nanos> {
     let ran = end.text("first_ran_after") != "never";
     ran.then(|| end.moment("first_ran_after")).filter(|&at| at < hog.moment("until"))

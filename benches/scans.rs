@@ -1,5 +1,5 @@
-//! The cost of a scan by the number of threads on the machine: of the question whether a task can be waiting at
-//! all, and of a scan of all threads.
+//! The cost of a scan by the number of threads on the machine: of the question whether a task can
+//! be waiting at all, and of a scan of all threads.
 
 use crate::ends::at_once;
 use crate::events::EMPTY;
@@ -17,7 +17,8 @@ use std::io::Read;
 
 const THREADS: [usize; 4] = [100, FEW, 5_000, 20_000];
 
-/// Threads of one process: each takes some mappings, and vm.max_map_count (65,530 by default) limits their number.
+/// Threads of one process: each takes some mappings, and vm.max_map_count (65,530 by default)
+/// limits their number.
 const IN_ONE_PROCESS: usize = 5_000;
 
 /// Bound on the question, at the largest number of threads.
@@ -26,8 +27,9 @@ const QUESTION_MICROS: f64 = 50.0;
 /// Bound on a scan of all threads, at the largest number of them.
 const MICROS_PER_THREAD: f64 = 1.0;
 
-/// Bound on the growth of a scan from `FEW` threads to the largest number, beyond that of an empty walk. A thread
-/// costs an empty walk more, too, where there are many: their data leave the CPU's caches.
+/// Bound on the growth of a scan from `FEW` threads to the largest number, beyond that of an empty
+/// walk. A thread costs an empty walk more, too, where there are many: their data leave the CPU's
+/// caches.
 const EXTRA_GROWTH: f64 = 1.5;
 const FEW: usize = 1_000;
 
@@ -76,7 +78,8 @@ impl Subject {
     fn measure(&mut self, empty: &EmptyWalk, threads: usize, scans: usize) -> Result<()> {
         let name = self.name();
         let (mut all, mut empties) = (Vec::new(), Vec::new());
-        // In turn, because other guests of the host use its caches more at one time than at another.
+        // In turn, because other guests of the host use its caches more at one time than at
+        // another.
         for _ in 0..scans {
             all.push(self.scan(observe::Effort::All)?);
             empties.push(empty.walk()?);
@@ -163,8 +166,8 @@ fn threads_of_all() -> usize {
     process::threads_of_all() as usize
 }
 
-/// Returns the time of an action in us. The daemon, too, scans after a sleep in which other tasks have used
-/// the caches.
+/// Returns the time of an action in us. The daemon, too, scans after a sleep in which other tasks
+/// have used the caches.
 fn timed(action: impl FnOnce() -> Result<()>) -> Result<f64> {
     clock::nap(Nanos::from_millis(1));
     let start = clock::monotonic();

@@ -1,5 +1,5 @@
-//! A soak: tasks starve at random on a machine that is busy with everything else, for as long as one likes. What
-//! stalld makes of that is judged by the kernel's trace, not by what it says of itself.
+//! A soak: tasks starve at random on a busy machine, for any length of time. The kernel's trace
+//! judges stalld; its own log doesn't count.
 
 use crate::figures::{Line, Row, grouped, millis};
 use crate::lateness::random;
@@ -23,9 +23,9 @@ use std::process::{Child, Command, Stdio};
 
 const PROMISE: Promise = Promise {
     threshold: Nanos::from_secs(2),
-    // Sixteen are served one by one, and so are those that the load adds.
+    // Sixteen victims run one after the other, and so do the tasks that the load adds.
     rescue: Nanos::from_millis(1200),
-    // -d is 2 s for this threshold, and a boost that is overdue is the guardian's a second later.
+    // -d is 2 s for this threshold, and the guardian ends a boost that is a second overdue.
     boost: Nanos::from_secs(4),
 };
 
@@ -42,8 +42,8 @@ const TRACED: Scope = Scope {
     cpu: None,
 };
 
-/// What a starvation may look like; one of them each time, and now and then nobody runs before the hog comes. The
-/// scene of awkward names is not among them: the trace is text, and has lines of its own.
+/// Casts of a starvation, one of which is chosen each time. The scene `names` is left out, because
+/// the trace is text and a newline in a name breaks its lines.
 const CASTS: [&[&str]; 6] = [
     &["--victim", "spin"],
     &["--victim", "spin*5"],
@@ -59,10 +59,10 @@ impl Sink for Observer {
     }
 }
 
-/// What RSS may grow by once warm, in KiB.
+/// Bound on the growth of RSS after the warm-up, in KiB.
 const GROWTH: u64 = 128;
 
-/// A soak for `time`: seconds, or a number with s, m or h.
+/// Makes the row of a soak for `time`: seconds, or a number with s, m or h.
 pub fn row(time: &str) -> Result<Row> {
     let unit = |unit, seconds| Some(time.strip_suffix(unit)?.parse::<u64>().ok()? * seconds);
     let seconds =
@@ -74,7 +74,7 @@ pub fn row(time: &str) -> Result<Row> {
     Ok(Row::new(format!("soak, {seconds} s"), move |_| soak(Nanos::from_secs(seconds))))
 }
 
-/// What the daemon holds, with its guardian.
+/// Memory and descriptors of the daemon and its guardian together.
 struct Sample {
     resident_kib: u64,
     descriptors: usize,
@@ -166,7 +166,8 @@ fn soak(span: Nanos) -> Result<Vec<Line>> {
     ])
 }
 
-/// One starvation: how many starved, and those who should have been rescued and were not, by their own account.
+/// Starves one cast. Returns the number of victims, and a message for each that ran too late by its
+/// own account.
 fn starve() -> (usize, Vec<String>) {
     let cast = CASTS.get(random() as usize % CASTS.len()).copied().unwrap_or_default();
     let seconds = (3 + random() % 5).to_string();
@@ -206,7 +207,7 @@ fn sample(processes: &[Tid]) -> Result<Sample> {
     Ok(sum)
 }
 
-/// The first quarter is warming up: against its last sample all later ones are held.
+/// Compares all samples with the last one of the first quarter, which is the warm-up.
 fn flat(samples: &[Sample]) -> Line {
     let (warming, warm) = samples.split_at(samples.len().div_ceil(4));
     let first = warming.last().map_or((0, 0), |sample| (sample.resident_kib, sample.descriptors));
@@ -220,13 +221,13 @@ fn flat(samples: &[Sample]) -> Line {
     )
 }
 
-/// How each thread of the machine is scheduled (policy, priority, nice), by its number and when it was started.
+/// Policy, priority and nice value of each thread of the machine, by its tid and start time.
 type Policies = HashMap<(Tid, u64), (Policy, u32, i32)>;
 
 fn policies() -> Result<Policies> {
     let mut policies = HashMap::new();
     for pid in process::numbers("/proc")? {
-        // It may be gone meanwhile, here and below.
+        // A task may exit in the meantime, here and below.
         for tid in process::numbers(&format!("/proc/{pid}/task")).unwrap_or_default() {
             let start = proc::start(tid);
             if let (Some(start), Ok(attr)) = (start, sched::get_attr(tid)) {
@@ -243,7 +244,7 @@ fn changed(before: &Policies, after: &Policies) -> Vec<String> {
     others.map(|((tid, _), was, is)| format!("task {tid} was {was:?} and is {is:?}")).collect()
 }
 
-/// stress-ng, on all CPUs. Ended when dropped, and by itself a minute after the soak.
+/// stress-ng on all CPUs. It ends when dropped, or by itself a minute after the soak.
 struct Stress(Child);
 
 impl Stress {
@@ -273,7 +274,7 @@ impl Stress {
         Tid(self.0.id() as i32)
     }
 
-    /// It has been at it all the time.
+    /// Fails if stress-ng has ended too early.
     fn check(&self) -> Result<()> {
         let children = process::descendants(self.pid())?.len();
         let alive = fs::exists(format!("/proc/{}/exe", self.pid())).unwrap_or(false);
@@ -283,7 +284,7 @@ impl Stress {
 
 impl Drop for Stress {
     fn drop(&mut self) {
-        // It ends its children on the way.
+        // stress-ng ends its children when it gets this signal.
         signal(self.pid(), "INT");
         let _ = self.0.wait();
     }

@@ -77,7 +77,8 @@ pub fn read(line: &str) -> Option<Event> {
 
 /// Returns how many events the kernel reports as lost in this line: 0 for every other line.
 pub fn lost_events(line: &str) -> u64 {
-    // The form is `CPU:1 [LOST 17 EVENTS]`, and the number is missing if the kernel doesn't know it.
+    // The form is `CPU:1 [LOST 17 EVENTS]`, and the number is missing if the kernel doesn't know
+    // it.
     let report = line.strip_prefix("CPU:").and_then(|report| report.split_once("[LOST "));
     report.map_or(0, |(_, count)| count.split(' ').next().and_then(|count| count.parse().ok()).unwrap_or(1))
 }

@@ -1,4 +1,5 @@
-//! The kernel's tracer, in an instance of its own, so that other users of tracing are not disturbed.
+//! The kernel's tracer, in an instance of its own, so that other users of tracing are not
+//! disturbed.
 
 use crate::trace_line::{Event, lost_events, read};
 use stalld::error::{Context, Error, Result};
@@ -133,7 +134,8 @@ fn follow<S: Sink>(instance: &Instance, mut sink: S, over: &AtomicBool) -> Resul
         let start = clock::monotonic();
         drain(&mut pipe, &mut text).context(format!("read {}", path.display()))?;
         take_lines(&mut text, &mut events, &mut lost);
-        // The kernel merges the buffers while CPUs still fill them, so later events may be incomplete.
+        // The kernel merges the buffers while CPUs still fill them, so later events may be
+        // incomplete.
         events.sort_by_key(|event: &Event| event.at);
         let complete = events.partition_point(|event| event.at < start);
         events.drain(..complete).for_each(|event| sink.note(event));

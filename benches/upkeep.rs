@@ -1,4 +1,5 @@
-//! The cost of the daemon while no task starves: CPU time, memory, and the time that it needs to start.
+//! The cost of the daemon while no task starves: CPU time, memory, and the time that it needs to
+//! start.
 
 use crate::figures::{Effort, Line, Row, median, millis, quantile};
 use crate::load::{Load, Role};
@@ -15,7 +16,8 @@ const START_TIMEOUT: Nanos = Nanos::from_secs(30);
 /// Delay after the start of a daemon, because its first scan follows its pidfile.
 const SETTLE_TIME: Nanos = Nanos::from_millis(300);
 
-/// Interval between two readings of the CPU time. Scans are further apart at the default granularity.
+/// Interval between two readings of the CPU time. Scans are further apart at the default
+/// granularity.
 const READ_INTERVAL: Nanos = Nanos::from_millis(500);
 
 /// Limit on the time between two scans: many times the default granularity.
@@ -34,7 +36,7 @@ pub fn rows() -> Vec<Row> {
     rows
 }
 
-/// A daemon in the foreground, with no option that makes it do more than it does by default.
+/// A daemon in the foreground with its default options.
 pub struct Daemon {
     stalld: Stalld,
     pidfile: PathBuf,
@@ -126,7 +128,8 @@ fn memory(backend: &str) -> Result<Vec<Line>> {
     Ok(vec![Line::new(format!("memory, {backend}"), measured, "RssAnon 1 MiB, RSS 4 MiB", met)])
 }
 
-/// Scans a hundred times a second a CPU on which three tasks take turns, so that each scan walks all threads.
+/// Scans a hundred times a second a CPU on which three tasks take turns, so that each scan walks
+/// all threads.
 fn growth(effort: &Effort) -> Result<Vec<Line>> {
     let scans = effort.choose(1_000, 10_000);
     let _busy = Load::start(Role::Spin, 3, hogged_cpu())?;

@@ -1,5 +1,5 @@
-//! Tests of the observer of `make soak` and of the account of a hog's losses, by lines as the kernel's
-//! tracer prints them.
+//! Tests of the observer of `make soak` and of the account of a hog's losses, by lines as the
+//! kernel's tracer prints them.
 
 #![allow(clippy::unwrap_used)]
 
