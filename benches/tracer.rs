@@ -59,10 +59,11 @@ pub struct Trace<S> {
     pub until: Nanos,
 }
 
-/// A trace in progress.
+/// A trace in progress. Dropping it ends the trace.
 pub struct Tracer<S> {
     over: Arc<AtomicBool>,
-    reader: JoinHandle<Result<Trace<S>>>,
+    /// `None` once it has been joined.
+    reader: Option<JoinHandle<Result<Trace<S>>>>,
 }
 
 impl<S: Sink> Tracer<S> {
@@ -75,12 +76,26 @@ impl<S: Sink> Tracer<S> {
             set_up();
             follow(&instance, sink, &is_over)
         };
-        Ok(Tracer { over, reader: thread::Builder::new().spawn(body).context("start a thread")? })
+        let reader = thread::Builder::new().spawn(body).context("start a thread")?;
+        Ok(Tracer { over, reader: Some(reader) })
     }
 
-    pub fn end(self) -> Result<Trace<S>> {
+    pub fn end(mut self) -> Result<Trace<S>> {
+        let outcome = self.join().and_then(thread::Result::ok);
+        outcome.unwrap_or_else(|| Err(Error::new("the thread that reads the trace has panicked")))
+    }
+}
+
+impl<S> Tracer<S> {
+    fn join(&mut self) -> Option<thread::Result<Result<Trace<S>>>> {
         self.over.store(true, SeqCst);
-        self.reader.join().unwrap_or_else(|_| Err(Error::new("the thread that reads the trace has panicked")))
+        self.reader.take().map(JoinHandle::join)
+    }
+}
+
+impl<S> Drop for Tracer<S> {
+    fn drop(&mut self) {
+        self.join();
     }
 }
 
