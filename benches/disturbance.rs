@@ -87,9 +87,9 @@ fn loss(method: Method, victims: usize, effort: &Effort) -> Result<Vec<Line>> {
     // A single victim has few holds in a second, and the 99th percentile needs many.
     let account = trace(method.options(), victims, effort.choose(8, if victims == 1 { 120 } else { 30 }))?;
     let served = account.victims_run();
-    let worst = account.worst_second(Loss::to_boosts);
+    let worst = account.worst_second(Loss::boosts);
     let others = account.worst_second(|loss| loss.others).others;
-    let lost = percent(worst.to_boosts());
+    let lost = percent(worst.boosts());
     let loss = format!(
         "worst second {lost:.2} % (victims {:.2}, stalld {:.2}), of other tasks {:.2} %",
         percent(worst.victims),

@@ -75,7 +75,7 @@ pub struct Loss {
 
 impl Loss {
     /// The part that stalld causes.
-    pub fn to_boosts(&self) -> Nanos {
+    pub fn boosts(&self) -> Nanos {
         self.victims + self.stalld
     }
 
