@@ -80,7 +80,8 @@ pub fn rows() -> Vec<Row> {
 }
 
 fn name(method: Method, victims: usize) -> String {
-    format!("a hog's loss to {victims} victims, {}", method.options().join(" "))
+    let noun = if victims == 1 { "victim" } else { "victims" };
+    format!("a hog's loss to {victims} {noun}, {}", method.options().join(" "))
 }
 
 fn loss(method: Method, victims: usize, effort: &Effort) -> Result<Vec<Line>> {
