@@ -14,6 +14,7 @@ INCLUDEDIR = $(PREFIX)/include
 DESTDIR ?=
 # Arguments of stalld for `make run`, of cargo test for `make test`, of rpmbuild for `make rpm`.
 ARGS     =
+TESTS    = fast
 TESTARGS =
 RPMFLAGS =
 # Rows of the table for `make bench`, by a part of their names; WRITE=1 has it write docs/BENCHMARKS.md, PEER=FILE measures
@@ -90,7 +91,7 @@ endif
 
 .PHONY: all stalld lib demo demo-run setup setup-static setup-lint setup-packages setup-vm setup-cross setup-fuzz setup-monitoring \
 	setup-soak setup-all \
-	static cross run test test-vm test-vm-few test-cross test-service tests fuzz coverage install install-lib install-stat uninstall dist \
+	static cross run test test-long test-run test-vm test-vm-few test-cross test-service tests fuzz coverage install install-lib install-stat uninstall dist \
 	dist-static deb rpm test-packages lint regen bench bench-rig soak annocheck abi msrv clean help
 
 all: ## build target/release/stalld and stallstat (DEBUG=1: in target/debug; BPF=0: without libbpf, and so no stallstat)
@@ -109,11 +110,17 @@ demo-run:
 	$(CARGO) build $(CARGOFLAGS) $(PROFILE) $(FEATURES) --example starve
 	$(SUDO) sh tests/demo.sh $(BINARY) target/$(BUILD)/examples/starve
 
-test: ## run all tests; the live ones need root and starve tasks on the last CPU only
-	@$(SETUP) --check $(TOOLS) lib
-	$(CARGO) test $(CARGOFLAGS) --workspace $(FEATURES) $(TESTARGS)
-# The simulated machine once more, with faults to find.
-	$(CARGO) test $(CARGOFLAGS) $(FEATURES) --features seeded-faults --test simulation each_fault $(TESTARGS)
+test: ## install what is missing, and run the tests; as root or by sudo, they starve tasks on the last CPU
+	@$(SETUP) $(TOOLS) lib
+	@$(MAKE) --no-print-directory test-run
+
+test-long: ## the same with the tests that take minutes: valgrind, faults, ten million simulated steps
+	@$(SETUP) $(TOOLS) lib abi
+	@$(MAKE) --no-print-directory test-run TESTS=long
+
+# A make of its own: the setup may have brought another cargo.
+test-run: lib
+	CARGO="$(CARGO)" FEATURES="$(CARGOFLAGS) $(FEATURES)" sh tests/run.sh $(TESTS) $(TESTARGS)
 
 tests: ## build the tests
 	@$(SETUP) --check $(TOOLS)

@@ -4,7 +4,7 @@
 use crate::figures::{Effort, Line, Row, median, millis, quantile};
 use crate::process;
 use crate::rescue::rescued_at;
-use crate::rig::{Rig, boosts};
+use rig::{Rig, boosts};
 use stalld::error::{Error, Result};
 use stalld::task::{Nanos, Tid};
 use std::collections::HashMap;

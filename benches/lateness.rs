@@ -4,7 +4,7 @@
 
 use crate::figures::{Effort, Line, Row, median, millis, quantile};
 use crate::load::{Load, Role};
-use crate::rig::{Rig, Stalld};
+use rig::{Rig, Stalld};
 use stalld::error::{Error, Result};
 use stalld::sys::clock;
 use stalld::task::{Cpu, Nanos};
@@ -12,7 +12,7 @@ use std::cell::RefCell;
 use std::hash::{BuildHasher, RandomState};
 
 const SECOND: Nanos = Nanos::from_secs(1);
-const PATIENCE: Nanos = Nanos::from_secs(30);
+const TIMEOUT: Nanos = Nanos::from_secs(30);
 
 #[derive(Clone, Copy)]
 struct Case {
@@ -105,7 +105,7 @@ impl Case {
             wait_for(&mut stalld, "events are being recorded")?;
         }
         let looked = |line: &str| line.contains("checking cpu") || line.contains("skipping");
-        let first = stalld.wait_for(looked, PATIENCE);
+        let first = stalld.wait_for(looked, TIMEOUT);
         first.map(|_| stalld).ok_or_else(|| Error::new("stalld never looked"))
     }
 
@@ -147,7 +147,7 @@ fn own_lateness(stalld: &mut Stalld) -> Result<String> {
 }
 
 fn wait_for(stalld: &mut Stalld, words: &str) -> Result<String> {
-    let found = stalld.wait_for(|line| line.contains(words), PATIENCE);
+    let found = stalld.wait_for(|line| line.contains(words), TIMEOUT);
     found.map(|(_, line)| line).ok_or_else(|| Error::new(format!("stalld never said '{words}'")))
 }
 

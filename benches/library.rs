@@ -1,6 +1,6 @@
 //! What a snapshot through the C library costs beyond the backend's own time.
 
-use crate::c::{Program, run};
+use rig::c::{Program, run};
 use crate::figures::{Effort, Line, Row, median};
 use stalld::cpus::{self, CpuSet};
 use stalld::error::{Error, Result};

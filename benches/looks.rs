@@ -23,7 +23,7 @@ const MICROS_PER_THREAD: f64 = 1.0;
 /// What a thread may cost at 20,000 of them, in terms of what it costs at 1,000.
 const LINEAR: f64 = 1.5;
 
-const PATIENCE: Nanos = Nanos::from_secs(30);
+const TIMEOUT: Nanos = Nanos::from_secs(30);
 
 pub fn rows() -> Vec<Row> {
     vec![Row::new("a look at 100 to 20,000 threads", measure)]
@@ -41,7 +41,7 @@ impl Subject {
         let watch =
             Watch { cpus: CpuSet::first(cpus::configured()), idle_detection: true, own_threads: false };
         let (mut backend, _) = observe::open(Some(kind), &watch)?;
-        let until = clock::monotonic() + PATIENCE;
+        let until = clock::monotonic() + TIMEOUT;
         // What it does at events is what its looks find.
         while kind == Kind::QueueTrack && !backend.remarks().iter().any(|it| it.contains("being recorded")) {
             if clock::monotonic() > until {

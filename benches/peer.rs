@@ -5,7 +5,7 @@ use crate::lateness::random;
 use crate::pipe::PingPong;
 use crate::process;
 use crate::rescue::{THRESHOLD, starve};
-use crate::rig::{Rig, Stalld, hogged_cpu};
+use rig::{Rig, Stalld, hogged_cpu};
 use stalld::error::{Error, Result};
 use stalld::sys::clock;
 use stalld::task::Nanos;

@@ -4,7 +4,7 @@
 use crate::figures::{Effort, Line, Row, median};
 use crate::load::{Load, Role, pin};
 use crate::process;
-use crate::rig::hogged_cpu;
+use rig::hogged_cpu;
 use crate::upkeep::Daemon;
 use stalld::error::{Context, Error, Result};
 use stalld::sys::{clock, sched};

@@ -3,7 +3,7 @@
 
 use crate::figures::{Effort, Line, Row, median, millis, quantile};
 use crate::lateness::random;
-use crate::rig::{Event, Rig, boosts};
+use rig::{Event, Rig, boosts};
 use stalld::error::{Error, Result};
 use stalld::sys::clock;
 use stalld::task::Nanos;

@@ -2,7 +2,7 @@
 
 use crate::figures::{Effort, Line, Row, grouped};
 use crate::process;
-use crate::rig::Stalld;
+use rig::Stalld;
 use crate::upkeep::Daemon;
 use stalld::error::{Context, Error, Result};
 use stalld::task::Tid;

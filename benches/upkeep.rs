@@ -3,14 +3,14 @@
 use crate::figures::{Effort, Line, Row, median, millis, quantile};
 use crate::load::{Load, Role};
 use crate::process;
-use crate::rig::{Stalld, hogged_cpu};
+use rig::{Stalld, hogged_cpu};
 use stalld::error::{Error, Result};
 use stalld::sys::clock;
 use stalld::task::{Cpu, Nanos, Tid};
 use std::fs;
 use std::path::PathBuf;
 
-const PATIENCE: Nanos = Nanos::from_secs(30);
+const TIMEOUT: Nanos = Nanos::from_secs(30);
 
 /// A daemon that has just started is left alone for so long: its first look follows its pidfile.
 const SETTLED: Nanos = Nanos::from_millis(300);
@@ -44,7 +44,7 @@ impl Daemon {
         let mut arguments = vec!["-f", "-l", "--pidfile", &path];
         arguments.extend(options);
         let daemon = Daemon { stalld: Stalld::start(&arguments), pidfile: pidfile.clone() };
-        let until = clock::monotonic() + PATIENCE;
+        let until = clock::monotonic() + TIMEOUT;
         while !pidfile.exists() {
             if clock::monotonic() > until {
                 return Err(Error::new("stalld did not start"));
@@ -135,7 +135,7 @@ fn start_to_ready(effort: &Effort) -> Result<Vec<Line>> {
     for _ in 0..effort.choose(5, 11) {
         let start = clock::monotonic();
         let mut stalld = Stalld::start(&["-f", "-v", "-l"]);
-        let looked = stalld.wait_for(|line| line.contains("checking cpu"), PATIENCE);
+        let looked = stalld.wait_for(|line| line.contains("checking cpu"), TIMEOUT);
         let (at, _) = looked.ok_or_else(|| Error::new("stalld never looked"))?;
         times.push(millis(at - start));
     }

@@ -270,7 +270,7 @@ impl Exposition {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::scratch::Scratch;
+    use rig::scratch::Scratch;
     use crate::task::{Task, Tid};
 
     fn boosted(cpu: u32, how: How) -> Event {

@@ -56,7 +56,7 @@ fn take(path: &Path) -> Result<LockFile> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::scratch::Scratch;
+    use rig::scratch::Scratch;
     use crate::sys::lock;
     use std::fs::File;
     use std::os::unix::fs::{MetadataExt, PermissionsExt};

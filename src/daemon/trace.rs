@@ -230,7 +230,7 @@ fn is_same(one: &Task, other: &Task) -> bool {
 mod tests {
     use super::*;
     use crate::boost::journal::How;
-    use crate::daemon::scratch::Scratch;
+    use rig::scratch::Scratch;
     use crate::task::Tid;
     use std::fs;
 

@@ -109,7 +109,7 @@ impl Datagrams {
 mod tests {
     use super::*;
     use crate::daemon::log::{Level, Message, Told};
-    use crate::daemon::scratch::Scratch;
+    use rig::scratch::Scratch;
     use crate::task::{Comm, Cpu, Nanos, Task, Tid};
     use std::fs;
 
