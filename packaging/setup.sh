@@ -3,7 +3,7 @@
 #
 #   setup.sh [--check | --dry-run | --cargo] [PART...]
 #
-# The parts are rust, bpf, lib, static, libc, lint, regen, abi, dist, deb, rpm, packages, vm, cross, fuzz, monitoring and soak;
+# The parts are rust, bpf, lib, static, libc, lint, regen, abi, dist, deb, rpm, packages, fuzz, monitoring and soak;
 # without any, rust and bpf. It prints what is missing, then installs it; where nothing is missing it does and prints nothing.
 #   --check    says in one line what is missing and how to install it, and fails if anything is
 #   --dry-run  prints what it would install
@@ -36,15 +36,12 @@ tools_of() {
     deb) echo dpkg-buildpackage dh ;;
     rpm) echo rpmbuild checkmodule semodule_package bzip2 ;;
     # What checks packages.
-    packages) echo lintian rpmlint debootstrap autopkgtest busybox bzip2 pkg-config python3 yaml ;;
-    vm) echo qemu-system-x86_64 busybox ;;
-    # The compilers are in a root that packaging/cross.sh makes.
-    cross) echo debootstrap busybox qemu-system-aarch64 qemu-system-s390x qemu-system-riscv64 qemu-system-ppc64 qemu-system-i386 ;;
+    packages) echo lintian rpmlint autopkgtest bzip2 pkg-config python3 yaml ;;
     fuzz) echo clang libfuzzer llvm-cov ;;
     # What reads stalld's numbers in `make test`, where both are to be had: on Debian and its like.
     monitoring) if command -v apt-get >/dev/null; then echo prometheus promtool prometheus-node-exporter; fi ;;
     soak) echo stress-ng ;;
-    *) die "setup.sh knows no part '$1': rust, bpf, lib, static, libc, lint, regen, abi, dist, deb, rpm, packages, vm, cross, fuzz, monitoring, soak" ;;
+    *) die "setup.sh knows no part '$1': rust, bpf, lib, static, libc, lint, regen, abi, dist, deb, rpm, packages, fuzz, monitoring, soak" ;;
     esac
 }
 
@@ -63,8 +60,6 @@ is_there() {
     libfuzzer) [ -e "$("${CLANG:-clang}" --print-runtime-dir 2>/dev/null)/libclang_rt.fuzzer-$(uname -m).a" ] ;;
     llvm-cov) PATH=$(cargo_dir):$PATH sh fuzz/coverage.sh --tool >/dev/null 2>&1 ;;
     yaml) python3 -c "import yaml" 2>/dev/null ;;
-    # In a machine of its own it has no libraries.
-    busybox) command -v busybox >/dev/null && case $(ldd "$(command -v busybox)" 2>&1) in *'=>'*) return 1 ;; esac ;;
     *) command -v "$1" >/dev/null ;;
     esac
 }
@@ -144,13 +139,7 @@ packages_of() {
     apt-get:libc.a) echo libc6-dev ;;
     *:libc.a) echo glibc-static ;;
     apt-get:libclang) echo libclang-dev ;;
-    apt-get:qemu-system-x86_64) echo qemu-system-x86 ;;
-    *:qemu-system-x86_64) echo qemu-system-x86-core ;;
-    # Which of Debian's packages has which of these is another in each release: this one has all.
-    apt-get:qemu-system-*) echo qemu-system ;;
-    *:qemu-system-*) echo qemu ;;
     apt-get:promtool) echo prometheus ;;
-    apt-get:busybox) echo busybox-static ;;
     *:libclang) echo clang-libs ;;
     apt-get:yaml) echo python3-yaml ;;
     *:yaml) echo python3-pyyaml ;;
@@ -221,7 +210,6 @@ named() {
         cargo) tool="cargo (1.$rust_minor or newer)" ;;
         cc) tool="cc (a C compiler and its headers)" ;;
         yaml) tool="yaml (for Python)" ;;
-        busybox) tool="busybox (without shared libraries)" ;;
         esac
         names="$names${names:+, }$tool"
     done
@@ -231,7 +219,7 @@ named() {
 target_for() {
     for part; do :; done
     case $part in
-    static | lint | vm | cross | fuzz | monitoring | soak) echo "make setup-$part" ;;
+    static | lint | fuzz | monitoring | soak) echo "make setup-$part" ;;
     regen) echo "make setup-lint" ;;
     dist | deb | rpm | packages) echo "make setup-packages" ;;
     abi) echo "make setup-all" ;;

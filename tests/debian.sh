@@ -1,5 +1,6 @@
 #!/bin/sh
-# Makes a Debian to copy from in target/roots, with the libraries that the packages need, unless it is there:
+# Makes a Debian to copy from in target/roots, with the libraries that the packages need, unless it
+# is there:
 #   debian.sh SUITE
 set -eu
 cd "$(dirname "$0")/.."

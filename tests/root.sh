@@ -1,6 +1,7 @@
 #!/bin/sh
-# Makes a Debian in a directory, as root, unless it is there: root.sh DIRECTORY SUITE PACKAGE[,PACKAGE...]
-# What debootstrap prints is in DIRECTORY.log.
+# Makes a Debian in a directory, as root, unless it is there:
+#   root.sh DIRECTORY SUITE PACKAGE[,PACKAGE...]
+# The output of debootstrap is in DIRECTORY.log.
 set -eu
 directory=$1 suite=$2 packages=$3
 [ ! -d "$directory" ] || exit 0
@@ -12,7 +13,8 @@ cd "$(dirname "$0")/.."
 require_apt
 address=$(mirror) || exit 1
 sh tests/vm/fetch.sh debootstrap >/dev/null
-# Its mounts are its own, except in a chroot whose root is no mount point: there the kernel refuses that.
+# Its mounts are its own, except in a chroot whose root is no mount point: there the kernel refuses
+# that.
 own='unshare --mount'
 $own true 2>/dev/null || own=
 echo "stalld: making $directory" >&2

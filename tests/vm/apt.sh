@@ -1,5 +1,5 @@
-# Debian's package lists of one suite at a time, apart from the machine's own. Sourced by the scripts that fetch from
-# Debian, in the root of the tree.
+# Debian's package lists of one suite at a time, apart from the machine's own. Sourced by the
+# scripts that fetch from Debian, in the root of the tree.
 # shellcheck shell=sh
 
 # The cache is outside the tree, so that `make clean` and a new checkout keep the downloads.
@@ -37,7 +37,8 @@ mirror() {
     echo "${found%/}"
 }
 
-# in_suite SUITE[@ARCHITECTURE] COMMAND...: runs a command of apt that sees the packages of this suite and no others.
+# in_suite SUITE[@ARCHITECTURE] COMMAND...: runs a command of apt that sees the packages of this
+# suite and no others.
 in_suite() {
     root=$cache/apt/$1 of=amd64
     [ "$1" = "${1%@*}" ] || of=${1#*@}
@@ -76,7 +77,8 @@ first_error() {
     sed -n 's/^E: //p' "$cache/apt/$1.log" | head -n 1
 }
 
-# show FIELD SUITE PACKAGE[=VERSION]: prints a field of the newest such package, or nothing if the suite has none.
+# show FIELD SUITE PACKAGE[=VERSION]: prints a field of the newest such package, or nothing if the
+# suite has none.
 show() {
     in_suite "$2" apt-cache show --no-all-versions "$3" 2>/dev/null | sed -n "s/^$1: //p" | head -n 1
 }

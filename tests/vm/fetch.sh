@@ -1,14 +1,16 @@
 #!/bin/sh
-# Prints where a kernel or a tool of tests/vm/packages.lock is in the cache, after downloading it at its first use:
+# Prints where a kernel or a tool of tests/vm/packages.lock is in the cache, after downloading it at
+# its first use:
 #   fetch.sh NAME
 #   fetch.sh --all [--force]
-# With --all it checks that Debian still has each package of the list, and downloads those that are not in the cache;
-# with --force, it downloads them all again.
+# With --all it checks that Debian still has each package of the list, and downloads those that are
+# not in the cache; with --force, it downloads them all again.
 set -eu
 cd "$(dirname "$0")/../.."
 . tests/vm/apt.sh
 
-# read_line NAME: sets the fields of its line. The sum is part of the file's name, so that a changed line makes it anew.
+# read_line NAME: sets the fields of its line. The sum is part of the file's name, so that a changed
+# line makes it anew.
 read_line() {
     line=$(grep "^$1 " "$lock") || die "$lock has no '$1'; it has $(sed -n '/^#/!s/ .*//p' "$lock" | paste -s -d ' ' -)"
     # shellcheck disable=SC2086 # the words of the line
@@ -38,7 +40,7 @@ fetch() {
         ;;
     esac
     (cd "$work/archives" && in_suite "$suite" "$@") >"$cache/apt/$suite.log" 2>&1 ||
-        die "$package=$version of $suite cannot be downloaded: $(first_error "$suite"); check the network, and try again"
+        die "$package=$version of $suite cannot be downloaded: $(first_error "$suite"); try again, or set STALLD_VM_MIRROR to another mirror"
     echo "$sum $(echo "$work/archives/$package"_*.deb)" | sha256sum --check --status ||
         die "the download of $package=$version is not the file that $lock describes: try again"
     for archive in "$work"/archives/*.deb; do

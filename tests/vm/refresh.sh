@@ -1,11 +1,12 @@
 #!/bin/sh
-# Writes tests/vm/packages.lock again, with the newest version of each kernel and tool that Debian's suites have today.
+# Writes tests/vm/packages.lock again, with the newest version of each kernel and tool that Debian's
+# suites have today.
 set -eu
 cd "$(dirname "$0")/../.."
 . tests/vm/apt.sh
 
-# image_of SUITE PACKAGE: follows the dependencies of a package without files to the newest kernel's image. From 6.19 on
-# the image is in one package more.
+# image_of SUITE PACKAGE: follows the dependencies of a package without files to the newest kernel's
+# image. From 6.19 on the image is in one package more.
 image_of() {
     package=$2
     while next=$(show Depends "$1" "$package" | tr ,\| '\n' | sed -n 's/^ *\(linux-\(image\|binary\)-[^ ]*\).*/\1/p' | head -n 1) &&
@@ -15,7 +16,8 @@ image_of() {
     echo "$package"
 }
 
-# newest_of SUITE RELEASE FLAVOUR: the newest image of one kernel release in a suite that has several.
+# newest_of SUITE RELEASE FLAVOUR: the newest image of one kernel release in a suite that has
+# several.
 newest_of() {
     in_suite "$1" apt-cache pkgnames "linux-binary-$2." | sed -n "/^linux-binary-$2\.[0-9]*+deb[0-9]*-$3\$/p" | sort -V | tail -n 1
 }
@@ -24,8 +26,8 @@ address=$(mirror) || exit 1
 new=$cache/packages.lock
 sed -n '/^#/p' "$lock" >"$new"
 updated=' '
-# A row is NAME SUITE PACKAGE. In the name of a kernel, N stands for its release. A package linux-N-FLAVOUR is one of
-# several in its suite.
+# A row is NAME SUITE PACKAGE. In the name of a kernel, N stands for its release. A package
+# linux-N-FLAVOUR is one of several in its suite.
 while read -r name suite package; do
     case $updated in
     *" $suite "*) ;;
@@ -78,3 +80,4 @@ qemu-system-ppc64 trixie qemu-system-ppc
 debootstrap trixie debootstrap
 END
 mv "$new" "$lock"
+echo "stalld: $lock is written; 'make test-vm-fetch' downloads what it names" >&2

@@ -1,8 +1,9 @@
 #!/bin/sh
 # Runs a tool of tests/vm/packages.lock from the cache, so that none is installed on the machine:
 #   tools.sh qemu-system-ARCH|debootstrap ARGUMENT...
-# An emulator runs with the C library and the libraries of its own Debian, and sees the machine's files. So it takes no
-# chroot, no mount, and no root. debootstrap runs on the machine's own tools, and takes root.
+# An emulator runs with the C library and the libraries of its own Debian, and sees the machine's
+# files. So it takes no chroot, no mount, and no root. debootstrap runs on the machine's own tools,
+# and takes root.
 set -eu
 tree=$(cd "$(dirname "$0")/../.." && pwd)
 tool=$1
