@@ -132,7 +132,6 @@ test-vm-fetch: ## check that Debian still has what the VM tests take from it, an
 	sh tests/vm/fetch.sh --all $(if $(FORCE),--force)
 
 test-service: deb ## boot a Debian with the package, in emulation, and check its service: SERVICE_KERNELS="6.1"
-	@$(SETUP) --check packages
 	$(SUDO) sh tests/vm/service.sh $(DIST)/stalld_[0-9]*.deb $(SERVICE_KERNELS)
 
 fuzz: ## fuzz what reads input: FUZZ=TARGET TIME=SECONDS

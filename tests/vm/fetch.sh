@@ -12,7 +12,7 @@ cd "$(dirname "$0")/../.."
 # read_line NAME: sets the fields of its line. The sum is part of the file's name, so that a changed
 # line makes it anew.
 read_line() {
-    line=$(grep "^$1 " "$lock") || die "$lock has no '$1'; it has $(sed -n '/^#/!s/ .*//p' "$lock" | paste -s -d ' ' -)"
+    line=$(grep "^$1 " "$lock") || die "$lock has no '$1'; its kernels are $(sed -n 's/ .* linux-.*//p' "$lock" | paste -s -d ' ' -)"
     # shellcheck disable=SC2086 # the words of the line
     set -- $line
     name=$1 suite=$2 package=$3 version=$4 sum=$5
@@ -89,10 +89,12 @@ case $force in
 esac
 lock_cache
 status=0
-for suite in $(sed '/^#/d' "$lock" | cut -d ' ' -f 2 | sort -u); do
+names=$(sed '/^#/d; s/ .*//' "$lock")
+suites=$(sed '/^#/d' "$lock" | cut -d ' ' -f 2 | sort -u)
+for suite in $suites; do
     (update "$suite") || status=1
 done
-for name in $(sed '/^#/d; s/ .*//' "$lock"); do
+for name in $names; do
     read_line "$name"
     how='in the cache'
     if [ -n "$force" ] || [ ! -e "$file" ]; then
