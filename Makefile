@@ -30,6 +30,10 @@ KERNELS     = $(ALL_KERNELS) 6.1-rt+cpus=4 6.1-rt+isolcpus=2+nohz_full=2+rcu_noc
 FEW_KERNELS = 5.10-rt+few 6.1-rt+few 7.2-rt+few 6.12-rt+lockdown=confidentiality
 # What `make test-service` boots.
 SERVICE_KERNELS = 6.1 6.1-rt
+# What `make test-fresh` makes: see tests/fresh.sh, which also reads ONLY and KEEP.
+ROOTS    = debian12 debian13 debian12-user debian13-user
+ONLY     =
+KEEP     =
 # What `make cross` builds for: aarch64, s390x, riscv64, ppc64le or i686.
 ARCH     = aarch64
 # What `make fuzz` fuzzes, and for how many seconds; `make soak` takes TIME, too.
@@ -90,7 +94,7 @@ endif
 
 .PHONY: all stalld lib demo demo-run setup setup-static setup-lint setup-packages setup-vm setup-cross setup-fuzz setup-monitoring \
 	setup-soak setup-all \
-	static cross run test test-vm test-vm-few test-cross test-service tests fuzz coverage install install-lib install-stat uninstall dist \
+	static cross run test test-vm test-vm-few test-cross test-service test-fresh tests fuzz coverage install install-lib install-stat uninstall dist \
 	dist-static deb rpm test-packages lint regen bench bench-rig soak annocheck abi msrv clean help
 
 all: ## build target/release/stalld and stallstat (DEBUG=1: in target/debug; BPF=0: without libbpf, and so no stallstat)
@@ -131,6 +135,9 @@ test-vm-few: ## the same with few of them, in some minutes
 test-service: deb ## boot a Debian with the package, in emulation, and check its service: SERVICE_KERNELS="6.1"
 	@$(SETUP) --check packages vm
 	$(SUDO) sh tests/vm/service.sh $(DIST)/stalld_[0-9]*.deb $(SERVICE_KERNELS)
+
+test-fresh: ## run the README's commands on bare Debian systems, as root: ROOTS="debian12 debian13-user", or ROOTS=ci
+	$(SUDO) env KEEP="$(KEEP)" ONLY="$(ONLY)" sh tests/fresh.sh $(ROOTS)
 
 fuzz: ## fuzz what reads input: FUZZ=TARGET TIME=SECONDS
 	@$(SETUP) --check rust bpf fuzz
