@@ -92,9 +92,9 @@ export PATH := $(CARGO_DIR):$(PATH)
 endif
 endif
 
-.PHONY: all stalld lib demo demo-run setup setup-static setup-lint setup-packages setup-vm setup-cross setup-fuzz setup-monitoring \
+.PHONY: all stalld lib demo demo-run setup setup-test setup-static setup-lint setup-packages setup-vm setup-cross setup-fuzz setup-monitoring \
 	setup-soak setup-all \
-	static cross run test test-vm test-vm-few test-cross test-service test-fresh tests fuzz coverage install install-lib install-stat uninstall dist \
+	static cross run test test-run test-vm test-vm-few test-cross test-service test-fresh tests fuzz coverage install install-lib install-stat uninstall dist \
 	dist-static deb rpm test-packages lint regen bench bench-rig soak annocheck abi msrv clean help
 
 all: ## build target/release/stalld and stallstat (DEBUG=1: in target/debug; BPF=0: without libbpf, and so no stallstat)
@@ -104,7 +104,8 @@ all: ## build target/release/stalld and stallstat (DEBUG=1: in target/debug; BPF
 stalld: all
 
 demo: ## install what is missing, build, starve a task on the last CPU, show stalld rescue it
-	@$(SETUP) $(TOOLS)
+	@sh tests/demo.sh --check
+	@$(SETUP) --root $(TOOLS)
 	@$(MAKE) --no-print-directory all
 # A make of its own: the setup may have brought another cargo.
 	@$(MAKE) --no-print-directory demo-run
@@ -114,7 +115,11 @@ demo-run:
 	$(SUDO) sh tests/demo.sh $(BINARY) target/$(BUILD)/examples/starve
 
 test: ## run all tests; the live ones need root and starve tasks on the last CPU only
-	@$(SETUP) --check $(TOOLS) lib
+	@$(SETUP) --root $(TOOLS) lib test
+# A make of its own: the setup may have brought another cargo.
+	@$(MAKE) --no-print-directory test-run
+
+test-run:
 	$(CARGO) test $(CARGOFLAGS) --workspace $(FEATURES) $(TESTARGS)
 # The simulated machine once more, with faults to find.
 	$(CARGO) test $(CARGOFLAGS) $(FEATURES) --features seeded-faults --test simulation each_fault $(TESTARGS)
@@ -171,6 +176,9 @@ lib: ## build the C library below target/lib
 setup: ## install what building needs, after printing it
 	@$(SETUP) $(TOOLS) lib
 
+setup-test: ## install what `make test` needs, which it does itself
+	@$(SETUP) $(TOOLS) lib test
+
 setup-static: ## install what `make static` needs
 	@$(SETUP) rust static
 
@@ -193,7 +201,7 @@ setup-cross: ## install what `make test-cross` needs, on Debian
 	@$(SETUP) rust cross
 
 setup-all: ## install all of these, but for other architectures
-	@$(SETUP) $(TOOLS) lib static lint regen abi dist deb rpm vm monitoring soak
+	@$(SETUP) $(TOOLS) lib test static lint regen abi dist deb rpm vm monitoring soak
 
 setup-fuzz: ## install what `make fuzz` and `make coverage` need, which no other target does
 	@$(SETUP) rust bpf fuzz
