@@ -1,11 +1,13 @@
-# Installs packages for setup.sh: finds the package manager, runs it as root or through sudo, and explains its failures.
-# shellcheck shell=sh disable=SC2086,SC2154 # lists of words are meant to be split; setup.sh sets $manager and $packages
+# Installs packages for setup.sh: finds the package manager, runs it as root or through sudo, and
+# explains its failures.
+# shellcheck shell=sh disable=SC2086,SC2154 # lists of words are split; setup.sh sets the variables
 
 find_manager() {
     first_of apt-get dnf yum
 }
 
-# Package managers that setup.sh recognises, so that its message can name the one that is here, but cannot use.
+# Package managers that setup.sh recognises, so that its message can name the one that is here, but
+# cannot use.
 find_unknown_manager() {
     first_of zypper pacman apk emerge xbps-install nix-env
 }
@@ -39,8 +41,8 @@ as_root() {
     fi
 }
 
-# Lets the package manager read its repositories. Sets $trouble to the first failure, or to nothing. Fails if no
-# repository could be read. apt-get itself exits with 0 then, so its output decides.
+# Lets the package manager read its repositories. Sets $trouble to the first failure, or to nothing.
+# Fails if no repository could be read. apt-get itself exits with 0 then, so its output decides.
 read_repositories() {
     trouble='' code=0
     case $manager in
@@ -57,8 +59,8 @@ read_repositories() {
     esac
 }
 
-# services VERB...: has systemd do so with the services that come with the packages. Debian starts each service when its
-# package is installed and at each boot, which no test needs.
+# services VERB...: has systemd do so with the services that come with the packages. Debian starts
+# each service when its package is installed and at each boot, which no test needs.
 services() {
     for package in $packages; do
         case $package in

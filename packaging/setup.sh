@@ -3,11 +3,12 @@
 #
 #   setup.sh [--check | --dry-run | --root | --cargo] [PART...]
 #
-# The parts are rust, bpf, lib, test, static, libc, lint, regen, abi, dist, deb, rpm, packages, vm, cross, fuzz, monitoring and soak;
-# without any, rust and bpf. It prints which tools are missing, then installs them. If none is missing, it prints nothing.
+# The parts are rust, bpf, lib, test, static, libc, lint, regen, abi, dist, deb, rpm, packages, vm,
+# cross, fuzz, monitoring and soak; without any, rust and bpf. It prints which tools are missing, then
+# installs them. If none is missing, it prints nothing.
 #   --check    says in one line what is missing and how to install it, and fails if anything is
 #   --dry-run  prints what it would install
-#   --root     fails before all else if no command can run as root here; otherwise as without an option
+#   --root     first fails if no command can run as root here; then as without an option
 #   --cargo    prints the directory of the first cargo that is new enough, if that isn't the one in PATH
 # shellcheck disable=SC2046,SC2086 # lists of words are meant to be split
 set -eu

@@ -16,7 +16,8 @@ refuse() {
 # Whether this system lacks a requirement that no right and no package can add. Needs no root.
 check() {
 	[ -e /proc/self/status ] || refuse "/proc is not mounted: mount -t proc proc /proc"
-	# The namespace that the kernel starts with has this number. Without a link, the kernel has no other.
+	# The namespace that the kernel starts with has this number. Without a link, the kernel has no
+	# other.
 	case $(readlink /proc/self/ns/pid) in
 	'' | 'pid:[4026531836]') ;;
 	*) refuse "stalld boosts no task from a pid namespace of its own: start the container with the host's, or use the host" ;;

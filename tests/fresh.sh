@@ -1,12 +1,14 @@
 #!/bin/sh
 # Runs the README's commands on bare Debian systems, as a new user does: fresh.sh ROOT...
 #
-# ROOT is debian12 or debian13 (as root), debian12-user or debian13-user (an ordinary user with sudo), ci-debian12 or
-# ci-debian13 (.ci/run as root; up to 90 minutes; `ci` is ci-debian13). Needs root, and a Debian or Ubuntu host.
+# ROOT is debian12 or debian13 (as root), debian12-user or debian13-user (an ordinary user with
+# sudo), ci-debian12 or ci-debian13 (.ci/run as root; up to 90 minutes; `ci` is ci-debian13). Needs
+# root, and a Debian or Ubuntu host.
 #
-# Each system is a copy of a root that debootstrap makes once, with a clone of HEAD. It is target/fresh/ROOT while its
-# commands run, and is removed afterwards unless KEEP=1. The log is target/fresh/ROOT.log. With ONLY=demo in the
-# environment, only the commands that contain `demo` run.
+# Each system is a copy of a root that debootstrap makes once, with a clone of HEAD. It is
+# target/fresh/ROOT while its commands run, and is removed afterwards unless KEEP=1. The log is
+# target/fresh/ROOT.log. With ONLY=demo in the environment, only the commands that contain `demo`
+# run.
 set -eu
 cd "$(dirname "$0")/.."
 . tests/checks.sh
@@ -14,7 +16,8 @@ cd "$(dirname "$0")/.."
 out=$PWD/target/fresh
 throttling=/proc/sys/kernel/sched_rt_runtime_us
 
-# The commands in the README's first code block, so that the README and this test cannot drift apart.
+# The commands in the README's first code block, so that the README and this test cannot drift
+# apart.
 readme_commands() {
     awk '/^    / { sub(/ *#.*/, ""); sub(/^ */, ""); print; found = 1; next } found { exit }' README.md
 }
@@ -49,7 +52,8 @@ END
     echo "$system"
 }
 
-# Lets the system reach the network by the same proxies, registries and certificates as this machine.
+# Lets the system reach the network by the same proxies, registries and certificates as this
+# machine.
 connect() {
     cp -L /etc/resolv.conf /etc/hosts "$root/etc/"
     env | grep -iE '^(https?_proxy|no_proxy|CARGO_(HTTP|NET|REGISTR|SOURCE)[A-Z_]*)=' >"$root/etc/environment" || :
@@ -60,8 +64,9 @@ connect() {
     fi
 }
 
-# inside USER COMMAND: runs it as a login of this user, without a terminal. /proc, /sys and /dev are mounted, but none of
-# the file systems that belong below /sys. The mounts are gone with the last process.
+# inside USER COMMAND: runs it as a login of this user, without a terminal. /proc, /sys and /dev are
+# mounted, but none of the file systems that belong below /sys. The mounts are gone with the last
+# process.
 inside() {
     # A pid namespace of its own is out of the question, because stalld does not boost inside one.
     # shellcheck disable=SC2016 # the shell inside expands it

@@ -1,4 +1,4 @@
-//! packaging/setup.sh on a machine that lacks clang: its messages, and the packages it has installed.
+//! packaging/setup.sh on a machine that lacks clang: its messages, and the packages it installs.
 
 #![allow(clippy::unwrap_used)]
 
@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::{env, fs};
 
-/// A machine whose PATH is one directory with a few real programs, stand-ins for the others, and no clang.
+/// A machine whose PATH is one directory with a few real programs, stand-ins for the others, and no
+/// clang.
 struct Machine {
     root: PathBuf,
 }

@@ -49,7 +49,8 @@ END
     APT_CONFIG=$root/apt.conf "$@"
 }
 
-# debootstrap ARGUMENTS...: Debian's own tool, which this machine need not have installed. It is downloaded once.
+# debootstrap ARGUMENTS...: Debian's own tool, which this machine need not have installed. It is
+# downloaded once.
 debootstrap() {
     tool=$cache/debootstrap
     if [ ! -e "$tool" ]; then
