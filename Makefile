@@ -30,6 +30,10 @@ KERNELS     = $(ALL_KERNELS) 6.1-rt+cpus=4 6.1-rt+isolcpus=2+nohz_full=2+rcu_noc
 FEW_KERNELS = 5.10-rt+few 6.1-rt+few 7.2-rt+few 6.12-rt+lockdown=confidentiality
 # What `make test-service` boots.
 SERVICE_KERNELS = 6.1 6.1-rt
+# What `make test-fresh` makes: see tests/fresh.sh, which also reads ONLY and KEEP.
+ROOTS    = debian12 debian13 debian12-user debian13-user
+ONLY     =
+KEEP     =
 # What `make cross` builds for: aarch64, s390x, riscv64, ppc64le or i686.
 ARCH     = aarch64
 # What `make fuzz` fuzzes, and for how many seconds; `make soak` takes TIME, too.
@@ -88,9 +92,9 @@ export PATH := $(CARGO_DIR):$(PATH)
 endif
 endif
 
-.PHONY: all stalld lib demo demo-run setup setup-static setup-lint setup-packages setup-fuzz setup-monitoring \
+.PHONY: all stalld lib demo demo-run setup setup-test setup-static setup-lint setup-packages setup-fuzz setup-monitoring \
 	setup-soak setup-all \
-	static cross run test test-vm test-vm-few test-vm-fetch test-cross test-service tests fuzz coverage install install-lib install-stat uninstall dist \
+	static cross run test test-run test-vm test-vm-few test-vm-fetch test-cross test-service test-fresh tests fuzz coverage install install-lib install-stat uninstall dist \
 	dist-static deb rpm test-packages lint regen bench bench-rig soak annocheck abi msrv clean help
 
 all: ## build target/release/stalld and stallstat (DEBUG=1: in target/debug; BPF=0: without libbpf, and so no stallstat)
@@ -100,7 +104,8 @@ all: ## build target/release/stalld and stallstat (DEBUG=1: in target/debug; BPF
 stalld: all
 
 demo: ## install what is missing, build, starve a task on the last CPU, show stalld rescue it
-	@$(SETUP) $(TOOLS)
+	@sh tests/demo.sh --check
+	@$(SETUP) --root $(TOOLS)
 	@$(MAKE) --no-print-directory all
 # A make of its own: the setup may have brought another cargo.
 	@$(MAKE) --no-print-directory demo-run
@@ -110,7 +115,11 @@ demo-run:
 	$(SUDO) sh tests/demo.sh $(BINARY) target/$(BUILD)/examples/starve
 
 test: ## run all tests; the live ones need root and starve tasks on the last CPU only
-	@$(SETUP) --check $(TOOLS) lib
+	@$(SETUP) --root $(TOOLS) lib test
+# A make of its own: the setup may have brought another cargo.
+	@$(MAKE) --no-print-directory test-run
+
+test-run:
 	$(CARGO) test $(CARGOFLAGS) --workspace $(FEATURES) $(TESTARGS)
 # The simulated machine once more, with faults to find.
 	$(CARGO) test $(CARGOFLAGS) $(FEATURES) --features seeded-faults --test simulation each_fault $(TESTARGS)
@@ -133,6 +142,9 @@ test-vm-fetch: ## check that Debian still has what the VM tests take from it, an
 
 test-service: deb ## boot a Debian with the package, in emulation, and check its service: SERVICE_KERNELS="6.1"
 	$(SUDO) sh tests/vm/service.sh $(DIST)/stalld_[0-9]*.deb $(SERVICE_KERNELS)
+
+test-fresh: ## run the README's commands on bare Debian systems, as root: ROOTS="debian12 debian13-user", or ROOTS=ci
+	$(SUDO) env KEEP="$(KEEP)" ONLY="$(ONLY)" sh tests/fresh.sh $(ROOTS)
 
 fuzz: ## fuzz what reads input: FUZZ=TARGET TIME=SECONDS
 	@$(SETUP) --check rust bpf fuzz
@@ -166,6 +178,9 @@ lib: ## build the C library below target/lib
 setup: ## install what building needs, after printing it
 	@$(SETUP) $(TOOLS) lib
 
+setup-test: ## install what `make test` needs, which it does itself
+	@$(SETUP) $(TOOLS) lib test
+
 setup-static: ## install what `make static` and `make test-vm` need
 	@$(SETUP) rust static
 
@@ -182,7 +197,7 @@ setup-soak: ## install what `make soak` needs
 	@$(SETUP) $(TOOLS) soak
 
 setup-all: ## install all of these, except what only checks packages
-	@$(SETUP) $(TOOLS) lib static lint regen abi dist deb rpm monitoring soak
+	@$(SETUP) $(TOOLS) lib test static lint regen abi dist deb rpm monitoring soak
 
 setup-fuzz: ## install what `make fuzz` and `make coverage` need, which no other target does
 	@$(SETUP) rust bpf fuzz
