@@ -5,7 +5,7 @@ use crate::lateness::random;
 use rig::boosts::{OWN, journal, live_boosts, policy};
 use rig::process::{eventually, has_ended, signal};
 use rig::throttling::{limit, set_limit};
-use rig::{TIMEOUT, Rig, boosts, keep_away_from_the_hog};
+use rig::{Rig, TIMEOUT, boosts, keep_away_from_the_hog};
 use stalld::error::{Error, Result};
 use stalld::sys::clock;
 use stalld::task::{Nanos, Tid};

@@ -2,8 +2,8 @@
 
 use crate::figures::{Effort, Line, Row, grouped};
 use crate::process;
-use rig::Stalld;
 use crate::upkeep::Daemon;
+use rig::Stalld;
 use stalld::error::{Context, Error, Result};
 use stalld::task::Tid;
 use std::collections::HashMap;

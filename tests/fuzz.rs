@@ -2,7 +2,6 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
-
 use rig::Rig;
 use std::fs;
 use std::path::{Path, PathBuf};

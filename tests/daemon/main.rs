@@ -16,6 +16,7 @@ mod setup;
 mod system_logs;
 mod text_log;
 mod throttlectl;
+mod vm_tools;
 
 /// Asserts that a text contains each of these words.
 #[track_caller]
