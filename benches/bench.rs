@@ -1,9 +1,9 @@
 //! Measures what stalld promises, and prints each figure with its bound beside it: `make bench`.
 //!
-//! All figures are taken from outside of the daemon: by a victim and an observer, by the kernel's own
-//! accounts, by a workload that is slowed down or not. A bound that is missed is no failure unless
-//! `--strict` asks for that, because other guests of the host have a say in every time; a row that can't
-//! be measured is.
+//! All figures come from outside of the daemon: from a victim, from the kernel's tracer and
+//! accounts, or from a workload beside it. A missed bound is a failure only with `--strict`,
+//! because other guests of the host influence every time. A row that can't be measured is always a
+//! failure.
 
 mod debug_file;
 mod disturbance;
@@ -11,20 +11,22 @@ mod docs;
 mod ends;
 mod events;
 mod figures;
+mod holds;
 mod lateness;
 mod library;
 mod load;
-mod looks;
 mod observer;
 mod peer;
 mod pipe;
 mod plot;
 mod process;
 mod rescue;
+mod scans;
 mod sizes;
 mod soak;
 mod stat;
 mod text;
+mod trace_line;
 mod tracer;
 mod upkeep;
 
@@ -47,7 +49,7 @@ should have nothing else to do: what else wants the last CPU takes it from the h
   --quick      fewer starts, shorter times
   --strict     exit with 1 where a bound is missed
   --list       only name the rows
-  --write=DIR  also write the table and a plot to DIR/BENCHMARKS.md and DIR/look-cost.svg
+  --write=DIR  also write the table and a plot to DIR/BENCHMARKS.md and DIR/scan-cost.svg
   --soak=TIME  starve tasks at random for so long (90, 10m, 2h), watched by the kernel's tracer; strict
 
 Where the environment has PEER=/path/to/another/stalld, that one is measured beside ours, in turn.
@@ -68,7 +70,8 @@ fn main() -> ExitCode {
         print!("{HELP}");
         return ExitCode::SUCCESS;
     }
-    // `cargo test --all-targets` starts this too, but without the flag that `cargo bench` adds.
+    // `cargo test --all-targets` starts this program, too, but without the flag that `cargo bench`
+    // adds.
     if !has("--bench") {
         eprintln!("nothing is measured: run this by 'cargo bench'");
         return ExitCode::SUCCESS;
@@ -106,7 +109,7 @@ fn all_rows() -> Vec<Row> {
         events::rows(),
         debug_file::rows(),
         text::rows(),
-        looks::rows(),
+        scans::rows(),
         library::rows(),
         upkeep::rows(),
         stat::rows(),
@@ -150,7 +153,7 @@ fn run(rows: &[Row], effort: &Effort, strict: bool, docs: Option<&Path>) -> Exit
 
 /// Measures one row while no live test and no other measurement runs.
 fn measure(row: &Row, effort: &Effort) -> Result<Vec<Line>> {
-    // The rig panics where what it waits for does not happen.
+    // The rig panics if an event that it waits for does not happen.
     let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
         let _live = rig::live();
         (row.measure)(effort)
@@ -158,7 +161,7 @@ fn measure(row: &Row, effort: &Effort) -> Result<Vec<Line>> {
     outcome.unwrap_or_else(|_| Err(Error::new("see above")))
 }
 
-/// What the figures depend on.
+/// Describes the machine.
 fn machine() -> String {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let cpuinfo = read("/proc/cpuinfo");
@@ -173,7 +176,7 @@ fn machine() -> String {
     )
 }
 
-/// How often a second the kernel's clock ticks, if it tells how it was configured.
+/// Returns the kernel's CONFIG_HZ; `None` if its configuration can't be read.
 fn ticks() -> Option<u32> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").ok()?;
     let configuration =

@@ -1,4 +1,4 @@
-//! Writes what was measured down: the table and the plot.
+//! Writes the table and the plot to files.
 
 use crate::figures::{Line, Point};
 use crate::plot;
@@ -7,20 +7,20 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-const PLOT: &str = "look-cost.svg";
+const PLOT: &str = "scan-cost.svg";
 
 pub fn write(directory: &Path, machine: &str, lines: &[Line]) -> Result<()> {
     let points: Vec<Point> = lines.iter().flat_map(|line| line.points.clone()).collect();
     let mut text = format!(
         "# Benchmarks\n\n\
-         What stalld promises in figures, and what was measured: `make bench WRITE=1` wrote this on {}.\n\n\
+         The figures that stalld promises, and their measured values: `make bench WRITE=1` wrote this on {}.\n\n\
          {machine}\n\n{}\n",
         today(),
         crate::TABLE_HEAD
     );
     lines.iter().for_each(|line| text += &format!("{line}\n"));
     if !points.is_empty() {
-        text += &format!("\n![What a look costs, by the number of threads]({PLOT})\n");
+        text += &format!("\n![The cost of a scan by the number of threads]({PLOT})\n");
         save(&directory.join(PLOT), &plot::svg(&points))?;
     }
     save(&directory.join("BENCHMARKS.md"), &text)
@@ -30,7 +30,7 @@ fn save(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text).context(format!("write {}", path.display()))
 }
 
-/// Std knows no calendar.
+/// Calls date(1), because std has no calendar.
 fn today() -> String {
     let date = Command::new("date").args(["-u", "+%Y-%m-%d"]).output();
     let date = date.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_string());

@@ -49,7 +49,7 @@ fn terminated(backend: &str, effort: &Effort) -> Result<Vec<Line>> {
             });
             let (code, said) = stalld.finish();
             // Else the guardian has done it, after the end.
-            let by_itself = !said.iter().any(|(_, line)| line.contains("without cleaning up"));
+            let by_itself = !said.mentions("without cleaning up");
             met &= code == Some(0) && restored && by_itself;
             times.push(millis(took));
             drop(rig);

@@ -13,7 +13,8 @@ use stalld::task::{Cpu, Nanos, Tid};
 use std::os::fd::OwnedFd;
 use std::thread;
 
-static EMPTY: &ObjectBytes<[u8]> = &ObjectBytes(*include_bytes!(concat!(env!("OUT_DIR"), "/empty.bpf.o")));
+pub static EMPTY: &ObjectBytes<[u8]> =
+    &ObjectBytes(*include_bytes!(concat!(env!("OUT_DIR"), "/empty.bpf.o")));
 
 const TIMEOUT: Nanos = Nanos::from_secs(30);
 const BOUND_NS: f64 = 70.0;
@@ -26,7 +27,7 @@ pub fn rows() -> Vec<Row> {
 fn measure(effort: &Effort) -> Result<Vec<Line>> {
     let mut stalld = Stalld::start(&["-v", "-l", "-b", "queue_track"]);
     stalld
-        .wait_for(|line| line.contains("events are being recorded"), TIMEOUT)
+        .wait_for(|record| record.message().contains("events are being recorded"), TIMEOUT)
         .ok_or_else(|| Error::new("queue_track was never attached"))?;
     above_empty(ROW, stalld.pid(), BOUND_NS, effort)
 }

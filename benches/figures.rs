@@ -1,10 +1,10 @@
-//! Rows, their lines in the table, and what is made of many samples.
+//! The rows of the table, their lines, and statistics of samples.
 
 use stalld::error::Result;
 use stalld::task::Nanos;
 use std::fmt;
 
-/// How much time to spend.
+/// The time to spend on a measurement.
 pub struct Effort {
     pub quick: bool,
 }
@@ -17,7 +17,7 @@ impl Effort {
 
 type Measure = dyn Fn(&Effort) -> Result<Vec<Line>>;
 
-/// What is measured in one go.
+/// A measurement, which gives one line of the table or several.
 pub struct Row {
     pub name: String,
     pub measure: Box<Measure>,
@@ -34,13 +34,13 @@ pub struct Line {
     pub measure: String,
     pub measured: String,
     pub bound: String,
-    /// None where the figure is only reported.
+    /// `None` if the figure has no bound.
     pub met: Option<bool>,
-    /// What of it is drawn.
+    /// The figures for the plot.
     pub points: Vec<Point>,
 }
 
-/// What a look took on a machine with so many threads.
+/// The time of a scan on a machine with this many threads.
 #[derive(Clone)]
 pub struct Point {
     pub series: String,
@@ -71,7 +71,8 @@ impl fmt::Display for Line {
     }
 }
 
-/// The value that this share of the samples, from 0 to 1, does not exceed; NaN of none.
+/// Returns the value that this share of the samples, from 0 to 1, does not exceed; NaN if there are
+/// none.
 pub fn quantile(samples: &[f64], share: f64) -> f64 {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -87,7 +88,7 @@ pub fn millis(length: Nanos) -> f64 {
     length.0 as f64 / 1e6
 }
 
-/// 20000 as 20,000.
+/// Formats 20000 as 20,000.
 pub fn grouped(number: usize) -> String {
     let digits = number.to_string();
     let mut text = String::new();

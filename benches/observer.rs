@@ -1,105 +1,28 @@
-//! Judges what stalld does by the kernel's trace of the scheduler alone: who waited for how long, whom stalld
-//! boosted, and whether that was put back.
+//! Judges stalld by the kernel's trace of the scheduler alone: how long each task waited, which
+//! tasks stalld boosted, and whether it restored them.
 
+use crate::trace_line::{Event, Kind};
 use stalld::task::{Nanos, Policy, Tid};
 use std::collections::HashMap;
 
-/// An event of the trace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Event {
-    pub at: Nanos,
-    pub what: What,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum What {
-    /// A CPU goes on with another task. The one that had it stays in the queue, or doesn't.
-    Switch {
-        from: Tid,
-        from_prio: i32,
-        stays: bool,
-        to: Tid,
-        to_prio: i32,
-    },
-    Wakeup(Tid),
-    /// The first one of a new task, whose number may have been another's.
-    Birth(Tid),
-    /// What it still does after that is not judged.
-    Exit(Tid),
-    /// sched_setattr(2), by which stalld boosts and nothing else.
-    SetAttr {
-        by: Tid,
-        of: Tid,
-    },
-    /// sched_setscheduler(2), by which stalld puts back, and makes a task FIFO for the time of a pulse.
-    SetScheduler {
-        by: Tid,
-        of: Tid,
-        policy: Policy,
-    },
-}
-
-/// Reads a line of the trace; None for one that tells of nothing that matters.
-pub fn read(line: &str) -> Option<Event> {
-    // `name-pid [cpu] flags time: event`, where the name may hold blanks.
-    let (head, event) = line.split_once(": ")?;
-    let (caller, time) = head.rsplit_once(' ')?;
-    let (seconds, micros) = time.split_once('.')?;
-    let at = Nanos::from_secs(seconds.parse().ok()?) + Nanos::from_micros(micros.parse().ok()?);
-    let by = || Some(Tid(caller.rsplit_once('[')?.0.trim_end().rsplit_once('-')?.1.parse().ok()?));
-    let what = if let Some((from, to)) = event.split_once(" ==> ") {
-        What::Switch {
-            from: Tid(number(from, "prev_pid=")?),
-            from_prio: number(from, "prev_prio=")?,
-            // Also of one that is preempted, whatever it was about to do: that is 'R+'.
-            stays: from.rsplit_once("prev_state=")?.1.starts_with('R'),
-            to: Tid(number(to, "next_pid=")?),
-            to_prio: number(to, "next_prio=")?,
-        }
-    } else if event.starts_with("sched_wakeup_new") {
-        What::Birth(Tid(number(event, " pid=")?))
-    } else if event.starts_with("sched_wakeup") {
-        What::Wakeup(Tid(number(event, " pid=")?))
-    } else if event.starts_with("sched_process_exit") {
-        What::Exit(Tid(number(event, " pid=")?))
-    } else if let Some(arguments) = event.strip_prefix("sys_sched_setattr(pid: ") {
-        What::SetAttr { by: by()?, of: Tid(hexadecimal(arguments)?) }
-    } else if let Some(arguments) = event.strip_prefix("sys_sched_setscheduler(pid: ") {
-        let policy = hexadecimal(arguments.split_once("policy: ")?.1)?;
-        What::SetScheduler { by: by()?, of: Tid(hexadecimal(arguments)?), policy: Policy(policy as u32) }
-    } else {
-        return None;
-    };
-    Some(Event { at, what })
-}
-
-fn number(text: &str, key: &str) -> Option<i32> {
-    let (_, rest) = text.rsplit_once(key)?;
-    rest.split(' ').next()?.parse().ok()
-}
-
-/// As arguments are printed, with or without `0x`.
-fn hexadecimal(text: &str) -> Option<i32> {
-    let text = text.strip_prefix("0x").unwrap_or(text);
-    let end = text.find(|c: char| !c.is_ascii_hexdigit()).unwrap_or(text.len());
-    i32::from_str_radix(&text[..end], 16).ok()
-}
-
-/// What stalld is held to.
+/// The limits that stalld promises to keep.
 #[derive(Clone, Copy)]
 pub struct Promise {
     pub threshold: Nanos,
-    /// Within this time after the threshold a task has to run.
+    /// A starving task runs within this time after the threshold.
     pub rescue: Nanos,
     /// No boost is longer.
     pub boost: Nanos,
 }
 
-/// The clocks that stamp waits and events may differ by this, and what stalld has seen may be as old.
+/// Tolerance for the age of what stalld has seen, and for the difference between the clocks of
+/// waits and events.
 const SLACK: Nanos = Nanos::from_millis(5);
 
-/// The kernel's count of priorities: of a DEADLINE task, and of FIFO 98, which only stalld gives to anybody.
+/// The kernel's internal priority of a SCHED_DEADLINE task.
 const DEADLINE: i32 = -1;
+
+/// The kernel's internal priority of FIFO 98, which only stalld uses.
 const PULSE: i32 = 1;
 
 pub struct Observer {
@@ -123,22 +46,23 @@ pub struct Observer {
 struct Task {
     runs: bool,
     exits: bool,
-    /// When it was queued, unless it runs or sleeps.
+    /// Since when it has been queued; `None` if it runs or sleeps.
     waits: Option<Nanos>,
-    /// The last wait that ended, by its first and last moment.
+    /// First and last moment of the last wait that ended.
     waited: (Nanos, Nanos),
-    /// As it is by itself.
+    /// Its priority without a boost.
     prio: Option<i32>,
     boosted: Option<Nanos>,
-    /// The last boost that was due to it: pulses go on from there.
+    /// The last justified boost, which also justifies the pulses that follow it.
     just: Option<Nanos>,
-    /// When stalld last called sched_setscheduler(2) for it in this boost: to put it back or for a pulse, which only
-    /// its priority can tell when it runs.
+    /// When stalld last called sched_setscheduler(2) for it in this boost. The call restores it or
+    /// begins a pulse; the priority at its next switch-in shows which.
     set: Option<Nanos>,
 }
 
 impl Observer {
-    /// Of what happens from `start` on. Who was queued before, and isn't seen to run, waits since then at least.
+    /// Creates an observer of the events from `start` on. A task that was queued before, and has
+    /// not run since, counts as waiting from `start`.
     pub fn new(promise: Promise, stalld: Vec<Tid>, start: Nanos) -> Observer {
         Observer {
             promise,
@@ -156,39 +80,39 @@ impl Observer {
         }
     }
 
-    /// To be given all events in their order.
+    /// Takes the next event, in the order of time.
     pub fn note(&mut self, event: Event) {
         self.events += 1;
         let at = event.at;
-        match event.what {
-            What::Switch { from, from_prio, stays, to, to_prio } => {
+        match event.kind {
+            Kind::Switch { from, from_prio, stays, to, to_prio, .. } => {
                 self.leaves(from, from_prio, stays, at);
                 self.comes(to, to_prio, at);
             }
-            What::Wakeup(tid) => {
+            Kind::Wakeup(tid) => {
                 let task = self.task(tid);
                 if !task.runs && !task.exits && task.waits.is_none() {
                     task.waits = Some(at);
                 }
             }
-            What::Birth(tid) => {
+            Kind::Birth(tid) => {
                 self.tasks.remove(&tid);
                 self.task(tid).waits = Some(at);
             }
-            What::Exit(tid) => {
+            Kind::Exit(tid) => {
                 let task = self.task(tid);
                 *task = Task { exits: true, boosted: None, just: None, set: None, ..*task };
             }
-            What::SetAttr { by, of } if self.is_boost(by, of) => {
+            Kind::SetAttr { by, of } if self.is_boost(by, of) => {
                 self.boosts += 1;
                 self.boost(of, at);
             }
-            What::SetScheduler { by, of, policy } if self.is_boost(by, of) => self.set(of, policy, at),
-            What::SetAttr { .. } | What::SetScheduler { .. } => {}
+            Kind::SetScheduler { by, of, policy } if self.is_boost(by, of) => self.set(of, policy, at),
+            Kind::SetAttr { .. } | Kind::SetScheduler { .. } => {}
         }
     }
 
-    /// Judges what has not come to an end. A task that isn't there any more neither waits nor is boosted.
+    /// Judges the waits and boosts that have not ended at `at`. A task that has exited has neither.
     pub fn finish(&mut self, at: Nanos, is_there: impl Fn(Tid) -> bool) {
         let limit = self.promise.threshold + self.promise.rescue;
         for (tid, task) in self.tasks.iter().filter(|(tid, _)| is_there(**tid)) {
@@ -202,7 +126,7 @@ impl Observer {
         }
     }
 
-    /// Stalld sets its own threads, too.
+    /// Returns true if stalld made this call for another task than its own threads.
     fn is_boost(&self, by: Tid, of: Tid) -> bool {
         self.stalld.contains(&by) && of != Tid(0) && !self.stalld.contains(&of)
     }
@@ -244,7 +168,7 @@ impl Observer {
         task.waited = wait.unwrap_or(task.waited);
         match (task.boosted, task.set) {
             (None, _) => task.prio = Some(prio),
-            // Stalld has not put it back, but made it something else.
+            // The call did not restore it: it began a pulse, or another boost.
             (Some(_), Some(_)) if prio == PULSE || prio == DEADLINE => task.set = None,
             (Some(_), Some(_)) => {
                 let own = task.prio.filter(|&own| own != prio);
@@ -273,7 +197,7 @@ impl Observer {
     fn set(&mut self, tid: Tid, policy: Policy, at: Nanos) {
         let longest = self.promise.boost;
         let task = self.task(tid);
-        // What was set before has been the end of that boost, though it has not run since.
+        // The last call has ended that boost, although the task has not run since.
         let is_old = task.boosted.is_some_and(|since| at - since > longest) && task.set.is_some();
         if task.boosted.is_some() && !is_old {
             task.set = Some(at);
@@ -289,9 +213,9 @@ impl Observer {
         }
         let (promise, start) = (self.promise, self.start);
         let task = self.task(tid);
-        // A task of which nothing was seen has not run at all.
+        // A task without any event has not run since the start.
         let unseen = (!task.runs && task.prio.is_none()).then_some(start);
-        // Stalld may have seen it a moment before it ran.
+        // Stalld may have scanned a moment before the task ran.
         let just_ended = Some(task.waited.0).filter(|_| at - task.waited.1 <= SLACK && task.waited.1 > start);
         let since = task.waits.or(unseen).into_iter().chain(just_ended).min();
         let starved = since.is_some_and(|since| at - since + SLACK >= promise.threshold);
@@ -307,7 +231,7 @@ impl Observer {
         }
     }
 
-    /// It was put back when stalld last set it.
+    /// Ends its boost at the last call of sched_setscheduler(2).
     fn restored(&mut self, tid: Tid) {
         let longest = self.promise.boost;
         let task = self.task(tid);

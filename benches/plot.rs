@@ -1,20 +1,20 @@
-//! Draws what looks cost against the number of threads, both axes logarithmic, as SVG.
+//! Draws the cost of scans against the number of threads, both axes logarithmic, as SVG.
 
 use crate::figures::{Point, grouped};
 use std::fmt::Write;
 
 const WIDTH: f64 = 860.0;
 const HEIGHT: f64 = 480.0;
-/// Where the axes cross, and where they end; the names of the lines stand to the right of that.
+/// The axes cross at `LEFT` and `BOTTOM`. The names of the lines stand to the right of `RIGHT`.
 const LEFT: f64 = 80.0;
 const RIGHT: f64 = 620.0;
 const TOP: f64 = 50.0;
 const BOTTOM: f64 = 420.0;
 
-/// Told apart by those who see no red or no green, too.
+/// Colors that differ for colour-blind readers as well.
 const COLORS: [&str; 6] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
 
-/// Names of lines don't stand nearer to each other than this.
+/// The least distance between the names of two lines.
 const LINE_HEIGHT: f64 = 18.0;
 
 pub fn svg(points: &[Point]) -> String {
@@ -26,7 +26,7 @@ pub fn svg(points: &[Point]) -> String {
 
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-family=\"sans-serif\" \
-         font-size=\"13\">\n<title>What a look costs</title>\n\
+         font-size=\"13\">\n<title>The cost of a scan</title>\n\
          <rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"#ffffff\"/>\n"
     );
     for at in x.decades() {
@@ -40,7 +40,7 @@ pub fn svg(points: &[Point]) -> String {
         svg += &text(LEFT - 8.0, place + 4.0, "end", "#333333", &duration(at));
     }
     svg += &text(f64::midpoint(LEFT, RIGHT), BOTTOM + 45.0, "middle", "#000000", "threads on the machine");
-    svg += &text(LEFT, TOP - 20.0, "start", "#000000", "time for one look");
+    svg += &text(LEFT, TOP - 20.0, "start", "#000000", "time for one scan");
 
     let mut names = Vec::new();
     for (name, color) in series.iter().zip(COLORS.iter().cycle()) {
@@ -68,7 +68,7 @@ pub fn svg(points: &[Point]) -> String {
     svg + "</svg>\n"
 }
 
-/// From a whole decade to the largest value, as logarithms, and where these lie.
+/// A logarithmic axis: from a whole decade to the largest value, and the places of its ends.
 struct Axis {
     first: f64,
     last: f64,
@@ -78,7 +78,7 @@ struct Axis {
 
 impl Axis {
     fn over(values: impl Iterator<Item = f64> + Clone, from: f64, to: f64) -> Axis {
-        // A time can be 0 by the clock.
+        // A measured time can be 0.
         let logarithm = |value: f64| value.max(1e-3).log10();
         let first = logarithm(values.clone().fold(f64::INFINITY, f64::min)).floor();
         Axis { first, last: logarithm(values.fold(0.0, f64::max)).max(first + 1.0), from, to }

@@ -1,17 +1,17 @@
-//! What the kernel tells of a process that is being measured.
+//! Figures of /proc about a process that is being measured.
 
 use stalld::error::{Context, Error, Result};
 use stalld::task::{Nanos, Tid};
 use std::collections::HashMap;
 use std::fs;
 
-/// How many threads there are on the whole machine.
+/// Returns the number of threads on the whole machine; 0 if it is not known.
 pub fn threads_of_all() -> u32 {
     let loadavg = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     loadavg.split(['/', ' ']).nth(4).and_then(|count| count.parse().ok()).unwrap_or(0)
 }
 
-/// The CPU time of all its threads so far. The kernel brings it up to date when a thread goes to sleep.
+/// Returns the CPU time of all its threads. The kernel updates it when a thread goes to sleep.
 pub fn cpu_time(pid: Tid) -> Result<Nanos> {
     let mut sum = Nanos::ZERO;
     for tid in numbers(&format!("/proc/{pid}/task"))? {
@@ -28,7 +28,13 @@ pub fn computed(tid: Tid) -> Result<Nanos> {
     spent.map(Nanos).ok_or_else(|| Error::new(format!("{path} has no CPU time")))
 }
 
-/// What /proc/PID/status says of its memory.
+/// Returns the threads of these processes.
+pub fn threads(processes: &[Tid]) -> Result<Vec<Tid>> {
+    let lists = processes.iter().map(|pid| numbers(&format!("/proc/{pid}/task")));
+    Ok(lists.collect::<Result<Vec<_>>>()?.concat())
+}
+
+/// Memory of a process by /proc/PID/status.
 pub struct Memory {
     pub resident_kib: u64,
     pub anonymous_kib: u64,
@@ -44,12 +50,12 @@ pub fn memory(pid: Tid) -> Result<Memory> {
     Ok(Memory { resident_kib: kib("VmRSS")?, anonymous_kib: kib("RssAnon")?, peak_kib: kib("VmHWM")? })
 }
 
-/// The children of a process, and theirs.
+/// Returns the children of a process, their children, and so on.
 pub fn descendants(pid: Tid) -> Result<Vec<Tid>> {
     let mut found = vec![pid];
     let mut parents = HashMap::new();
     for process in numbers("/proc")? {
-        // It may have gone meanwhile.
+        // It may have exited in the meantime.
         let Ok(status) = fields(&format!("/proc/{process}/status")) else { continue };
         if let Some(parent) = status.get("PPid").and_then(|parent| parent.parse().ok()) {
             parents.insert(process, Tid(parent));
@@ -64,15 +70,15 @@ pub fn descendants(pid: Tid) -> Result<Vec<Tid>> {
     Ok(found)
 }
 
-/// What the kernel tells of each open descriptor of a process.
+/// Returns the fields of /proc/PID/fdinfo for each open descriptor of a process.
 pub fn descriptors(pid: Tid) -> Result<Vec<HashMap<String, String>>> {
     let fds = numbers(&format!("/proc/{pid}/fdinfo"))?;
     Ok(fds.iter().filter_map(|fd| fields(&format!("/proc/{pid}/fdinfo/{fd}")).ok()).collect())
 }
 
-/// A file of lines `key:<blanks>value`.
+/// Reads a file of lines `key:<blanks>value`.
 fn fields(path: &str) -> Result<HashMap<String, String>> {
-    // A name in it may be any bytes.
+    // A name of a task in it may hold any bytes.
     let text = fs::read(path).context(format!("read {path}"))?;
     let text = String::from_utf8_lossy(&text);
     let pair =
@@ -80,7 +86,7 @@ fn fields(path: &str) -> Result<HashMap<String, String>> {
     Ok(text.lines().filter_map(pair).collect())
 }
 
-/// The entries of a directory that are numbers.
+/// Returns the entries of a directory that are numbers.
 pub fn numbers(directory: &str) -> Result<Vec<Tid>> {
     let entries = fs::read_dir(directory).context(format!("read {directory}"))?;
     let number = |name: std::ffi::OsString| name.to_str()?.parse().ok().map(Tid);

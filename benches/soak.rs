@@ -1,12 +1,13 @@
-//! A soak: tasks starve at random on a machine that is busy with everything else, for as long as one likes. What
-//! stalld makes of that is judged by the kernel's trace, not by what it says of itself.
+//! A soak: tasks starve at random on a busy machine, for any length of time. The kernel's trace
+//! judges stalld; its own log doesn't count.
 
 use crate::figures::{Line, Row, grouped, millis};
 use crate::lateness::random;
 use crate::observer::{Observer, Promise};
 use crate::process;
 use crate::rescue::rescued_at;
-use crate::tracer::Tracer;
+use crate::trace_line::Event;
+use crate::tracer::{Scope, Sink, Trace, Tracer};
 use rig::boosts::{guardian, journal, live_boosts};
 use rig::process::signal;
 use rig::throttling::limit;
@@ -17,18 +18,32 @@ use stalld::sys::{clock, sched};
 use stalld::task::{Nanos, Policy, Tid};
 use std::collections::HashMap;
 use std::fs;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 const PROMISE: Promise = Promise {
     threshold: Nanos::from_secs(2),
-    // Sixteen are served one by one, and so are those that the load adds.
+    // Sixteen victims run one after the other, and so do the tasks that the load adds.
     rescue: Nanos::from_millis(1200),
-    // -d is 2 s for this threshold, and a boost that is overdue is the guardian's a second later.
+    // -d is 2 s for this threshold, and the guardian ends a boost that is a second overdue.
     boost: Nanos::from_secs(4),
 };
 
-/// What a starvation may look like; one of them each time, and now and then nobody runs before the hog comes. The
-/// scene of awkward names is not among them: the trace is text, and has lines of its own.
+/// Every event that the observer knows, on all CPUs.
+const TRACED: Scope = Scope {
+    events: &[
+        "sched/sched_switch",
+        "sched/sched_wakeup",
+        "sched/sched_wakeup_new",
+        "sched/sched_process_exit",
+        "syscalls/sys_enter_sched_setattr",
+        "syscalls/sys_enter_sched_setscheduler",
+    ],
+    cpu: None,
+};
+
+/// Casts of a starvation, one of which is chosen each time. The scene `names` is left out, because
+/// the trace is text and a newline in a name breaks its lines.
 const CASTS: [&[&str]; 6] = [
     &["--victim", "spin"],
     &["--victim", "spin*5"],
@@ -38,10 +53,16 @@ const CASTS: [&[&str]; 6] = [
     &["--scene", "sixteen"],
 ];
 
-/// What RSS may grow by once warm, in KiB.
+impl Sink for Observer {
+    fn note(&mut self, event: Event) {
+        Observer::note(self, event);
+    }
+}
+
+/// Bound on the growth of RSS after the warm-up, in KiB.
 const GROWTH: u64 = 128;
 
-/// A soak for `time`: seconds, or a number with s, m or h.
+/// Makes the row of a soak for `time`: seconds, or a number with s, m or h.
 pub fn row(time: &str) -> Result<Row> {
     let unit = |unit, seconds| Some(time.strip_suffix(unit)?.parse::<u64>().ok()? * seconds);
     let seconds =
@@ -53,7 +74,7 @@ pub fn row(time: &str) -> Result<Row> {
     Ok(Row::new(format!("soak, {seconds} s"), move |_| soak(Nanos::from_secs(seconds))))
 }
 
-/// What the daemon holds, with its guardian.
+/// Memory and descriptors of the daemon and its guardian together.
 struct Sample {
     resident_kib: u64,
     descriptors: usize,
@@ -62,15 +83,11 @@ struct Sample {
 fn soak(span: Nanos) -> Result<Vec<Line>> {
     let throttling = limit();
     let mut stalld = Stalld::start(&["-f", "-v", "-t", "2"]);
-    stalld.look();
+    stalld.scan();
     let own = [stalld.pid(), guardian(&stalld)];
     let before = policies()?;
-    let mut threads = Vec::new();
-    for pid in own {
-        threads.extend(process::numbers(&format!("/proc/{pid}/task"))?);
-    }
-    let observer = Observer::new(PROMISE, threads, clock::monotonic());
-    let tracer = Tracer::start(observer, keep_away_from_the_hog)?;
+    let observer = Observer::new(PROMISE, process::threads(&own)?, clock::monotonic());
+    let tracer = Tracer::start(TRACED, observer, keep_away_from_the_hog)?;
     let load = Stress::start(span)?;
 
     let until = clock::monotonic() + span;
@@ -86,12 +103,13 @@ fn soak(span: Nanos) -> Result<Vec<Line>> {
     drop(load);
     // The last boosts come to their end.
     clock::nap(PROMISE.boost);
-    let (observer, lost) = tracer.end()?;
+    let Trace { sink: mut observer, lost, until } = tracer.end()?;
+    observer.finish(until, |tid| Path::new(&format!("/proc/{tid}")).exists());
     let open = live_boosts(&journal()).count();
     stalld.signal("TERM");
     let (code, said) = stalld.finish();
     let changed = changed(&before, &policies()?);
-    let told = said.iter().filter(|(_, line)| line.contains("boosted pid ")).count();
+    let told = said.count("boosted");
 
     for fault in [&observer.missed, &observer.unjust, &observer.left_boosted, &late, &changed] {
         fault.iter().take(20).for_each(|fault| eprintln!("{fault}"));
@@ -148,7 +166,8 @@ fn soak(span: Nanos) -> Result<Vec<Line>> {
     ])
 }
 
-/// One starvation: how many starved, and those who should have been rescued and were not, by their own account.
+/// Starves one cast. Returns the number of victims, and a message for each that ran too late by its
+/// own account.
 fn starve() -> (usize, Vec<String>) {
     let cast = CASTS.get(random() as usize % CASTS.len()).copied().unwrap_or_default();
     let seconds = (3 + random() % 5).to_string();
@@ -188,7 +207,7 @@ fn sample(processes: &[Tid]) -> Result<Sample> {
     Ok(sum)
 }
 
-/// The first quarter is warming up: against its last sample all later ones are held.
+/// Compares all samples with the last one of the first quarter, which is the warm-up.
 fn flat(samples: &[Sample]) -> Line {
     let (warming, warm) = samples.split_at(samples.len().div_ceil(4));
     let first = warming.last().map_or((0, 0), |sample| (sample.resident_kib, sample.descriptors));
@@ -202,13 +221,13 @@ fn flat(samples: &[Sample]) -> Line {
     )
 }
 
-/// How each thread of the machine is scheduled (policy, priority, nice), by its number and when it was started.
+/// Policy, priority and nice value of each thread of the machine, by its tid and start time.
 type Policies = HashMap<(Tid, u64), (Policy, u32, i32)>;
 
 fn policies() -> Result<Policies> {
     let mut policies = HashMap::new();
     for pid in process::numbers("/proc")? {
-        // It may be gone meanwhile, here and below.
+        // A task may exit in the meantime, here and below.
         for tid in process::numbers(&format!("/proc/{pid}/task")).unwrap_or_default() {
             let start = proc::start(tid);
             if let (Some(start), Ok(attr)) = (start, sched::get_attr(tid)) {
@@ -225,7 +244,7 @@ fn changed(before: &Policies, after: &Policies) -> Vec<String> {
     others.map(|((tid, _), was, is)| format!("task {tid} was {was:?} and is {is:?}")).collect()
 }
 
-/// stress-ng, on all CPUs. Ended when dropped, and by itself a minute after the soak.
+/// stress-ng on all CPUs. It ends when dropped, or by itself a minute after the soak.
 struct Stress(Child);
 
 impl Stress {
@@ -255,7 +274,7 @@ impl Stress {
         Tid(self.0.id() as i32)
     }
 
-    /// It has been at it all the time.
+    /// Fails if stress-ng has ended too early.
     fn check(&self) -> Result<()> {
         let children = process::descendants(self.pid())?.len();
         let alive = fs::exists(format!("/proc/{}/exe", self.pid())).unwrap_or(false);
@@ -265,7 +284,7 @@ impl Stress {
 
 impl Drop for Stress {
     fn drop(&mut self) {
-        // It ends its children on the way.
+        // stress-ng ends its children when it gets this signal.
         signal(self.pid(), "INT");
         let _ = self.0.wait();
     }

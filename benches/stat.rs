@@ -125,7 +125,7 @@ fn start_to_report(effort: &Effort) -> Result<Vec<Line>> {
     let mut times = Vec::new();
     for _ in 0..effort.choose(5, 11) {
         let start = clock::monotonic();
-        let mut command = Command::new(stallstat::PATH);
+        let mut command = Command::new(stallstat::path());
         command.args(["--json", "-1", "-i", "10ms"]);
         let (at, _) = Program::start("stallstat", command).line_with("{\"time\":");
         times.push(millis(at - start - INTERVAL));

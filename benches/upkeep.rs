@@ -1,4 +1,5 @@
-//! What the daemon takes while nothing starves: CPU time, memory, and the time it needs to start.
+//! The cost of the daemon while no task starves: CPU time, memory, and the time that it needs to
+//! start.
 
 use crate::figures::{Effort, Line, Row, median, millis, quantile};
 use crate::load::{Load, Role};
@@ -10,13 +11,17 @@ use stalld::task::{Cpu, Nanos, Tid};
 use std::fs;
 use std::path::PathBuf;
 
-const TIMEOUT: Nanos = Nanos::from_secs(30);
+const START_TIMEOUT: Nanos = Nanos::from_secs(30);
 
-/// A daemon that has just started is left alone for so long: its first look follows its pidfile.
-const SETTLED: Nanos = Nanos::from_millis(300);
+/// Delay after the start of a daemon, because its first scan follows its pidfile.
+const SETTLE_TIME: Nanos = Nanos::from_millis(300);
 
-/// Some looks at the default granularity.
-const SPAN_SECS: u64 = 20;
+/// Interval between two readings of the CPU time. Scans are further apart at the default
+/// granularity.
+const READ_INTERVAL: Nanos = Nanos::from_millis(500);
+
+/// Limit on the time between two scans: many times the default granularity.
+const SCAN_TIMEOUT: Nanos = Nanos::from_secs(60);
 
 pub fn rows() -> Vec<Row> {
     let mut rows = vec![
@@ -31,7 +36,7 @@ pub fn rows() -> Vec<Row> {
     rows
 }
 
-/// A daemon in the foreground, with no option that makes it do more than it does by default.
+/// A daemon in the foreground with its default options.
 pub struct Daemon {
     stalld: Stalld,
     pidfile: PathBuf,
@@ -44,14 +49,14 @@ impl Daemon {
         let mut arguments = vec!["-f", "-l", "--pidfile", &path];
         arguments.extend(options);
         let daemon = Daemon { stalld: Stalld::start(&arguments), pidfile: pidfile.clone() };
-        let until = clock::monotonic() + TIMEOUT;
+        let until = clock::monotonic() + START_TIMEOUT;
         while !pidfile.exists() {
             if clock::monotonic() > until {
                 return Err(Error::new("stalld did not start"));
             }
             clock::nap(Nanos::from_millis(1));
         }
-        clock::nap(SETTLED);
+        clock::nap(SETTLE_TIME);
         Ok(daemon)
     }
 
@@ -74,26 +79,38 @@ fn cpu(effort: &Effort, sleepers: Option<usize>) -> Result<Vec<Line>> {
     let _sleepers = sleepers.map(|count| Load::start(Role::Sleep, count, Cpu(0))).transpose()?;
     let _busy = sleepers.map(|_| Load::start(Role::Spin, 1, hogged_cpu())).transpose()?;
     let daemon = Daemon::start(&[])?;
-    // Several spans: whatever else wakes up on this machine has a part in some of them.
-    let mut spans = Vec::new();
-    for _ in 0..effort.choose(1, 5) {
-        let before = process::cpu_time(daemon.pid())?;
-        clock::nap(Nanos::from_secs(SPAN_SECS));
-        let spent = process::cpu_time(daemon.pid())? - before;
-        spans.push(spent.0 as f64 / 1e3 / SPAN_SECS as f64);
-    }
-    let micros = median(&spans);
+    let scans = effort.choose(3, 20);
+    next_scan(daemon.pid())?;
+    let start = clock::monotonic();
+    let costs = (0..scans).map(|_| next_scan(daemon.pid())).collect::<Result<Vec<_>>>()?;
+    let a_second = scans as f64 * 1e3 / millis(clock::monotonic() - start);
+    // The median of scans: another process that wakes up during a scan makes that one walk.
+    let scan = median(&costs);
+    let micros = scan * a_second;
     Ok(vec![Line::new(
         format!("CPU time, {what}"),
         format!(
-            "{micros:.1} us a second (median of {} spans of {SPAN_SECS} s, {:.1} to {:.1})",
-            spans.len(),
-            quantile(&spans, 0.0),
-            quantile(&spans, 1.0)
+            "{micros:.1} us a second ({a_second:.2} scans of {scan:.1} us, median of {scans}, {:.1} to {:.1})",
+            quantile(&costs, 0.0),
+            quantile(&costs, 1.0)
         ),
         format!("{bound} us"),
         micros <= bound,
     )])
+}
+
+/// Waits for the next scan. Returns the CPU time that it took, in us.
+fn next_scan(pid: Tid) -> Result<f64> {
+    let before = process::cpu_time(pid)?;
+    let until = clock::monotonic() + SCAN_TIMEOUT;
+    while clock::monotonic() < until {
+        clock::nap(READ_INTERVAL);
+        let spent = process::cpu_time(pid)? - before;
+        if spent > Nanos::ZERO {
+            return Ok(millis(spent) * 1e3);
+        }
+    }
+    Err(Error::new(format!("stalld did not scan for {} s", SCAN_TIMEOUT.as_secs())))
 }
 
 fn memory(backend: &str) -> Result<Vec<Line>> {
@@ -111,19 +128,20 @@ fn memory(backend: &str) -> Result<Vec<Line>> {
     Ok(vec![Line::new(format!("memory, {backend}"), measured, "RssAnon 1 MiB, RSS 4 MiB", met)])
 }
 
-/// Looks a hundred times a second at a CPU on which three tasks take turns, so that each look is a walk.
+/// Scans a hundred times a second a CPU on which three tasks take turns, so that each scan walks
+/// all threads.
 fn growth(effort: &Effort) -> Result<Vec<Line>> {
-    let looks = effort.choose(1_000, 10_000);
+    let scans = effort.choose(1_000, 10_000);
     let _busy = Load::start(Role::Spin, 3, hogged_cpu())?;
     let daemon = Daemon::start(&["-t", "10ms", "-g", "10ms"])?;
-    // Room for what a look may find is made as it is first needed.
+    // The daemon allocates the memory for the results of a scan when it first needs it.
     clock::nap(Nanos::from_secs(2));
     let before = process::memory(daemon.pid())?;
-    clock::nap(Nanos::from_millis(10) + Nanos(looks * 10_000_000));
+    clock::nap(Nanos::from_millis(10) + Nanos(scans * 10_000_000));
     let after = process::memory(daemon.pid())?;
     let grown = after.anonymous_kib as i64 - before.anonymous_kib as i64;
     Ok(vec![Line::new(
-        format!("memory, growth over {looks} looks"),
+        format!("memory, growth over {scans} scans"),
         format!("RssAnon {} to {} KiB", before.anonymous_kib, after.anonymous_kib),
         "none",
         grown <= 0,
@@ -135,9 +153,7 @@ fn start_to_ready(effort: &Effort) -> Result<Vec<Line>> {
     for _ in 0..effort.choose(5, 11) {
         let start = clock::monotonic();
         let mut stalld = Stalld::start(&["-f", "-v", "-l"]);
-        let looked = stalld.wait_for(|line| line.contains("checking cpu"), TIMEOUT);
-        let (at, _) = looked.ok_or_else(|| Error::new("stalld never looked"))?;
-        times.push(millis(at - start));
+        times.push(millis(stalld.scan() - start));
     }
     let time = median(&times);
     Ok(vec![Line::new(

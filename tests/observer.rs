@@ -1,16 +1,24 @@
-//! The observer of `make soak` has to find what it is there for: fed with lines as the kernel's tracer prints them.
+//! Tests of the observer of `make soak` and of the account of a hog's losses, by lines as the
+//! kernel's tracer prints them.
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "../benches/holds.rs"]
+mod holds;
 #[path = "../benches/observer.rs"]
 mod observer;
+#[path = "../benches/trace_line.rs"]
+mod trace_line;
 
-use observer::{Observer, Promise, read};
-use stalld::task::{Nanos, Tid};
+use holds::{Account, Cast, Loss, Part, first_wait};
+use observer::{Observer, Promise};
+use stalld::error::Result;
+use stalld::task::{Cpu, Nanos, Tid};
+use trace_line::{Event, lost_events, read};
 
 const STALLD: i32 = 900;
 
-/// A CPU on which the victim, 20, is preempted by the hog, 10, at 1.0 s.
+/// The hog, 10, preempts the victim, 20, at 1.0 s.
 const STARVES: &str = "victim-20 [001] d..2. 1.000000: sched_switch: prev_comm=victim prev_pid=20 prev_prio=98 \
                        prev_state=R+ ==> next_comm=hog next_pid=10 next_prio=49";
 
@@ -26,7 +34,7 @@ fn restore(at: f64) -> String {
     )
 }
 
-/// The victim gets its CPU, and the hog is not there.
+/// The hog sleeps, and the victim gets its CPU.
 fn runs(at: f64, prio: i32) -> String {
     format!(
         "hog-10 [001] d..2. {at:.6}: sched_switch: prev_comm=hog prev_pid=10 prev_prio=49 prev_state=S ==> \
@@ -34,7 +42,7 @@ fn runs(at: f64, prio: i32) -> String {
     )
 }
 
-/// ... and gives it back, because it has no more budget or because it sleeps.
+/// The hog gets its CPU back, because the victim has used its budget up or sleeps.
 fn stops(at: f64, prio: i32, state: &str) -> String {
     format!(
         "victim-20 [001] d..2. {at:.6}: sched_switch: prev_comm=victim prev_pid=20 prev_prio={prio} \
@@ -42,7 +50,7 @@ fn stops(at: f64, prio: i32, state: &str) -> String {
     )
 }
 
-/// Observes until 10 s, with a threshold of 2 s, half a second for the rescue, and 4 s for a boost.
+/// Observes until 10 s with a threshold of 2 s, half a second for the rescue, and 4 s for a boost.
 fn observed(lines: &[String]) -> Observer {
     let promise = Promise {
         threshold: Nanos::from_secs(2),
@@ -62,7 +70,7 @@ fn faults(lines: &[String]) -> (usize, usize, usize) {
     (observer.missed.len(), observer.unjust.len(), observer.left_boosted.len())
 }
 
-/// Boosted at the threshold, ran, was put back, and slept.
+/// A task is boosted at the threshold, runs, is restored, and sleeps.
 fn rescued() -> Vec<String> {
     vec![
         STARVES.to_string(),
@@ -84,7 +92,7 @@ fn a_rescue_as_it_should_be_is_no_fault() {
 }
 
 #[test]
-fn a_task_that_nobody_rescues_is_missed_whether_it_runs_at_last_or_not() {
+fn a_task_without_a_rescue_is_missed_whether_it_runs_at_last_or_not() {
     assert_eq!(faults(&[STARVES.to_string()]), (1, 0, 0));
     assert_eq!(faults(&[STARVES.to_string(), runs(3.6, 98)]), (1, 0, 0));
     let woken =
@@ -114,7 +122,7 @@ fn a_task_that_ran_in_the_moment_before_its_boost_has_starved_all_the_same() {
 #[test]
 fn pulses_follow_a_boost_that_was_due_and_no_other() {
     let pulse = |at: [f64; 4]| {
-        // What stalld sets before a pulse and after it looks alike.
+        // The trace shows the same call before a pulse and after it.
         [restore(at[0]), runs(at[1], 1), stops(at[2], 1, "R"), restore(at[3])]
     };
     let mut lines = vec![STARVES.to_string()];
@@ -129,13 +137,13 @@ fn pulses_follow_a_boost_that_was_due_and_no_other() {
 }
 
 #[test]
-fn a_boost_that_lasts_or_is_put_back_otherwise_is_a_fault() {
+fn a_boost_that_lasts_or_is_restored_wrongly_is_a_fault() {
     let without = |index: usize| {
         let mut lines = rescued();
         lines.remove(index);
         lines
     };
-    // Never put back: it is boosted at the end.
+    // Without a restore it is boosted at the end.
     assert_eq!(faults(&without(4)).2, 1);
     let mut lines = rescued();
     lines[4] = restore(7.1);
@@ -145,23 +153,206 @@ fn a_boost_that_lasts_or_is_put_back_otherwise_is_a_fault() {
     let mut lines = rescued();
     lines[5] = runs(5.1, 120);
     assert_eq!(faults(&lines).2, 1);
-    // One that is no more needs nothing.
+    // A task that has exited needs no restore.
     let exit =
         "victim-20 [001] ..... 4.000000: sched_process_exit: comm=victim pid=20 prio=-1 group_dead=true";
     let mut lines = without(4);
     lines.truncate(3);
     lines.extend([exit.to_string(), stops(4.1, -1, "R")]);
     assert_eq!(faults(&lines), (0, 0, 0));
-    // Nor is what it did laid to the next one of its number.
+    // The next task of the same tid starts without a history.
     let born = "hog-10 [001] dN.. 9.000000: sched_wakeup_new: comm=next pid=20 prio=120 target_cpu=001";
     lines.extend([born.to_string(), runs(9.1, 120)]);
     assert_eq!(faults(&lines), (0, 0, 0));
 }
 
 #[test]
-fn what_others_set_is_not_laid_to_stalld() {
+fn calls_of_other_processes_do_not_count_as_boosts() {
     let other = boost(1.5).replace("900", "901").replace("stalld", "stall-guard").replace("901", "55");
     assert_eq!(faults(&[runs(1.0, 98), other, stops(2.0, 98, "S")]), (0, 0, 0));
     assert_eq!(read("CPU:1 [LOST 17 EVENTS]"), None);
     assert_eq!(read("bash-1 [000] d..2. 1.5: sched_waking: comm=x pid=2 prio=120 target_cpu=000"), None);
+}
+
+const HOG: i32 = 10;
+const KERNEL_THREAD: i32 = 31;
+
+/// The hogged CPU goes from one task to another one.
+fn switch(at: f64, from: i32, to: i32) -> String {
+    switch_on(1, at, from, to)
+}
+
+fn switch_on(cpu: u32, at: f64, from: i32, to: i32) -> String {
+    format!(
+        "x-{from} [{cpu:03}] d..2. {at:.6}: sched_switch: prev_comm=x prev_pid={from} prev_prio=49 prev_state=R+ \
+         ==> next_comm=task {to} next_pid={to} next_prio=49"
+    )
+}
+
+/// The hog comes at 1.0 s, and these switches follow.
+fn after_the_hog_came(switches: &[(f64, i32, i32)]) -> Vec<String> {
+    let first = switch(1.0, 0, HOG);
+    let rest = switches.iter().map(|&(at, from, to)| switch(at, from, to));
+    std::iter::once(first).chain(rest).collect()
+}
+
+/// The account of CPU 1 from 1.0 s to 5.0 s, with the victims 20 and 21.
+fn account(lines: &[String]) -> Result<Account> {
+    let events: Vec<Event> = lines.iter().filter_map(|line| read(line)).collect();
+    let lost = lines.iter().map(|line| lost_events(line)).sum();
+    let cast =
+        Cast { hog: Tid(HOG), victims: vec![Tid(20), Tid(21)], stalld: vec![Tid(STALLD), Tid(STALLD + 1)] };
+    Account::new(&events, lost, Cpu(1), &cast, (Nanos::from_secs(1), Nanos::from_secs(5)))
+}
+
+/// The lengths of all holds in us.
+fn lengths(account: &Account) -> Vec<u64> {
+    account.holds().iter().map(|hold| hold.length().0 / 1000).collect()
+}
+
+fn millis(victims: u64, stalld: u64, others: u64) -> Loss {
+    let [victims, stalld, others] = [victims, stalld, others].map(Nanos::from_millis);
+    Loss { victims, stalld, others }
+}
+
+#[test]
+fn a_hold_lasts_from_the_switch_in_of_a_victim_to_its_switch_out() {
+    let lines = after_the_hog_came(&[
+        (2.0, HOG, 20),
+        (2.000_060, 20, HOG),
+        (3.0, HOG, 21),
+        (3.000_310, 21, HOG),
+        (4.0, HOG, KERNEL_THREAD),
+        (4.000_007, KERNEL_THREAD, HOG),
+    ]);
+    let account = account(&lines).unwrap();
+    assert_eq!(lengths(&account), [60, 310, 7]);
+    let victims: Vec<bool> = account.holds().iter().map(|hold| hold.has(Part::Victim)).collect();
+    assert_eq!(victims, [true, true, false]);
+    assert_eq!(account.victims_run(), 2);
+    let longest = account.holds()[1].longest_task().unwrap();
+    assert_eq!(longest.to_string(), "task 21");
+}
+
+#[test]
+fn a_kernel_thread_inside_a_hold_makes_it_longer_and_is_not_laid_to_the_victim() {
+    let lines = after_the_hog_came(&[
+        (2.0, HOG, 20),
+        (2.010, 20, KERNEL_THREAD),
+        (2.013, KERNEL_THREAD, 20),
+        (2.014, 20, STALLD + 1),
+        (2.016, STALLD + 1, HOG),
+    ]);
+    let account = account(&lines).unwrap();
+    assert_eq!(lengths(&account), [16_000]);
+    assert_eq!(account.holds()[0].longest_task().unwrap().to_string(), "task 20");
+    assert_eq!(account.worst_second(), millis(11, 2, 3));
+    assert_eq!(account.victims_run(), 1);
+}
+
+#[test]
+fn the_worst_second_begins_anywhere() {
+    // The second and the third turn lie within a second, but in two whole seconds of the window.
+    let lines = after_the_hog_came(&[
+        (1.2, HOG, 20),
+        (1.204, 20, HOG),
+        (2.6, HOG, 20),
+        (2.610, 20, HOG),
+        (3.4, HOG, 21),
+        (3.420, 21, HOG),
+        (4.7, HOG, 20),
+        (4.715, 20, HOG),
+    ]);
+    let lost = account(&lines).unwrap().worst_second();
+    assert_eq!(lost, millis(30, 0, 0));
+    assert_eq!(lost.total(), Nanos::from_millis(30));
+    // A turn that a second cuts counts as far as it lies inside.
+    let lines = after_the_hog_came(&[(2.0, HOG, 20), (3.9, 20, HOG)]);
+    assert_eq!(account(&lines).unwrap().worst_second(), millis(1000, 0, 0));
+}
+
+#[test]
+fn time_outside_of_the_window_does_not_count() {
+    // Before the hog comes and after it has ended a victim runs as long as it likes.
+    let lines = [
+        switch(0.2, 0, 20),
+        switch(0.999, 20, KERNEL_THREAD),
+        switch(1.002, KERNEL_THREAD, HOG),
+        switch(4.996, HOG, 21),
+        switch(5.5, 21, HOG),
+    ];
+    let account = account(&lines).unwrap();
+    // Neither hold lies in the window as a whole; the losses contain the part that does.
+    assert_eq!(lengths(&account), [0; 0]);
+    assert_eq!(account.worst_second(), millis(4, 0, 0));
+    assert_eq!(account.victims_run(), 1);
+}
+
+#[test]
+fn a_victim_that_never_gives_the_cpu_back_is_a_loss_without_a_hold() {
+    let account = account(&after_the_hog_came(&[(3.0, HOG, 20)])).unwrap();
+    assert_eq!(lengths(&account), [0; 0]);
+    assert_eq!(account.worst_second(), millis(1000, 0, 0));
+}
+
+#[test]
+fn a_switch_from_the_idle_task_to_the_hog_may_be_missing() {
+    let lines = [switch(0.9, 5, 0), switch(2.0, HOG, 20), switch(2.003, 20, HOG)];
+    let account = account(&lines).unwrap();
+    assert_eq!(lengths(&account), [3000]);
+    assert_eq!(account.worst_second(), millis(3, 0, 0));
+    // A hog that loses nothing is only seen when it ends, after the window.
+    assert_eq!(self::account(&[switch(5.1, HOG, 0)]).unwrap().worst_second(), Loss::default());
+}
+
+#[test]
+fn switches_of_other_cpus_do_not_count() {
+    let mut lines = after_the_hog_came(&[(2.0, HOG, 20), (2.001, 20, HOG)]);
+    lines.extend([switch_on(0, 3.0, HOG, 20), switch_on(0, 3.5, 20, HOG)]);
+    lines.push(switch_on(0, 4.0, 55, 56));
+    assert_eq!(account(&lines).unwrap().worst_second(), millis(1, 0, 0));
+}
+
+#[test]
+fn a_trace_with_a_gap_gives_an_error_and_no_figures() {
+    let message = |lines: &[String]| account(lines).err().map(|e| e.to_string()).unwrap_or_default();
+    let mut lines = after_the_hog_came(&[(2.0, HOG, 20), (2.001, 20, HOG)]);
+    assert_eq!(message(&lines), "");
+    lines.push("CPU:1 [LOST 17 EVENTS]".to_string());
+    assert_eq!(message(&lines), "the trace has lost 17 events");
+    *lines.last_mut().unwrap() = "CPU:1 [LOST EVENTS]".to_string();
+    assert_eq!(message(&lines), "the trace has lost 1 events");
+    // The switch back to the hog is missing, although no loss was reported.
+    let lines = after_the_hog_came(&[(2.0, HOG, 20), (3.0, HOG, 20), (3.1, 20, HOG)]);
+    assert_eq!(
+        message(&lines),
+        "the trace has a gap 2000 ms after the hog came: task 10 leaves the CPU of task 20"
+    );
+    // The first switch after the hog came is from a task that never got the CPU.
+    let lines = [switch(2.0, 20, HOG)];
+    assert_eq!(
+        message(&lines),
+        "the trace has a gap 1000 ms after the hog came: task 20 leaves the CPU of task 10"
+    );
+    assert_eq!(message(&[]), "the trace never shows the hog on CPU 1");
+    assert_eq!(message(&[switch(0.5, 0, 20)]), "the trace never shows the hog on CPU 1");
+}
+
+#[test]
+fn a_wait_lasts_from_the_last_switch_out_before_the_hog_to_the_next_switch_in() {
+    let waited = |lines: &[String], lost| {
+        let events: Vec<Event> = lines.iter().filter_map(|line| read(line)).collect();
+        let window = (Nanos::from_secs(1), Nanos::from_secs(5));
+        first_wait(&events, lost, Tid(20), window).map_err(|e| e.to_string())
+    };
+    let mut lines = vec![switch(0.2, 20, 0), switch(0.3, 0, 20), switch(0.999_990, 20, HOG)];
+    assert_eq!(waited(&lines, 0), Ok(None));
+    lines.push(switch(5.1, HOG, 20));
+    assert_eq!(waited(&lines, 0), Ok(None));
+    lines.extend([switch(3.0, HOG, 21), switch(3.000_2, 21, 20), switch(3.1, 20, HOG), switch(4.0, HOG, 20)]);
+    assert_eq!(waited(&lines, 0), Ok(Some(Nanos::from_micros(2_000_210))));
+    assert_eq!(waited(&lines, 2), Err("the trace has lost 2 events".to_string()));
+    let unseen = "the trace never shows that the hog preempts victim 20";
+    assert_eq!(waited(&lines[3..], 0), Err(unseen.to_string()));
+    assert_eq!(waited(&[], 0), Err(unseen.to_string()));
 }

@@ -44,18 +44,13 @@ fn a_version_that_debian_dropped_is_reported_with_the_cure() {
 
 #[test]
 fn a_package_with_another_sum_is_refused_before_its_download() {
-    let Some(output) = fetch("vm-changed", "case $* in *download*) exit 9 ;; esac", "echo SHA256: 0123")
-    else {
-        return;
-    };
+    let output = fetch("vm-changed", "case $* in *download*) exit 9 ;; esac", "echo SHA256: 0123");
     assert_says(&output, "is not the one that tests/vm/packages.lock describes: its SHA-256 is 0123");
 }
 
 #[test]
 fn an_unreadable_package_list_is_not_reported_as_a_dropped_version() {
-    let Some(output) = fetch("vm-offline", "echo 'E: Failed to fetch it'; exit 100", "exit 100") else {
-        return;
-    };
+    let output = fetch("vm-offline", "echo 'E: Failed to fetch it'; exit 100", "exit 100");
     assert_says(
         &output,
         "stalld: the package list of trixie cannot be read: Failed to fetch it; check the network",

@@ -22,7 +22,12 @@ impl Stalld {
 
     /// Starts it with the log that people read: for tests of lines that are promised letter for letter.
     pub fn start_with_text_log(args: &[&str]) -> Stalld {
-        Stalld(Program::start("stalld", Stalld::command(&[], args)))
+        Stalld::start_with_text_log_by(&[], args)
+    }
+
+    /// The same through a program that executes its arguments.
+    pub fn start_with_text_log_by(starter: &[&str], args: &[&str]) -> Stalld {
+        Stalld(Program::start("stalld", Stalld::command(starter, args)))
     }
 
     pub fn command(starter: &[&str], args: &[&str]) -> Command {
