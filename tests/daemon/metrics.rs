@@ -58,7 +58,7 @@ fn the_file_counts_boosts_and_restores_until_the_end_removes_it() {
     for mode in ["-O", "-A"] {
         let stalld = start(&["-t", "1", "-d", "1", mode, "--metrics", path.to_str().unwrap()]);
         assert_eq!(sample(&path, "stalld_boosts_total{policy=\"SCHED_DEADLINE\"}"), Some(0.0));
-        let mut rig = Rig::start(&["--for", "8"]);
+        let mut rig = Rig::start(&["--for", "3"]);
         rig.event("victim");
         eventually("the boost is counted", || {
             let by_policy = ["SCHED_DEADLINE", "SCHED_FIFO"].map(|policy| {
@@ -87,7 +87,7 @@ fn promtool_accepts_the_file() {
     let path = scratch.join("stalld.prom");
     for mode in ["-O", "-A"] {
         let stalld = start(&["-t", "1", "-d", "1", mode, "--metrics", path.to_str().unwrap()]);
-        let mut rig = Rig::start(&["--for", "8"]);
+        let mut rig = Rig::start(&["--for", "3"]);
         rig.event("victim");
         eventually("the restore is counted", || {
             (sample(&path, "stalld_restores_total")? >= 1.0).then_some(())

@@ -107,7 +107,7 @@ fn an_adaptive_stalld_starts_a_monitor_in_time_and_ends_it_when_quiet() {
     for backend in ["task_iter", "sched_debug"] {
         let mut stalld = start(&["-M", "-t", "1s", "-d", "200ms", "-g", "200ms", "-b", backend]);
         assert!(monitored(&stalld).is_empty());
-        let mut rig = Rig::start(&["--for", "4"]);
+        let mut rig = Rig::start(&["--for", "3"]);
         let until = rig.event("hog").moment("until");
         let victim = rig.event("victim");
         let might_starve = stalld.event_of("might_starve", victim.tid());
