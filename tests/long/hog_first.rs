@@ -44,7 +44,6 @@ fn rescue(backend: &str, ignored: &str, victim: Tid, hog: &Event) {
     let scan = format!("checking cpu {} ", hogged_cpu());
     let before = log.iter().take_while(|record| !record.is_of("boosted", victim));
     let scans = before.filter(|record| record.message().starts_with(&scan)).count();
-    println!("{backend}: {scans} scans");
     assert!(scans <= MAX_SCANS, "{backend}: the boost came after {scans} scans: {log:#?}");
     assert!(log.iter().all(|record| record.tid("tid") != Some(hog.tid())), "{log:#?}");
 }

@@ -5,3 +5,7 @@
 mod c_programs;
 mod faults;
 mod hog_first;
+mod hostile;
+mod pressure;
+mod stale_waiter;
+mod stunts;

@@ -111,6 +111,15 @@ impl Log {
         self.iter().filter(|record| record.message().contains(text)).count()
     }
 
+    /// Asserts that stalld has reported no failure since its first scan.
+    pub fn assert_no_failure(&self) {
+        for record in self.iter().skip_while(|record| !record.message().contains("checking cpu")) {
+            let is_failure = ["refused", "restore_failed", Record::PLAIN].contains(&record.event())
+                || record.is("log") && ["warning", "error"].contains(&record.level());
+            assert!(!is_failure, "stalld reported a failure: {record:?}");
+        }
+    }
+
     pub fn messages(&self) -> Vec<&str> {
         self.iter().map(Record::message).collect()
     }

@@ -16,9 +16,10 @@ fn start(args: &[&str]) -> Program {
     Program::start("stallstat", command)
 }
 
-/// As much of a second as it may be off.
+/// Whether two times differ by 10 % at most. The kernel's server for fair tasks may take 5 % of the CPU
+/// from the hog.
 fn is_close(measured: Nanos, exact: Nanos) -> bool {
-    measured.0.abs_diff(exact.0) as f64 <= exact.0 as f64 * 0.05
+    measured.0.abs_diff(exact.0) as f64 <= exact.0 as f64 * 0.1
 }
 
 /// From now on it sees each turn from its start.

@@ -2,7 +2,6 @@
 
 #![cfg(feature = "bpf")]
 
-use crate::assert_no_failure;
 use rig::boosts::{await_own_policy, start, start_by};
 use rig::process::{await_end, eventually};
 use rig::{Rig, Stalld, hogged_cpu, keep_away_from_the_hog, live};
@@ -127,5 +126,5 @@ fn thousands_of_short_lived_threads_hide_no_starving_task() {
     let (code, log) = stalld.terminate();
     assert_eq!(code, Some(0), "{log:#?}");
     // A failed scan is a warning.
-    assert_no_failure(&log);
+    log.assert_no_failure();
 }

@@ -3,7 +3,6 @@
 
 #![cfg(feature = "bpf")]
 
-use crate::assert_no_failure;
 use rig::boosts::{self, OWN, is_boosted, policy, start, start_by};
 use rig::process::{self, eventually};
 use rig::stunt::Stunt;
@@ -39,7 +38,7 @@ fn terminate(stalld: Stalld, tasks: &[Tid]) -> Log {
         };
         assert!(changed.is_some_and(|tid| tasks.contains(&tid)), "another task was changed: {record:?}");
     }
-    assert_no_failure(&log);
+    log.assert_no_failure();
     log
 }
 
@@ -76,11 +75,13 @@ fn a_boosted_task_may_end_stop_exec_or_change_its_policy() {
         let changed = (Policy::RR, 7);
         eventually("it has its new policy", || (policy(changes.victim()) == Some(changed)).then_some(()));
         let log = terminate(stalld, &all);
-        assert_eq!(first(&log, "ended", ends.victim()).text("comm"), "stunt");
+        // A task that has ended keeps the policy of its boost until its parent waits for it.
+        assert!(log.has("ended", ends.victim()) || log.has("restored", ends.victim()));
         let restored = first(&log, "restored", execs.victim());
         assert_eq!((restored.number("cpu"), restored.tid("now_tid")), (hogged_cpu().0.into(), None));
-        let moved = first(&log, "restored", threads.victim());
-        assert_eq!((moved.number("cpu"), moved.tid("now_tid")), (hogged_cpu().0.into(), Some(threads.pid())));
+        // On a busy host an earlier boost may have ended before the exec.
+        let moved = log.of("restored").find(|record| record.tid("now_tid") == Some(threads.pid())).unwrap();
+        assert_eq!((moved.tid("tid"), moved.number("cpu")), (Some(threads.victim()), hogged_cpu().0.into()));
         assert_eq!((moved.text("policy"), moved.number("rt_priority")), ("SCHED_FIFO", 1));
         assert_eq!(first(&log, "left_alone", changes.victim()).text("policy"), "SCHED_RR");
         for (stunt, wanted) in [(&execs, OWN), (&threads, OWN), (&changes, changed), (&stops, OWN)] {
