@@ -114,16 +114,26 @@ fn a_rescue_is_printed_like_the_c_program_prints_it() {
 #[ignore = "starves tasks, as root"]
 fn a_refused_boost_is_printed_like_the_c_program_prints_it() {
     let _live = live();
-    let options = ["-f", "-v", "-S", "-t", "1", "-d", "1", "-g", "2", "-R", "10"];
+    let options = ["-f", "-v", "-S", "-t", "1", "-g", "1"];
     let mut stalld = Stalld::start_with_text_log(&[&options, &Stalld::RIG_ONLY[..]].concat());
-    stalld.message("successfully set 10% SCHED_DEADLINE reservation runtime/period = 200000000/2000000000");
     stalld.scan();
     // With throttling on, the kernel refuses SCHED_DEADLINE for a task that is pinned to one CPU.
     set_limit("970000");
+    stalld.message("(sched_rt_runtime_us is 970000)");
     let mut rig = Rig::start(&["--for", "8"]);
     let tid = rig.event("victim").tid();
     stalld.message(&format!("boost_with_deadline failed to boost pid {tid}: "));
     stalld.message(&format!("boosted pid {tid} (victim) (cpu {}) using SCHED_FIFO", hogged_cpu()));
+    terminate(stalld);
+}
+
+#[test]
+#[ignore = "starves tasks, as root"]
+fn a_reservation_is_printed_like_the_c_program_prints_it() {
+    let _live = live();
+    let mut stalld =
+        Stalld::start_with_text_log(&["-f", "-v", "-l", "-t", "1", "-d", "1", "-g", "2", "-R", "10"]);
+    stalld.message("successfully set 10% SCHED_DEADLINE reservation runtime/period = 200000000/2000000000");
     terminate(stalld);
 }
 
