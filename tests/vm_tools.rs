@@ -54,12 +54,18 @@ fn a_version_that_debian_dropped_is_reported_with_the_script_that_renews_it() {
 
 #[test]
 fn a_package_with_another_sum_is_refused_before_its_download() {
-    let Some(output) = fetch("vm-changed", "case $* in *download*) exit 9 ;; esac", "echo SHA256: 0123") else { return };
+    let refuses_downloads = "case $* in *download*) exit 9 ;; esac";
+    let Some(output) = fetch("vm-changed", refuses_downloads, "echo SHA256: 0123") else { return };
     assert_says(&output, "is not the one that tests/vm/packages.lock describes: its SHA-256 is 0123");
 }
 
 #[test]
 fn a_package_list_that_cannot_be_read_is_reported_with_the_reason_and_not_as_a_dropped_version() {
-    let Some(output) = fetch("vm-offline", "echo 'E: Failed to fetch it'; exit 100", "exit 100") else { return };
-    assert_says(&output, "stalld: the package list of trixie cannot be read: Failed to fetch it; check the network");
+    let Some(output) = fetch("vm-offline", "echo 'E: Failed to fetch it'; exit 100", "exit 100") else {
+        return;
+    };
+    assert_says(
+        &output,
+        "stalld: the package list of trixie cannot be read: Failed to fetch it; check the network",
+    );
 }
