@@ -17,6 +17,7 @@ done
 mkdir -p "$out"
 rm -rf "$root"
 # A package built on Debian needs the libraries of that release.
+# shellcheck source=/dev/null
 suite=$(. /etc/os-release && [ "${ID:-}" = debian ] && echo "${VERSION_CODENAME:?}") || suite=bookworm
 sh tests/debian.sh "$suite"
 cp -a "target/roots/$suite" "$root"
