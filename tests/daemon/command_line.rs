@@ -230,10 +230,10 @@ fn listed_in_page(line: &str) -> Option<Listed> {
     let flags: Vec<Vec<&str>> =
         line.strip_prefix(".It Fl ")?.split(" , Fl ").map(|flag| flag.split(' ').collect()).collect();
     let long = flags.last()?;
-    let value = long.iter().skip_while(|word| **word != "Ar").nth(1).map(|value| value.to_string());
+    let value = long.iter().skip_while(|word| **word != "Ar").nth(1).map(|value| (*value).to_string());
     let short = flags.first().filter(|_| flags.len() > 1).map(|flag| flag[0].to_string());
     if flags.len() > 1 {
-        assert_eq!(flags[0].get(2).map(|value| value.to_string()), value, "{line}");
+        assert_eq!(flags[0].get(2).map(|value| (*value).to_string()), value, "{line}");
     }
     Some((short, long[0].strip_prefix('-')?.to_string(), value))
 }

@@ -1,8 +1,9 @@
 #!/bin/sh
 # Boots a Debian with systemd and a package installed, runs tests/service.sh there, upgrades the
-# package and removes it:
+# package and removes it, as root:
 #   service.sh PACKAGE.deb KERNEL[+WORD]...
-# As root. A KERNEL is a name in tests/vm/packages.lock; WORD goes onto its command line.
+# A KERNEL is a name in tests/vm/packages.lock; WORD goes onto its command line. The Debian is the
+# release of this machine, or 12 where this is another distribution.
 set -eu
 package=$1
 shift
@@ -15,11 +16,17 @@ for name in qemu-system-x86_64 "$@"; do
 done
 mkdir -p "$out"
 rm -rf "$root"
-sh tests/debian.sh bookworm
-cp -a target/roots/bookworm "$root"
+# A package built on Debian needs the libraries of that release.
+# shellcheck source=/dev/null
+suite=$(. /etc/os-release && [ "${ID:-}" = debian ] && echo "${VERSION_CODENAME:?}") || suite=bookworm
+sh tests/debian.sh "$suite"
+cp -a "target/roots/$suite" "$root"
 cp "$package" "$root/stalld.deb"
 cp tests/service.sh tests/checks.sh "$root"
-DEBIAN_FRONTEND=noninteractive chroot "$root" dpkg -i /stalld.deb >"$out/install.log"
+DEBIAN_FRONTEND=noninteractive chroot "$root" dpkg -i /stalld.deb >"$out/install.log" 2>&1 || {
+    echo "stalld: $package cannot be installed in Debian's $suite: see $out/install.log" >&2
+    exit 1
+}
 # A console's own interrupt thread can starve: what the test says is printed when it is over.
 cat >"$root/check" <<'END'
 #!/bin/sh
