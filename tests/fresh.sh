@@ -71,6 +71,8 @@ inside() {
     # A pid namespace of its own is out of the question, because stalld does not boost inside one.
     # shellcheck disable=SC2016 # the shell inside expands it
     unshare --mount sh -eu -c '
+        # Without a mount at its root, no process inside could make a mount namespace of its own.
+        mount --bind "$1" "$1"
         mount -t proc proc "$1/proc"
         mount -t sysfs sysfs "$1/sys"
         mount --rbind /dev "$1/dev"
