@@ -48,19 +48,3 @@ END
     shift
     APT_CONFIG=$root/apt.conf "$@"
 }
-
-# debootstrap ARGUMENTS...: Debian's own tool, which this machine need not have installed. It is
-# downloaded once.
-debootstrap() {
-    tool=$cache/debootstrap
-    if [ ! -e "$tool" ]; then
-        work=$(mktemp -d)
-        in_suite trixie apt-get -q update >&2
-        (cd "$work" && in_suite trixie apt-get -q download debootstrap >&2) ||
-            die "debootstrap cannot be downloaded from $(mirror): check the network"
-        dpkg-deb -x "$work"/*.deb "$work/tool"
-        mv "$work/tool" "$tool"
-        rm -rf "$work"
-    fi
-    DEBOOTSTRAP_DIR=$tool/usr/share/debootstrap sh "$tool/usr/sbin/debootstrap" "$@"
-}
