@@ -69,9 +69,9 @@ connect() {
 # process.
 inside() {
     # A pid namespace of its own is out of the question, because stalld does not boost inside one.
+    # The root is mounted on itself, because unshare(1) fails if / is no mount point.
     # shellcheck disable=SC2016 # the shell inside expands it
     unshare --mount sh -eu -c '
-        # Without a mount at its root, no process inside could make a mount namespace of its own.
         mount --bind "$1" "$1"
         mount -t proc proc "$1/proc"
         mount -t sysfs sysfs "$1/sys"
