@@ -23,6 +23,7 @@ pub struct Cast {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
+    Hog,
     Victim,
     Stalld,
     /// A kernel thread, as a rule.
@@ -73,8 +74,9 @@ pub struct Loss {
 }
 
 impl Loss {
-    pub fn total(&self) -> Nanos {
-        self.victims + self.stalld + self.others
+    /// The part that stalld causes.
+    pub fn boosts(&self) -> Nanos {
+        self.victims + self.stalld
     }
 
     fn add(&mut self, part: Part, length: Nanos) {
@@ -82,6 +84,7 @@ impl Loss {
             Part::Victim => &mut self.victims,
             Part::Stalld => &mut self.stalld,
             Part::Other => &mut self.others,
+            Part::Hog => return,
         };
         *sum = *sum + length;
     }
@@ -94,6 +97,7 @@ pub struct Account {
     /// In the order of time, cut at both ends of the window.
     turns: Vec<Turn>,
     holds: Vec<Hold>,
+    unknown: usize,
 }
 
 impl Account {
@@ -114,34 +118,36 @@ impl Account {
         if !switches.iter().any(|switch| switch.left == cast.hog || switch.to == cast.hog) {
             return Err(Error::new(format!("the trace never shows the hog on CPU {cpu}")));
         }
-        let mut account = Account { from, until, turns: Vec::new(), holds: Vec::new() };
+        let mut account = Account { from, until, turns: Vec::new(), holds: Vec::new(), unknown: 0 };
         let before = switches.partition_point(|switch| switch.at <= from);
         // By its own account the hog has the CPU now. A switch from the idle task is not always
         // traced.
         let mut turn = match before.checked_sub(1).and_then(|last| switches.get(last)) {
             Some(last) if last.to != IDLE => last.turn(until, cast),
-            _ => Turn { from, until, tid: cast.hog, name: Comm::default(), part: Part::Other },
+            _ => Turn { from, until, tid: cast.hog, name: Comm::default(), part: Part::Hog },
         };
         let mut hold = Hold::default();
         for switch in switches.iter().skip(before).take_while(|switch| switch.at < until) {
-            if switch.left != turn.tid {
-                return Err(Error::new(format!(
-                    "the trace has a gap {} ms after the hog came: task {} leaves the CPU of task {}",
-                    (switch.at - from).as_millis(),
-                    switch.left,
-                    turn.tid
-                )));
+            match (turn.part, cast.part(switch.left)) {
+                _ if switch.left == turn.tid => account.note(Turn { until: switch.at, ..turn }, &mut hold),
+                // The kernel does not trace the switches from some tasks, as seen on 6.18: from the
+                // idle task of CPU 1, and from an old task of user space.
+                (Part::Other, Part::Other) => account.note(Turn { until: switch.at, ..turn }, &mut hold),
+                (Part::Other, Part::Hog) => {
+                    account.unknown += 1;
+                    hold = Hold::default();
+                }
+                _ => return Err(gap(switch, turn.tid, from)),
             }
-            account.note(Turn { until: switch.at, ..turn }, cast, &mut hold);
             turn = switch.turn(until, cast);
         }
         // The last turn has no switch at its end, and a hold that goes on then has no length.
-        account.note(turn, cast, &mut hold);
+        account.note(turn, &mut hold);
         Ok(account)
     }
 
-    fn note(&mut self, turn: Turn, cast: &Cast, hold: &mut Hold) {
-        if turn.tid == cast.hog {
+    fn note(&mut self, turn: Turn, hold: &mut Hold) {
+        if turn.part == Part::Hog {
             // A hold that began before the window may have begun before the hog came.
             let complete = hold.0.first().is_some_and(|first| first.from > self.from);
             let ended = std::mem::take(hold);
@@ -166,13 +172,20 @@ impl Account {
         tids.len()
     }
 
-    /// Returns what was lost in the worst second, wherever it begins in the window.
-    pub fn worst_second(&self) -> Loss {
+    /// Returns the number of holds whose end the trace does not show. They have no length, and
+    /// their last turn is no loss.
+    pub fn unknown(&self) -> usize {
+        self.unknown
+    }
+
+    /// Returns the loss of the worst second, wherever it begins in the window. `of` chooses the
+    /// part of the loss by which seconds are compared.
+    pub fn worst_second(&self, of: fn(&Loss) -> Nanos) -> Loss {
         let last_start = (self.until - SECOND).max(self.from);
         // A worst second begins with a turn or ends with one.
         let starts = self.turns.iter().flat_map(|turn| [turn.from, turn.until - SECOND]);
         let starts = starts.map(|start| start.clamp(self.from, last_start));
-        starts.map(|start| self.loss_after(start)).max_by_key(Loss::total).unwrap_or_default()
+        starts.map(|start| self.loss_after(start)).max_by_key(of).unwrap_or_default()
     }
 
     /// Returns what was lost in the second that begins at this moment.
@@ -185,6 +198,14 @@ impl Account {
         }
         loss
     }
+}
+
+fn gap(switch: &Switch, tid: Tid, from: Nanos) -> Error {
+    let at = (switch.at - from).as_millis();
+    let left = switch.left;
+    Error::new(format!(
+        "the trace has a gap {at} ms after the hog came: task {left} leaves the CPU of task {tid}"
+    ))
 }
 
 /// A switch of the hogged CPU.
@@ -214,6 +235,7 @@ impl Switch {
 impl Cast {
     fn part(&self, tid: Tid) -> Part {
         match tid {
+            _ if tid == self.hog => Part::Hog,
             _ if self.victims.contains(&tid) => Part::Victim,
             _ if self.stalld.contains(&tid) => Part::Stalld,
             _ => Part::Other,

@@ -1,7 +1,7 @@
 //! Figures of /proc about a process that is being measured.
 
 use stalld::error::{Context, Error, Result};
-use stalld::task::{Nanos, Tid};
+use stalld::task::{Cpu, Nanos, Tid};
 use std::collections::HashMap;
 use std::fs;
 
@@ -32,6 +32,20 @@ pub fn computed(tid: Tid) -> Result<Nanos> {
 pub fn threads(processes: &[Tid]) -> Result<Vec<Tid>> {
     let lists = processes.iter().map(|pid| numbers(&format!("/proc/{pid}/task")));
     Ok(lists.collect::<Result<Vec<_>>>()?.concat())
+}
+
+/// Returns the idle time of all CPUs together, without that of `except`.
+pub fn idle_time(except: Option<Cpu>) -> Result<Nanos> {
+    const STAT: &str = "/proc/stat";
+    let text = fs::read_to_string(STAT).context(format!("read {STAT}"))?;
+    // A line is `cpuN user nice system idle iowait ...` in ticks of 10 ms. The first line is a sum.
+    let idle = |line: &str| {
+        let (cpu, figures) = line.strip_prefix("cpu")?.split_once(' ')?;
+        let is_wanted = except != Some(Cpu(cpu.parse().ok()?));
+        let ticks = figures.split(' ').skip(3).take(2).map(|figure| figure.parse::<u64>().ok());
+        Some(ticks.sum::<Option<u64>>()? * u64::from(is_wanted))
+    };
+    Ok(Nanos(text.lines().filter_map(idle).sum::<u64>() * 10_000_000))
 }
 
 /// Memory of a process by /proc/PID/status.

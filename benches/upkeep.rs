@@ -4,7 +4,7 @@
 use crate::figures::{Effort, Line, Row, median, millis, quantile};
 use crate::load::{Load, Role};
 use crate::process;
-use rig::{Stalld, hogged_cpu};
+use rig::{self, Stalld, hogged_cpu};
 use stalld::error::{Error, Result};
 use stalld::sys::clock;
 use stalld::task::{Cpu, Nanos, Tid};
@@ -22,6 +22,13 @@ const READ_INTERVAL: Nanos = Nanos::from_millis(500);
 
 /// Limit on the time between two scans: many times the default granularity.
 const SCAN_TIMEOUT: Nanos = Nanos::from_secs(60);
+
+/// Share of its time that a CPU must be idle around a scan. A scan on a busy CPU meets waiters, and
+/// walks all threads because of them.
+const QUIET_SHARE: f64 = 0.9;
+
+/// Limit on the number of scans for each one on idle CPUs.
+const MAX_SCANS_PER_QUIET_ONE: usize = 5;
 
 pub fn rows() -> Vec<Row> {
     let mut rows = vec![
@@ -79,18 +86,31 @@ fn cpu(effort: &Effort, sleepers: Option<usize>) -> Result<Vec<Line>> {
     let _sleepers = sleepers.map(|count| Load::start(Role::Sleep, count, Cpu(0))).transpose()?;
     let _busy = sleepers.map(|_| Load::start(Role::Spin, 1, hogged_cpu())).transpose()?;
     let daemon = Daemon::start(&[])?;
-    let scans = effort.choose(3, 20);
-    next_scan(daemon.pid())?;
+    // The spinner on the hogged CPU is a part of the measurement.
+    let spinner = sleepers.map(|_| hogged_cpu());
+    let wanted = effort.choose(3, 20);
+    let mut costs = Vec::new();
+    Scan::next(daemon.pid(), spinner)?;
     let start = clock::monotonic();
-    let costs = (0..scans).map(|_| next_scan(daemon.pid())).collect::<Result<Vec<_>>>()?;
+    let mut scans = 0;
+    while costs.len() < wanted {
+        if scans >= MAX_SCANS_PER_QUIET_ONE * wanted {
+            return Err(Error::new(format!(
+                "the machine is too busy: of {scans} scans {} met idle CPUs; end what else runs",
+                costs.len()
+            )));
+        }
+        let scan = Scan::next(daemon.pid(), spinner)?;
+        costs.extend(scan.quiet.then_some(scan.micros));
+        scans += 1;
+    }
     let a_second = scans as f64 * 1e3 / millis(clock::monotonic() - start);
-    // The median of scans: another process that wakes up during a scan makes that one walk.
     let scan = median(&costs);
     let micros = scan * a_second;
     Ok(vec![Line::new(
         format!("CPU time, {what}"),
         format!(
-            "{micros:.1} us a second ({a_second:.2} scans of {scan:.1} us, median of {scans}, {:.1} to {:.1})",
+            "{micros:.1} us a second ({a_second:.2} scans of {scan:.1} us, median of {wanted} on idle CPUs, {:.1} to {:.1})",
             quantile(&costs, 0.0),
             quantile(&costs, 1.0)
         ),
@@ -99,18 +119,32 @@ fn cpu(effort: &Effort, sleepers: Option<usize>) -> Result<Vec<Line>> {
     )])
 }
 
-/// Waits for the next scan. Returns the CPU time that it took, in us.
-fn next_scan(pid: Tid) -> Result<f64> {
-    let before = process::cpu_time(pid)?;
-    let until = clock::monotonic() + SCAN_TIMEOUT;
-    while clock::monotonic() < until {
-        clock::nap(READ_INTERVAL);
-        let spent = process::cpu_time(pid)? - before;
-        if spent > Nanos::ZERO {
-            return Ok(millis(spent) * 1e3);
+struct Scan {
+    /// CPU time of the daemon.
+    micros: f64,
+    /// The CPUs were idle, so that the scan met no waiter of another program.
+    quiet: bool,
+}
+
+impl Scan {
+    /// Waits for the next scan.
+    fn next(pid: Tid, spinner: Option<Cpu>) -> Result<Scan> {
+        let until = clock::monotonic() + SCAN_TIMEOUT;
+        let mut before = process::cpu_time(pid)?;
+        while clock::monotonic() < until {
+            let (start, idle) = (clock::monotonic(), process::idle_time(spinner)?);
+            clock::nap(READ_INTERVAL);
+            let spent = process::cpu_time(pid)? - before;
+            let (idle, passed) = (process::idle_time(spinner)? - idle, clock::monotonic() - start);
+            before = before + spent;
+            if spent > Nanos::ZERO {
+                let cpus = rig::online().len() as u64 - u64::from(spinner.is_some());
+                let quiet = idle.0 as f64 >= QUIET_SHARE * (cpus * passed.0) as f64;
+                return Ok(Scan { micros: millis(spent) * 1e3, quiet });
+            }
         }
+        Err(Error::new(format!("stalld did not scan for {} s", SCAN_TIMEOUT.as_secs())))
     }
-    Err(Error::new(format!("stalld did not scan for {} s", SCAN_TIMEOUT.as_secs())))
 }
 
 fn memory(backend: &str) -> Result<Vec<Line>> {

@@ -210,6 +210,10 @@ fn lengths(account: &Account) -> Vec<u64> {
     account.holds().iter().map(|hold| hold.length().0 / 1000).collect()
 }
 
+fn boosts_and_others(loss: &Loss) -> Nanos {
+    loss.boosts() + loss.others
+}
+
 fn millis(victims: u64, stalld: u64, others: u64) -> Loss {
     let [victims, stalld, others] = [victims, stalld, others].map(Nanos::from_millis);
     Loss { victims, stalld, others }
@@ -246,7 +250,7 @@ fn a_kernel_thread_inside_a_hold_makes_it_longer_and_is_not_laid_to_the_victim()
     let account = account(&lines).unwrap();
     assert_eq!(lengths(&account), [16_000]);
     assert_eq!(account.holds()[0].longest_task().unwrap().to_string(), "task 20");
-    assert_eq!(account.worst_second(), millis(11, 2, 3));
+    assert_eq!(account.worst_second(boosts_and_others), millis(11, 2, 3));
     assert_eq!(account.victims_run(), 1);
 }
 
@@ -263,12 +267,12 @@ fn the_worst_second_begins_anywhere() {
         (4.7, HOG, 20),
         (4.715, 20, HOG),
     ]);
-    let lost = account(&lines).unwrap().worst_second();
+    let lost = account(&lines).unwrap().worst_second(boosts_and_others);
     assert_eq!(lost, millis(30, 0, 0));
-    assert_eq!(lost.total(), Nanos::from_millis(30));
+    assert_eq!(lost.boosts(), Nanos::from_millis(30));
     // A turn that a second cuts counts as far as it lies inside.
     let lines = after_the_hog_came(&[(2.0, HOG, 20), (3.9, 20, HOG)]);
-    assert_eq!(account(&lines).unwrap().worst_second(), millis(1000, 0, 0));
+    assert_eq!(account(&lines).unwrap().worst_second(boosts_and_others), millis(1000, 0, 0));
 }
 
 #[test]
@@ -284,7 +288,7 @@ fn time_outside_of_the_window_does_not_count() {
     let account = account(&lines).unwrap();
     // Neither hold lies in the window as a whole; the losses contain the part that does.
     assert_eq!(lengths(&account), [0; 0]);
-    assert_eq!(account.worst_second(), millis(4, 0, 0));
+    assert_eq!(account.worst_second(boosts_and_others), millis(4, 0, 0));
     assert_eq!(account.victims_run(), 1);
 }
 
@@ -292,7 +296,7 @@ fn time_outside_of_the_window_does_not_count() {
 fn a_victim_that_never_gives_the_cpu_back_is_a_loss_without_a_hold() {
     let account = account(&after_the_hog_came(&[(3.0, HOG, 20)])).unwrap();
     assert_eq!(lengths(&account), [0; 0]);
-    assert_eq!(account.worst_second(), millis(1000, 0, 0));
+    assert_eq!(account.worst_second(boosts_and_others), millis(1000, 0, 0));
 }
 
 #[test]
@@ -300,9 +304,48 @@ fn a_switch_from_the_idle_task_to_the_hog_may_be_missing() {
     let lines = [switch(0.9, 5, 0), switch(2.0, HOG, 20), switch(2.003, 20, HOG)];
     let account = account(&lines).unwrap();
     assert_eq!(lengths(&account), [3000]);
-    assert_eq!(account.worst_second(), millis(3, 0, 0));
+    assert_eq!(account.worst_second(boosts_and_others), millis(3, 0, 0));
     // A hog that loses nothing is only seen when it ends, after the window.
-    assert_eq!(self::account(&[switch(5.1, HOG, 0)]).unwrap().worst_second(), Loss::default());
+    assert_eq!(
+        self::account(&[switch(5.1, HOG, 0)]).unwrap().worst_second(boosts_and_others),
+        Loss::default()
+    );
+}
+
+#[test]
+fn a_switch_from_another_task_to_the_hog_may_be_missing() {
+    let lines = after_the_hog_came(&[
+        (2.0, HOG, 20),
+        (2.005, 20, KERNEL_THREAD),
+        (2.5, HOG, 21),
+        (2.501, 21, HOG),
+        // The switch between these two kernel threads is missing.
+        (2.8, HOG, KERNEL_THREAD),
+        (2.802, KERNEL_THREAD + 1, HOG),
+    ]);
+    let account = account(&lines).unwrap();
+    // The first hold has no end, and so no length.
+    assert_eq!((account.unknown(), lengths(&account)), (1, vec![1000, 2000]));
+    assert_eq!(account.worst_second(boosts_and_others), millis(6, 0, 2));
+    // The end of a turn of stalld must not be missing, nor the beginning of a victim's.
+    for other in [20, STALLD] {
+        assert!(self::account(&after_the_hog_came(&[(2.0, HOG, other), (2.5, HOG, 20)])).is_err());
+        let beginning = after_the_hog_came(&[(2.0, HOG, KERNEL_THREAD), (2.1, other, HOG)]);
+        assert!(self::account(&beginning).is_err());
+    }
+}
+
+#[test]
+fn the_worst_second_depends_on_the_part_that_counts() {
+    let lines = after_the_hog_came(&[
+        (1.5, HOG, 20),
+        (1.502, 20, HOG),
+        (3.5, HOG, KERNEL_THREAD),
+        (3.550, KERNEL_THREAD, HOG),
+    ]);
+    let account = account(&lines).unwrap();
+    assert_eq!(account.worst_second(Loss::boosts), millis(2, 0, 0));
+    assert_eq!(account.worst_second(|loss| loss.others), millis(0, 0, 50));
 }
 
 #[test]
@@ -310,7 +353,7 @@ fn switches_of_other_cpus_do_not_count() {
     let mut lines = after_the_hog_came(&[(2.0, HOG, 20), (2.001, 20, HOG)]);
     lines.extend([switch_on(0, 3.0, HOG, 20), switch_on(0, 3.5, 20, HOG)]);
     lines.push(switch_on(0, 4.0, 55, 56));
-    assert_eq!(account(&lines).unwrap().worst_second(), millis(1, 0, 0));
+    assert_eq!(account(&lines).unwrap().worst_second(boosts_and_others), millis(1, 0, 0));
 }
 
 #[test]
