@@ -6,6 +6,7 @@ use crate::{assert_words, refusal};
 use rig::boosts::{OWN, boosted_victim, guardian, is_boosted, policy, start};
 use rig::daemon::Daemon;
 use rig::scratch::Scratch;
+use rig::throttling::set_limit;
 use rig::{Rig, Stalld, hogged_cpu, live, process};
 use stalld::sys::{clock, sched};
 use stalld::task::{Cpu, Nanos, Policy, Tid};
@@ -166,6 +167,20 @@ fn a_real_time_priority_that_it_was_started_with_is_kept() {
     stalld.scan();
     let attr = sched::get_attr(stalld.pid()).unwrap();
     assert_eq!((attr.policy, attr.priority, attr.reset_on_fork()), (Policy::RR, 30, false));
+}
+
+#[test]
+#[ignore = "starves tasks, as root"]
+fn with_a_reservation_no_victim_is_missed_while_throttling_is_on() {
+    let _live = live();
+    // The kernel leaves throttled tasks out of its count of runnable ones for 30 ms of each second, and these
+    // scans are a second apart.
+    let mut stalld = Stalld::watch(&["-R", "10", "-t", "1", "-d", "1", "-g", "2"]);
+    set_limit("970000");
+    let mut rig = Rig::start(&["--for", "8"]);
+    let (hog, victim) = (rig.event("hog"), rig.event("victim"));
+    assert!(stalld.event_of("starved", victim.tid()).at < hog.moment("until"));
+    assert_eq!(stalld.terminate().0, Some(0));
 }
 
 #[test]
