@@ -32,7 +32,8 @@ use stalld::sys::{lock, sched};
 use stalld::task::{Cpu, Nanos, Policy, Tid};
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::thread;
 
 use throttling::Throttling;
@@ -65,6 +66,8 @@ pub fn live() -> Live {
 /// task: it sees debugfs, tracefs and securityfs. Panics in a process that is not root.
 pub fn as_root() {
     assert!(is_root(), "this test needs root");
+    // In a mount namespace of its own, a thread may not see the path of its program.
+    build_directory();
     mounts::add_kernel_filesystems();
 }
 
@@ -108,7 +111,10 @@ pub fn keep_away_from_the_hog() {
 }
 
 /// The directory of the build that the running test or bench belongs to, such as target/debug.
-fn build_directory() -> PathBuf {
-    let own = std::env::current_exe().expect("cannot find the path of this program");
-    own.ancestors().nth(2).expect("a test binary is in target/PROFILE/deps").to_path_buf()
+fn build_directory() -> &'static Path {
+    static DIRECTORY: LazyLock<PathBuf> = LazyLock::new(|| {
+        let own = std::env::current_exe().expect("cannot find the path of this program");
+        own.ancestors().nth(2).expect("a test binary is in target/PROFILE/deps").to_path_buf()
+    });
+    &DIRECTORY
 }
