@@ -14,6 +14,7 @@ INCLUDEDIR = $(PREFIX)/include
 DESTDIR ?=
 # Arguments of stalld for `make run`, of cargo test for `make test`, of rpmbuild for `make rpm`.
 ARGS     =
+TESTS    = fast
 TESTARGS =
 RPMFLAGS =
 # Rows of the table for `make bench`, by a part of their names; WRITE=1 has it write docs/BENCHMARKS.md, PEER=FILE measures
@@ -21,8 +22,8 @@ RPMFLAGS =
 ROWS     =
 WRITE   ?=
 PEER    ?=
-# What `make test-vm` boots: kernels of tests/vm/kernels.lock, some with words on their command line; or your own as
-# KERNEL=FILE. FEW_KERNELS are for `make test-vm-few`.
+# Kernels that `make test-vm` boots: names in tests/vm/packages.lock, some with words for the kernel's
+# command line. KERNEL=FILE boots a kernel of your own. FEW_KERNELS are for `make test-vm-few`.
 ALL_KERNELS = 5.10-rt 6.1 6.1-rt 6.12 6.12-rt 7.2 7.2-rt
 KERNELS     = $(ALL_KERNELS) 6.1-rt+cpus=4 6.1-rt+isolcpus=2+nohz_full=2+rcu_nocbs=2 \
 	6.1+debugfs=off 6.1+btf=off 6.1+bpf=off 6.1+groups=v1 \
@@ -30,6 +31,10 @@ KERNELS     = $(ALL_KERNELS) 6.1-rt+cpus=4 6.1-rt+isolcpus=2+nohz_full=2+rcu_noc
 FEW_KERNELS = 5.10-rt+few 6.1-rt+few 7.2-rt+few 6.12-rt+lockdown=confidentiality
 # What `make test-service` boots.
 SERVICE_KERNELS = 6.1 6.1-rt
+# What `make test-fresh` makes: see tests/fresh.sh, which also reads ONLY and KEEP.
+ROOTS    = debian12 debian13 debian12-user debian13-user
+ONLY     =
+KEEP     =
 # What `make cross` builds for: aarch64, s390x, riscv64, ppc64le or i686.
 ARCH     = aarch64
 # What `make fuzz` fuzzes, and for how many seconds; `make soak` takes TIME, too.
@@ -72,7 +77,7 @@ endif
 BINARY  = target/$(BUILD)/stalld
 STATIC  = target/static/stalld
 DIST    = target/packages
-SCRIPTS = $(wildcard packaging/*.sh packaging/completions/*.bash tests/*.sh tests/vm/*.sh fuzz/*.sh) packaging/throttlectl packaging/debian/tests/library tests/vm/init .ci/run
+SCRIPTS = $(wildcard packaging/*.sh packaging/completions/*.bash tests/*.sh tests/vm/*.sh tests/vm/bin/* fuzz/*.sh) packaging/throttlectl packaging/debian/tests/library tests/vm/init .ci/run
 LIBRARY = target/lib/libstalld.pc
 PAGES   = $(wildcard man/*.8)
 STATPAGE = man/stallstat.8
@@ -88,9 +93,10 @@ export PATH := $(CARGO_DIR):$(PATH)
 endif
 endif
 
-.PHONY: all stalld lib demo demo-run setup setup-static setup-lint setup-packages setup-vm setup-cross setup-fuzz setup-monitoring \
+.PHONY: all stalld lib demo demo-run setup setup-test setup-static setup-lint setup-packages setup-fuzz setup-monitoring \
 	setup-soak setup-all \
-	static cross run test test-vm test-vm-few test-cross test-service tests fuzz coverage install install-lib install-stat uninstall dist \
+	static cross run test test-long test-run test-vm test-vm-few test-vm-fetch test-cross test-service test-fresh tests fuzz coverage \
+	install install-lib install-stat uninstall dist \
 	dist-static deb rpm test-packages lint regen bench bench-rig soak annocheck abi msrv clean help
 
 all: ## build target/release/stalld and stallstat (DEBUG=1: in target/debug; BPF=0: without libbpf, and so no stallstat)
@@ -100,7 +106,8 @@ all: ## build target/release/stalld and stallstat (DEBUG=1: in target/debug; BPF
 stalld: all
 
 demo: ## install what is missing, build, starve a task on the last CPU, show stalld rescue it
-	@$(SETUP) $(TOOLS)
+	@sh tests/demo.sh --check
+	@$(SETUP) --root $(TOOLS)
 	@$(MAKE) --no-print-directory all
 # A make of its own: the setup may have brought another cargo.
 	@$(MAKE) --no-print-directory demo-run
@@ -109,18 +116,24 @@ demo-run:
 	$(CARGO) build $(CARGOFLAGS) $(PROFILE) $(FEATURES) --example starve
 	$(SUDO) sh tests/demo.sh $(BINARY) target/$(BUILD)/examples/starve
 
-test: ## run all tests; the live ones need root and starve tasks on the last CPU only
-	@$(SETUP) --check $(TOOLS) lib
-	$(CARGO) test $(CARGOFLAGS) --workspace $(FEATURES) $(TESTARGS)
-# The simulated machine once more, with faults to find.
-	$(CARGO) test $(CARGOFLAGS) $(FEATURES) --features seeded-faults --test simulation each_fault $(TESTARGS)
+test: ## install what is missing, and run the tests; as root or by sudo, they starve tasks on the last CPU
+	@$(SETUP) --root $(TOOLS) lib test
+	@$(MAKE) --no-print-directory test-run
+
+test-long: ## the same with the tests that take minutes: valgrind, faults, ten million simulated steps
+	@$(SETUP) --root $(TOOLS) lib test abi
+	@$(MAKE) --no-print-directory test-run TESTS=long
+
+# A make of its own: the setup may have brought another cargo.
+test-run: lib
+	CARGO="$(CARGO)" FEATURES="$(CARGOFLAGS) $(FEATURES)" sh tests/run.sh $(TESTS) $(TESTARGS)
 
 tests: ## build the tests
 	@$(SETUP) --check $(TOOLS)
 	$(CARGO) test $(CARGOFLAGS) --workspace $(FEATURES) --no-run
 
 test-vm: ## boot other kernels in emulation, and test there: KERNELS="6.1-rt 6.12", or KERNEL=FILE
-	@$(SETUP) --check rust $(STATIC_TOOLS) vm
+	@$(SETUP) --check rust $(STATIC_TOOLS)
 	CARGO="$(CARGO) $(CARGOFLAGS)" sh packaging/static.sh $(STATIC) $(STATIC_FEATURES) $(STAT_BIN) --example starve
 	CARGO="$(CARGO) $(CARGOFLAGS)" sh packaging/static.sh $(STATIC)-nobpf --no-default-features
 	sh tests/vm/run.sh $(STATIC) $(if $(KERNEL),$(abspath $(KERNEL)),$(KERNELS))
@@ -128,9 +141,14 @@ test-vm: ## boot other kernels in emulation, and test there: KERNELS="6.1-rt 6.1
 test-vm-few: ## the same with few of them, in some minutes
 	@$(MAKE) --no-print-directory test-vm KERNELS="$(FEW_KERNELS)"
 
+test-vm-fetch: ## check that Debian still has what the VM tests take from it, and download it (FORCE=1: again)
+	sh tests/vm/fetch.sh --all $(if $(FORCE),--force)
+
 test-service: deb ## boot a Debian with the package, in emulation, and check its service: SERVICE_KERNELS="6.1"
-	@$(SETUP) --check packages vm
 	$(SUDO) sh tests/vm/service.sh $(DIST)/stalld_[0-9]*.deb $(SERVICE_KERNELS)
+
+test-fresh: ## run the README's commands on bare Debian systems, as root: ROOTS="debian12 debian13-user", or ROOTS=ci
+	$(SUDO) env KEEP="$(KEEP)" ONLY="$(ONLY)" sh tests/fresh.sh $(ROOTS)
 
 fuzz: ## fuzz what reads input: FUZZ=TARGET TIME=SECONDS
 	@$(SETUP) --check rust bpf fuzz
@@ -151,11 +169,11 @@ static: ## build target/static/stalld and stallstat, each one file without share
 	CARGO="$(CARGO) $(CARGOFLAGS)" sh packaging/sbom.sh $(STATIC_FEATURES) >$(dir $(STATIC))stalld.cdx.json
 
 cross: ## build target/cross/ARCH/stalld for another architecture, as root, on Debian: ARCH=s390x
-	@$(SETUP) --check rust cross
+	@$(SETUP) --check rust
 	CARGO="$(CARGO)" sh packaging/cross.sh $(ARCH) target/cross/$(ARCH)/stalld
 
 test-cross: cross ## boot a kernel of that architecture in emulation, and test there
-	ARCH=$(ARCH) sh tests/vm/run.sh target/cross/$(ARCH)/stalld "$$(sed -n 's/^\([0-9.]*-$(ARCH)\) .*/\1/p' tests/vm/kernels.lock)"
+	ARCH=$(ARCH) sh tests/vm/run.sh target/cross/$(ARCH)/stalld "$$(sed -n 's/^\([0-9.]*-$(ARCH)\) .*/\1/p' tests/vm/packages.lock)"
 
 lib: ## build the C library below target/lib
 	@$(SETUP) --check $(TOOLS) lib
@@ -164,7 +182,10 @@ lib: ## build the C library below target/lib
 setup: ## install what building needs, after printing it
 	@$(SETUP) $(TOOLS) lib
 
-setup-static: ## install what `make static` needs
+setup-test: ## install what `make test` needs, which it does itself
+	@$(SETUP) $(TOOLS) lib test
+
+setup-static: ## install what `make static` and `make test-vm` need
 	@$(SETUP) rust static
 
 setup-lint: ## install what `make lint` and `make regen` need
@@ -173,20 +194,14 @@ setup-lint: ## install what `make lint` and `make regen` need
 setup-packages: ## install what building and checking packages needs, on Debian
 	@$(SETUP) rust bpf static dist deb rpm packages
 
-setup-vm: ## install what `make test-vm` needs
-	@$(SETUP) rust static vm
-
 setup-monitoring: ## install the Prometheus that `make test` shows stalld's numbers to, without starting it
 	@$(SETUP) monitoring
 
 setup-soak: ## install what `make soak` needs
 	@$(SETUP) $(TOOLS) soak
 
-setup-cross: ## install what `make test-cross` needs, on Debian
-	@$(SETUP) rust cross
-
-setup-all: ## install all of these, but for other architectures
-	@$(SETUP) $(TOOLS) lib static lint regen abi dist deb rpm vm monitoring soak
+setup-all: ## install all of these, except what only checks packages
+	@$(SETUP) $(TOOLS) lib test static lint regen abi dist deb rpm monitoring soak
 
 setup-fuzz: ## install what `make fuzz` and `make coverage` need, which no other target does
 	@$(SETUP) rust bpf fuzz
@@ -261,10 +276,10 @@ lint: ## check formatting, lints, scripts, manual pages, and the rules of the tr
 	$(CARGO) clippy $(CARGOFLAGS) --workspace --all-targets --features seeded-faults -- -D warnings
 	$(CARGO) clippy $(CARGOFLAGS) --workspace --all-targets --no-default-features -- -D warnings
 	@CARGO="$(CARGO)" sh tests/crates.sh
-	cppcheck --quiet --error-exitcode=1 --enable=warning,performance,portability -I include ffi/examples ffi/tests
+	cppcheck --quiet --error-exitcode=1 --suppress=normalCheckLevelMaxBranches --enable=warning,performance,portability -I include ffi/examples ffi/tests
 	shellcheck $(SCRIPTS)
 	mandoc -T lint -W warning $(PAGES) $(LIBPAGES)
-	! groff -mandoc -T utf8 -ww -z $(PAGES) $(LIBPAGES) 2>&1 | grep .
+	! groff -mandoc -T utf8 -ww -W break -z $(PAGES) $(LIBPAGES) 2>&1 | grep .
 	sh tests/tree.sh
 	sh tests/regen.sh $(MAKE) --no-print-directory regen
 

@@ -7,9 +7,9 @@
 use crate::figures::{Effort, Line, Row, grouped, median, millis, quantile};
 use crate::holds::{Account, Cast, Hold, Loss, Part};
 use crate::process;
-use crate::rig::boosts::guardian;
-use crate::rig::{Rig, boosts, hogged_cpu, keep_away_from_the_hog};
 use crate::tracer::{Scope, Trace, Tracer};
+use rig::boosts::guardian;
+use rig::{Rig, boosts, hogged_cpu, keep_away_from_the_hog};
 use stalld::error::{Error, Result};
 use stalld::sys::clock;
 use stalld::task::Nanos;

@@ -2,10 +2,10 @@
 
 use crate::figures::{Effort, Line, Row, median, millis, quantile};
 use crate::lateness::random;
-use crate::rig::boosts::{OWN, journal, live_boosts, policy};
-use crate::rig::process::{eventually, has_ended, signal};
-use crate::rig::throttling::{limit, set_limit};
-use crate::rig::{PATIENCE, Rig, boosts, keep_away_from_the_hog};
+use rig::boosts::{OWN, journal, live_boosts, policy};
+use rig::process::{eventually, has_ended, signal};
+use rig::throttling::{limit, set_limit};
+use rig::{Rig, TIMEOUT, boosts, keep_away_from_the_hog};
 use stalld::error::{Error, Result};
 use stalld::sys::clock;
 use stalld::task::{Nanos, Tid};
@@ -49,7 +49,7 @@ fn terminated(backend: &str, effort: &Effort) -> Result<Vec<Line>> {
             });
             let (code, said) = stalld.finish();
             // Else the guardian has done it, after the end.
-            let by_itself = !said.iter().any(|(_, line)| line.contains("without cleaning up"));
+            let by_itself = !said.mentions("without cleaning up");
             met &= code == Some(0) && restored && by_itself;
             times.push(millis(took));
             drop(rig);
@@ -130,7 +130,7 @@ fn are_themselves(victims: &[Tid]) -> bool {
 
 /// At most as long as anybody waits for anything here.
 fn time_until(since: Nanos, is_so: impl Fn() -> bool) -> Nanos {
-    while !is_so() && clock::monotonic() < since + PATIENCE {
+    while !is_so() && clock::monotonic() < since + TIMEOUT {
         clock::nap(Nanos::from_micros(100));
     }
     clock::monotonic() - since

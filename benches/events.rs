@@ -5,7 +5,7 @@ use crate::figures::{Effort, Line, Row, median};
 use crate::load::{Load, Role, pin};
 use crate::pipe::{PingPong, be_realtime};
 use crate::process;
-use crate::rig::{Stalld, hogged_cpu};
+use rig::{Stalld, hogged_cpu};
 use stalld::error::{Context, Error, Result};
 use stalld::sys::bpf::{self, Object, ObjectBytes, Program, Runs};
 use stalld::sys::clock;
@@ -16,7 +16,7 @@ use std::thread;
 pub static EMPTY: &ObjectBytes<[u8]> =
     &ObjectBytes(*include_bytes!(concat!(env!("OUT_DIR"), "/empty.bpf.o")));
 
-const PATIENCE: Nanos = Nanos::from_secs(30);
+const TIMEOUT: Nanos = Nanos::from_secs(30);
 const BOUND_NS: f64 = 70.0;
 const ROW: &str = "queue_track, above an empty program";
 
@@ -27,7 +27,7 @@ pub fn rows() -> Vec<Row> {
 fn measure(effort: &Effort) -> Result<Vec<Line>> {
     let mut stalld = Stalld::start(&["-v", "-l", "-b", "queue_track"]);
     stalld
-        .wait_for(|line| line.contains("events are being recorded"), PATIENCE)
+        .wait_for(|record| record.message().contains("events are being recorded"), TIMEOUT)
         .ok_or_else(|| Error::new("queue_track was never attached"))?;
     above_empty(ROW, stalld.pid(), BOUND_NS, effort)
 }

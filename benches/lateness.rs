@@ -4,7 +4,7 @@
 
 use crate::figures::{Effort, Line, Row, median, millis, quantile};
 use crate::load::{Load, Role};
-use crate::rig::{Rig, Stalld};
+use rig::{Record, Rig, Stalld};
 use stalld::error::{Error, Result};
 use stalld::sys::clock;
 use stalld::task::{Cpu, Nanos};
@@ -12,7 +12,7 @@ use std::cell::RefCell;
 use std::hash::{BuildHasher, RandomState};
 
 const SECOND: Nanos = Nanos::from_secs(1);
-const PATIENCE: Nanos = Nanos::from_secs(30);
+const TIMEOUT: Nanos = Nanos::from_secs(30);
 
 #[derive(Clone, Copy)]
 struct Case {
@@ -104,9 +104,8 @@ impl Case {
         if self.backend == "queue_track" {
             wait_for(&mut stalld, "events are being recorded")?;
         }
-        let looked = |line: &str| line.contains("checking cpu") || line.contains("skipping");
-        let first = stalld.wait_for(looked, PATIENCE);
-        first.map(|_| stalld).ok_or_else(|| Error::new("stalld never looked"))
+        stalld.scan();
+        Ok(stalld)
     }
 
     /// Lets one task starve, at any phase of stalld's sleep: how late the report of it is, in ms, negative
@@ -119,19 +118,18 @@ impl Case {
         let victim = format!("spin:1:late-{start}");
         let mut rig = Rig::start(&["--for", &seconds, "--victim", &victim]);
         let victim = rig.event("victim");
-        let line = format!("late-{start}-{} starved", victim.tid());
         let others = RefCell::new(Vec::new());
-        let is_it = |said: &str| {
-            let found = said.contains(&line);
-            if !found && said.contains(" starved on CPU ") {
-                others.borrow_mut().push(said.to_string());
+        let is_it = |record: &Record| {
+            let found = record.is_of("starved", victim.tid());
+            if !found && record.is("starved") {
+                others.borrow_mut().push(record.message().to_string());
             }
             found
         };
-        let (at, _) = stalld.wait_for(is_it, span)?;
-        let late = millis(at) - millis(victim.moment("since") + threshold);
+        let report = stalld.wait_for(is_it, span)?;
+        let late = millis(report.at) - millis(victim.moment("since") + threshold);
         if late > self.bound.max {
-            eprintln!("late-{start} was {late:.2} ms late, stalld named before it: {:?}", others.take());
+            eprintln!("late-{start} was {late:.2} ms late, stalld reported before it: {:?}", others.take());
         }
         Some(late)
     }
@@ -147,8 +145,9 @@ fn own_lateness(stalld: &mut Stalld) -> Result<String> {
 }
 
 fn wait_for(stalld: &mut Stalld, words: &str) -> Result<String> {
-    let found = stalld.wait_for(|line| line.contains(words), PATIENCE);
-    found.map(|(_, line)| line).ok_or_else(|| Error::new(format!("stalld never said '{words}'")))
+    let found = stalld.wait_for(|record| record.message().contains(words), TIMEOUT);
+    let message = found.map(|record| record.message().to_string());
+    message.ok_or_else(|| Error::new(format!("stalld never logged '{words}'")))
 }
 
 /// To meet a program at any moment of what it does.

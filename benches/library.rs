@@ -1,7 +1,7 @@
 //! What a snapshot through the C library costs beyond the backend's own time.
 
-use crate::c::{Program, run};
 use crate::figures::{Effort, Line, Row, median};
+use rig::c::{Program, run};
 use stalld::cpus::{self, CpuSet};
 use stalld::error::{Error, Result};
 use stalld::observe::{self, Snapshot, Watch};

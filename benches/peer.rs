@@ -5,7 +5,7 @@ use crate::lateness::random;
 use crate::pipe::PingPong;
 use crate::process;
 use crate::rescue::{THRESHOLD, starve};
-use crate::rig::{Rig, Stalld, hogged_cpu};
+use rig::{Rig, Stalld, hogged_cpu};
 use stalld::error::{Error, Result};
 use stalld::sys::clock;
 use stalld::task::Nanos;
@@ -32,7 +32,7 @@ const ROWS: [(&str, Measure); 6] = [
 
 pub fn rows(peer: &str) -> Vec<Row> {
     let row = |(name, measure): (&'static str, Measure)| {
-        let peers = Peers { paths: [Stalld::PATH.to_string(), peer.to_string()] };
+        let peers = Peers { paths: [Stalld::path().to_string(), peer.to_string()] };
         Row::new(name, move |effort| {
             peers.check()?;
             measure(&peers, effort)
@@ -56,13 +56,13 @@ impl Peers {
     fn start(path: &str, options: &[&str]) -> Stalld {
         // The shell knows what the rig would have started as its own name.
         let exec = format!("exec '{path}' \"$@\"");
-        Stalld::start_by(&["sh", "-c", &exec], &[&["-f", "-v"], options].concat())
+        Stalld::start_with_text_log_by(&["sh", "-c", &exec], &[&["-f", "-v"], options].concat())
     }
 
     /// One that only watches and has just settled.
     fn watching(path: &str, options: &[&str]) -> Stalld {
         let mut stalld = Peers::start(path, &[&["-l"], options].concat());
-        stalld.look();
+        stalld.scan();
         clock::nap(SETTLED);
         stalld
     }
@@ -127,7 +127,7 @@ impl Peers {
         let samples = self.in_turn(effort.choose(4, 12), |path| {
             let start = clock::monotonic();
             let mut stalld = Peers::start(path, &["-l"]);
-            Ok(vec![millis(stalld.look() - start)])
+            Ok(vec![millis(stalld.scan() - start)])
         })?;
         Ok(compared("start to the first look", " ms", &samples))
     }
@@ -140,9 +140,9 @@ impl Peers {
             let mut rig = Rig::start(&["--for", "6"]);
             let victim = rig.event("victim");
             let line = format!("victim-{} starved", victim.tid());
-            let said = stalld.wait_for(|said| said.contains(&line), Nanos::from_secs(6));
+            let said = stalld.wait_for(|record| record.message().contains(&line), Nanos::from_secs(6));
             Ok(said
-                .map(|(at, _)| millis(at) - millis(victim.moment("since") + THRESHOLD))
+                .map(|report| millis(report.at) - millis(victim.moment("since") + THRESHOLD))
                 .into_iter()
                 .collect())
         };
@@ -152,7 +152,7 @@ impl Peers {
     fn rescues(&self, effort: &Effort) -> Result<Vec<Line>> {
         let late = |path: &str| {
             let mut stalld = Peers::start(path, &[&THRESHOLD_OPTIONS[..], &Stalld::RIG_ONLY].concat());
-            stalld.look();
+            stalld.scan();
             clock::nap(Nanos(random() % THRESHOLD.0));
             let late = starve(1, "6").into_iter().flatten().collect();
             // It puts back what it has changed.

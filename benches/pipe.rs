@@ -4,8 +4,8 @@
 use crate::figures::{Effort, Line, Row, median};
 use crate::load::{Load, Role, pin};
 use crate::process;
-use crate::rig::hogged_cpu;
 use crate::upkeep::Daemon;
+use rig::hogged_cpu;
 use stalld::error::{Context, Error, Result};
 use stalld::sys::{clock, sched};
 use stalld::task::{Cpu, Nanos, Tid};

@@ -4,8 +4,8 @@
 use crate::figures::{Effort, Line, Row, median, millis, quantile};
 use crate::holds::first_wait;
 use crate::lateness::random;
-use crate::rig::{Event, Rig, boosts, hogged_cpu, keep_away_from_the_hog};
 use crate::tracer::{Scope, Trace, Tracer};
+use rig::{Event, Rig, boosts, hogged_cpu, keep_away_from_the_hog};
 use stalld::error::{Error, Result};
 use stalld::sys::clock;
 use stalld::task::{Nanos, Tid};

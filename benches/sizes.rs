@@ -2,17 +2,16 @@
 
 use crate::figures::{Effort, Line, Row, grouped};
 use crate::process;
-use crate::rig::Stalld;
 use crate::upkeep::Daemon;
+use rig::Stalld;
 use stalld::error::{Context, Error, Result};
 use stalld::task::Tid;
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
-/// In bytes. The static one brings the C library with it.
-const BINARIES: [(&str, &str, u64); 2] =
-    [("dynamic", Stalld::PATH, 2_000_000), ("static", "target/static/stalld", 2_000_000)];
+/// The bound of each binary. The static one contains the C library.
+const MAX_BYTES: u64 = 2_000_000;
 
 /// For all CPUs and all threads.
 const MAPS_KIB: u64 = 1024;
@@ -27,7 +26,7 @@ pub fn rows() -> Vec<Row> {
 
 fn binaries(_: &Effort) -> Result<Vec<Line>> {
     let mut lines = Vec::new();
-    for (kind, path, bound) in BINARIES {
+    for (kind, path) in [("dynamic", Stalld::path()), ("static", "target/static/stalld")] {
         // `make static` may not have been run.
         if !Path::new(path).exists() {
             continue;
@@ -36,8 +35,8 @@ fn binaries(_: &Effort) -> Result<Vec<Line>> {
         lines.push(Line::new(
             format!("size of the binary, {kind}"),
             format!("{} bytes", grouped(size as usize)),
-            format!("{} bytes", grouped(bound as usize)),
-            size <= bound,
+            format!("{} bytes", grouped(MAX_BYTES as usize)),
+            size <= MAX_BYTES,
         ));
     }
     Ok(lines)

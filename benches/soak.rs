@@ -6,12 +6,12 @@ use crate::lateness::random;
 use crate::observer::{Observer, Promise};
 use crate::process;
 use crate::rescue::rescued_at;
-use crate::rig::boosts::{guardian, journal, live_boosts};
-use crate::rig::process::signal;
-use crate::rig::throttling::limit;
-use crate::rig::{Rig, Stalld, keep_away_from_the_hog};
 use crate::trace_line::Event;
 use crate::tracer::{Scope, Sink, Trace, Tracer};
+use rig::boosts::{guardian, journal, live_boosts};
+use rig::process::signal;
+use rig::throttling::limit;
+use rig::{Rig, Stalld, keep_away_from_the_hog};
 use stalld::error::{Context, Error, Result};
 use stalld::proc;
 use stalld::sys::{clock, sched};
@@ -83,7 +83,7 @@ struct Sample {
 fn soak(span: Nanos) -> Result<Vec<Line>> {
     let throttling = limit();
     let mut stalld = Stalld::start(&["-f", "-v", "-t", "2"]);
-    stalld.look();
+    stalld.scan();
     let own = [stalld.pid(), guardian(&stalld)];
     let before = policies()?;
     let observer = Observer::new(PROMISE, process::threads(&own)?, clock::monotonic());
@@ -109,7 +109,7 @@ fn soak(span: Nanos) -> Result<Vec<Line>> {
     stalld.signal("TERM");
     let (code, said) = stalld.finish();
     let changed = changed(&before, &policies()?);
-    let told = said.iter().filter(|(_, line)| line.contains("boosted pid ")).count();
+    let told = said.count("boosted");
 
     for fault in [&observer.missed, &observer.unjust, &observer.left_boosted, &late, &changed] {
         fault.iter().take(20).for_each(|fault| eprintln!("{fault}"));

@@ -5,10 +5,10 @@ use crate::figures::{Effort, Line, Row, median, millis};
 use crate::load::{Load, Role};
 use crate::pipe::Turns;
 use crate::process;
-use crate::rig::process::eventually;
-use crate::rig::scratch::Scratch;
-use crate::rig::stallstat::{self, Stallstat};
-use crate::rig::{Program, Rig};
+use rig::process::eventually;
+use rig::scratch::Scratch;
+use rig::stallstat::{self, Stallstat};
+use rig::{Program, Rig};
 use stalld::error::Result;
 use stalld::sys::clock;
 use stalld::task::{Cpu, Nanos};
@@ -125,7 +125,7 @@ fn start_to_report(effort: &Effort) -> Result<Vec<Line>> {
     let mut times = Vec::new();
     for _ in 0..effort.choose(5, 11) {
         let start = clock::monotonic();
-        let mut command = Command::new(stallstat::PATH);
+        let mut command = Command::new(stallstat::path());
         command.args(["--json", "-1", "-i", "10ms"]);
         let (at, _) = Program::start("stallstat", command).line_with("{\"time\":");
         times.push(millis(at - start - INTERVAL));

@@ -4,7 +4,7 @@
 use crate::figures::{Effort, Line, Row, median, millis, quantile};
 use crate::load::{Load, Role};
 use crate::process;
-use crate::rig::{self, Stalld, hogged_cpu};
+use rig::{self, Stalld, hogged_cpu};
 use stalld::error::{Error, Result};
 use stalld::sys::clock;
 use stalld::task::{Cpu, Nanos, Tid};
@@ -187,9 +187,7 @@ fn start_to_ready(effort: &Effort) -> Result<Vec<Line>> {
     for _ in 0..effort.choose(5, 11) {
         let start = clock::monotonic();
         let mut stalld = Stalld::start(&["-f", "-v", "-l"]);
-        let looked = stalld.wait_for(|line| line.contains("checking cpu"), START_TIMEOUT);
-        let (at, _) = looked.ok_or_else(|| Error::new("stalld never scanned"))?;
-        times.push(millis(at - start));
+        times.push(millis(stalld.scan() - start));
     }
     let time = median(&times);
     Ok(vec![Line::new(

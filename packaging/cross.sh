@@ -1,37 +1,30 @@
 #!/bin/sh
 # Builds the static stalld for another architecture, and the rig for its tests beside it, as root:
 #   cross.sh ARCH OUTPUT
-# Rust, clang and the C compilers are Debian 13's, in a root of their own that is made at the first use and kept where
-# the kernels of `make test-vm` are. CARGO is the cargo command that fetches the crates.
+# Rust, clang and the C compilers are Debian 13's. They are in a root of their own, made at the
+# first use and kept in the cache of `make test-vm`. CARGO is the cargo command that fetches the
+# crates.
 set -eu
 cd "$(dirname "$0")/.."
 . tests/vm/apt.sh
 arch=$1 output=$2
 . tests/vm/machine.sh
 
+unshare --mount true 2>/dev/null ||
+    die "no mounts of its own for the build: run cross.sh as root, and in a chroot only where / is a mount point"
 system=$cache/cross-trixie
-if [ ! -e "$system" ]; then
-    echo "stalld: making $system" >&2
-    rm -rf "$system.new"
-    debootstrap --variant=minbase \
-        --include=cargo,rustc,clang,llvm,gcc,libc6-dev,make,pkgconf,autoconf,automake,autopoint,flex,bison,gawk \
-        trixie "$system.new" "$(mirror)" >"$cache/cross-trixie.log" 2>&1 ||
-        die "debootstrap failed: $cache/cross-trixie.log"
-    mv "$system.new" "$system"
-fi
+sh tests/root.sh "$system" trixie cargo,rustc,clang,llvm,gcc,libc6-dev,make,pkgconf,autoconf,automake,autopoint,flex,bison,gawk
 # Of Rust for another architecture only files are needed, not the packages that those depend on.
 version=$(dpkg-query --admindir="$system/var/lib/dpkg" -W -f '${Version}' rustc)
 if [ ! -e "$system/usr/bin/$triplet-gcc" ] || [ ! -e "$system/usr/lib/rustlib/$rust" ]; then
     work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT
-    here=$PWD
     {
         chroot "$system" env DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends install \
             "gcc-$(echo "$triplet" | tr _ -)" "libc6-dev-$debian-cross"
-        in_suite "trixie@$debian" apt-get -q update
-        cd "$work"
-        in_suite "trixie@$debian" apt-get -q download "libstd-rust-dev=$version"
-        cd "$here"
+        update "trixie@$debian"
+        (cd "$work" && in_suite "trixie@$debian" apt-get -q download "libstd-rust-dev=$version") ||
+            die "trixie has no libstd-rust-dev=$version for $debian: remove $system, so that it is made again with today's Rust"
         dpkg-deb -x "$work"/*.deb "$system"
     } >&2
 fi

@@ -1,16 +1,20 @@
 #!/bin/sh
 # Installs what building stalld needs, through the system's package manager.
 #
-#   setup.sh [--check | --dry-run | --cargo] [PART...]
+#   setup.sh [--check | --dry-run | --root | --cargo] [PART...]
 #
-# The parts are rust, bpf, lib, static, libc, lint, regen, abi, dist, deb, rpm, packages, vm, cross, fuzz, monitoring and soak;
-# without any, rust and bpf. It prints what is missing, then installs it; where nothing is missing it does and prints nothing.
+# The parts are rust, bpf, lib, test, static, libc, lint, regen, abi, dist, deb, rpm, packages, fuzz,
+# monitoring and soak; without any, rust and bpf. It prints which tools are missing, then installs
+# them. If none is missing, it prints nothing.
 #   --check    says in one line what is missing and how to install it, and fails if anything is
 #   --dry-run  prints what it would install
+#   --root     first fails if no command can run as root here; then as without an option
 #   --cargo    prints the directory of the first cargo that is new enough, if that isn't the one in PATH
 # shellcheck disable=SC2046,SC2086 # lists of words are meant to be split
 set -eu
 cd "$(dirname "$0")/.."
+
+. packaging/installer.sh
 
 # The oldest Rust that builds stalld, 1.N, has one place: Cargo.toml.
 rust_minor=$(sed -n 's/^rust-version = "1\.\([0-9]*\)"$/\1/p' Cargo.toml)
@@ -30,21 +34,19 @@ tools_of() {
     libc) echo libc.a ;;
     lint) echo cargo-clippy cargo-fmt cppcheck shellcheck mandoc groff readelf ;;
     regen) echo libclang cargo-fmt ;;
-    # What only tests use, most of them those of the C library.
-    abi) echo g++ clang++ sanitizers valgrind abidiff python3 strace ;;
+    # Tools that only tests run.
+    test) echo bash gzip python3 strace script setpriv taskset unshare g++ clang++ sanitizers valgrind ;;
+    abi) echo abidiff ;;
     dist) echo git xz ;;
     deb) echo dpkg-buildpackage dh ;;
     rpm) echo rpmbuild checkmodule semodule_package bzip2 ;;
     # What checks packages.
-    packages) echo lintian rpmlint debootstrap autopkgtest busybox bzip2 pkg-config python3 yaml ;;
-    vm) echo qemu-system-x86_64 busybox ;;
-    # The compilers are in a root that packaging/cross.sh makes.
-    cross) echo debootstrap busybox qemu-system-aarch64 qemu-system-s390x qemu-system-riscv64 qemu-system-ppc64 qemu-system-i386 ;;
+    packages) echo lintian rpmlint autopkgtest bzip2 pkg-config python3 yaml ;;
     fuzz) echo clang libfuzzer llvm-cov ;;
     # What reads stalld's numbers in `make test`, where both are to be had: on Debian and its like.
     monitoring) if command -v apt-get >/dev/null; then echo prometheus promtool prometheus-node-exporter; fi ;;
     soak) echo stress-ng ;;
-    *) die "setup.sh knows no part '$1': rust, bpf, lib, static, libc, lint, regen, abi, dist, deb, rpm, packages, vm, cross, fuzz, monitoring, soak" ;;
+    *) die "setup.sh knows no part '$1': rust, bpf, lib, test, static, libc, lint, regen, abi, dist, deb, rpm, packages, fuzz, monitoring, soak" ;;
     esac
 }
 
@@ -63,8 +65,6 @@ is_there() {
     libfuzzer) [ -e "$("${CLANG:-clang}" --print-runtime-dir 2>/dev/null)/libclang_rt.fuzzer-$(uname -m).a" ] ;;
     llvm-cov) PATH=$(cargo_dir):$PATH sh fuzz/coverage.sh --tool >/dev/null 2>&1 ;;
     yaml) python3 -c "import yaml" 2>/dev/null ;;
-    # In a machine of its own it has no libraries.
-    busybox) command -v busybox >/dev/null && case $(ldd "$(command -v busybox)" 2>&1) in *'=>'*) return 1 ;; esac ;;
     *) command -v "$1" >/dev/null ;;
     esac
 }
@@ -107,15 +107,6 @@ new_enough() {
     esac
 }
 
-find_manager() {
-    for name in apt-get dnf yum; do
-        if command -v "$name" >/dev/null; then
-            echo "$name"
-            return
-        fi
-    done
-}
-
 # The packages that bring a tool.
 packages_of() {
     case $manager:$1 in
@@ -144,13 +135,7 @@ packages_of() {
     apt-get:libc.a) echo libc6-dev ;;
     *:libc.a) echo glibc-static ;;
     apt-get:libclang) echo libclang-dev ;;
-    apt-get:qemu-system-x86_64) echo qemu-system-x86 ;;
-    *:qemu-system-x86_64) echo qemu-system-x86-core ;;
-    # Which of Debian's packages has which of these is another in each release: this one has all.
-    apt-get:qemu-system-*) echo qemu-system ;;
-    *:qemu-system-*) echo qemu ;;
     apt-get:promtool) echo prometheus ;;
-    apt-get:busybox) echo busybox-static ;;
     *:libclang) echo clang-libs ;;
     apt-get:yaml) echo python3-yaml ;;
     *:yaml) echo python3-pyyaml ;;
@@ -163,6 +148,10 @@ packages_of() {
     apt-get:semodule_package) echo semodule-utils ;;
     *:semodule_package) echo policycoreutils ;;
     *:clang++) echo clang ;;
+    apt-get:script) echo bsdutils ;;
+    # In Fedora the package of script is another one from release to release.
+    *:script) echo /usr/bin/script ;;
+    *:setpriv | *:taskset | *:unshare) echo util-linux ;;
     dnf:g++ | yum:g++) echo gcc-c++ ;;
     apt-get:sanitizers) echo gcc ;;
     *:sanitizers) echo libasan libubsan ;;
@@ -221,7 +210,6 @@ named() {
         cargo) tool="cargo (1.$rust_minor or newer)" ;;
         cc) tool="cc (a C compiler and its headers)" ;;
         yaml) tool="yaml (for Python)" ;;
-        busybox) tool="busybox (without shared libraries)" ;;
         esac
         names="$names${names:+, }$tool"
     done
@@ -231,45 +219,29 @@ named() {
 target_for() {
     for part; do :; done
     case $part in
-    static | lint | vm | cross | fuzz | monitoring | soak) echo "make setup-$part" ;;
+    static | lint | fuzz | monitoring | soak) echo "make setup-$part" ;;
     regen) echo "make setup-lint" ;;
     dist | deb | rpm | packages) echo "make setup-packages" ;;
+    test) echo "make setup-test" ;;
     abi) echo "make setup-all" ;;
     *) echo "make setup" ;;
     esac
 }
 
-may_install() {
-    [ -n "$manager" ] && { [ "$(id -u)" = 0 ] || command -v sudo >/dev/null; }
-}
-
-as_root() {
-    if [ "$(id -u)" = 0 ]; then
-        "$@"
-    else
-        sudo "$@"
-    fi
-}
-
-# services VERB...: has systemd do so with the services that come with tools. Debian starts each as it is installed, and
-# from then on with the machine; nobody asked for that.
-services() {
-    for package in $packages; do
-        case $package in
-        prometheus*) [ ! -d /run/systemd/system ] || as_root systemctl --quiet "$@" "$package.service" || : ;;
-        esac
-    done
-}
-
 mode=install
 case ${1:-} in
 --check | --dry-run) mode=${1#--} && shift ;;
+--root)
+    shift
+    obstacle=$(root_obstacle)
+    [ -z "$obstacle" ] || die "real-time tasks need root, but $obstacle; run this as root"
+    ;;
 --cargo)
     dir=$(cargo_dir)
     [ "$dir/cargo" = "$(command -v cargo || true)" ] || echo "$dir"
     exit
     ;;
--*) die "setup.sh knows no option '$1': --check, --dry-run, --cargo" ;;
+-*) die "setup.sh knows no option '$1': --check, --dry-run, --root, --cargo" ;;
 esac
 [ $# -gt 0 ] || set -- rust bpf
 for part; do
@@ -286,14 +258,19 @@ case $(cargo_dir):$missing in
 esac
 
 manager=$(find_manager)
-if [ "$mode" = install ] && ! may_install; then
-    mode=check
+if [ -z "$manager" ]; then
+    other=$(find_unknown_manager)
+    die "missing: $(named $missing); there is no apt-get, dnf or yum here: install these by ${other:-hand}"
+fi
+obstacle=
+if [ "$mode" = install ]; then
+    obstacle=$(root_obstacle)
+    [ -z "$obstacle" ] || mode=check
 fi
 if [ "$mode" = install ]; then
     echo "stalld: missing: $(named $missing)"
-    if [ "$manager" = apt-get ]; then
-        as_root apt-get -q update || die "'apt-get update' failed, and these are missing: $(named $missing)"
-    fi
+    read_repositories ||
+        die "'$refresh' failed: $trouble; check the network and the repositories, then run this again"
 fi
 
 rust_suffix=
@@ -303,25 +280,19 @@ esac
 packages=$(once $(for tool in $missing; do packages_of "$tool"; done))
 case $mode in
 check)
-    by_hand="${manager:-your package manager} install $packages"
-    die "missing: $(named $missing); '$(target_for "$@")' as root installs that, or by hand: $by_hand"
+    die "missing: $(named $missing)${obstacle:+; $obstacle}; '$(target_for "$@")' as root installs that," \
+        "or by hand: $manager install $packages"
     ;;
 dry-run)
     echo "stalld: missing: $(named $missing)"
-    echo "stalld: would install by ${manager:-hand}: $packages"
+    echo "stalld: would install by $manager: $packages"
     exit
     ;;
 esac
 
 [ "$rust_suffix" != none ] || die "no package here has Rust 1.$rust_minor or newer: get it by https://rustup.rs"
 echo "stalld: installing by $manager: $packages"
-services mask --runtime
-case $manager in
-apt-get) as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends --no-remove install $packages ;;
-*) as_root "$manager" -y install $packages ;;
-esac || die "$manager could not install: $packages (RHEL has glibc-static in CodeReady Builder, mandoc in EPEL)"
-services unmask --runtime
-services disable
+install_packages
 
 missing=$(once $(missing_tools "$@"))
 [ -z "$missing" ] || die "still missing after that: $(named $missing)"

@@ -140,7 +140,7 @@ fn write(text: &mut String, event: &Event) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::scratch::Scratch;
+    use rig::scratch::Scratch;
     use std::fs;
     use std::os::unix::fs::{MetadataExt, symlink};
 

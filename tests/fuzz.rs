@@ -2,8 +2,6 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
-mod rig;
-
 use rig::Rig;
 use std::fs;
 use std::path::{Path, PathBuf};

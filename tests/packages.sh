@@ -13,6 +13,7 @@ packages=$(cd "$1" && pwd)
 roots=$PWD/target/roots
 output=$roots/output
 mkdir -p "$roots"
+busybox=$(sh tests/vm/fetch.sh "busybox-$(uname -m)")
 
 # fresh ROOT COPY: a copy of a root to spoil.
 fresh() {
@@ -205,7 +206,7 @@ autopkgtest_in() {
 fake_system() {
     rm -rf "$root"
     mkdir -p "$root/bin" "$root/usr/bin" "$root/var/lib/rpm" "$root/tmp"
-    cp "$(command -v busybox)" "$root/bin/busybox"
+    cp "$busybox" "$root/bin/busybox"
     for name in sh echo; do
         ln -s busybox "$root/bin/$name"
     done
@@ -287,7 +288,7 @@ static_tarball() {
     rm -rf "$root" "$roots/tarball"
     mkdir -p "$root/etc" "$roots/tarball" "$roots/busybox"
     tar -xf "$package" -C "$roots/tarball" --strip-components=1
-    busybox --install -s "$roots/busybox"
+    "$busybox" --install -s "$roots/busybox"
     for binary in stalld stallstat; do
         check "$binary needs no library" sh -c "ldd '$roots/tarball/root/usr/bin/$binary' 2>&1 | grep -q 'statically linked'"
     done

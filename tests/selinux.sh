@@ -11,19 +11,6 @@ umask 022
 
 root=$PWD/target/roots/selinux-bookworm
 
-# It stays for the next time.
-make_root() {
-    [ ! -d "$root" ] || return 0
-    mkdir -p "${root%/*}"
-    rm -rf "$root.new"
-    debootstrap --variant=minbase --include=selinux-policy-default,semodule-utils,checkpolicy,setools,selinux-utils \
-        bookworm "$root.new" >"$root.log" 2>&1 || {
-        tail -n 5 "$root.log" >&2
-        exit 1
-    }
-    mv "$root.new" "$root"
-}
-
 # build MODULE [FILE-CONTEXTS]: as the RPM is built, but with the tools in the root, which may be older.
 build() {
     chroot "$root" sh -c "cd $inside && checkmodule -M -m -c 19 -o $1.mod $1.te &&
@@ -36,7 +23,7 @@ our_module() {
         cp packaging/selinux/stalld_bpf.te packaging/selinux/stalld_bpf.fc "$work"
         build stalld_bpf stalld_bpf.fc
     else
-        (cd "$work" && rpm2cpio "$package" | busybox cpio -id) &&
+        (cd "$work" && rpm2cpio "$package" | "$busybox" cpio -id) &&
             bzip2 -dc "$work/usr/share/selinux/packages/targeted/stalld_bpf.pp.bz2" >"$work/stalld_bpf.pp"
     fi
 }
@@ -237,7 +224,8 @@ check_rules() {
     check "also where /run is known as /var/run" files_are_labelled_by_the_old_name
 }
 
-make_root
+[ -z "$package" ] || busybox=$(sh tests/vm/fetch.sh "busybox-$(uname -m)")
+sh tests/root.sh "$root" bookworm selinux-policy-default,semodule-utils,checkpolicy,setools,selinux-utils
 work=$(mktemp -d "$root/work.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 output=$work/output

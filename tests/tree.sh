@@ -25,6 +25,20 @@ complain "more than 500 lines: make it two files of one subject each" <<END
 $(echo "$rust" | grep '^src/\|^ffi/src/' | xargs wc -l | awk '$1 > 500 && $2 != "total" { print $2 }')
 END
 
+complain "tests/skips names a test that does not exist" <<END
+$(sed '/^#/d; s/ |.*//' tests/skips | while read -r name; do
+    grep -rqE "^ *fn ${name##*::}\(" tests || echo "$name"
+done)
+END
+
+complain "a test that does not run must not look like a pass: list it in tests/skips" <<END
+$(grep -rnE 'println!\("(skipped|left out)' src ffi/src tests || true)
+END
+
+complain "#[ignore] without a reason" <<END
+$(echo "$rust" | xargs grep -nE '#\[ignore\]' || true)
+END
+
 if [ -d bpf ]; then
     complain "line 1 must say: SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause" <<END
 $(for file in bpf/*.[ch]; do

@@ -190,10 +190,11 @@ mod tests {
         let mut bytes = [0xffu8; 96];
         for sz in [16, 24, 32] {
             bytes.fill(0xff);
-            // SAFETY: there is room for three of the largest size, and what a program passes may be aligned or not.
+            // A program may pass a place that is not aligned.
             #[allow(clippy::cast_ptr_alignment)]
-            let mut places =
-                unsafe { Places::new(bytes.as_mut_ptr().cast::<Now>(), 2, sz, 16, "it") }.unwrap();
+            let start = bytes.as_mut_ptr().cast::<Now>();
+            // SAFETY: there is room for three places of the largest size.
+            let mut places = unsafe { Places::new(start, 2, sz, 16, "it") }.unwrap();
             assert!(places.put(1, &Now { sz: 7, first: 8, second: 9 }) && !places.put(2, &next(0, 0).now));
             let word = |at: usize| u64::from_ne_bytes(bytes[at..at + 8].try_into().unwrap());
             assert_eq!((word(sz), word(sz + 8)), (7, 8));
@@ -210,9 +211,11 @@ mod tests {
     #[test]
     fn places_that_can_not_be_are_refused() {
         let null = ptr::null_mut::<Now>();
-        // SAFETY: nothing is written to what is refused, nor to no places at all.
-        let code =
-            |start, count, sz| unsafe { Places::new(start, count, sz, 16, "it") }.map_err(|e| e.code).err();
+        let code = |start, count, sz| {
+            // SAFETY: the test writes to none of these places.
+            let places = unsafe { Places::new(start, count, sz, 16, "it") };
+            places.map_err(|e| e.code).err()
+        };
         assert_eq!(code(null, 1, 24), Some(EFAULT));
         assert_eq!(code(null, 0, 24), None);
         let some = ptr::dangling_mut::<Now>();

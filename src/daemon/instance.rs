@@ -86,7 +86,7 @@ pub fn make_runtime_dir(path: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::scratch::Scratch;
+    use rig::scratch::Scratch;
     use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
     fn refused(dir: &Path) -> String {

@@ -91,7 +91,7 @@ fn read_pid(file: &File) -> Option<Tid> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::scratch::Scratch;
+    use rig::scratch::Scratch;
     use std::os::unix::fs::{chown, symlink};
     use std::os::unix::net::UnixListener;
 

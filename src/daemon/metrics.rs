@@ -270,8 +270,8 @@ impl Exposition {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::scratch::Scratch;
     use crate::task::{Task, Tid};
+    use rig::scratch::Scratch;
 
     fn boosted(cpu: u32, how: How) -> Event {
         Event::Boosted { task: Task { cpu: Cpu(cpu), ..Task::default() }, how }

@@ -13,8 +13,6 @@ pub mod options;
 pub mod pidfile;
 mod report;
 pub mod run;
-#[cfg(test)]
-pub(crate) mod scratch;
 mod trace;
 mod watcher;
 

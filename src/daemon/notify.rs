@@ -141,7 +141,7 @@ impl fmt::Display for Status {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::scratch::Scratch;
+    use rig::scratch::Scratch;
 
     const ONE_LOOK: Tally = Tally { looks: 1, failed_looks: 0, starved: 0, boosts: 0, active: 0 };
 

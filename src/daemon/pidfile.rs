@@ -56,8 +56,8 @@ fn take(path: &Path) -> Result<LockFile> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::scratch::Scratch;
     use crate::sys::lock;
+    use rig::scratch::Scratch;
     use std::fs::File;
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
 

@@ -230,8 +230,8 @@ fn is_same(one: &Task, other: &Task) -> bool {
 mod tests {
     use super::*;
     use crate::boost::journal::How;
-    use crate::daemon::scratch::Scratch;
     use crate::task::Tid;
+    use rig::scratch::Scratch;
     use std::fs;
 
     /// The lines that come of all this, without their names' lines.

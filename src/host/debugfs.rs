@@ -91,7 +91,7 @@ fn find(root: &Path, names: &[&str]) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::scratch::Scratch;
+    use rig::scratch::Scratch;
 
     const MOUNTED: (&str, &str) =
         ("proc/mounts", "proc /proc proc rw 0 0\nnone /my\\040debug debugfs rw 0 0\n");

@@ -108,7 +108,7 @@ fn seconds(root: &Path, path: &str) -> Option<Nanos> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::scratch::Scratch;
+    use rig::scratch::Scratch;
     use std::os::unix::fs::symlink;
 
     #[test]

@@ -37,7 +37,7 @@ fn unescape(field: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::scratch::Scratch;
+    use rig::scratch::Scratch;
 
     #[test]
     fn each_kind_of_file_system_is_where_it_is_mounted() {

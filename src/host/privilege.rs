@@ -152,7 +152,7 @@ pub fn list(capabilities: &[Capability]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::scratch::Scratch;
+    use rig::scratch::Scratch;
 
     const ALL: &str = "Name:\tsta\nlld\nCapPrm:\t0000000000000000\nCapEff:\t000001ffffffffff\n";
 

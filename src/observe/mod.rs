@@ -129,6 +129,9 @@ pub fn open(choice: Option<Kind>, watch: &Watch) -> Result<(Box<dyn Backend>, Ve
     }
 }
 
+/// Whether this build has the BPF backends.
+pub const HAS_BPF: bool = cfg!(feature = "bpf");
+
 /// Whether a backend works here, found out by opening it and looking once. queue_track is only loaded: to
 /// attach it may take as long as some CPU is hogged.
 pub fn try_out(kind: Kind, watch: &Watch) -> Result<()> {

@@ -175,7 +175,7 @@ fn is_hex(byte: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::scratch::Scratch;
+    use rig::scratch::Scratch;
     use std::ffi::OsStr;
 
     const ID: &str = "4f0c8a6d1b2e3f405162738495a6b7c8d9eafb0c1d2e3f405162738495a6b7c8";

@@ -199,7 +199,7 @@ impl Sheet {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::scratch::Scratch;
+    use rig::scratch::Scratch;
     use std::fs;
 
     fn turn(cpu: u32, tid: i32, start: u64, end: u64, events: u64) -> turn {

@@ -133,7 +133,7 @@ pub fn rows(readings: &[Reading]) -> Vec<(String, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::scratch::Scratch;
+    use rig::scratch::Scratch;
 
     /// Two caches; a control group, a monitoring group of the root's and one of the control group's.
     fn made(name: &str) -> Scratch {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::daemon::scratch::Scratch;
+use rig::scratch::Scratch;
 
 /// Numbers in a row, so that each shows where it stood.
 fn row(from: u64, count: u64) -> String {

@@ -129,7 +129,7 @@ fn list(root: &Path, path: &str) -> Option<CpuSet> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::scratch::Scratch;
+    use rig::scratch::Scratch;
 
     fn cpu(root: &Scratch, cpu: u32, files: &[(&str, &str)]) {
         let dir = root.join(&format!("sys/devices/system/cpu/cpu{cpu}"));

@@ -1,7 +1,7 @@
 //! What the library shows to the outside, and how it is installed.
 
-use crate::c::{ROOT, library, run};
-use crate::rig::scratch::Scratch;
+use rig::c::{ROOT, library, run};
+use rig::scratch::Scratch;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;

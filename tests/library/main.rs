@@ -2,11 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-mod c;
 mod exports;
 mod header;
 #[cfg(feature = "bpf")]
 mod live;
 mod programs;
-#[path = "../rig/mod.rs"]
-mod rig;

@@ -1,14 +1,14 @@
-//! Boosts as tests see them from outside: who is boosted, and what the journal says of it.
+//! Boosts as a test sees them from outside: the policies of tasks, and the journal.
 
-use super::process::{self, eventually};
-use super::{Event, Rig, Stalld, hogged_cpu};
+use crate::process::{self, eventually};
+use crate::{Event, Rig, Stalld, hogged_cpu};
 use stalld::boost::journal::{Boosted, Journal, Undo};
 use stalld::sys::sched;
 use stalld::sys::shared::SharedWords;
 use stalld::task::{Nanos, Policy, Tid};
 use std::fs::File;
 
-/// How the rig's victims are scheduled unless told otherwise.
+/// The default policy of the rig's victims.
 pub const OWN: (Policy, u32) = (Policy::FIFO, 1);
 
 pub fn policy(tid: Tid) -> Option<(Policy, u32)> {
@@ -19,12 +19,12 @@ pub fn is_boosted(tid: Tid) -> bool {
     policy(tid).is_some_and(|(policy, _)| policy == Policy::DEADLINE)
 }
 
-/// Waits until it is scheduled as it is by itself.
+/// Waits until the victim has its default policy again.
 pub fn await_own_policy(victim: Tid) {
-    eventually("the victim is what it was", || (policy(victim) == Some(OWN)).then_some(()));
+    eventually("the victim is restored", || (policy(victim) == Some(OWN)).then_some(()));
 }
 
-/// A stalld that boosts, after its first look.
+/// Starts a stalld that boosts, and waits for its first scan.
 pub fn start(args: &[&str]) -> Stalld {
     start_by(&[], args)
 }
@@ -32,7 +32,7 @@ pub fn start(args: &[&str]) -> Stalld {
 /// As [`Stalld::start_by`].
 pub fn start_by(starter: &[&str], args: &[&str]) -> Stalld {
     let mut stalld = Stalld::start_by(starter, &[&["-f", "-v"], &Stalld::RIG_ONLY[..], args].concat());
-    stalld.look();
+    stalld.scan();
     stalld
 }
 
@@ -41,15 +41,12 @@ pub fn guardian(stalld: &Stalld) -> Tid {
     eventually("there is a guardian", || process::children(stalld.pid()).into_iter().find(is_it))
 }
 
-/// A rig with one victim that is in the middle of its boost.
+/// Starts a rig with one victim and waits until that is boosted.
 pub fn boosted_victim(stalld: &mut Stalld, rig: &[&str]) -> (Rig, Event) {
     let mut rig = Rig::start(rig);
     let victim = rig.event("victim");
-    stalld.line_with(&format!(
-        "boosted pid {} (victim) (cpu {}) using SCHED_DEADLINE",
-        victim.tid(),
-        hogged_cpu()
-    ));
+    let boosted = stalld.event_of("boosted", victim.tid());
+    assert_eq!((boosted.number("cpu"), boosted.text("policy")), (hogged_cpu().0.into(), "SCHED_DEADLINE"));
     assert!(is_boosted(victim.tid()));
     (rig, victim)
 }
@@ -64,7 +61,7 @@ pub fn journal() -> Journal {
     Journal::over(SharedWords::map(&file, words).unwrap())
 }
 
-/// The boosts that would be undone should stalld end now.
+/// The boosts that the guardian would undo if stalld ended now.
 pub fn live_boosts(journal: &Journal) -> impl Iterator<Item = Boosted> + '_ {
     journal.live().filter_map(|(_, undo)| match undo {
         Undo::Boost(boosted) => Some(boosted),
@@ -72,9 +69,9 @@ pub fn live_boosts(journal: &Journal) -> impl Iterator<Item = Boosted> + '_ {
     })
 }
 
-/// When the boost of this task ought to be over.
+/// The planned end of this task's boost.
 pub fn end_of_boost(victim: Tid) -> Nanos {
     let journal = journal();
     let boosted = live_boosts(&journal).find(|boosted| boosted.tid == victim);
-    boosted.expect("the boost is not on record").end
+    boosted.expect("the journal has no record of the boost").end
 }

@@ -1,7 +1,7 @@
 //! The daemon as it is without -f: on its own, and known by its pidfile.
 
-use super::Stalld;
-use super::process;
+use crate::Stalld;
+use crate::process;
 use stalld::task::Tid;
 use std::fs;
 use std::path::Path;
@@ -24,7 +24,7 @@ impl Daemon {
         let (code, said) = stalld.finish();
         let pid = fs::read_to_string(pidfile).ok().and_then(|text| text.trim().parse().ok());
         let daemon = Daemon { pid: pid.map(Tid).unwrap_or_else(|| panic!("no daemon is there: {said:?}")) };
-        assert_eq!((code, said), (Some(0), vec![]));
+        assert_eq!((code, said.messages()), (Some(0), vec![]));
         daemon
     }
 

@@ -1,6 +1,6 @@
 //! What /proc tells of a process, and signals.
 
-use super::PATIENCE;
+use crate::TIMEOUT;
 use stalld::sys::clock;
 use stalld::task::{Nanos, Tid};
 use std::fs;
@@ -16,7 +16,7 @@ pub fn signal(pid: Tid, name: &str) {
 
 /// What `look` finds, as soon as it finds something. Panics when that takes too long.
 pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let until = clock::monotonic() + PATIENCE;
+    let until = clock::monotonic() + TIMEOUT;
     loop {
         if let Some(found) = look() {
             return found;

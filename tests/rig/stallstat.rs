@@ -1,13 +1,16 @@
 //! stallstat at work, whose reports are asked for one by one.
 
-use super::json::Json;
-use super::{PATIENCE, Program, process};
+use crate::json::Json;
+use crate::{Program, TIMEOUT, build_directory, process};
 use stalld::task::{Nanos, Tid};
 use std::process::Command;
 
 pub struct Stallstat(Program);
 
-pub const PATH: &str = env!("CARGO_BIN_EXE_stallstat");
+/// The program under test.
+pub fn path() -> std::path::PathBuf {
+    build_directory().join("stallstat")
+}
 
 /// SIGUSR1, in the mask that /proc shows.
 const ASKS_FOR_A_REPORT: u64 = 1 << 9;
@@ -22,7 +25,7 @@ impl Stallstat {
 
     /// Its first report may be asked for. It ends in time, whatever becomes of who started it.
     pub fn start_as(args: &[&str]) -> Stallstat {
-        let mut command = Command::new(PATH);
+        let mut command = Command::new(path());
         command.args(["-i", "3600", "-r", "300"]).args(args);
         let stallstat = Stallstat(Program::start("stallstat", command));
         process::eventually("stallstat holds signals back", || {
@@ -56,13 +59,13 @@ impl Stallstat {
     /// A signal, and the end of it: its exit code, and all that it said in the order in which it came.
     pub fn end_by(mut self, signal: &str) -> (Option<i32>, Vec<String>) {
         process::signal(self.pid(), signal);
-        let code = self.0.finish(PATIENCE);
-        (code, self.0.lines.drain(..).map(|(_, line)| line).collect())
+        let code = self.0.finish(TIMEOUT);
+        (code, self.0.lines().iter().map(|(_, line)| line.clone()).collect())
     }
 
     pub fn finish(mut self) -> (Option<i32>, Vec<String>) {
-        let code = self.0.finish(PATIENCE);
-        (code, self.0.lines.drain(..).map(|(_, line)| line).collect())
+        let code = self.0.finish(TIMEOUT);
+        (code, self.0.lines().iter().map(|(_, line)| line.clone()).collect())
     }
 }
 

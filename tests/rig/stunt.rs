@@ -1,6 +1,6 @@
 //! The example program `stunt`: a victim that does something difficult in the middle of its boost.
 
-use super::{Event, PATIENCE, Program, Rig, hogged_cpu, online, process};
+use crate::{Event, Program, Rig, TIMEOUT, hogged_cpu, online, process};
 use stalld::sys::sched;
 use stalld::task::Tid;
 use std::process::Command;
@@ -27,7 +27,7 @@ impl Stunt {
     }
 
     pub fn pid(&self) -> Tid {
-        Tid(self.program.child.id() as i32)
+        self.program.pid()
     }
 
     /// What became of its forks.
@@ -47,7 +47,7 @@ impl Drop for Stunt {
 }
 
 fn line(program: &mut Program, kind: &str) -> Event {
-    let found = program.wait_for(|line| line.starts_with(kind), PATIENCE);
+    let found = program.wait_for(|line| line.starts_with(kind), TIMEOUT);
     let (at, line) = found.unwrap_or_else(|| panic!("the stunt never said '{kind}'"));
     Event { at, line }
 }

@@ -1,7 +1,7 @@
 //! A thread that works when it is told to, and sleeps before and after, so that the kernel's own account of its work can be
 //! read.
 
-use super::process;
+use crate::process;
 use stalld::sys::{clock, sched};
 use stalld::task::{Comm, Cpu, Nanos, Tid};
 use std::sync::mpsc::{self, Receiver, Sender};

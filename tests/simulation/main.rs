@@ -19,7 +19,6 @@ use promises::Tally;
 use run::{Broken, run};
 use setup::Setup;
 
-const STEPS: u64 = 10_000_000;
 const STEPS_OF_ONE: u64 = 20_000;
 
 /// The smallest machine that breaks the same promise, as far as leaving things out one by one finds it.
@@ -61,10 +60,15 @@ fn search(seeds: impl Iterator<Item = u64>, steps: u64, lie: Option<Lie>) -> Res
     Ok(tally)
 }
 
+/// How many steps the search takes altogether: STALLD_SIMULATION_STEPS, or a number that takes seconds.
+fn steps() -> u64 {
+    std::env::var("STALLD_SIMULATION_STEPS").map_or(2_000_000, |steps| steps.parse().unwrap())
+}
+
 /// Half of the machines, so that two threads share the work.
 fn keeps_its_promises(parity: u64) {
     let seeds = (0..).map(|seed| 2 * seed + parity);
-    match search(seeds, STEPS / 2, None) {
+    match search(seeds, steps() / 2, None) {
         Ok(tally) => {
             println!("{tally:?}");
             let Tally { named, boosts, refusals, overs, guarded, adopted, kills, .. } = tally;

@@ -1,37 +1,48 @@
 #!/bin/sh
-# Boots kernels, lets each run tests/vm/scenario.sh, and prints one table of what came of it.
+# Boots kernels, runs tests/vm/scenario.sh in each, and prints one table of the results.
 #   run.sh STALLD KERNEL[+WORD]...
-# A KERNEL is a name in tests/vm/kernels.lock, or a file with a slash in its path. Each WORD goes onto its command line:
-# lockdown=integrity, debugfs=off and isolcpus=2 are the kernel's, groups=v1, btf=off and bpf=off are for tests/vm/init;
-# patience=600 is how many seconds may pass until who hangs is told;
-# cpus=4 are four CPUs instead of three, and checks=choice,fifo are some of the checks, as is CHECKS=choice,fifo for all.
-# With other words they are few, with "few" not quite so.
-# ARCH is what is emulated if not x86_64: a kernel of it, and what packaging/cross.sh has built of it.
-# JOBS kernels run side by side, each of which keeps about one CPU busy.
+# A KERNEL is a name in tests/vm/packages.lock, or a file with a slash in its path. Each WORD goes
+# onto its command line:
+#   lockdown=integrity, debugfs=off, isolcpus=2: for the kernel itself
+#   groups=v1, btf=off, bpf=off: for tests/vm/init
+#   patience=600: seconds until a guest that hangs lists its tasks and is turned off
+#   cpus=4: four CPUs instead of three
+#   checks=choice,fifo: these checks only; CHECKS=choice,fifo sets them for all kernels
+#   few: a short list of checks; every other word stands for an even shorter one
+# ARCH is the emulated architecture, x86_64 by default. For another one packaging/cross.sh has built
+# STALLD. JOBS kernels run side by side, and each keeps about one CPU busy.
 set -eu
 stalld=$1 starve=target/$(rustc -vV | sed -n 's/^host: //p')/release/examples/starve
 shift
 out=target/vm arch=${ARCH:-x86_64}
 . tests/vm/machine.sh
-busybox=$(command -v busybox)
 if [ "$arch" != x86_64 ]; then
     starve=$(dirname "$stalld")/starve out=$out/$arch
-    busybox=$(sh tests/vm/fetch.sh "busybox-$arch")
 fi
+# All downloads come first, so that a boot's time does not include them and none fails half-way.
+busybox=$(sh tests/vm/fetch.sh "busybox-$arch")
+cpio=$(sh tests/vm/fetch.sh busybox-x86_64)
+sh tests/vm/fetch.sh "${machine%% *}" >/dev/null
+for spec; do
+    case $spec in
+    */*) [ -r "$spec" ] || { echo "stalld: the kernel $spec cannot be read: KERNEL takes a file" >&2 && exit 1; } ;;
+    *) sh tests/vm/fetch.sh "${spec%%+*}" >/dev/null ;;
+    esac
+done
 rm -rf "$out/root" "$out/taken"
 mkdir -p "$out/root/bin" "$out/root/proc" "$out/root/sys" "$out/root/dev" "$out/taken"
 
 cp "$stalld" "$starve" tests/vm/scenario.sh tests/vm/lib.sh tests/vm/checks.sh "$out/root/bin/"
 cp "$busybox" "$out/root/bin/busybox"
-# Without BPF there is no stallstat.
+# A build without BPF has no stallstat.
 [ "$arch" = i686 ] || cp "${stalld%stalld}stallstat" "$out/root/bin/"
-# Only bpf=off wants this one.
+# For bpf=off.
 [ ! -e "$stalld-nobpf" ] || cp "$stalld-nobpf" "$out/root/bin/"
 cp tests/vm/init "$out/root/init"
 chmod 755 "$out/root/init" "$out/root/bin/"*
-(cd "$out/root" && find . | busybox cpio -o -H newc) 2>/dev/null | gzip -1 >"$out/initramfs"
+(cd "$out/root" && find . | "$cpio" cpio -o -H newc) 2>/dev/null | gzip -1 >"$out/initramfs"
 
-# boot NAME IMAGE WORD...: the guest's console has carriage returns.
+# boot NAME IMAGE WORD...: writes the guest's console to NAME.log.
 boot() {
     name=$1 image=$2 cpus=3 checks=all
     case $arch in
@@ -50,27 +61,28 @@ boot() {
         *) checks=choice,fifo,auto ;;
         esac
     done
-    # An emulated CPU may come to a breakpoint after the kernel, which patches its own code by way of one, has taken
-    # it away again. No other reason is one to boot again.
+    # The kernel patches its code by way of breakpoints. An emulated CPU may still execute one after
+    # the kernel has removed it. For this reason only, a guest boots again.
     for try in 1 2 3; do
         # shellcheck disable=SC2086 # the words of the command
-        timeout 900 nice -n 5 $machine -accel tcg,thread=multi -smp "$cpus" -m 1G -nodefaults \
+        timeout 900 nice -n 5 sh tests/vm/tools.sh $machine -accel tcg,thread=multi -smp "$cpus" -m 1G -nodefaults \
             -display none -serial stdio -no-reboot -kernel "$image" -initrd "$out/initramfs" -append \
             "console=$console quiet panic=-1 oops=panic rdinit=/init rcupdate.rcu_cpu_stall_suppress=1 checks=${CHECKS:-$checks} backends=$backends $*" \
             </dev/null >"$out/$name.console" 2>&1 || true
-        # The last thing that the kernel says may come in the middle of a line.
+        # Drops carriage returns, and the kernel's last message, which may split a line.
         tr -d '\r' <"$out/$name.console" | sed 's/\[[ 0-9.]*\] sysrq: Power Off//' >"$out/$name.log"
         rm "$out/$name.console"
         grep -q 'Oops: int3' "$out/$name.log" || break
-        echo "stalld: $name met a breakpoint that was gone, which is the emulator's fault: try $try" >&2
+        echo "stalld: $name died of a breakpoint that was already removed, a fault of the emulator: try $try of 3" >&2
     done
     grep -q '^# end' "$out/$name.log" || unfinished >>"$out/$name.log"
 }
 
-# What a scenario that did not end was at, and in which function the kernel died, if it did. One way to die is known.
+# Prints a result for a scenario that did not end: the check it was in, and the function in which the
+# kernel died, if it died. One cause is known, and does not count as a failure.
 unfinished() {
     at=$(sed -n 's/^# at //p' "$out/$name.log" | tail -n 1)
-    # Behind a bar is what the scenario has printed of others.
+    # Lines that begin with a bar are other programs' output.
     place=$(sed -n '/^|/d; s/.*RIP: 0010:\([a-z_]*\)+.*/\1/p' "$out/$name.log" | tail -n 1)
     case $at:$place in
     *offline-deadline:inactive_task_timer) echo "@ $at no the kernel divides by zero" ;;
@@ -94,7 +106,7 @@ one() {
     echo "stalld: $name took $(($(date +%s) - begun)) s" >&2
 }
 
-# Takes whatever no other worker has taken.
+# Boots each kernel that no other worker has taken.
 work() {
     for spec; do
         mkdir "$out/taken/$(echo "$spec" | tr / _)" 2>/dev/null || continue

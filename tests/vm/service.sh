@@ -1,19 +1,32 @@
 #!/bin/sh
-# Boots a Debian with systemd and a package installed, runs tests/service.sh there, upgrades the package and removes it:
+# Boots a Debian with systemd and a package installed, runs tests/service.sh there, upgrades the
+# package and removes it, as root:
 #   service.sh PACKAGE.deb KERNEL[+WORD]...
-# As root. A KERNEL is a name in tests/vm/kernels.lock; WORD goes onto its command line.
+# A KERNEL is a name in tests/vm/packages.lock; WORD goes onto its command line. The Debian is the
+# release of this machine, or 12 where this is another distribution.
 set -eu
 package=$1
 shift
 out=target/vm
 root=$out/debian
+# All downloads come first, so that none fails half-way.
+cpio=$(sh tests/vm/fetch.sh busybox-x86_64)
+for name in qemu-system-x86_64 "$@"; do
+    sh tests/vm/fetch.sh "${name%%+*}" >/dev/null
+done
 mkdir -p "$out"
 rm -rf "$root"
-sh tests/debian.sh bookworm
-cp -a target/roots/bookworm "$root"
+# A package built on Debian needs the libraries of that release.
+# shellcheck source=/dev/null
+suite=$(. /etc/os-release && [ "${ID:-}" = debian ] && echo "${VERSION_CODENAME:?}") || suite=bookworm
+sh tests/debian.sh "$suite"
+cp -a "target/roots/$suite" "$root"
 cp "$package" "$root/stalld.deb"
 cp tests/service.sh tests/checks.sh "$root"
-DEBIAN_FRONTEND=noninteractive chroot "$root" dpkg -i /stalld.deb >"$out/install.log"
+DEBIAN_FRONTEND=noninteractive chroot "$root" dpkg -i /stalld.deb >"$out/install.log" 2>&1 || {
+    echo "stalld: $package cannot be installed in Debian's $suite: see $out/install.log" >&2
+    exit 1
+}
 # A console's own interrupt thread can starve: what the test says is printed when it is over.
 cat >"$root/check" <<'END'
 #!/bin/sh
@@ -50,14 +63,14 @@ WantedBy=multi-user.target
 END
 mkdir -p "$root/etc/systemd/system/multi-user.target.wants"
 ln -sf ../check.service "$root/etc/systemd/system/multi-user.target.wants/check.service"
-(cd "$root" && find . -path ./usr/share/doc -prune -o -path './var/cache/*' -prune -o -print | cpio --quiet -o -H newc) >"$out/debian.cpio"
+(cd "$root" && find . -path ./usr/share/doc -prune -o -path './var/cache/*' -prune -o -print | "$cpio" cpio -o -H newc) >"$out/debian.cpio" 2>"$out/cpio.log"
 
 status=0
 for spec; do
     kernel=${spec%+*} word=
     [ "$kernel" = "$spec" ] || word=${spec##*+}
     echo "the service on $spec:"
-    timeout 600 nice -n 5 qemu-system-x86_64 -M q35 -accel tcg,thread=multi -cpu max -smp 2 -m 3G -nodefaults \
+    timeout 600 nice -n 5 sh tests/vm/tools.sh qemu-system-x86_64 -M q35 -accel tcg,thread=multi -cpu max -smp 2 -m 3G -nodefaults \
         -display none -serial stdio -no-reboot -kernel "$(sh tests/vm/fetch.sh "$kernel")" -initrd "$out/debian.cpio" \
         -append "console=ttyS0 quiet panic=-1 rdinit=/lib/systemd/systemd rcupdate.rcu_cpu_stall_suppress=1 $word" \
         </dev/null >"$out/console" 2>&1 || :

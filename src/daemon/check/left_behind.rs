@@ -53,7 +53,7 @@ fn numbers(dir: &Path) -> Vec<Tid> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::scratch::Scratch;
+    use rig::scratch::Scratch;
 
     #[test]
     fn threads_in_a_boost_that_is_not_ours_are_found() {

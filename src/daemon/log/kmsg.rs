@@ -40,7 +40,7 @@ impl Sink for Kmsg {
 mod tests {
     use super::*;
     use crate::daemon::log::{Level, Line, line};
-    use crate::daemon::scratch::Scratch;
+    use rig::scratch::Scratch;
     use std::fs;
 
     #[test]

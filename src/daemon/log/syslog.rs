@@ -109,8 +109,8 @@ impl Datagrams {
 mod tests {
     use super::*;
     use crate::daemon::log::{Level, Message, Told};
-    use crate::daemon::scratch::Scratch;
     use crate::task::{Comm, Cpu, Nanos, Task, Tid};
+    use rig::scratch::Scratch;
     use std::fs;
 
     fn received(socket: &UnixDatagram) -> String {

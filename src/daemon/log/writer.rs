@@ -35,9 +35,9 @@ impl Writer {
             .name(name.to_string())
             .stack_size(STACK)
             .spawn(move || {
-                let _running = running;
                 on_start();
                 write_all(&theirs, outlets);
+                drop(running);
             })
             .context(format_args!("start the thread {name}"))?
             .thread()

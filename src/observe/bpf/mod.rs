@@ -15,6 +15,7 @@ use crate::host::privilege;
 use crate::sys::bpf::{self, Iterator, Keeper, Object, ObjectBytes, Program};
 use crate::sys::clock;
 use crate::sys::map::{self, SharedArray};
+use crate::sys::sched;
 use crate::task::{Comm, Cpu, Nanos, Policy, Sched, Task, Tid};
 use records::{losses, queue, record, settings};
 use std::ffi::CStr;
@@ -49,8 +50,6 @@ pub struct BpfBackend {
     /// None where the kernel refuses the program that asks.
     runnable: Option<Program>,
     queues: SharedArray<queue>,
-    /// Whether the thread that looks is real-time itself, and so counted by its CPU.
-    self_is_realtime: bool,
     buffer: Box<[u8]>,
     /// When all tasks were last walked over.
     walked: Nanos,
@@ -99,7 +98,6 @@ impl BpfBackend {
             runnable: if asks { Some(object.take_program(c"runnable")?) } else { None },
             queues: SharedArray::map(queues.as_fd(), settings.cpus as usize)
                 .context("map what the BPF programs write")?,
-            self_is_realtime: false,
             // Not zeros: those would be pages that are first touched in some later walk.
             buffer: vec![1; CHUNK].into_boxed_slice(),
             walked: Nanos::ZERO,
@@ -145,6 +143,8 @@ impl BpfBackend {
     /// Asks how many tasks each CPU has; false where nobody can be waiting, None where that is not known.
     fn ask(&mut self, load: &mut Vec<Load>) -> Option<bool> {
         let own_cpu = self.runnable.as_ref()?.run().ok()?;
+        // Asked each time, because a reservation (-R) changes it.
+        let own_policy = sched::get_attr(Tid(0)).ok().map(|attr| attr.policy);
         let mut somebody = false;
         for cpu in self.watch.cpus.iter() {
             let queue = self.queues.get(cpu.0 as usize)?;
@@ -158,11 +158,7 @@ impl BpfBackend {
             if queue.runnable == records::RUNNABLE_UNKNOWN {
                 return None;
             }
-            let me = u32::from(cpu.0 == own_cpu);
-            // While real-time tasks are throttled (50 ms a second by default), the kernel leaves them out of the
-            // first number. Looks that are whole seconds apart may all fall into that.
-            let runnable = queue.runnable.max(queue.realtime).saturating_sub(me);
-            let realtime = queue.realtime.saturating_sub(me * u32::from(self.self_is_realtime));
+            let (runnable, realtime) = without(own_policy.filter(|_| cpu.0 == own_cpu), queue);
             somebody |= runnable > 1;
             load.push(Load { cpu, runnable, realtime });
         }
@@ -207,7 +203,6 @@ impl BpfBackend {
                 if record.kind == records::RECORD_SELF {
                     now = Some(record.queued).filter(|&queued| queued != 0);
                     own = Tid(record.tgid);
-                    self.self_is_realtime = (0..100).contains(&record.prio);
                 } else if self.watch.cpus.contains(Cpu(record.cpu)) {
                     take(&record, snapshot);
                 }
@@ -287,6 +282,18 @@ impl Backend for BpfBackend {
     }
 }
 
+/// Returns how many tasks a queue has, and how many of them are real-time ones, without the scanning thread if
+/// that is on this CPU and has this policy.
+///
+/// While real-time tasks are throttled (50 ms a second by default), the kernel leaves them out of the first
+/// number. Scans that are whole seconds apart may all fall into that phase, so the larger number counts.
+fn without(scanner: Option<Policy>, queue: queue) -> (u32, u32) {
+    let is_realtime = scanner.is_some_and(Policy::is_realtime);
+    let realtime = queue.realtime.saturating_sub(u32::from(is_realtime));
+    let runnable = queue.runnable.saturating_sub(u32::from(scanner.is_some()));
+    (runnable.max(realtime), realtime)
+}
+
 fn is_passing(e: &io::Error) -> bool {
     matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EINTR))
 }
@@ -341,5 +348,26 @@ fn take(record: &record, snapshot: &mut Snapshot) {
         records::RECORD_WAITS => snapshot.waiters.push(Waiter { task, since: Some(Nanos(record.queued)) }),
         records::RECORD_RUNS => snapshot.running.push(task),
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn throttled_tasks_count_beside_a_scanning_thread_of_any_policy() {
+        let queue = |runnable, realtime| queue { runnable, realtime, ..queue::default() };
+        // A hog and a victim. While they are throttled, only the scanning thread is in the first number.
+        for policy in [Policy::DEADLINE, Policy::OTHER] {
+            assert_eq!(without(Some(policy), queue(1, 2)), (2, 2));
+            assert_eq!(without(Some(policy), queue(3, 2)), (2, 2));
+        }
+        assert_eq!(without(Some(Policy::FIFO), queue(0, 3)), (2, 2));
+        assert_eq!(without(Some(Policy::FIFO), queue(3, 3)), (2, 2));
+        assert_eq!(without(None, queue(2, 2)), (2, 2));
+        // The scanning thread alone, and beside a lone hog.
+        assert_eq!(without(Some(Policy::FIFO), queue(1, 1)), (0, 0));
+        assert_eq!(without(Some(Policy::DEADLINE), queue(2, 1)), (1, 1));
     }
 }

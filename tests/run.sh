@@ -1,0 +1,76 @@
+#!/bin/sh
+# Runs the tests, those included that need root, and counts them: run.sh fast|long [CARGO-TEST-ARGUMENT...]
+#
+# CARGO is the cargo command, FEATURES its words on features. The tests of an ordinary user that need root
+# run through sudo. A test of tests/skips is left out where its condition fails. The script fails if any
+# other test did not run, unless arguments of the caller select tests.
+set -eu
+cd "$(dirname "$0")/.."
+which=$1
+shift
+case $which in
+fast) targets="--workspace" ;;
+long)
+    targets="--test long --test simulation --features seeded-faults"
+    export STALLD_SIMULATION_STEPS=10000000
+    ;;
+*)
+    echo "stalld: usage: sh tests/run.sh fast|long [CARGO-TEST-ARGUMENT...]" >&2
+    exit 2
+    ;;
+esac
+# `make lib` has built the library. A test that runs as root would leave files of root's below target.
+export STALLD_BUILT_LIBRARY=yes
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+: >"$work/code"
+
+# cargo_test CARGO-ARGUMENT... -- TEST-ARGUMENT...
+cargo_test() {
+    # shellcheck disable=SC2086 # lists of words
+    ${CARGO:-cargo} test ${FEATURES-} $targets --no-fail-fast "$@" || echo "$?" >>"$work/code"
+}
+
+begun=$(date +%s)
+cargo_test --no-run 2>&1
+[ ! -s "$work/code" ] || exit 1
+built=$(date +%s)
+cargo_test -- --list 2>/dev/null | sed -n 's/: test$//p' >"$work/all"
+
+# The tests that this host can't run.
+: >"$work/skipped"
+skips=
+while IFS='|' read -r name condition reason; do
+    name=${name% }
+    case $name in
+    '' | '#'*) continue ;;
+    esac
+    if grep -qx "$name" "$work/all" && ! sh -c "$condition" >/dev/null 2>&1 </dev/null; then
+        echo "skipped: $name:$reason"
+        echo "$name" >>"$work/skipped"
+        skips="$skips --skip $name"
+    fi
+done <tests/skips
+
+{
+    # shellcheck disable=SC2086 # lists of words
+    if [ "$(id -u)" = 0 ]; then
+        cargo_test "$@" -- --include-ignored $skips
+    else
+        cargo_test "$@" -- $skips
+        export "CARGO_TARGET_$(rustc -vV | sed -n 's/^host: //p' | tr a-z- A-Z_)_RUNNER=\
+sudo env PATH=$PATH CI=${CI-} STALLD_BUILT_LIBRARY=yes STALLD_SIMULATION_STEPS=${STALLD_SIMULATION_STEPS-}"
+        cargo_test "$@" -- --ignored $skips
+    fi
+} 2>&1 | tee "$work/log"
+
+# shellcheck disable=SC2046 # two words
+set -- $# $(awk '/^test result:/ { passed += $4; failed += $6 } END { print passed + 0, failed + 0 }' "$work/log")
+all=$(wc -l <"$work/all") skipped=$(wc -l <"$work/skipped")
+echo "$which tests: $2 passed, $3 failed, $skipped skipped; built in $((built - begun)) s, run in $(($(date +%s) - built)) s"
+if [ "$1" = 0 ] && [ $(($2 + $3 + skipped)) != "$all" ]; then
+    echo "stalld: $all tests exist, and $((all - $2 - $3 - skipped)) of them neither ran nor are in tests/skips" >&2
+    exit 1
+fi
+[ ! -s "$work/code" ]

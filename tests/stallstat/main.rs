@@ -1,0 +1,10 @@
+//! stallstat beside known workloads.
+
+#![cfg(feature = "bpf")]
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod counting;
+mod jitter;
+mod neighbours;
+mod parquet;
+mod selection;
