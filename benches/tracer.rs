@@ -34,7 +34,7 @@ impl Sink for Vec<Event> {
     }
 }
 
-/// What to trace.
+/// The events and the CPU of a trace.
 #[derive(Clone, Copy)]
 pub struct Scope {
     /// Paths below the directory `events`.
