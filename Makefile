@@ -121,7 +121,7 @@ test: ## install what is missing, and run the tests; as root or by sudo, they st
 	@$(MAKE) --no-print-directory test-run
 
 test-long: ## the same with the tests that take minutes: valgrind, faults, ten million simulated steps
-	@$(SETUP) --root $(TOOLS) lib test abi
+	@$(SETUP) --root $(TOOLS) lib test
 	@$(MAKE) --no-print-directory test-run TESTS=long
 
 # A make of its own: the setup may have brought another cargo.

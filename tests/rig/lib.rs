@@ -52,10 +52,10 @@ pub struct Live {
 /// Waits for its turn and prepares the calling thread, with every process and thread that it starts
 /// later. Panics with the reason where no live test can run.
 pub fn live() -> Live {
+    as_root();
     if let Some(reason) = obstacle() {
         panic!("live tests can't run here: {reason}");
     }
-    as_root();
     // All roots and containers of a host share this file's inode, which nothing else locks.
     let file = File::open(ONLINE).expect("cannot open the file that serves as a lock");
     lock::lock(&file).expect("cannot take the lock");
@@ -65,20 +65,15 @@ pub fn live() -> Live {
 /// Prepares the calling thread, and all that it starts later, for a test that needs root and starves no
 /// task: it sees debugfs, tracefs and securityfs. Panics in a process that is not root.
 pub fn as_root() {
-    assert!(is_root(), "this test needs root");
+    let is_root = fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
+    assert!(is_root, "this test needs root");
     // In a mount namespace of its own, a thread may not see the path of its program.
     build_directory();
     mounts::add_kernel_filesystems();
 }
 
-fn is_root() -> bool {
-    fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
-}
-
+/// Why root can run no live test here; `None` if it can.
 fn obstacle() -> Option<String> {
-    if !is_root() {
-        return Some("this process is not root".to_string());
-    }
     if online().len() < 2 {
         return Some("only one CPU is online, and the hog would starve the test on it".to_string());
     }
