@@ -34,6 +34,13 @@ pub fn has_ended(pid: Tid) -> bool {
     matches!(state(pid), None | Some(b'Z' | b'X'))
 }
 
+/// Returns whether a task sleeps and is in no run queue. A task whose state says that it sleeps may
+/// still wait for its CPU, on its way into that sleep.
+pub fn is_off_its_queue(tid: Tid) -> bool {
+    let wchan = fs::read_to_string(format!("/proc/{tid}/wchan"));
+    state(tid) == Some(b'S') && wchan.is_ok_and(|wchan| wchan != "0")
+}
+
 /// The letter that ps shows; None where there is no such task.
 pub fn state(tid: Tid) -> Option<u8> {
     field(tid, 0).and_then(|state| state.bytes().next())

@@ -77,10 +77,8 @@ impl<T: Send + 'static> Worker<T> {
     pub fn account(&self) -> Account {
         process::eventually("a worker sleeps", || {
             let before = read(self.tid)?;
-            // It is said to sleep a little earlier than it does.
             clock::nap(Nanos::from_millis(2));
-            let sleeps = process::state(self.tid) == Some(b'S');
-            (sleeps && read(self.tid) == Some(before)).then_some(before)
+            (process::is_off_its_queue(self.tid) && read(self.tid) == Some(before)).then_some(before)
         })
     }
 }
