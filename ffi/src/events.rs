@@ -98,7 +98,7 @@ impl Queue {
             }
             Event::Over { task, before, after, early, outcome } => {
                 let kind = match &outcome {
-                    Undone::Restored(_) => abi::STALLD_EVENT_RESTORED,
+                    Undone::Restored(_) | Undone::Lowered { .. } => abi::STALLD_EVENT_RESTORED,
                     Undone::Failed(_) => abi::STALLD_EVENT_FAILED,
                     _ => abi::STALLD_EVENT_ENDED,
                 };
@@ -106,7 +106,7 @@ impl Queue {
                 event.length_ns = after.0;
                 event.flags = if early { abi::STALLD_EVENT_EARLY } else { 0 };
                 match outcome {
-                    Undone::Restored(tid) => {
+                    Undone::Restored(tid) | Undone::Lowered { tid, .. } => {
                         event.now_tid = tid.0;
                         (event.policy, event.priority) = scheduled(before);
                     }

@@ -1,7 +1,7 @@
 //! The journal: first as memory that is shared with others, then as a file that somebody has left behind.
 
 use super::is_one_line;
-use stalld::boost::journal::{Boosted, How, Journal, Saved, Undo};
+use stalld::boost::journal::{Boosted, How, Journal, Rank, Saved, Undo};
 use stalld::boost::journal_file;
 use stalld::host::settings::Hrtick;
 use stalld::sys::lock;
@@ -67,6 +67,7 @@ fn in_memory(bytes: &[u8]) {
         tgid: Tid(1 << 30),
         start: 1,
         leader_start: 2,
+        leader_rank: Rank::of(Policy::FIFO, 4),
         end: Nanos(3),
         before,
         how: How::Deadline { runtime: Nanos(20_000), period: Nanos::from_secs(1) },

@@ -2,6 +2,7 @@
 
 use super::journal::How;
 use super::plan::Raised;
+use super::undo::Undone;
 use crate::observe::Snapshot;
 use crate::task::{Nanos, Task};
 
@@ -27,12 +28,13 @@ pub struct Active {
 }
 
 /// How a task has just been lifted.
-#[derive(Clone, Copy)]
 pub struct Lifted {
     pub how: How,
     pub raised: Raised,
     /// Whether it was given its CPU in a pulse; None where that is not known.
     pub ran: Option<bool>,
+    /// Why no pulse can follow the first one.
+    pub over: Option<Undone>,
 }
 
 impl Active {

@@ -2,11 +2,11 @@
 
 use super::adopt::Nursery;
 use super::event::{Event, Refusal};
-use super::journal::{Boosted, How, Journal, Saved, Slot, Undo};
+use super::journal::{Boosted, How, Journal, Rank, Saved, Slot, Undo};
 use super::kernel::{Host, Kernel};
 use super::plan::{Hands, Pulse, Raised};
 use super::recover::due;
-use super::undo::{RETRY, Undone, apply, is_ours, leader_is_boosted, settle, undo};
+use super::undo::{RETRY, Undone, apply, is_ours, leader_is_boosted, settle, undo_after_another};
 use crate::sys::sched::Attr;
 use crate::task::{Cpu, Nanos, Policy, Task, Tid};
 use std::io;
@@ -82,8 +82,13 @@ impl<K: Kernel> HostHands<K> {
         };
         let tgid = task.tgid.or_else(|| self.kernel.tgid(tid)).ok_or(Refusal::Gone)?;
         let leader_start = if tgid == tid { start } else { self.kernel.start(tgid).ok_or(Refusal::Gone)? };
-        let boosted =
-            Boosted { tid, tgid, start, leader_start, end, before: Saved::of(&self.kernel, tid, attr), how };
+        let rank = |attr: &Attr| Rank::of(attr.policy, attr.priority);
+        let leader_rank = match self.kernel.get_attr(tgid) {
+            Ok(leader) if tgid != tid => rank(&leader),
+            _ => rank(attr),
+        };
+        let before = Saved::of(&self.kernel, tid, attr);
+        let boosted = Boosted { tid, tgid, start, leader_start, leader_rank, end, before, how };
         let slot = self.journal.arm(&Undo::Boost(boosted)).ok_or(Refusal::JournalFull)?;
         if !self.journal.is_watched_by(due(&boosted)) {
             (self.wake)();
@@ -146,7 +151,7 @@ impl<K: Kernel> HostHands<K> {
         }
         if !self.journal.is_live(slot) {
             // Stopped for so long that the guardian took us for stuck, and has cleared the record.
-            undo(&self.kernel, &boosted, false);
+            undo_after_another(&self.kernel, &boosted, false);
             return Err(Refusal::Gone);
         }
         Ok(raised)
@@ -200,7 +205,8 @@ impl<K: Kernel> HostHands<K> {
             return settle(&self.kernel, &self.journal, slot, boosted, retry, |_| false);
         }
         // Whoever has claimed it may have ended before it was undone. Twice does no harm.
-        match undo(&self.kernel, boosted, leader_is_boosted(&self.journal, slot, boosted)) {
+        let leader_is_boosted = leader_is_boosted(&self.journal, slot, boosted);
+        match undo_after_another(&self.kernel, boosted, leader_is_boosted) {
             Undone::NeverBoosted => Undone::Restored(boosted.tid),
             outcome => outcome,
         }

@@ -223,6 +223,7 @@ fn who_was_boosted_by_another_number_and_is_still_so_is_not_boosted_again() {
         tgid: TASK,
         start: START + 7,
         leader_start: START,
+        leader_rank: Rank::FAIR,
         end: PERIOD,
         before,
         how: How::Fifo,
@@ -278,4 +279,80 @@ fn a_new_thread_is_as_the_others_are_if_they_are_all_alike() {
         state.others[1].1.nice = 3;
     };
     assert_eq!(nice_of_young(nicer), 0);
+}
+
+/// Runs a pulse during which `meanwhile` happens to the task, and returns its outcome and the task's
+/// policy, priority and timer slack afterwards.
+fn pulse_of(before: Attr, how: How, meanwhile: Attr) -> (Undone, Policy, u32, u64) {
+    let (kernel, journal) = (Scripted::default(), journal());
+    (kernel.state().attr, kernel.state().slack) = (before, 50_000);
+    let mut hands = hands(&kernel, &journal, |_| {});
+    let attr = kernel.get_attr(TASK).unwrap();
+    let raised = hands.note(&task(), &attr, how, PERIOD).and_then(|noted| hands.make(noted)).unwrap();
+    (kernel.state().attr, kernel.state().slack) = (meanwhile, 0);
+    let outcome = hands.restore(&raised);
+    let state = kernel.state();
+    (outcome, state.attr.policy, state.attr.priority, state.slack)
+}
+
+const FIFO_97: Attr = attr(Policy::FIFO, 97);
+
+const fn attr(policy: Policy, priority: u32) -> Attr {
+    let (flags, zero) = (RESET_ON_FORK, Nanos::ZERO);
+    Attr { policy, priority, nice: 0, flags, runtime: zero, deadline: zero, period: zero }
+}
+
+#[test]
+fn a_rank_above_its_own_that_is_set_in_a_pulse_is_lowered() {
+    for (before, meanwhile) in [
+        (Attr::default(), FIFO_97),
+        (Attr::default(), attr(Policy::RR, 1)),
+        (attr(Policy::FIFO, 10), attr(Policy::RR, 11)),
+        (attr(Policy::IDLE, 0), attr(Policy::OTHER, 0)),
+    ] {
+        let (outcome, policy, priority, slack) = pulse_of(before, How::Fifo, meanwhile);
+        let Undone::Lowered { tid: TASK, from } = outcome else { panic!("{outcome:?}") };
+        assert_eq!((from.policy, from.priority), (meanwhile.policy, meanwhile.priority));
+        assert_eq!((policy, priority), (before.policy, before.priority));
+        let has_slack = !before.policy.is_realtime();
+        assert_eq!(slack, if has_slack { 50_000 } else { 0 });
+    }
+}
+
+#[test]
+fn an_equal_or_lower_rank_that_is_set_in_a_pulse_stays() {
+    for (before, meanwhile) in [
+        (attr(Policy::FIFO, 50), attr(Policy::RR, 50)),
+        (attr(Policy::FIFO, 50), attr(Policy::FIFO, 1)),
+        (attr(Policy::FIFO, 50), attr(Policy::OTHER, 0)),
+        (Attr::default(), attr(Policy::BATCH, 0)),
+        (Attr::default(), attr(Policy::IDLE, 0)),
+        // Only a privileged process can set this policy.
+        (Attr::default(), attr(Policy::DEADLINE, 0)),
+    ] {
+        let (outcome, policy, priority, _) = pulse_of(before, How::Fifo, meanwhile);
+        assert!(matches!(outcome, Undone::ChangedByOthers(now) if now == meanwhile.policy), "{outcome:?}");
+        assert_eq!((policy, priority), (meanwhile.policy, meanwhile.priority));
+    }
+}
+
+#[test]
+fn a_policy_that_is_set_in_a_deadline_boost_stays() {
+    let how = How::Deadline { runtime: BUDGET, period: PERIOD };
+    let (outcome, policy, priority, _) = pulse_of(Attr::default(), how, FIFO_97);
+    assert!(matches!(outcome, Undone::ChangedByOthers(Policy::FIFO)), "{outcome:?}");
+    assert_eq!((policy, priority), (Policy::FIFO, 97));
+}
+
+#[test]
+fn a_rank_that_is_set_after_the_guardian_has_restored_the_task_stays() {
+    let (kernel, journal) = (Scripted::default(), journal());
+    let mut hands = hands(&kernel, &journal, |_| {});
+    let noted = hands.note(&task(), &Attr::default(), How::Fifo, PERIOD).unwrap();
+    let raised = hands.make(noted).unwrap();
+    // The guardian restores the task, and clears the record.
+    assert!(journal.claim(raised.slot));
+    kernel.state().attr = FIFO_97;
+    journal.clear(raised.slot);
+    assert!(matches!(hands.restore(&raised), Undone::ChangedByOthers(Policy::FIFO)));
 }

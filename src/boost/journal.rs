@@ -32,10 +32,29 @@ pub struct Boosted {
     pub start: u64,
     /// The same of the leader of its process.
     pub leader_start: u64,
+    /// The rank of the leader of its process.
+    pub leader_rank: Rank,
     /// When it is over, on CLOCK_MONOTONIC.
     pub end: Nanos,
     pub before: Saved,
     pub how: How,
+}
+
+/// Which of two tasks runs first, as far as their policies decide that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rank(i32);
+
+impl Rank {
+    pub const FAIR: Rank = Rank(0);
+
+    pub fn of(policy: Policy, priority: u32) -> Rank {
+        Rank(match policy {
+            Policy::DEADLINE => 100,
+            Policy::FIFO | Policy::RR => priority.min(99) as i32,
+            Policy::IDLE => -1,
+            _ => Rank::FAIR.0,
+        })
+    }
 }
 
 /// How a task was scheduled before.
@@ -107,6 +126,7 @@ mod word {
     pub const VALUE: usize = 12;
     pub const LEADER_START: usize = 13;
     pub const TIMER_SLACK: usize = 14;
+    pub const LEADER_RANK: usize = 15;
 }
 
 /// The low bits of a record's state; those above are its generation, so that who has read one record can't
@@ -210,6 +230,7 @@ impl Journal {
                 set(word::TGID, boosted.tgid.0 as u64);
                 set(word::START, boosted.start);
                 set(word::LEADER_START, boosted.leader_start);
+                set(word::LEADER_RANK, i64::from(boosted.leader_rank.0) as u64);
                 set(word::END, boosted.end.0);
                 set(word::POLICY, boosted.before.policy.0.into());
                 set(word::PRIORITY, boosted.before.priority.into());
@@ -348,6 +369,7 @@ fn read(record: &[AtomicU64; WORDS]) -> Option<Undo> {
                 tgid: tid(word::TGID)?,
                 start: get(word::START),
                 leader_start: get(word::LEADER_START),
+                leader_rank: Rank(i32::try_from(get(word::LEADER_RANK) as i64).ok()?),
                 end: Nanos(get(word::END)),
                 before,
                 how,
@@ -380,6 +402,7 @@ mod tests {
             tgid: Tid(tid),
             start: 99,
             leader_start: 98,
+            leader_rank: Rank::of(Policy::IDLE, 0),
             end: Nanos(12345),
             before: Saved {
                 policy: Policy::RR,

@@ -290,9 +290,10 @@ impl Booster {
         match self.lift(&task, started, true, hands, events) {
             Ok(lifted) => {
                 let is_outranked = outranked(&task, snapshot, &self.active);
+                let ends_at_once = crowded && lifted.how != How::Fifo && lifted.raised.runs.is_some();
                 self.begin(task, lifted, started, is_outranked, events);
                 // In a crowd the place is needed for the next as soon as this one has had its budget once.
-                if crowded && lifted.how != How::Fifo && lifted.raised.runs.is_some() {
+                if ends_at_once {
                     self.end(self.active.len() - 1, started, true, hands, events);
                 }
             }
@@ -330,18 +331,19 @@ impl Booster {
                 Ok(raised) if waits && hands.let_run(&raised) == Some(false) => {
                     hands.restore(&raised);
                 }
-                Ok(raised) => return Ok(Lifted { how, raised, ran: None }),
+                Ok(raised) => return Ok(Lifted { how, raised, ran: None, over: None }),
                 Err(why) => return Err((how, why)),
             }
         }
-        let Pulse { raised, ran, .. } = hands.pulse(task, None).map_err(|why| (How::Fifo, why))?;
-        Ok(Lifted { how: How::Fifo, raised, ran })
+        let Pulse { raised, ran, outcome } = hands.pulse(task, None).map_err(|why| (How::Fifo, why))?;
+        let over = (!matches!(outcome, Undone::Restored(_))).then_some(outcome);
+        Ok(Lifted { how: How::Fifo, raised, ran, over })
     }
 
     fn begin(
         &mut self,
         task: Task,
-        Lifted { how, raised, ran }: Lifted,
+        Lifted { how, raised, ran, over }: Lifted,
         started: Nanos,
         outranked: bool,
         events: &mut Vec<Event>,
@@ -358,6 +360,9 @@ impl Booster {
             active.plan_pulse(started, ran, self.rules.period);
         }
         self.active.push(active);
+        if let Some(outcome) = over {
+            self.close(self.active.len() - 1, started, true, outcome, events);
+        }
     }
 
     /// False if the boost is over.

@@ -1,5 +1,6 @@
 use super::*;
 use crate::boost::active::{AGAIN, TRIES};
+use crate::boost::journal::Rank;
 use crate::task::{Comm, Policy, Sched};
 use std::io;
 
@@ -22,7 +23,7 @@ struct Simulated {
 fn raised(task: &Task, how: How, end: Nanos) -> Raised {
     let (tid, tgid, start, priority) = (task.tid, task.tid, task.start, (99 - task.sched.prio) as u32);
     let before = Saved { policy: Policy::FIFO, priority, reset_on_fork: false, nice: 0, timer_slack: 0 };
-    let boosted = Boosted { tid, tgid, start, leader_start: start, end, before, how };
+    let boosted = Boosted { tid, tgid, start, leader_start: start, leader_rank: Rank::FAIR, end, before, how };
     Raised { boosted, slot: Slot::default(), since: 0, runs: Some(7) }
 }
 

@@ -115,6 +115,9 @@ impl fmt::Display for Recovered {
                 write!(f, "task {}: ", boosted.tid)?;
                 match outcome {
                     Undone::Restored(_) => write!(f, "restored to {}", boosted.before),
+                    Undone::Lowered { from, .. } => {
+                        write!(f, "lowered from {from} to {}, its policy before the boost", boosted.before)
+                    }
                     Undone::NeverBoosted => write!(f, "was not boosted yet"),
                     Undone::Gone => write!(f, "has ended"),
                     Undone::ChangedByOthers(policy) => {
@@ -143,7 +146,7 @@ impl fmt::Display for Recovered {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::boost::journal::Saved;
+    use crate::boost::journal::{Rank, Saved};
     use crate::boost::kernel::Host;
     use crate::sys::shared::{SharedWords, nameless_file};
     use crate::task::{Policy, Tid};
@@ -156,7 +159,7 @@ mod tests {
         let before =
             Saved { policy: Policy::FIFO, priority: 1, reset_on_fork: false, nice: 0, timer_slack: 0 };
         let (tid, tgid) = (Tid(i32::MAX), Tid(i32::MAX));
-        let boosted = Boosted { tid, tgid, start: 1, leader_start: 1, end, before, how: How::Fifo };
+        let boosted = Boosted { tid, tgid, start: 1, leader_start: 1, leader_rank: Rank::FAIR, end, before, how: How::Fifo };
         journal.arm(&Undo::Boost(boosted)).unwrap();
         journal
     }

@@ -1,6 +1,6 @@
 //! Puts a boosted task back, if it is still that task and still boosted.
 
-use super::journal::{Boosted, How, Journal, Saved, Slot};
+use super::journal::{Boosted, How, Journal, Rank, Saved, Slot};
 use super::kernel::Kernel;
 use crate::sys::sched::{self, Attr};
 use crate::task::{Nanos, Policy, Tid};
@@ -14,6 +14,8 @@ pub const FIFO_PRIORITY: u32 = 98;
 pub enum Undone {
     /// This task is scheduled as it was. It may go by another number than it had.
     Restored(Tid),
+    /// The task had been given a rank above its own during a pulse, and is scheduled as it was again.
+    Lowered { tid: Tid, from: Saved },
     /// It was not boosted after all: stalld ended between the record and the change.
     NeverBoosted,
     Gone,
@@ -26,15 +28,37 @@ pub enum Undone {
 /// the task's own all along: sched_setscheduler(2) touches none of them, sched_setattr(2) would. The timer slack
 /// is lost on newer kernels, whichever call is used, and is given back.
 ///
+/// During a pulse an unprivileged task can set any priority below 98 for itself and would keep it. So a rank above
+/// the task's own is lowered after a pulse. No unprivileged task can go from SCHED_DEADLINE to a real-time policy,
+/// so after a DEADLINE boost another policy was set by a privileged process and stays.
+///
 /// The thread that calls exec(2) gets the number of its process, and the start of its leader, wherever it was
 /// before. A leader that has a boost of its own, as `leader_is_boosted` says, is not that thread.
 pub fn undo(kernel: &impl Kernel, boosted: &Boosted, leader_is_boosted: bool) -> Undone {
-    let outcome = undo_as(kernel, boosted.tid, boosted.start, boosted);
+    undo_within(kernel, boosted, leader_is_boosted, Some(boosted.leader_rank))
+}
+
+/// The same for a boost that another party has claimed, and may have undone long ago: a rank that the task has
+/// been given since then is no leftover of the boost, and stays.
+pub fn undo_after_another(kernel: &impl Kernel, boosted: &Boosted, leader_is_boosted: bool) -> Undone {
+    undo_within(kernel, boosted, leader_is_boosted, None)
+}
+
+/// With `leader_rank`, ranks are lowered. After exec(2), the task may be either thread: it keeps what either had.
+fn undo_within(
+    kernel: &impl Kernel,
+    boosted: &Boosted,
+    leader_is_boosted: bool,
+    leader_rank: Option<Rank>,
+) -> Undone {
+    let own_rank = Rank::of(boosted.before.policy, boosted.before.priority);
+    let outcome = undo_as(kernel, boosted.tid, boosted.start, boosted, leader_rank.map(|_| own_rank));
     let may_have_moved = boosted.tgid != boosted.tid && !leader_is_boosted;
     if !matches!(outcome, Undone::Gone) || !may_have_moved {
         return outcome;
     }
-    match undo_as(kernel, boosted.tgid, boosted.leader_start, boosted) {
+    let highest = leader_rank.map(|leader_rank| leader_rank.max(own_rank));
+    match undo_as(kernel, boosted.tgid, boosted.leader_start, boosted, highest) {
         Undone::ChangedByOthers(_) | Undone::NeverBoosted => Undone::Gone,
         outcome => outcome,
     }
@@ -68,7 +92,14 @@ pub fn settle(
     outcome
 }
 
-fn undo_as(kernel: &impl Kernel, tid: Tid, start: u64, boosted: &Boosted) -> Undone {
+/// `highest` is the highest rank that the task may keep; `None` if it may keep any.
+fn undo_as(
+    kernel: &impl Kernel,
+    tid: Tid,
+    start: u64,
+    boosted: &Boosted,
+    highest: Option<Rank>,
+) -> Undone {
     let attr = match kernel.get_attr(tid) {
         Ok(attr) => attr,
         Err(e) if e.raw_os_error() == Some(libc::ESRCH) => return Undone::Gone,
@@ -77,19 +108,31 @@ fn undo_as(kernel: &impl Kernel, tid: Tid, start: u64, boosted: &Boosted) -> Und
     if start != 0 && is_another(kernel, tid, start, boosted.how) {
         return Undone::Gone;
     }
-    if !is_ours(&attr, boosted.how) {
-        return match boosted.before.is(&attr) {
-            true => Undone::NeverBoosted,
-            // It keeps its policy without the budget until its parent has heard of its end.
-            false if matches!(kernel.state(tid), None | Some(b'Z' | b'X')) => Undone::Gone,
-            false => Undone::ChangedByOthers(attr.policy),
-        };
+    let is_boosted = is_ours(&attr, boosted.how);
+    if !is_boosted {
+        if boosted.before.is(&attr) {
+            return Undone::NeverBoosted;
+        }
+        // A zombie keeps its policy without the budget until its parent has waited for it.
+        if matches!(kernel.state(tid), None | Some(b'Z' | b'X')) {
+            return Undone::Gone;
+        }
+        let rank = Rank::of(attr.policy, attr.priority);
+        let is_too_high = boosted.how == How::Fifo
+            && attr.policy != Policy::DEADLINE
+            && highest.is_some_and(|highest| rank > highest);
+        if !is_too_high {
+            return Undone::ChangedByOthers(attr.policy);
+        }
     }
     let Saved { policy, priority, reset_on_fork, timer_slack, .. } = boosted.before;
     match kernel.set_scheduler(tid, policy, priority, reset_on_fork) {
         Ok(()) => {
             give_slack_back(kernel, tid, timer_slack);
-            Undone::Restored(tid)
+            match is_boosted {
+                true => Undone::Restored(tid),
+                false => Undone::Lowered { tid, from: Saved::of(kernel, tid, &attr) },
+            }
         }
         Err(e) if e.raw_os_error() == Some(libc::ESRCH) => Undone::Gone,
         Err(e) => Undone::Failed(e),

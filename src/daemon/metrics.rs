@@ -85,7 +85,7 @@ impl Figures {
             }
             Event::Refused { .. } => self.count(&self.refused),
             Event::Over { outcome, .. } => match outcome {
-                Undone::Restored(_) => self.count(&self.restored),
+                Undone::Restored(_) | Undone::Lowered { .. } => self.count(&self.restored),
                 Undone::Failed(_) => self.count(&self.not_restored),
                 _ => {}
             },

@@ -107,6 +107,7 @@ impl Picture {
             Told::Restored { task, .. }
             | Told::RestoreFailed { task, .. }
             | Told::LeftAlone { task, .. }
+            | Told::Lowered { task, .. }
             | Told::Ended { task } => {
                 if let Some(index) = self.boosted.iter().position(|boosted| is_same(boosted, &task)) {
                     // On the track where it began, wherever the task is by now.

@@ -7,7 +7,7 @@ use rig::boosts::{OWN, policy};
 use rig::scratch::Scratch;
 use rig::throttling::{limit, set_limit};
 use rig::{Rig, Stalld, hogged_cpu, live};
-use stalld::boost::journal::{Boosted, How, Journal, Saved, Undo};
+use stalld::boost::journal::{Boosted, How, Journal, Rank, Saved, Undo};
 use stalld::boost::kernel::Host;
 use stalld::proc;
 use stalld::sys::sched;
@@ -46,7 +46,16 @@ impl Sleeper {
         let Sleeper { tid, before, .. } = *self;
         let start = proc::start(tid).unwrap();
         let (end, how) = (Nanos::ZERO, How::Fifo);
-        let boosted = Boosted { tid, tgid: tid, start, leader_start: start, end, before, how };
+        let boosted = Boosted {
+            tid,
+            tgid: tid,
+            start,
+            leader_start: start,
+            leader_rank: Rank::FAIR,
+            end,
+            before,
+            how,
+        };
         journal.arm(&Undo::Boost(boosted)).unwrap();
     }
 }

@@ -5,7 +5,7 @@ use crate::machine::World;
 use crate::setup::Orders;
 use crate::tasks::{Judged, Life, Scheduled, State};
 use stalld::boost::event::Event;
-use stalld::boost::journal::{Boosted, Journal, Undo};
+use stalld::boost::journal::{Boosted, How, Journal, Rank, Undo};
 use stalld::boost::undo::Undone;
 use stalld::engine::Engine;
 use stalld::observe::Snapshot;
@@ -222,6 +222,12 @@ impl Watched {
             }
             return;
         }
+        if self.is_lowered(&life, attr) {
+            let slack = self.world.slack_of(&life.now, attr.policy);
+            let it = &mut self.world.lives[index];
+            it.own = Scheduled { attr: Attr { nice: it.own.attr.nice, ..*attr }, slack };
+            return;
+        }
         // Born within the same tick as the boost began, or to a child of who is boosted, it may be meant, too.
         let since = |boost: &&Boost| life.start >= boost.since;
         let mut elders = self.boosts.iter().filter(since).map(|boost| boost.own);
@@ -236,6 +242,20 @@ impl Watched {
             }
             _ => self.break_promise(&life, &format!("it was not boosted, and was set to {attr:?}")),
         }
+    }
+
+    /// Returns whether a record of a pulse says that the task was scheduled so, and it has a higher
+    /// rank now.
+    fn is_lowered(&self, life: &Life, attr: &Attr) -> bool {
+        let rank = |attr: &Attr| Rank::of(attr.policy, attr.priority);
+        self.journal.open().any(|(_, record)| {
+            let Undo::Boost(boosted) = record else { return false };
+            let names = [(boosted.tid, boosted.start), (boosted.tgid, boosted.leader_start)];
+            names.contains(&(life.tid, life.start))
+                && boosted.how == How::Fifo
+                && boosted.before.is(attr)
+                && rank(&life.now.attr) > rank(attr)
+        })
     }
 
     fn before_raise(&mut self, index: usize, attr: &Attr) {

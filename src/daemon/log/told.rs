@@ -65,6 +65,11 @@ pub enum Told {
         task: Task,
         policy: Policy,
     },
+    Lowered {
+        task: Task,
+        from: Saved,
+        before: Saved,
+    },
     Ended {
         task: Task,
     },
@@ -120,6 +125,7 @@ impl Told {
                 Undone::Failed(ref e) => Told::RestoreFailed { task, errno: errno(e) },
                 Undone::Restored(now) => Told::Restored { task, now, before, after, early },
                 Undone::ChangedByOthers(policy) => Told::LeftAlone { task, policy },
+                Undone::Lowered { from, .. } => Told::Lowered { task, from, before },
                 Undone::Gone | Undone::NeverBoosted => Told::Ended { task },
             },
             Event::Adopted { parent, child, policy } => Told::Adopted { parent, child, policy },
@@ -139,6 +145,7 @@ impl Told {
             Told::Restored { .. } => "restored",
             Told::RestoreFailed { .. } => "restore_failed",
             Told::LeftAlone { .. } => "left_alone",
+            Told::Lowered { .. } => "lowered",
             Told::Ended { .. } => "ended",
             Told::Adopted { .. } => "adopted",
             Told::Orphan { .. } => "orphan",
@@ -155,6 +162,7 @@ impl Told {
             Told::Starved { .. }
             | Told::Held { .. }
             | Told::Refused { .. }
+            | Told::Lowered { .. }
             | Told::Orphan { .. }
             | Told::Ignored(Ignored { why: Why::Unknown, .. })
             | Told::Late { .. }
@@ -223,6 +231,12 @@ impl Told {
             Told::LeftAlone { task, policy } => {
                 of_task(&task, give);
                 policy.name().inspect(|name| give("policy", Value::Text(name)));
+            }
+            Told::Lowered { task, from, before } => {
+                of_task(&task, give);
+                from.policy.name().inspect(|name| give("from_policy", Value::Text(name)));
+                give("from_rt_priority", number(from.priority.into()));
+                of_saved(&before, give);
             }
             Told::Ended { task } => of_task(&task, give),
             Told::Adopted { parent, child, policy } | Told::Orphan { parent, child, policy } => {
@@ -328,6 +342,11 @@ impl fmt::Display for ForPeople<'_> {
                 let policy = policy.name().unwrap_or("something else");
                 write!(f, "left pid {tid} ({comm}) as it is: somebody has made it {policy} meanwhile")
             }
+            Told::Lowered { task: Task { tid, comm, cpu, .. }, from, before } => write!(
+                f,
+                "lowered pid {tid} ({comm}) (cpu {cpu}) from {from} to {before}: a rank above its own was set \
+                 during a pulse"
+            ),
             Told::Ended { task: Task { tid, comm, .. } } => {
                 write!(f, "pid {tid} ({comm}) has ended during its boost")
             }
