@@ -99,7 +99,7 @@ fn run(command: &mut Command, tool: &str, package: &str) -> Result<(), String> {
 fn regenerate() {
     let stalld = bindgen::Builder::default()
         .allowlist_type("record|queue|wait|settings|losses")
-        .allowlist_var("RECORD_.*|RUNNABLE_UNKNOWN");
+        .allowlist_var("RECORD_.*|OWNER_.*|RUNNABLE_UNKNOWN");
     write_bindings(stalld, "bpf/records.h", "src/observe/bpf/records.rs");
     let stallstat = bindgen::Builder::default()
         .allowlist_type("entry|place|turn|settings|losses|histogram")

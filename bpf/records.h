@@ -8,6 +8,10 @@
 #define RECORD_WAITS 1 /* queued on its CPU and not running */
 #define RECORD_SELF 2  /* the thread that looks */
 
+/* In record.owner; 0 is any other task. */
+#define OWNER_KERNEL 1	   /* a kernel thread */
+#define OWNER_PRIVILEGED 2 /* a task that may give itself a real-time policy */
+
 /* One task, as the iterator found it. */
 struct record {
 	/* In the run queue's clock: since when it waits, 0 where the kernel has no record of that; for
@@ -23,6 +27,8 @@ struct record {
 	int prio;
 	unsigned int policy;
 	unsigned int kind;
+	unsigned int owner;
+	unsigned int uid;
 	unsigned char comm[16];
 };
 

@@ -67,6 +67,11 @@ int look(struct bpf_iter__task *ctx)
 	record.cpu = task_cpu(p);
 	record.prio = p->prio;
 	record.policy = p->policy;
+	if (p->flags & PF_KTHREAD)
+		record.owner = OWNER_KERNEL;
+	else if (may_raise_itself(p))
+		record.owner = OWNER_PRIVILEGED;
+	record.uid = p->cred->uid.val;
 	for (unsigned int i = 0; i < sizeof(record.comm); i++)
 		record.comm[i] = p->comm[i];
 	bpf_seq_write(ctx->meta->seq, &record, sizeof(record));

@@ -14,6 +14,8 @@
 #define TASK_DEAD 0x80
 #define SCHED_DEADLINE 6
 #define MAX_RT_PRIO 100
+#define PF_KTHREAD 0x00200000
+#define CAP_SYS_NICE 23
 
 static __always_inline unsigned long task_state(struct task_struct *p)
 {
@@ -47,6 +49,22 @@ static __always_inline struct rq *task_rq(struct task_struct *p)
 	if (!bpf_core_field_exists(p->se.cfs_rq))
 		return 0;
 	return p->se.cfs_rq->rq;
+}
+
+/* Returns whether the task may give itself a real-time policy. In a user namespace of its own a task
+ * has all capabilities, but none that counts for this. */
+static __always_inline bool may_raise_itself(struct task_struct *p)
+{
+	struct cred___with_array *old = (void *)p->cred;
+	__u64 permitted;
+
+	if (p->cred->user_ns->level)
+		return false;
+	if (bpf_core_field_exists(p->cred->cap_permitted.val))
+		permitted = p->cred->cap_permitted.val;
+	else
+		permitted = old->cap_permitted.cap[0];
+	return permitted & 1ULL << CAP_SYS_NICE;
 }
 
 static __always_inline __u64 switches(struct task_struct *p)

@@ -87,6 +87,24 @@ struct css_set {
 	struct cgroup *dfl_cgrp;
 };
 
+struct user_namespace {
+	int level;
+};
+
+typedef struct {
+	__u32 val;
+} kuid_t;
+
+typedef struct {
+	__u64 val;
+} kernel_cap_t;
+
+struct cred {
+	kuid_t uid;
+	kernel_cap_t cap_permitted;
+	struct user_namespace *user_ns;
+};
+
 struct task_struct {
 	struct thread_info thread_info;
 	unsigned int __state;
@@ -96,6 +114,7 @@ struct task_struct {
 	struct sched_entity se;
 	struct sched_rt_entity rt;
 	unsigned int policy;
+	unsigned int flags;
 	unsigned int throttled;
 	void *blocked_on;
 	struct sched_info sched_info;
@@ -106,6 +125,7 @@ struct task_struct {
 	__u64 start_boottime;
 	char comm[16];
 	struct css_set *cgroups;
+	struct cred *cred;
 };
 
 /* Up to 5.13, before 2f064a59a11f ("sched: Change task_struct::state"). */
@@ -116,6 +136,15 @@ struct task_struct___with_state {
 /* x86 up to 5.15, before bcf9033e5449 ("sched: move CPU field back into thread_info"). */
 struct task_struct___with_cpu {
 	unsigned int cpu;
+};
+
+/* Up to 6.2, before f122a08b197d ("capability: just use a 'u64' instead of a 'u32[2]' array"). */
+struct kernel_cap_struct {
+	__u32 cap[2];
+};
+
+struct cred___with_array {
+	struct kernel_cap_struct cap_permitted;
 };
 
 struct bpf_iter_meta {

@@ -218,6 +218,20 @@ impl fmt::Display for Sched {
     }
 }
 
+/// Whose a task is, as far as that matters to a boost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Owner {
+    /// The backend does not know.
+    #[default]
+    Unknown,
+    /// The task is a kernel thread.
+    Kernel,
+    /// The task may give itself a real-time policy: it has CAP_SYS_NICE in the initial user namespace.
+    Privileged,
+    /// The task is any other one, of the user with this uid.
+    User(u32),
+}
+
 /// One task at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Task {
@@ -231,6 +245,7 @@ pub struct Task {
     /// Grows whenever the task has been given a CPU.
     pub progress: u64,
     pub sched: Sched,
+    pub owner: Owner,
     pub comm: Comm,
 }
 

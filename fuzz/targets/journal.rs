@@ -69,6 +69,7 @@ fn in_memory(bytes: &[u8]) {
         leader_start: 2,
         leader_rank: Rank::of(Policy::FIFO, 4),
         end: Nanos(3),
+        grace: Nanos(5),
         before,
         how: How::Deadline { runtime: Nanos(20_000), period: Nanos::from_secs(1) },
     };

@@ -8,7 +8,7 @@ use super::plan::{Hands, Pulse, Raised};
 use super::recover::due;
 use super::undo::{RETRY, Undone, apply, is_ours, leader_is_boosted, settle, undo_after_another};
 use crate::sys::sched::Attr;
-use crate::task::{Cpu, Nanos, Policy, Task, Tid};
+use crate::task::{Cpu, Nanos, Owner, Policy, Task, Tid};
 use std::io;
 use std::sync::Arc;
 
@@ -23,6 +23,13 @@ const STEP: Nanos = Nanos::from_micros(2);
 
 /// What it takes to see, before it is lowered again, that it is still the same task: that is a part of the pulse.
 const LEAD: Nanos = Nanos::from_micros(10);
+
+/// The guardian restores a task so long after the end of its DEADLINE boost.
+const DEADLINE_GRACE: Nanos = Nanos::from_secs(1);
+
+/// The guardian restores a task at least so long after the end of a pulse. A task in a pulse outranks all but
+/// stalld itself, and the CPU of stalld may be one that a hypervisor has taken away.
+const MIN_PULSE_GRACE: Nanos = Nanos::from_millis(2);
 
 /// Above every pulse.
 const TOP_PRIORITY: u32 = 99;
@@ -72,8 +79,20 @@ impl<K: Kernel> HostHands<K> {
         HostHands { kernel, journal, wake, how, runtime, nursery: Nursery::default(), delay: test_delay() }
     }
 
+    /// Returns how a task is scheduled, which `before` says if it is known. A task that is scheduled just as a boost
+    /// schedules it is in the hands of another process that boosts: what it has now is not its own.
+    fn attr_of(&self, tid: Tid, before: Option<Saved>) -> Result<Attr, Refusal> {
+        let attr = self.kernel.get_attr(tid).map_err(refusal)?;
+        match attr.policy {
+            _ if is_ours(&attr, self.how) || is_ours(&attr, How::Fifo) => Err(Refusal::Taken),
+            policy if before.is_some_and(|before| !before.is(&attr)) => Err(Refusal::ChangedByOthers(policy)),
+            Policy::DEADLINE => Err(Refusal::IsDeadline),
+            _ => Ok(attr),
+        }
+    }
+
     /// Notes a boost that is about to be made.
-    fn note(&self, task: &Task, attr: &Attr, how: How, end: Nanos) -> Result<Noted, Refusal> {
+    fn note(&self, task: &Task, before: Option<Saved>, how: How, end: Nanos) -> Result<Noted, Refusal> {
         let Task { tid, .. } = *task;
         let start = match task.start {
             0 => same_by_name(&self.kernel, task)?,
@@ -82,13 +101,18 @@ impl<K: Kernel> HostHands<K> {
         };
         let tgid = task.tgid.or_else(|| self.kernel.tgid(tid)).ok_or(Refusal::Gone)?;
         let leader_start = if tgid == tid { start } else { self.kernel.start(tgid).ok_or(Refusal::Gone)? };
+        let attr = self.attr_of(tid, before)?;
         let rank = |attr: &Attr| Rank::of(attr.policy, attr.priority);
         let leader_rank = match self.kernel.get_attr(tgid) {
             Ok(leader) if tgid != tid => rank(&leader),
-            _ => rank(attr),
+            _ => rank(&attr),
         };
-        let before = Saved::of(&self.kernel, tid, attr);
-        let boosted = Boosted { tid, tgid, start, leader_start, leader_rank, end, before, how };
+        let before = Saved::of(&self.kernel, tid, &attr);
+        let grace = match how {
+            How::Deadline { .. } => DEADLINE_GRACE,
+            How::Fifo => MIN_PULSE_GRACE.max(Nanos(self.runtime.0.saturating_mul(10))),
+        };
+        let boosted = Boosted { tid, tgid, start, leader_start, leader_rank, end, grace, before, how };
         let slot = self.journal.arm(&Undo::Boost(boosted)).ok_or(Refusal::JournalFull)?;
         if !self.journal.is_watched_by(due(&boosted)) {
             (self.wake)();
@@ -214,9 +238,12 @@ impl<K: Kernel> HostHands<K> {
 }
 
 impl<K: Kernel + Send> Hands for HostHands<K> {
+    fn owner(&self, task: &Task) -> Owner {
+        self.kernel.owner(task.tid)
+    }
+
     fn raise(&mut self, task: &Task, end: Nanos) -> Result<Raised, Refusal> {
-        let attr = attr_of(&self.kernel, task)?;
-        self.make(self.note(task, &attr, self.how, end)?)
+        self.make(self.note(task, None, self.how, end)?)
     }
 
     fn restore(&mut self, raised: &Raised) -> Undone {
@@ -228,13 +255,9 @@ impl<K: Kernel + Send> Hands for HostHands<K> {
     }
 
     fn pulse(&mut self, task: &Task, before: Option<Saved>) -> Result<Pulse, Refusal> {
-        let attr = attr_of(&self.kernel, task)?;
-        if before.is_some_and(|before| !before.is(&attr)) {
-            return Err(Refusal::ChangedByOthers(attr.policy));
-        }
         // Not from the top: the guardian, which hears of it, would have to go to another CPU, and perhaps have
         // the pulse that is meant for the task.
-        let noted = self.note(task, &attr, How::Fifo, self.kernel.now() + REACH + self.runtime)?;
+        let noted = self.note(task, before, How::Fifo, self.kernel.now() + REACH + self.runtime)?;
         let own = match climb(&self.kernel) {
             Ok(own) => own,
             Err(e) => {
@@ -276,13 +299,6 @@ fn same_by_name(kernel: &impl Kernel, task: &Task) -> Result<u64, Refusal> {
     match comm.as_bytes().trim_ascii_start() == task.comm.as_bytes().trim_ascii_start() {
         true => Ok(start),
         false => Err(Refusal::Gone),
-    }
-}
-
-fn attr_of(kernel: &impl Kernel, task: &Task) -> Result<Attr, Refusal> {
-    match kernel.get_attr(task.tid).map_err(refusal)? {
-        Attr { policy: Policy::DEADLINE, .. } => Err(Refusal::IsDeadline),
-        attr => Ok(attr),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::boost::journal::Undo;
+use crate::boost::undo::FIFO_PRIORITY;
 use crate::proc::Children;
 use crate::sys::sched::RESET_ON_FORK;
 use crate::sys::shared::{SharedWords, nameless_file};
@@ -90,6 +91,10 @@ impl Kernel for Scripted {
         Some(tid)
     }
 
+    fn owner(&self, _: Tid) -> Owner {
+        Owner::Privileged
+    }
+
     fn comm(&self, _: Tid) -> Option<Comm> {
         None
     }
@@ -145,7 +150,7 @@ impl Kernel for Scripted {
 
 fn task() -> Task {
     let sched = crate::task::Sched { policy: None, prio: 120 };
-    Task { tid: TASK, tgid: None, cpu: Cpu(1), start: START, progress: 0, sched, comm: Comm::default() }
+    Task { tid: TASK, cpu: Cpu(1), start: START, sched, ..Task::default() }
 }
 
 fn journal() -> Arc<Journal> {
@@ -225,6 +230,7 @@ fn who_was_boosted_by_another_number_and_is_still_so_is_not_boosted_again() {
         leader_start: START,
         leader_rank: Rank::FAIR,
         end: PERIOD,
+        grace: Nanos::ZERO,
         before,
         how: How::Fifo,
     };
@@ -287,8 +293,7 @@ fn pulse_of(before: Attr, how: How, meanwhile: Attr) -> (Undone, Policy, u32, u6
     let (kernel, journal) = (Scripted::default(), journal());
     (kernel.state().attr, kernel.state().slack) = (before, 50_000);
     let mut hands = hands(&kernel, &journal, |_| {});
-    let attr = kernel.get_attr(TASK).unwrap();
-    let raised = hands.note(&task(), &attr, how, PERIOD).and_then(|noted| hands.make(noted)).unwrap();
+    let raised = hands.note(&task(), None, how, PERIOD).and_then(|noted| hands.make(noted)).unwrap();
     (kernel.state().attr, kernel.state().slack) = (meanwhile, 0);
     let outcome = hands.restore(&raised);
     let state = kernel.state();
@@ -316,6 +321,37 @@ fn a_rank_above_its_own_that_is_set_in_a_pulse_is_lowered() {
         assert_eq!((policy, priority), (before.policy, before.priority));
         let has_slack = !before.policy.is_realtime();
         assert_eq!(slack, if has_slack { 50_000 } else { 0 });
+    }
+}
+
+#[test]
+fn a_task_that_another_process_boosts_is_left_alone() {
+    let of_another = [
+        attr(Policy::FIFO, FIFO_PRIORITY),
+        Attr { runtime: BUDGET, period: PERIOD, deadline: PERIOD, ..attr(Policy::DEADLINE, 0) },
+    ];
+    for attr in of_another {
+        let (kernel, journal) = (Scripted::default(), journal());
+        kernel.state().attr = attr;
+        let mut hands = hands(&kernel, &journal, |_| {});
+        assert!(matches!(hands.raise(&task(), PERIOD), Err(Refusal::Taken)));
+        assert!(matches!(hands.pulse(&task(), None), Err(Refusal::Taken)));
+        // Between two pulses of ours, too: its own policy is still that of our record.
+        let before = Saved::of(&kernel, TASK, &Attr::default());
+        assert!(matches!(hands.pulse(&task(), Some(before)), Err(Refusal::Taken)));
+        assert_eq!((kernel.state().told.len(), journal.live().count()), (0, 0));
+    }
+}
+
+#[test]
+fn the_guardian_ends_a_pulse_soon_and_a_long_one_later() {
+    for (runtime, grace) in [(BUDGET, Nanos::from_millis(2)), (PERIOD, Nanos::from_secs(10))] {
+        let (kernel, journal) = (Scripted::default(), journal());
+        let hands = HostHands::over(kernel.clone(), Arc::clone(&journal), runtime, PERIOD, Arc::new(|| {}));
+        let noted = hands.note(&task(), None, How::Fifo, PERIOD).unwrap();
+        assert_eq!(due(&noted.boosted), PERIOD + grace);
+        let noted = hands.note(&task(), None, hands.how, PERIOD).unwrap();
+        assert_eq!(due(&noted.boosted), PERIOD + Nanos::from_secs(1));
     }
 }
 
@@ -348,7 +384,7 @@ fn a_policy_that_is_set_in_a_deadline_boost_stays() {
 fn a_rank_that_is_set_after_the_guardian_has_restored_the_task_stays() {
     let (kernel, journal) = (Scripted::default(), journal());
     let mut hands = hands(&kernel, &journal, |_| {});
-    let noted = hands.note(&task(), &Attr::default(), How::Fifo, PERIOD).unwrap();
+    let noted = hands.note(&task(), None, How::Fifo, PERIOD).unwrap();
     let raised = hands.make(noted).unwrap();
     // The guardian restores the task, and clears the record.
     assert!(journal.claim(raised.slot));

@@ -36,6 +36,8 @@ pub struct Boosted {
     pub leader_rank: Rank,
     /// When it is over, on CLOCK_MONOTONIC.
     pub end: Nanos,
+    /// The guardian restores the task if stalld has not done so by this time after the end.
+    pub grace: Nanos,
     pub before: Saved,
     pub how: How,
 }
@@ -239,6 +241,7 @@ impl Journal {
                 set(word::TIMER_SLACK, boosted.before.timer_slack);
                 set(word::RUNTIME, runtime.0);
                 set(word::PERIOD, period.0);
+                set(word::VALUE, boosted.grace.0);
             }
             Undo::Throttling { runtime_us } => {
                 set(word::KIND, kind::THROTTLING);
@@ -371,6 +374,7 @@ fn read(record: &[AtomicU64; WORDS]) -> Option<Undo> {
                 leader_start: get(word::LEADER_START),
                 leader_rank: Rank(i32::try_from(get(word::LEADER_RANK) as i64).ok()?),
                 end: Nanos(get(word::END)),
+                grace: Nanos(get(word::VALUE)),
                 before,
                 how,
             }))
@@ -404,6 +408,7 @@ mod tests {
             leader_start: 98,
             leader_rank: Rank::of(Policy::IDLE, 0),
             end: Nanos(12345),
+            grace: Nanos(99),
             before: Saved {
                 policy: Policy::RR,
                 priority: 33,

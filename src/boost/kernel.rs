@@ -3,7 +3,7 @@
 use crate::proc::{self, Children};
 use crate::sys::sched::{self, Attr};
 use crate::sys::{clock, cpu};
-use crate::task::{Comm, Cpu, Nanos, Policy, Tid};
+use crate::task::{Comm, Cpu, Nanos, Owner, Policy, Tid};
 use std::io;
 
 /// All that a boost, its end and the guardian do to tasks and learn of them. `Tid(0)` is the calling thread.
@@ -21,6 +21,7 @@ pub trait Kernel {
     }
 
     fn tgid(&self, tid: Tid) -> Option<Tid>;
+    fn owner(&self, tid: Tid) -> Owner;
     fn comm(&self, tid: Tid) -> Option<Comm>;
     fn state(&self, tid: Tid) -> Option<u8>;
     fn runs(&self, tid: Tid) -> Option<u64>;
@@ -64,6 +65,10 @@ impl Kernel for Host {
 
     fn tgid(&self, tid: Tid) -> Option<Tid> {
         proc::tgid(tid)
+    }
+
+    fn owner(&self, tid: Tid) -> Owner {
+        proc::owner(tid)
     }
 
     fn comm(&self, tid: Tid) -> Option<Comm> {

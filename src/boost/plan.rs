@@ -10,7 +10,7 @@ use super::undo::{Undone, share};
 use crate::detect::{Limits, Starving};
 use crate::fault::{self, Fault};
 use crate::observe::Snapshot;
-use crate::task::{Cpu, Nanos, Task, Tid};
+use crate::task::{Cpu, Nanos, Owner, Task, Tid};
 use crate::timing::Boost;
 
 /// What the command line and the host allow.
@@ -59,14 +59,27 @@ const ADOPTION: Nanos = Nanos::from_millis(500);
 /// A look that an end makes due comes this much later: others may end with it.
 const BETWEEN_LOOKS: Nanos = Nanos::from_millis(1);
 
-/// Whether it is the kernel's thread that starts and stops a CPU. As SCHED_DEADLINE, and with its budget used up, it would
-/// be moved to another CPU once its own is out of use, and the kernel dies of that [5.10].
-fn takes_a_cpu_away(task: &Task) -> bool {
-    task.comm.as_bytes().trim_ascii_start().starts_with(b"cpuhp/")
+/// Returns whether a task may be boosted as SCHED_DEADLINE; any other task is boosted in pulses.
+///
+/// By priority inheritance, the boost of a task that blocks goes on to the owner of the lock, and the kernel does
+/// not enforce an inherited budget. So an unprivileged user could lend the boost of one task to another one, which
+/// then keeps a CPU for as long as the boost lasts.
+///
+/// The kernel thread that starts and stops a CPU would be moved to another CPU with its budget used up once its own
+/// is out of use, and the kernel dies of that [5.10].
+fn may_be_deadline(task: &Task, owner: Owner) -> bool {
+    match owner {
+        Owner::Kernel => !task.comm.as_bytes().trim_ascii_start().starts_with(b"cpuhp/"),
+        Owner::Privileged => true,
+        Owner::Unknown | Owner::User(_) => false,
+    }
 }
 
 /// What a boost does to the host.
 pub trait Hands: Send {
+    /// Returns the owner of a task where the backend does not know it.
+    fn owner(&self, task: &Task) -> Owner;
+
     /// Makes a task SCHED_DEADLINE, and notes first how to undo that.
     fn raise(&mut self, task: &Task, end: Nanos) -> Result<Raised, Refusal>;
 
@@ -320,7 +333,11 @@ impl Booster {
         events: &mut Vec<Event>,
     ) -> Result<Lifted, (How, Refusal)> {
         let how = self.rules.how;
-        if how != How::Fifo && !takes_a_cpu_away(task) {
+        let owner = || match task.owner {
+            Owner::Unknown => hands.owner(task),
+            known => known,
+        };
+        if how != How::Fifo && may_be_deadline(task, owner()) {
             match hands.raise(task, started + self.rules.duration) {
                 // Somebody has turned RT throttling on again, say: the kernel admits no pinned task then.
                 Err(Refusal::Kernel(e)) => {
@@ -336,7 +353,9 @@ impl Booster {
             }
         }
         let Pulse { raised, ran, outcome } = hands.pulse(task, None).map_err(|why| (How::Fifo, why))?;
-        let over = (!matches!(outcome, Undone::Restored(_))).then_some(outcome);
+        // A restore that has failed is tried again, by this boost or by the guardian.
+        let goes_on = matches!(outcome, Undone::Restored(_) | Undone::Failed(_));
+        let over = (!goes_on).then_some(outcome);
         Ok(Lifted { how: How::Fifo, raised, ran, over })
     }
 
@@ -409,6 +428,8 @@ impl Booster {
         match oldest {
             Some(index) => {
                 self.end(index, now, true, hands, events);
+                // The task may not have run in its pulses, and then it is the next to get a place.
+                self.look_at(now + SPACING);
                 true
             }
             None => false,

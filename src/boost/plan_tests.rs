@@ -16,6 +16,8 @@ struct Simulated {
     held: bool,
     /// Another thread has all tasks in hand.
     taken: bool,
+    /// A task in a pulse gives itself a rank that it keeps.
+    raises_itself: bool,
     /// The errno that the kernel answers a raise with.
     refuses: Option<i32>,
 }
@@ -23,11 +25,25 @@ struct Simulated {
 fn raised(task: &Task, how: How, end: Nanos) -> Raised {
     let (tid, tgid, start, priority) = (task.tid, task.tid, task.start, (99 - task.sched.prio) as u32);
     let before = Saved { policy: Policy::FIFO, priority, reset_on_fork: false, nice: 0, timer_slack: 0 };
-    let boosted = Boosted { tid, tgid, start, leader_start: start, leader_rank: Rank::FAIR, end, before, how };
+    let boosted = Boosted {
+        tid,
+        tgid,
+        start,
+        leader_start: start,
+        leader_rank: Rank::FAIR,
+        end,
+        grace: Nanos::ZERO,
+        before,
+        how,
+    };
     Raised { boosted, slot: Slot::default(), since: 0, runs: Some(7) }
 }
 
 impl Hands for Simulated {
+    fn owner(&self, _: &Task) -> Owner {
+        Owner::Privileged
+    }
+
     fn raise(&mut self, task: &Task, end: Nanos) -> Result<Raised, Refusal> {
         if let Some(errno) = self.refuses {
             return Err(Refusal::Kernel(io::Error::from_raw_os_error(errno)));
@@ -51,7 +67,11 @@ impl Hands for Simulated {
         }
         self.pulses.push(task.tid);
         let raised = raised(task, How::Fifo, Nanos::MAX);
-        Ok(Pulse { raised, outcome: Undone::Restored(task.tid), ran: Some(!self.held) })
+        let outcome = match self.raises_itself {
+            true => Undone::Lowered { tid: task.tid, from: raised.boosted.before },
+            false => Undone::Restored(task.tid),
+        };
+        Ok(Pulse { raised, outcome, ran: Some(!self.held) })
     }
 
     fn adopt(&mut self, _: &Raised, _: &Task, _: &mut Vec<Event>) {}
@@ -299,13 +319,37 @@ fn a_task_that_deadline_leaves_waiting_is_put_back_and_boosted_in_pulses() {
 }
 
 #[test]
-fn the_thread_that_takes_a_cpu_away_is_never_deadline() {
-    let mut scene = Scene::new(rules(20));
-    scene.look_at(&[Task { comm: Comm::new(b"cpuhp/1"), ..task(1, 120) }], Some(49));
-    assert_eq!((scene.raised(), scene.host.pulses.len()), (vec![], 1));
-    scene.pass(SPACING);
-    scene.look_at(&[Task { comm: Comm::new(b"ksoftirqd/1"), ..task(2, 120) }], Some(49));
-    assert_eq!(scene.raised(), [2]);
+fn only_kernel_threads_and_privileged_tasks_are_boosted_as_deadline() {
+    for (owner, comm, is_deadline) in [
+        (Owner::Kernel, "kworker/1:1", true),
+        (Owner::Kernel, "cpuhp/1", false),
+        (Owner::Privileged, "cpuhp/1", true),
+        // The host says that it is privileged.
+        (Owner::Unknown, "victim", true),
+        (Owner::User(0), "victim", false),
+        (Owner::User(1000), "victim", false),
+    ] {
+        let mut scene = Scene::new(rules(20));
+        scene.look_at(&[Task { owner, comm: Comm::new(comm.as_bytes()), ..task(1, 120) }], Some(49));
+        let (raised, pulses) = (scene.host.raised.len(), scene.host.pulses.len());
+        assert_eq!((raised, pulses), if is_deadline { (1, 0) } else { (0, 1) }, "{owner:?} {comm}");
+    }
+}
+
+#[test]
+fn a_boost_that_is_over_with_its_first_pulse_is_reported() {
+    let mut scene = Scene::new(Rules { how: How::Fifo, ..rules(20) });
+    scene.host.raises_itself = true;
+    scene.look_at(&[task(1, 120)], Some(49));
+    assert!(
+        matches!(
+            scene.events[..],
+            [Event::Boosted { .. }, Event::Over { outcome: Undone::Lowered { .. }, early: true, .. }]
+        ),
+        "{:?}",
+        scene.events
+    );
+    assert_eq!(scene.booster.load().0, 0);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Undoes what the journal says, for whoever has to do it in stalld's place.
 
-use super::journal::{Boosted, How, Journal, Slot, Undo};
+use super::journal::{Boosted, Journal, Slot, Undo};
 use super::kernel::Kernel;
 use super::undo::{RETRY, Undone, give_slack_back, settle};
 use crate::error::{Error, Result};
@@ -18,15 +18,11 @@ pub enum Recovered {
     Setting(Undo, Result<bool>),
 }
 
-/// When stalld is taken to be stuck, had it not ended this boost by then. A task in a pulse outranks all but
-/// stalld itself, so there is less patience with that: who dies there may even wait for it, a thread of stalld
-/// that has to run once more for the process to end.
+/// Returns the moment from which stalld counts as stuck if it has not ended this boost. For a pulse that comes
+/// soon: a thread of a stalld that was killed may even wait behind the task, and has to run once more for the
+/// process to end.
 pub fn due(boosted: &Boosted) -> Nanos {
-    boosted.end
-        + match boosted.how {
-            How::Deadline { .. } => Nanos::from_secs(1),
-            How::Fifo => Nanos::from_millis(50),
-        }
+    boosted.end + boosted.grace
 }
 
 /// Undoes the boosts that are overdue at `now`, of a stalld that lives but may be stuck. It may be so between a
@@ -146,10 +142,12 @@ impl fmt::Display for Recovered {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::boost::journal::{Rank, Saved};
+    use crate::boost::journal::{How, Rank, Saved};
     use crate::boost::kernel::Host;
     use crate::sys::shared::{SharedWords, nameless_file};
     use crate::task::{Policy, Tid};
+
+    const GRACE: Nanos = Nanos::from_millis(2);
 
     /// A record of a boost of nobody: there is no such number.
     fn journal(end: Nanos) -> Journal {
@@ -159,7 +157,17 @@ mod tests {
         let before =
             Saved { policy: Policy::FIFO, priority: 1, reset_on_fork: false, nice: 0, timer_slack: 0 };
         let (tid, tgid) = (Tid(i32::MAX), Tid(i32::MAX));
-        let boosted = Boosted { tid, tgid, start: 1, leader_start: 1, leader_rank: Rank::FAIR, end, before, how: How::Fifo };
+        let boosted = Boosted {
+            tid,
+            tgid,
+            start: 1,
+            leader_start: 1,
+            leader_rank: Rank::FAIR,
+            end,
+            grace: GRACE,
+            before,
+            how: How::Fifo,
+        };
         journal.arm(&Undo::Boost(boosted)).unwrap();
         journal
     }
@@ -194,7 +202,7 @@ mod tests {
     #[test]
     fn only_what_is_overdue_is_undone_for_a_stalld_that_lives() {
         let journal = journal(Nanos(100));
-        let due = Nanos(100) + Nanos::from_millis(50);
+        let due = Nanos(100) + GRACE;
         assert_eq!(told_of_overdue(&journal, due - Nanos(1)), 0);
         assert_eq!(told_of_overdue(&journal, due), 1);
         assert_eq!(journal.live().count(), 0);

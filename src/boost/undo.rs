@@ -15,7 +15,10 @@ pub enum Undone {
     /// This task is scheduled as it was. It may go by another number than it had.
     Restored(Tid),
     /// The task had been given a rank above its own during a pulse, and is scheduled as it was again.
-    Lowered { tid: Tid, from: Saved },
+    Lowered {
+        tid: Tid,
+        from: Saved,
+    },
     /// It was not boosted after all: stalld ended between the record and the change.
     NeverBoosted,
     Gone,
@@ -93,13 +96,7 @@ pub fn settle(
 }
 
 /// `highest` is the highest rank that the task may keep; `None` if it may keep any.
-fn undo_as(
-    kernel: &impl Kernel,
-    tid: Tid,
-    start: u64,
-    boosted: &Boosted,
-    highest: Option<Rank>,
-) -> Undone {
+fn undo_as(kernel: &impl Kernel, tid: Tid, start: u64, boosted: &Boosted, highest: Option<Rank>) -> Undone {
     let attr = match kernel.get_attr(tid) {
         Ok(attr) => attr,
         Err(e) if e.raw_os_error() == Some(libc::ESRCH) => return Undone::Gone,

@@ -2,7 +2,7 @@
 
 pub mod text;
 
-use crate::task::{Comm, Task, Tid};
+use crate::task::{Comm, Owner, Task, Tid};
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -15,7 +15,7 @@ struct Text {
 }
 
 impl Text {
-    const SIZE: usize = 1024;
+    const SIZE: usize = 2048;
 
     fn read(tid: Tid, name: &str) -> Option<Text> {
         Text::try_read(tid, name).ok()
@@ -92,6 +92,20 @@ pub fn try_start(tid: Tid) -> io::Result<Option<u64>> {
 pub fn task(tid: Tid) -> Option<Task> {
     let [stat, status, comm] = ["stat", "status", "comm"].map(|name| Text::read(tid, name));
     text::task(tid, stat?.as_bytes(), status?.as_bytes(), comm?.as_bytes())
+}
+
+/// Returns the owner of a task, as far as /proc shows it.
+pub fn owner(tid: Tid) -> Owner {
+    let read = |name| Text::read(tid, name);
+    let of_process = || {
+        let (status, uid_map) = (read("status")?, read("uid_map")?);
+        text::owner(status.as_bytes(), uid_map.as_bytes())
+    };
+    match read("stat").and_then(|stat| text::is_kernel_thread(stat.as_bytes())) {
+        Some(true) => Owner::Kernel,
+        Some(false) => of_process().unwrap_or_default(),
+        None => Owner::Unknown,
+    }
 }
 
 /// How often it has been given a CPU; None without CONFIG_SCHED_INFO.

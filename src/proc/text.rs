@@ -1,6 +1,6 @@
 //! What the files of /proc say: each function takes the text of one, or as much of it as there was room for.
 
-use crate::task::{Comm, Cpu, Escaped, Policy, Sched, Task, Tid};
+use crate::task::{Comm, Cpu, Escaped, Owner, Policy, Sched, Task, Tid};
 
 /// /proc/TID/comm
 pub fn comm(text: &[u8]) -> Comm {
@@ -37,6 +37,29 @@ pub fn state(stat: &[u8]) -> Option<u8> {
 /// /proc/TID/stat: the process that has started it.
 pub fn parent(stat: &[u8]) -> Option<Tid> {
     number(field(stat, 1)?).map(Tid)
+}
+
+/// /proc/TID/stat: whether it is a kernel thread.
+pub fn is_kernel_thread(stat: &[u8]) -> Option<bool> {
+    const PF_KTHREAD: u32 = 0x0020_0000;
+    Some(number::<u32>(field(stat, 6)?)? & PF_KTHREAD != 0)
+}
+
+/// /proc/TID/status and /proc/TID/uid_map: the owner of a task that is no kernel thread. Capabilities
+/// count if the task's user namespace has all users of the initial one, which no unprivileged user
+/// can make.
+pub fn owner(status: &[u8], uid_map: &[u8]) -> Option<Owner> {
+    const CAP_SYS_NICE: u64 = 1 << 23;
+    let line = |name: &[u8]| status.split(|&b| b == b'\n').find_map(|line| line.strip_prefix(name));
+    let uid = number(line(b"Uid:")?.trim_ascii().split(|&b| b == b'\t').next()?)?;
+    let permitted = line(b"CapPrm:").and_then(|caps| std::str::from_utf8(caps.trim_ascii()).ok());
+    let permitted = permitted.and_then(|caps| u64::from_str_radix(caps, 16).ok()).unwrap_or(0);
+    let mut map = uid_map.split(|b| b.is_ascii_whitespace()).filter(|word| !word.is_empty());
+    let has_all_users = [&b"0"[..], b"0", b"4294967295"].iter().all(|&word| map.next() == Some(word));
+    Some(match permitted & CAP_SYS_NICE != 0 && has_all_users {
+        true => Owner::Privileged,
+        false => Owner::User(uid),
+    })
 }
 
 /// /proc/TID/stat: when it started, in clock ticks since boot.
@@ -119,6 +142,37 @@ mod tests {
         ] {
             assert_eq!(cgroup(groups.as_bytes()).as_deref(), expected, "{groups:?}");
         }
+    }
+
+    #[test]
+    fn a_task_is_privileged_by_a_capability_in_the_initial_user_namespace() {
+        let owner = |uid: &str, caps: &str, map: &str| {
+            let status = format!("Name:\tUid:\nUid:\t{uid}\t0\t0\t0\nCapInh:\t0\nCapPrm:\t{caps}\n");
+            owner(status.as_bytes(), map.as_bytes())
+        };
+        let initial = "         0          0 4294967295\n";
+        let nice = "0000000000800000";
+        assert_eq!(owner("0", "000001ffffffffff", initial), Some(Owner::Privileged));
+        assert_eq!(owner("1000", nice, initial), Some(Owner::Privileged));
+        assert_eq!(owner("0", "00000000a80425fb", initial), Some(Owner::User(0)));
+        assert_eq!(owner("1000", "0000000000000000", initial), Some(Owner::User(1000)));
+        // Namespaces of a user's own, and one that has no users yet.
+        for map in ["0 1000 1\n", "0 0 4294967294\n", "0 1 4294967295\n", ""] {
+            assert_eq!(owner("1000", "000001ffffffffff", map), Some(Owner::User(1000)), "{map:?}");
+        }
+        // A long list of groups leaves no room for the capabilities.
+        assert_eq!(
+            super::owner(b"Uid:\t7\t7\t7\t7\nGroups:\t1 2 3", initial.as_bytes()),
+            Some(Owner::User(7))
+        );
+        assert_eq!(super::owner(b"", initial.as_bytes()), None);
+    }
+
+    #[test]
+    fn a_kernel_thread_has_its_flag() {
+        assert_eq!(is_kernel_thread(b"2 (kthreadd) S 0 0 0 0 -1 2129984 0"), Some(true));
+        assert_eq!(is_kernel_thread(b"7 (cpuhp/0) S 1 7 7 0 -1 4194560 0"), Some(false));
+        assert_eq!(is_kernel_thread(b"7 (x) S"), None);
     }
 
     #[test]

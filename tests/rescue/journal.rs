@@ -53,6 +53,7 @@ impl Sleeper {
             leader_start: start,
             leader_rank: Rank::FAIR,
             end,
+            grace: Nanos::ZERO,
             before,
             how,
         };

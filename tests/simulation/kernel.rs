@@ -9,7 +9,7 @@ use stalld::error::{Error, Result};
 use stalld::observe::{Backend, Effort, Kind, Load, Snapshot, Waiter};
 use stalld::proc::Children;
 use stalld::sys::sched::{Attr, RESET_ON_FORK};
-use stalld::task::{Comm, Cpu, Nanos, Policy, Tid};
+use stalld::task::{Comm, Cpu, Nanos, Owner, Policy, Tid};
 use std::io;
 use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -178,6 +178,11 @@ impl Kernel for Calls {
         let index = watched.world.find(tid)?;
         watched.begins(index);
         Some(watched.world.lives[index].tgid)
+    }
+
+    fn owner(&self, tid: Tid) -> Owner {
+        let watched = self.enter(false);
+        watched.world.find(tid).map_or(Owner::Unknown, |index| watched.world.lives[index].owner())
     }
 
     fn comm(&self, _tid: Tid) -> Option<Comm> {

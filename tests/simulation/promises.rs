@@ -5,7 +5,7 @@ use crate::machine::World;
 use crate::setup::Orders;
 use crate::tasks::{Judged, Life, Scheduled, State};
 use stalld::boost::event::Event;
-use stalld::boost::journal::{Boosted, How, Journal, Rank, Undo};
+use stalld::boost::journal::{Boosted, How, Journal, Rank, Saved, Undo};
 use stalld::boost::undo::Undone;
 use stalld::engine::Engine;
 use stalld::observe::Snapshot;
@@ -21,7 +21,6 @@ const TAKEN: Nanos = Nanos::from_millis(100);
 
 /// The guardian steps in as late.
 const STUCK: Nanos = Nanos::from_secs(1);
-const STUCK_IN_PULSE: Nanos = Nanos::from_millis(50);
 const RETRY: Nanos = Nanos::from_secs(1);
 
 /// What the calls of a turn take, and what is slept through in it.
@@ -222,8 +221,11 @@ impl Watched {
             }
             return;
         }
-        if self.is_lowered(&life, attr) {
-            let slack = self.world.slack_of(&life.now, attr.policy);
+        if let Some(before) = self.lowered_to(&life, attr) {
+            let slack = match before.timer_slack {
+                0 => self.world.slack_of(&life.now, attr.policy),
+                slack => slack,
+            };
             let it = &mut self.world.lives[index];
             it.own = Scheduled { attr: Attr { nice: it.own.attr.nice, ..*attr }, slack };
             return;
@@ -244,17 +246,18 @@ impl Watched {
         }
     }
 
-    /// Returns whether a record of a pulse says that the task was scheduled so, and it has a higher
-    /// rank now.
-    fn is_lowered(&self, life: &Life, attr: &Attr) -> bool {
+    /// Returns how the task was scheduled before a pulse if that is as it is set now, and it has a
+    /// higher rank.
+    fn lowered_to(&self, life: &Life, attr: &Attr) -> Option<Saved> {
         let rank = |attr: &Attr| Rank::of(attr.policy, attr.priority);
-        self.journal.open().any(|(_, record)| {
-            let Undo::Boost(boosted) = record else { return false };
+        self.journal.open().find_map(|(_, record)| {
+            let Undo::Boost(boosted) = record else { return None };
             let names = [(boosted.tid, boosted.start), (boosted.tgid, boosted.leader_start)];
-            names.contains(&(life.tid, life.start))
+            let is_lowered = names.contains(&(life.tid, life.start))
                 && boosted.how == How::Fifo
                 && boosted.before.is(attr)
-                && rank(&life.now.attr) > rank(attr)
+                && rank(&life.now.attr) > rank(attr);
+            is_lowered.then_some(boosted.before)
         })
     }
 
@@ -282,7 +285,7 @@ impl Watched {
         }
         let fifo = attr.policy == Policy::FIFO;
         let end = self.look_at + self.orders.boost.duration;
-        let back_by = if fifo { now + self.orders.rules.runtime + STUCK_IN_PULSE } else { end + STUCK };
+        let back_by = if fifo { now + self.orders.rules.runtime + STUCK } else { end + STUCK };
         let since = self.world.ticks();
         let judged = &mut self.world.lives[index].judged;
         judged.back_by = back_by + SLOP;

@@ -1,7 +1,7 @@
 //! A simulated task: what the kernel knows of it, what only the machine knows, and what the promises note.
 
 use stalld::sys::sched::Attr;
-use stalld::task::{Comm, Cpu, Nanos, Policy, Sched, Task, Tid};
+use stalld::task::{Comm, Cpu, Nanos, Owner, Policy, Sched, Task, Tid};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
@@ -113,7 +113,12 @@ impl Life {
             start: self.start,
             progress: self.runs,
             sched: Sched { policy: Some(self.now.attr.policy), prio: self.prio() },
+            owner: if self.id % 2 == 0 { self.owner() } else { Owner::Unknown },
             comm: Comm::new(b"simulated"),
         }
+    }
+
+    pub fn owner(&self) -> Owner {
+        if self.id % 4 < 2 { Owner::Privileged } else { Owner::User(1000) }
     }
 }

@@ -16,7 +16,7 @@ use crate::sys::bpf::{self, Iterator, Keeper, Object, ObjectBytes, Program};
 use crate::sys::clock;
 use crate::sys::map::{self, SharedArray};
 use crate::sys::sched;
-use crate::task::{Comm, Cpu, Nanos, Policy, Sched, Task, Tid};
+use crate::task::{Comm, Cpu, Nanos, Owner, Policy, Sched, Task, Tid};
 use records::{losses, queue, record, settings};
 use std::ffi::CStr;
 use std::fs::File;
@@ -342,6 +342,11 @@ fn take(record: &record, snapshot: &mut Snapshot) {
         start: record.start / CLOCK_TICK_NS,
         progress: record.progress,
         sched: Sched { policy: Some(Policy(record.policy)), prio: record.prio },
+        owner: match record.owner {
+            records::OWNER_KERNEL => Owner::Kernel,
+            records::OWNER_PRIVILEGED => Owner::Privileged,
+            _ => Owner::User(record.uid),
+        },
         comm: Comm::new(&record.comm),
     };
     match record.kind {

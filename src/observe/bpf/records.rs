@@ -6,6 +6,8 @@
 pub const RECORD_RUNS: u32 = 0;
 pub const RECORD_WAITS: u32 = 1;
 pub const RECORD_SELF: u32 = 2;
+pub const OWNER_KERNEL: u32 = 1;
+pub const OWNER_PRIVILEGED: u32 = 2;
 pub const RUNNABLE_UNKNOWN: u32 = 4294967295;
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -19,11 +21,13 @@ pub struct record {
     pub prio: ::std::os::raw::c_int,
     pub policy: ::std::os::raw::c_uint,
     pub kind: ::std::os::raw::c_uint,
+    pub owner: ::std::os::raw::c_uint,
+    pub uid: ::std::os::raw::c_uint,
     pub comm: [::std::os::raw::c_uchar; 16usize],
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of record"][::std::mem::size_of::<record>() - 64usize];
+    ["Size of record"][::std::mem::size_of::<record>() - 72usize];
     ["Alignment of record"][::std::mem::align_of::<record>() - 8usize];
     ["Offset of field: record::queued"][::std::mem::offset_of!(record, queued) - 0usize];
     ["Offset of field: record::progress"][::std::mem::offset_of!(record, progress) - 8usize];
@@ -34,7 +38,9 @@ const _: () = {
     ["Offset of field: record::prio"][::std::mem::offset_of!(record, prio) - 36usize];
     ["Offset of field: record::policy"][::std::mem::offset_of!(record, policy) - 40usize];
     ["Offset of field: record::kind"][::std::mem::offset_of!(record, kind) - 44usize];
-    ["Offset of field: record::comm"][::std::mem::offset_of!(record, comm) - 48usize];
+    ["Offset of field: record::owner"][::std::mem::offset_of!(record, owner) - 48usize];
+    ["Offset of field: record::uid"][::std::mem::offset_of!(record, uid) - 52usize];
+    ["Offset of field: record::comm"][::std::mem::offset_of!(record, comm) - 56usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]

@@ -15,7 +15,7 @@ use super::format::{Layout, Numbers, Row, State, decimal, next_word};
 use crate::cpus::CpuSet;
 use crate::error::{Error, Result};
 use crate::observe::{Load, Snapshot, Waiter};
-use crate::task::{Comm, Cpu, Escaped, Sched, Task, Tid};
+use crate::task::{Comm, Cpu, Escaped, Owner, Sched, Task, Tid};
 
 /// What to take from the text.
 #[derive(Clone, Debug, Default)]
@@ -200,6 +200,7 @@ impl Section {
             start: 0,
             progress: numbers.switches,
             sched: Sched { policy: None, prio: numbers.prio },
+            owner: Owner::Unknown,
             comm: Comm::new(row.name),
         }
     }
