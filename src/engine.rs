@@ -7,6 +7,7 @@ use crate::denylist::{Ignore, Ignored};
 use crate::detect::{Detector, Limits, PATIENCE, ROOM, Starving, Verdict};
 use crate::error::Result;
 use crate::observe::{Backend, Effort, Kind, Snapshot, Waiter};
+use crate::steps;
 use crate::task::{Cpu, Nanos, Task, Tid};
 
 /// A look that is this much later than planned is worth a word.
@@ -30,7 +31,7 @@ pub struct Engine {
     put_off: bool,
     snapshot: Snapshot,
     verdict: Verdict,
-    /// One for each CPU where the last walk found a task running.
+    /// The tasks that the last walk found running, by CPU.
     hogs: Vec<Hog>,
     hogs_before: Vec<Hog>,
     counters: Counters,
@@ -235,7 +236,8 @@ impl Engine {
     }
 
     pub fn hog(&self, cpu: Cpu) -> Option<&Hog> {
-        self.hogs.iter().find(|hog| hog.task.cpu == cpu)
+        let first = self.hogs.partition_point(|hog| hog.task.cpu < cpu);
+        self.hogs.get(first).filter(|hog| hog.task.cpu == cpu)
     }
 
     /// Those who have been found to be on the denylist since this was last asked.
@@ -272,25 +274,22 @@ impl Engine {
         self.backend.as_mut()
     }
 
+    /// Notes the tasks that run, in the order of their CPUs.
     fn note_hogs(&mut self) {
         std::mem::swap(&mut self.hogs, &mut self.hogs_before);
         self.hogs.clear();
-        for task in &self.snapshot.running {
+        let place = |task: &Task| (task.cpu, task.tid, task.start);
+        self.snapshot.running.sort_unstable_by_key(place);
+        for here in self.snapshot.running.chunk_by(|one, other| one.cpu == other.cpu) {
             // In the middle of a switch both tasks may count as running: the one to stay outranks the other.
-            if self
-                .snapshot
-                .running
-                .iter()
-                .any(|other| other.cpu == task.cpu && other.sched.prio < task.sched.prio)
-            {
-                continue;
+            let best = here.iter().map(|task| task.sched.prio).min();
+            for task in here.iter().filter(|task| Some(task.sched.prio) == best) {
+                steps::count(1);
+                let before = self.hogs_before.binary_search_by_key(&place(task), |hog| place(&hog.task)).ok();
+                let before = before.and_then(|index| self.hogs_before.get(index));
+                let seen_since = before.map_or(self.snapshot.at, |hog| hog.seen_since);
+                self.hogs.push(Hog { task: *task, seen_since });
             }
-            let before = self
-                .hogs_before
-                .iter()
-                .find(|hog| (hog.task.tid, hog.task.start, hog.task.cpu) == (task.tid, task.start, task.cpu));
-            let seen_since = before.map_or(self.snapshot.at, |hog| hog.seen_since);
-            self.hogs.push(Hog { task: *task, seen_since });
         }
     }
 }
@@ -336,6 +335,34 @@ mod tests {
             [seen(), seen(), seen(), seen()],
             [Some((7, 1)), Some((7, 1)), Some((8, 3)), Some((7, 4))]
         );
+    }
+
+    #[test]
+    fn of_two_tasks_that_run_on_a_cpu_the_hog_is_the_one_of_the_better_rank() {
+        let task = |tid, cpu, prio| Task {
+            tid: Tid(tid),
+            cpu: Cpu(cpu),
+            sched: crate::task::Sched { policy: None, prio },
+            ..Task::default()
+        };
+        let running = vec![task(9, 2, 49), task(5, 0, 120), task(1, 2, 120), task(2, 2, 90)];
+        let snapshot = Snapshot { at: Nanos::from_secs(1), complete: true, running, ..Snapshot::default() };
+        let mut engine = engine(vec![Ok(snapshot)]);
+        engine.look(Nanos::ZERO, Nanos::ZERO).unwrap();
+        let hog = |cpu| engine.hog(Cpu(cpu)).map(|hog| hog.task.tid.0);
+        assert_eq!([hog(0), hog(1), hog(2), hog(3)], [Some(5), None, Some(9), None]);
+    }
+
+    #[test]
+    fn a_hog_on_each_of_many_cpus_takes_one_step() {
+        let task = |n: u32| Task { tid: Tid(n as i32), cpu: Cpu(n), ..Task::default() };
+        let running: Vec<Task> = (0..8192).map(task).collect();
+        let snapshot = Snapshot { at: Nanos::from_secs(1), complete: true, running, ..Snapshot::default() };
+        let mut engine = engine(vec![Ok(snapshot.clone()), Ok(snapshot)]);
+        for _ in 0..2 {
+            let steps = steps::of(|| engine.look(Nanos::ZERO, Nanos::ZERO).unwrap());
+            assert!(steps <= 2 * 8192, "{steps} steps");
+        }
     }
 
     #[test]

@@ -3,13 +3,16 @@
 //!
 //! No clock is read here, and what is done to a task is done by [`Hands`], which a test can simulate.
 
-use super::active::{Active, Lifted, outranked};
+use super::active::{Active, Id, Lifted, Ranks, id};
 use super::event::{Event, Refusal};
 use super::journal::{Boosted, How, Saved, Slot};
 use super::undo::{Undone, share};
-use crate::detect::{Limits, Starving};
+use crate::detect::{Limits, ROOM, Starving};
 use crate::fault::{self, Fault};
 use crate::observe::Snapshot;
+use crate::sorted::Sorted;
+use crate::steps;
+use crate::sys::memory;
 use crate::task::{Cpu, Nanos, Task, Tid};
 use crate::timing::Boost;
 
@@ -112,19 +115,27 @@ pub struct Counters {
     pub failed_restores: u64,
 }
 
-struct Tried {
-    task: Task,
-    again: Nanos,
-}
+/// The identity of no task, to fill memory with.
+const NO_TASK: Id = (Tid(-1), 0);
 
 /// The boosts in flight.
 pub struct Booster {
     rules: Rules,
     places: usize,
     active: Vec<Active>,
-    refused: Vec<Tried>,
+    /// The tasks of `active`.
+    boosted: Sorted<Id, ()>,
+    /// When to try again each task that could not be boosted.
+    refused: Sorted<Id, Nanos>,
     /// When the next boost may start on each CPU that had one.
-    spacing: Vec<(Cpu, Nanos)>,
+    spacing: Sorted<Cpu, Nanos>,
+    /// CPUs that had no place for one more boost at this scan.
+    full: Sorted<Cpu, ()>,
+    ranks: Ranks,
+    /// Where each task was running at this scan.
+    running: Sorted<Id, Cpu>,
+    /// The starving tasks of this scan by CPU: their places in its list.
+    by_cpu: Vec<(Cpu, usize)>,
     /// Starving tasks that had no place at the last look.
     waiting: usize,
     /// When a look may let one of them start, or find one who has just been put back.
@@ -141,8 +152,13 @@ impl Booster {
             rules,
             places: places.clamp(1, PLACES) as usize,
             active: Vec::with_capacity(64),
-            refused: Vec::with_capacity(64),
-            spacing: Vec::with_capacity(64),
+            boosted: Sorted::with_room(64, (NO_TASK, ())),
+            refused: Sorted::with_room(ROOM, (NO_TASK, Nanos::MAX)),
+            spacing: Sorted::with_room(64, (Cpu(0), Nanos::MAX)),
+            full: Sorted::with_room(64, (Cpu(u32::MAX), ())),
+            ranks: Ranks::new(),
+            running: Sorted::with_room(64, (NO_TASK, Cpu(0))),
+            by_cpu: memory::room_for(ROOM, (Cpu(0), usize::MAX)),
             waiting: 0,
             next_start: None,
             next_care: Nanos::MAX,
@@ -205,36 +221,40 @@ impl Booster {
         events: &mut Vec<Event>,
     ) {
         let now = snapshot.at;
-        for active in &mut self.active {
-            let here = snapshot.running.iter().find(|task| active.is_of(task));
-            active.task.cpu = here.map_or(active.task.cpu, |task| task.cpu);
-        }
         self.waiting = 0;
         self.next_start = None;
-        if now >= self.next_care {
-            self.care(snapshot, hands, events);
+        if !self.active.is_empty() || !starving.is_empty() {
+            self.follow(snapshot);
+            self.rank(snapshot);
         }
-        self.refused.retain(|tried| tried.again > now || fault::is(Fault::RefusalNotRetried));
-        self.spacing.retain(|&(_, next)| next > now && !fault::is(Fault::SpacingIgnored));
+        if now >= self.next_care && self.care(snapshot, hands, events) {
+            self.rank(snapshot);
+        }
+        self.refused.retain(|&again| again > now || fault::is(Fault::RefusalNotRetried));
+        self.spacing.retain(|&next| next > now && !fault::is(Fault::SpacingIgnored));
+        self.full.clear();
+        self.by_cpu.clear();
+        self.by_cpu.extend(starving.iter().map(|starving| starving.task.cpu).zip(0..));
+        self.by_cpu.sort_unstable();
         for candidate in starving {
-            if !self.wants(candidate, snapshot) {
+            if !self.wants(candidate) {
                 if let Some(again) = self.tried(&candidate.task) {
                     self.look_at(again);
                 }
                 continue;
             }
             let cpu = candidate.task.cpu;
-            if let Some(&(_, next)) = self.spacing.iter().find(|&&(spaced, _)| spaced == cpu) {
+            if let Some(next) = self.spacing.get(cpu) {
                 self.wait_until(next);
                 continue;
             }
-            if !self.has_place(cpu, now, hands, events) {
+            if self.full.contains(cpu) || !self.has_place(cpu, now, hands, events) {
+                self.full.insert(cpu, ());
                 self.wait_until(now + SPACING);
                 continue;
             }
-            self.spacing.push((cpu, now + SPACING));
-            let behind = starving.iter().filter(|other| other.task.cpu == cpu && self.wants(other, snapshot));
-            let crowded = behind.count() > self.places;
+            self.spacing.insert(cpu, now + SPACING);
+            let crowded = self.wanted_on(cpu, starving) > self.places;
             self.start(candidate, snapshot, crowded, hands, events);
         }
     }
@@ -262,19 +282,39 @@ impl Booster {
     }
 
     fn on(&self, cpu: Cpu) -> impl Iterator<Item = &Active> {
-        self.active.iter().filter(move |active| active.task.cpu == cpu)
+        self.active.iter().inspect(|_| steps::count(1)).filter(move |active| active.task.cpu == cpu)
     }
 
-    /// When to try again one that could not be boosted.
+    /// Takes over from a scan where the boosted tasks run now.
+    fn follow(&mut self, snapshot: &Snapshot) {
+        self.running.refill(snapshot.running.iter().map(|task| (id(task), task.cpu)));
+        for active in &mut self.active {
+            active.task.cpu = self.running.get(id(&active.task)).unwrap_or(active.task.cpu);
+        }
+    }
+
+    fn rank(&mut self, snapshot: &Snapshot) {
+        let Booster { ranks, boosted, .. } = self;
+        ranks.refill(snapshot, |task| boosted.contains(id(task)));
+    }
+
+    /// When to try again a task that could not be boosted.
     fn tried(&self, task: &Task) -> Option<Nanos> {
-        let is_it = |tried: &&Tried| (tried.task.tid, tried.task.start) == (task.tid, task.start);
-        self.refused.iter().find(is_it).map(|tried| tried.again)
+        self.refused.get(id(task))
     }
 
-    fn wants(&self, candidate: &Starving, snapshot: &Snapshot) -> bool {
-        !self.active.iter().any(|active| active.is_of(&candidate.task))
+    fn wants(&self, candidate: &Starving) -> bool {
+        !self.boosted.contains(id(&candidate.task))
             && self.tried(&candidate.task).is_none()
-            && (!self.rules.only_outranked || outranked(&candidate.task, snapshot, &self.active))
+            && (!self.rules.only_outranked || self.ranks.outrank(&candidate.task))
+    }
+
+    /// How many of the starving tasks of a CPU are to be boosted. At each scan it is asked once for a CPU at most.
+    fn wanted_on(&self, cpu: Cpu, starving: &[Starving]) -> usize {
+        let first = self.by_cpu.partition_point(|&(other, _)| other < cpu);
+        let here = self.by_cpu.iter().skip(first).take_while(|&&(other, _)| other == cpu);
+        let starving = here.inspect(|_| steps::count(1)).filter_map(|&(_, index)| starving.get(index));
+        starving.filter(|starving| self.wants(starving)).count()
     }
 
     fn start(
@@ -289,7 +329,7 @@ impl Booster {
         let started = snapshot.at;
         match self.lift(&task, started, true, hands, events) {
             Ok(lifted) => {
-                let is_outranked = outranked(&task, snapshot, &self.active);
+                let is_outranked = self.ranks.outrank(&task);
                 self.begin(task, lifted, started, is_outranked, events);
                 // In a crowd the place is needed for the next as soon as this one has had its budget once.
                 if crowded && lifted.how != How::Fifo && lifted.raised.runs.is_some() {
@@ -298,12 +338,12 @@ impl Booster {
             }
             Err((_, Refusal::Taken)) => {
                 // Those who wait behind it have their turns meanwhile.
-                self.refused.push(Tried { task, again: started + CARE });
+                self.refused.insert(id(&task), started + CARE);
                 self.look_at(started + CARE);
             }
             Err((how, why)) => {
                 self.counters.refused += 1;
-                self.refused.push(Tried { task, again: started + self.rules.retry });
+                self.refused.insert(id(&task), started + self.rules.retry);
                 events.push(Event::Refused { task, how, why });
             }
         }
@@ -357,6 +397,7 @@ impl Booster {
         if how == How::Fifo {
             active.plan_pulse(started, ran, self.rules.period);
         }
+        self.boosted.insert(id(&task), ());
         self.active.push(active);
     }
 
@@ -410,26 +451,29 @@ impl Booster {
         }
     }
 
-    fn care(&mut self, snapshot: &Snapshot, hands: &mut dyn Hands, events: &mut Vec<Event>) {
+    /// Ends the boosts that nothing makes necessary any more. Returns whether there were any.
+    fn care(&mut self, snapshot: &Snapshot, hands: &mut dyn Hands, events: &mut Vec<Event>) -> bool {
         let now = snapshot.at;
         self.next_care = now + CARE;
         let adopts = now >= self.next_adoption;
         if adopts {
             self.next_adoption = now + ADOPTION;
         }
+        let before = self.active.len();
         let mut index = 0;
         while index < self.active.len() {
             let active = &self.active[index];
             if adopts {
                 hands.adopt(&active.raised, &active.task, events);
             }
-            if snapshot.complete && active.outranked && !outranked(&active.task, snapshot, &self.active) {
+            if snapshot.complete && active.outranked && !self.ranks.outrank(&active.task) {
                 self.end(index, now, true, hands, events);
                 self.look_at(now + BETWEEN_LOOKS);
             } else {
                 index += 1;
             }
         }
+        self.active.len() < before
     }
 
     fn end(&mut self, index: usize, now: Nanos, early: bool, hands: &mut dyn Hands, events: &mut Vec<Event>) {
@@ -443,6 +487,7 @@ impl Booster {
 
     fn close(&mut self, index: usize, now: Nanos, early: bool, outcome: Undone, events: &mut Vec<Event>) {
         let Active { task, raised, started, .. } = self.active.swap_remove(index);
+        self.boosted.remove(id(&task));
         self.counters.failed_restores += u64::from(matches!(outcome, Undone::Failed(_)));
         let before = raised.boosted.before;
         events.push(Event::Over { task, before, after: now - started, early, outcome });

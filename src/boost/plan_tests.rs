@@ -1,5 +1,6 @@
 use super::*;
 use crate::boost::active::{AGAIN, TRIES};
+use crate::observe::Waiter;
 use crate::task::{Comm, Policy, Sched};
 use std::io;
 
@@ -355,4 +356,36 @@ fn at_the_end_nobody_stays_boosted() {
     scene.booster.end_all(scene.now, &mut scene.host, &mut scene.events);
     scene.host.restored.sort();
     assert_eq!(scene.host.restored, [Tid(1), Tid(2), Tid(3)]);
+}
+
+/// No real-time tasks, so that the place of each is a tick of 4 ms and five tasks are boosted at once.
+fn crowd(tasks: i32, cpus: u32) -> (Snapshot, Vec<Starving>) {
+    let on = |tid: i32| Task { cpu: Cpu(tid as u32 % cpus), ..task(tid, 120) };
+    let hogs = (0..cpus).map(|cpu| Task { cpu: Cpu(cpu), ..task(1_000_000 + cpu as i32, 49) });
+    let mut snapshot = Snapshot { at: Nanos::from_secs(100), complete: true, ..Snapshot::default() };
+    snapshot.running.extend(hogs);
+    snapshot.waiters.extend((1..=tasks).map(|tid| Waiter { task: on(tid), since: None }));
+    let starves = |waiter: &Waiter| {
+        let since = Nanos(waiter.task.tid.0 as u64);
+        Starving { task: waiter.task, since, wait: D, due: true, again: false }
+    };
+    let starving = snapshot.waiters.iter().map(starves).collect();
+    (snapshot, starving)
+}
+
+#[test]
+fn a_scan_of_many_starving_tasks_takes_steps_in_proportion_to_them() {
+    for (cpus, refuses) in [(1, None), (1, Some(libc::EINVAL)), (64, None), (64, Some(libc::EINVAL))] {
+        let mut scene = Scene::new(Rules { only_outranked: true, ..rules(4000) });
+        scene.host.refuses = refuses;
+        let (mut snapshot, starving) = crowd(30_000, cpus);
+        for _ in 0..10 {
+            let steps = crate::steps::of(|| {
+                scene.booster.look(&snapshot, &starving, &mut scene.host, &mut scene.events);
+            });
+            assert!(steps < 30_000 * 80, "{steps} steps on {cpus} CPUs, refusing {refuses:?}");
+            snapshot.at = snapshot.at + SPACING;
+        }
+        assert!(scene.events.len() >= 10 * cpus as usize, "a task of each CPU is tried at each scan");
+    }
 }
