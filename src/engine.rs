@@ -89,7 +89,7 @@ impl Engine {
     /// Another one, with other limits over another backend, that goes on from what this one knows of waits.
     pub fn branch(&self, backend: Box<dyn Backend>, limits: Limits) -> Engine {
         let detector = self.detector.in_step(limits);
-        Engine { detector, ..Engine::new(backend, limits, self.ignore.clone()) }
+        Engine { detector, ..Engine::new(backend, limits, self.ignore.of_monitor()) }
     }
 
     /// From now on, who starves is boosted.
@@ -243,6 +243,11 @@ impl Engine {
     /// Those who have been found to be on the denylist since this was last asked.
     pub fn newly_ignored(&mut self) -> std::vec::Drain<'_, Ignored> {
         self.ignore.newly_ignored()
+    }
+
+    /// Returns how many more there were than the log can bear.
+    pub fn take_unreported(&mut self) -> u64 {
+        self.ignore.take_unreported()
     }
 
     /// Whether nobody had waited for so long at the last look, and nobody is boosted. None where that look did

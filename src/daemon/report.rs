@@ -194,7 +194,7 @@ impl Reporter {
     }
 
     fn counters(&self, engine: &Engine, whose: &str) {
-        let Counters { looks, failed_looks, starved, longest_wait } = engine.counters();
+        let Counters { looks, failed_looks, starved, longest_wait, .. } = engine.counters();
         self.log.info(format_args!(
             "{whose}{} backend: {looks} looks, {failed_looks} of them lost; {starved} waits reached the threshold, \
              the longest seen {}; {}",
@@ -257,6 +257,10 @@ impl Reporter {
             if !matches!(self.role, Role::Of(_)) {
                 self.log.tell(&Told::Ignored(ignored));
             }
+        }
+        let more = engine.take_unreported();
+        if more > 0 && !matches!(self.role, Role::Of(_)) {
+            self.log.info(format_args!("Ignoring {more} more threads, too many at once to name each"));
         }
     }
 
