@@ -59,9 +59,20 @@ const LONG_ENOUGH: Nanos = Nanos::from_secs(1);
 /// Looks are this far apart at least, however many waits are about to become starvation.
 const SHORTEST_PAUSE: Nanos = Nanos::from_millis(1);
 
-/// A wait that this many looks have not seen is forgotten, once it is older than the threshold too. One
-/// look can miss a wait: a task on its way from one CPU to another is in no queue.
+/// A wait is remembered until this many scans have missed it, because a task on its way from one CPU to another is in
+/// no queue. After them it is forgotten once it has been out of sight for the threshold or `MAX_GAP`.
 const MISSES: u32 = 8;
+
+/// Nothing hides a waiting task for as long as this: a migration takes a moment, and a CPU quota is refilled within a
+/// second. Most of the tasks that are out of sight for longer have run or ended.
+const MAX_GAP: Nanos = Nanos::from_secs(60);
+
+/// How many waits are remembered that the last scan did not see. If there are more, the shortest are dropped: a task
+/// that is seen again after that has lost the least, and short waits are what a user who forks all the time makes.
+const MAX_UNSEEN: usize = 4096;
+
+/// The same for a monitor, which has one CPU.
+const MAX_UNSEEN_OF_MONITOR: usize = 256;
 
 /// The state machine: the waits that have been seen and may be going on.
 #[derive(Clone)]
@@ -74,6 +85,8 @@ pub struct Detector {
     /// By tid. A tid can be in it once only: a tid that is used again replaces its former bearer.
     waits: Vec<Wait>,
     merged: Vec<Wait>,
+    max_unseen: usize,
+    dropped: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -100,13 +113,22 @@ impl Detector {
         let nobody = Task { tid: Tid(-1), ..Task::default() };
         let wait = Wait { task: nobody, since: Nanos::ZERO, seen: Nanos::ZERO, missed: 0, named: None };
         let room = || memory::room_for(ROOM, wait);
-        Detector { limits, in_step: false, named: CpuSet::new(), waits: room(), merged: room() }
+        Detector {
+            limits,
+            in_step: false,
+            named: CpuSet::new(),
+            waits: room(),
+            merged: room(),
+            max_unseen: MAX_UNSEEN,
+            dropped: 0,
+        }
     }
 
     /// One with other limits that knows the same waits, and has named nobody yet. It looks when all others do
     /// that come from this, so that they can share what one of them sees.
     pub fn in_step(&self, limits: Limits) -> Detector {
-        let mut other = Detector { in_step: true, ..Detector::new(limits) };
+        let mut other =
+            Detector { in_step: true, max_unseen: MAX_UNSEEN_OF_MONITOR, ..Detector::new(limits) };
         other.waits.extend(self.waits.iter().map(|wait| Wait { named: None, ..*wait }));
         other
     }
@@ -156,6 +178,29 @@ impl Detector {
         }
         self.merged.extend(known.filter_map(|wait| self.limits.missed(wait, snapshot.at)));
         std::mem::swap(&mut self.waits, &mut self.merged);
+        self.drop_shortest();
+    }
+
+    /// Drops the shortest of the waits that this scan did not see, as far as they are too many.
+    fn drop_shortest(&mut self) {
+        let is_unseen = |wait: &&Wait| wait.missed > 0;
+        let count = self.waits.iter().filter(is_unseen).count();
+        if count <= self.max_unseen {
+            return;
+        }
+        // There is room: all of them were in this vector before.
+        self.merged.clear();
+        self.merged.extend(self.waits.iter().filter(is_unseen));
+        let age = |wait: &Wait| (wait.since, wait.task.tid);
+        let (_, first, _) = self.merged.select_nth_unstable_by_key(self.max_unseen, age);
+        let first = age(first);
+        self.waits.retain(|wait| wait.missed == 0 || age(wait) < first);
+        self.dropped += (count - self.max_unseen) as u64;
+    }
+
+    /// Returns how many waits were dropped because too many were out of sight at once.
+    pub fn dropped(&self) -> u64 {
+        self.dropped
     }
 
     fn judge(&mut self, now: Nanos, ignore: &mut impl FnMut(&Task) -> bool, verdict: &mut Verdict) {
@@ -214,7 +259,8 @@ impl Limits {
 
     fn missed(&self, wait: &Wait, now: Nanos) -> Option<Wait> {
         let missed = wait.missed + 1;
-        (missed <= MISSES || now - wait.seen <= self.threshold).then_some(Wait { missed, ..*wait })
+        (missed <= MISSES || now - wait.seen <= self.threshold.min(MAX_GAP))
+            .then_some(Wait { missed, ..*wait })
     }
 }
 
@@ -396,5 +442,65 @@ mod tests {
             looks.at(ms(look * 100), &[waiter(look as i32 + 1, 1, Some(ms(look * 100)))]);
         }
         assert!(looks.detector.waits.len() < 40, "{} waits are remembered", looks.detector.waits.len());
+    }
+
+    const HOUR: Limits = Limits { threshold: Nanos::from_secs(3600), granularity: G };
+
+    #[test]
+    fn a_user_who_forks_all_the_time_costs_a_bounded_memory_and_no_other_wait() {
+        let mut looks = Looks { detector: Detector::new(HOUR), verdict: Verdict::default() };
+        let (victim, began) = (1, ms(1000));
+        let mut named = Vec::new();
+        for scan in 0..=720u64 {
+            let at = began + Nanos::from_secs(5 * scan);
+            let forked =
+                (0..1000).map(|n| waiter(2 + ((scan * 1000 + n) % 300_000) as i32, 1, Some(at - ms(n))));
+            // Throttled most of the time, it is seen once in 45 s only, each time with a new stamp.
+            let seen = (scan % 9 == 0).then(|| waiter(victim, 1, Some(at)));
+            named.extend(looks.at(at, &seen.into_iter().chain(forked).collect::<Vec<_>>()));
+            let Detector { waits, merged, .. } = &looks.detector;
+            assert!(waits.len() <= MAX_UNSEEN + 1001, "{} waits are remembered", waits.len());
+            assert!(waits.capacity().max(merged.capacity()) <= 4 * MAX_UNSEEN, "at scan {scan}");
+        }
+        assert_eq!(named, [(victim, HOUR.threshold)]);
+        assert!(looks.detector.dropped() > 100_000, "{} waits were dropped", looks.detector.dropped());
+    }
+
+    #[test]
+    fn of_too_many_waits_out_of_sight_the_longest_are_remembered() {
+        let mut looks = Looks { detector: Detector::new(HOUR), verdict: Verdict::default() };
+        // The order of the tids is not that of the waits.
+        let since = |tid: i32| ms((tid as u64 * 7919) % 100_003);
+        let all: Vec<Waiter> = (1..=10_000).map(|tid| waiter(tid, 1, Some(since(tid)))).collect();
+        looks.at(ms(200_000), &all);
+        assert_eq!((looks.detector.waits.len(), looks.detector.dropped()), (10_000, 0));
+        looks.at(ms(201_000), &all[..10]);
+        assert_eq!(looks.detector.waits.len(), 10 + MAX_UNSEEN);
+        assert_eq!(looks.detector.dropped(), 10_000 - 10 - MAX_UNSEEN as u64);
+        let longest = |tids: &[i32]| tids.iter().map(|&tid| since(tid)).max().unwrap();
+        let kept: Vec<i32> = looks.detector.waits.iter().skip(10).map(|wait| wait.task.tid.0).collect();
+        let dropped = (11..=10_000).filter(|tid| !kept.contains(tid)).map(since).min().unwrap();
+        assert!(longest(&kept) < dropped);
+        assert!(looks.detector.waits.is_sorted_by_key(|wait| wait.task.tid));
+    }
+
+    #[test]
+    fn a_long_threshold_does_not_keep_a_wait_that_is_out_of_sight_for_longer_than_anything_hides_it() {
+        let mut looks = Looks { detector: Detector::new(HOUR), verdict: Verdict::default() };
+        let remembered = |looks: &Looks| looks.detector.waits.len();
+        looks.at(ms(0), &[waiter(1, 1, None)]);
+        for second in 1..=60 {
+            looks.at(Nanos::from_secs(second), &[]);
+        }
+        assert_eq!(remembered(&looks), 1);
+        looks.at(ms(60_001), &[]);
+        assert_eq!(remembered(&looks), 0);
+        // With few scans, it is remembered over eight of them.
+        looks.at(ms(100_000), &[waiter(1, 1, None)]);
+        for scan in 1..=9 {
+            assert_eq!(remembered(&looks), 1);
+            looks.at(ms(100_000) + Nanos::from_secs(600 * scan), &[]);
+        }
+        assert_eq!(remembered(&looks), 0);
     }
 }

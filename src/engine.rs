@@ -53,6 +53,8 @@ pub struct Counters {
     pub starved: u64,
     /// The longest of them, as far as a look saw it.
     pub longest_wait: Nanos,
+    /// Waits that were dropped because more tasks than are remembered were out of sight at once.
+    pub dropped_waits: u64,
 }
 
 /// What one who asks for the state of things wants to hear.
@@ -272,7 +274,7 @@ impl Engine {
     }
 
     pub fn counters(&self) -> Counters {
-        self.counters
+        Counters { dropped_waits: self.detector.dropped(), ..self.counters }
     }
 
     pub fn backend(&mut self) -> &mut dyn Backend {

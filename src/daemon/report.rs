@@ -194,7 +194,7 @@ impl Reporter {
     }
 
     fn counters(&self, engine: &Engine, whose: &str) {
-        let Counters { looks, failed_looks, starved, longest_wait, .. } = engine.counters();
+        let Counters { looks, failed_looks, starved, longest_wait, dropped_waits } = engine.counters();
         self.log.info(format_args!(
             "{whose}{} backend: {looks} looks, {failed_looks} of them lost; {starved} waits reached the threshold, \
              the longest seen {}; {}",
@@ -202,6 +202,11 @@ impl Reporter {
             Millis(longest_wait),
             self.lateness,
         ));
+        if dropped_waits > 0 {
+            self.log.info(format_args!(
+                "{whose}{dropped_waits} short waits dropped: too many tasks out of sight at once"
+            ));
+        }
         if let Some(booster) = engine.booster() {
             let (active, waiting) = booster.load();
             let counters = booster.counters();
