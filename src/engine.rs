@@ -13,6 +13,9 @@ use crate::task::{Cpu, Nanos, Task, Tid};
 /// A look that is this much later than planned is worth a word.
 pub const LATE: Nanos = Nanos::from_millis(100);
 
+/// No rest after a scan is longer, however much CPU time the scan took.
+const MAX_REST: Nanos = Nanos::from_millis(100);
+
 /// The task that holds a CPU.
 #[derive(Clone, Copy, Debug)]
 pub struct Hog {
@@ -38,7 +41,7 @@ pub struct Engine {
     boosts: Option<(Booster, Box<dyn Hands>)>,
     /// Who starves is boosted without being asked for.
     rescues: bool,
-    /// After a look the caller rests for as long as that took: whatever is due, half of a CPU is not stalld's.
+    /// No scan is due before.
     rested: Nanos,
     events: Vec<Event>,
 }
@@ -122,27 +125,30 @@ impl Engine {
         self.boosts.as_mut().is_some_and(|(booster, hands)| booster.restore(tid, now, hands.as_mut(), events))
     }
 
-    /// What is due by the clock alone. True if a look is due, too.
+    /// Does what is due by the clock alone: ends of boosts, and pulses. Returns whether a scan is due too.
     pub fn advance(&mut self, now: Nanos) -> bool {
-        let mut look = now >= self.verdict.next_look;
         if let Some((booster, hands)) = &mut self.boosts {
             booster.advance(now, hands.as_mut(), &mut self.events);
-            look |= booster.next_look().is_some_and(|due| now >= due);
         }
-        look
+        now >= self.next_scan()
     }
 
-    /// When to call again.
+    /// Returns when to call again.
     pub fn next(&self) -> Nanos {
-        let booster = self.booster();
-        let boosts = booster.into_iter().flat_map(|booster| [booster.next_end(), booster.next_look()]);
-        let next = boosts.flatten().fold(self.verdict.next_look, Nanos::min);
-        next.max(self.rested)
+        let end = self.booster().and_then(Booster::next_end);
+        end.map_or(self.next_scan(), |end| end.min(self.next_scan()))
     }
 
-    /// To be told of each look when it is over, so that `next` leaves time to rest.
-    pub fn rest(&mut self, begun: Nanos, ended: Nanos) {
-        self.rested = ended + (ended - begun);
+    fn next_scan(&self) -> Nanos {
+        let of_boosts = self.booster().and_then(Booster::next_look);
+        let due = of_boosts.map_or(self.verdict.next_look, |due| due.min(self.verdict.next_look));
+        due.max(self.rested)
+    }
+
+    /// Lets no scan begin for as long as the one that has just ended had a CPU, so that stalld uses at most half of
+    /// one. A scan that was blocked or preempted did not use that time. Ends of boosts and pulses never wait for this.
+    pub fn rest(&mut self, ended: Nanos, used: Nanos) {
+        self.rested = ended + used.min(MAX_REST);
     }
 
     /// Ends all boosts.
@@ -304,7 +310,13 @@ impl Engine {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::boost::event::Refusal;
+    use crate::boost::journal::{Boosted, How, Saved, Slot};
+    use crate::boost::plan::{Pulse, Raised, Rules};
+    use crate::boost::undo::Undone;
     use crate::error::Error;
+    use crate::task::Policy;
+    use crate::timing::Boost;
 
     /// Plays back what it is given, one snapshot a look.
     struct Script(Vec<Result<Snapshot>>);
@@ -358,6 +370,60 @@ mod tests {
         engine.look(Nanos::ZERO, Nanos::ZERO).unwrap();
         let hog = |cpu| engine.hog(Cpu(cpu)).map(|hog| hog.task.tid.0);
         assert_eq!([hog(0), hog(1), hog(2), hog(3)], [Some(5), None, Some(9), None]);
+    }
+
+    /// Boosts a task by name only.
+    struct Obliging;
+
+    impl Hands for Obliging {
+        fn raise(&mut self, task: &Task, end: Nanos) -> std::result::Result<Raised, Refusal> {
+            let Task { tid, start, .. } = *task;
+            let before =
+                Saved { policy: Policy::OTHER, priority: 0, reset_on_fork: false, nice: 0, timer_slack: 0 };
+            let how = How::Deadline { runtime: Nanos(1), period: Nanos(2) };
+            let boosted = Boosted { tid, tgid: tid, start, leader_start: start, end, before, how };
+            Ok(Raised { boosted, slot: Slot::default(), since: 0, runs: None })
+        }
+
+        fn restore(&mut self, raised: &Raised) -> Undone {
+            Undone::Restored(raised.boosted.tid)
+        }
+
+        fn let_run(&mut self, _: &Raised) -> Option<bool> {
+            None
+        }
+
+        fn pulse(&mut self, _: &Task, _: Option<Saved>) -> std::result::Result<Pulse, Refusal> {
+            Err(Refusal::Gone)
+        }
+
+        fn adopt(&mut self, _: &Raised, _: &Task, _: &mut Vec<Event>) {}
+    }
+
+    #[test]
+    fn the_end_of_a_boost_waits_for_no_rest_and_a_rest_is_short() {
+        let secs = Nanos::from_secs;
+        let limits = Limits { threshold: secs(60), granularity: secs(5) };
+        let boost = Boost::fit(secs(60), Some(secs(3)), None, None);
+        let how = How::Deadline { runtime: boost.runtime, period: boost.period };
+        let script = vec![running(100, &[7]), running(163, &[7])];
+        let mut engine = Engine::new(Box::new(Script(script)), limits, Ignore::default());
+        engine.boost(Booster::new(Rules::new(how, &boost, &limits, boost.runtime)), Obliging);
+        engine.look(secs(100), secs(100)).unwrap();
+        let task = Task { tid: Tid(5), ..Task::default() };
+        assert!(matches!(engine.boost_task(&task, true, secs(100)), Some(Ok(()))));
+        // A scan that had a CPU for a minute is followed by a short rest, and the end comes in the middle of it.
+        let end = secs(103);
+        engine.rest(Nanos(end.0 - 1), secs(60));
+        assert_eq!(engine.next(), end);
+        assert!(!engine.advance(end), "it rests, so no scan is due");
+        assert!(engine.events().any(|event| matches!(event, Event::Over { .. })));
+        assert_eq!(engine.next(), Nanos(end.0 - 1) + MAX_REST);
+        assert!(engine.advance(engine.next()));
+        // A scan that was blocked for a minute has used no CPU, and needs no rest.
+        engine.look(secs(163), secs(163)).unwrap();
+        engine.rest(secs(163), Nanos(1000));
+        assert_eq!(engine.next(), secs(168));
     }
 
     #[test]

@@ -414,7 +414,7 @@ impl Watched {
             if boost.end <= begun {
                 self.break_promise(&life, &format!("it is not over at its end: {boost:?}"));
             }
-            if engine.next() > boost.end.max(rests) {
+            if engine.next() > boost.end {
                 let what = format!("stalld sleeps through its end, until {:?}: {boost:?}", engine.next());
                 self.break_promise(&life, &what);
             }
