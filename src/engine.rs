@@ -122,7 +122,10 @@ impl Engine {
     /// Ends the boost of a task. False if it is not boosted.
     pub fn restore_task(&mut self, tid: Tid, now: Nanos) -> bool {
         let events = &mut self.events;
-        self.boosts.as_mut().is_some_and(|(booster, hands)| booster.restore(tid, now, hands.as_mut(), events))
+        let Some((booster, hands)) = &mut self.boosts else { return false };
+        let is_boosted = booster.restore(tid, now, hands.as_mut(), events);
+        self.adopt(now);
+        is_boosted
     }
 
     /// Does what is due by the clock alone: ends of boosts, and pulses. Returns whether a scan is due too.
@@ -130,13 +133,24 @@ impl Engine {
         if let Some((booster, hands)) = &mut self.boosts {
             booster.advance(now, hands.as_mut(), &mut self.events);
         }
-        now >= self.next_scan()
+        let is_due = now >= self.next_scan();
+        if !is_due {
+            self.adopt(now);
+        }
+        is_due
+    }
+
+    /// Sees to the children of boosted tasks, after everything that a starving task may wait for.
+    fn adopt(&mut self, now: Nanos) {
+        if let Some((booster, hands)) = &mut self.boosts {
+            booster.adopt(now, hands.as_mut(), &mut self.events);
+        }
     }
 
     /// Returns when to call again.
     pub fn next(&self) -> Nanos {
-        let end = self.booster().and_then(Booster::next_end);
-        end.map_or(self.next_scan(), |end| end.min(self.next_scan()))
+        let boosts = self.booster().into_iter().flat_map(|it| [it.next_end(), it.next_adoption()]);
+        boosts.flatten().fold(self.next_scan(), Nanos::min)
     }
 
     fn next_scan(&self) -> Nanos {
@@ -156,6 +170,7 @@ impl Engine {
         if let Some((booster, hands)) = &mut self.boosts {
             booster.end_all(now, hands.as_mut(), &mut self.events);
         }
+        self.adopt(now);
     }
 
     /// What has happened to tasks since this was last asked.
@@ -175,6 +190,12 @@ impl Engine {
     /// Looks. `woke` is when the calling thread last came out of a sleep, and `now` what the clock says.
     /// After an error nothing is known of this moment, and `next_look` is a granularity away.
     pub fn look(&mut self, woke: Nanos, now: Nanos) -> Result<()> {
+        let outcome = self.scan(woke, now);
+        self.adopt(now);
+        outcome
+    }
+
+    fn scan(&mut self, woke: Nanos, now: Nanos) -> Result<()> {
         self.counters.looks += 1;
         let boosting = self.boosts.as_ref().is_some_and(|(booster, _)| booster.is_busy());
         self.put_off = !boosting && !self.put_off && self.detector.can_wait(now);
@@ -310,9 +331,10 @@ impl Engine {
 #[cfg(test)]
 mod tests {
     use super::*;
+
     use crate::boost::event::Refusal;
     use crate::boost::journal::{Boosted, How, Saved, Slot};
-    use crate::boost::plan::{Pulse, Raised, Rules};
+    use crate::boost::plan::{Pulse, Raised, Rules, Ward};
     use crate::boost::undo::Undone;
     use crate::error::Error;
     use crate::task::Policy;
@@ -397,7 +419,9 @@ mod tests {
             Err(Refusal::Gone)
         }
 
-        fn adopt(&mut self, _: &Raised, _: &Task, _: &mut Vec<Event>) {}
+        fn adopt(&mut self, _: &[Ward], _: &mut Vec<Event>) -> bool {
+            true
+        }
     }
 
     #[test]

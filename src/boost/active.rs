@@ -5,7 +5,7 @@ use super::plan::Raised;
 use crate::observe::Snapshot;
 use crate::sorted::Sorted;
 use crate::steps;
-use crate::task::{Cpu, Nanos, Task, Tid};
+use crate::task::{Cpu, Nanos, Policy, Task, Tid};
 
 /// A pulse in which a task is not given its CPU is made again after this: for 50 ms of a second the kernel's DL
 /// server may run fair tasks there, above all others [6.12], and each pulse a period later would meet it again.
@@ -35,6 +35,21 @@ pub struct Lifted {
     pub raised: Raised,
     /// Whether it was given its CPU in a pulse; None where that is not known.
     pub ran: Option<bool>,
+}
+
+/// A task that is or was boosted, whose children have to be seen to.
+#[derive(Clone, Copy)]
+pub struct Ward {
+    pub raised: Raised,
+    pub task: Task,
+}
+
+impl Ward {
+    /// Whether its children would inherit anything else than what RESET_ON_FORK makes them.
+    pub fn hands_down(&self) -> bool {
+        let before = self.raised.boosted.before;
+        !before.reset_on_fork && (before.policy != Policy::OTHER || before.nice != 0)
+    }
 }
 
 /// The identity of a task: its tid and its start.

@@ -3,6 +3,7 @@
 //!
 //! No clock is read here, and what is done to a task is done by [`Hands`], which a test can simulate.
 
+pub use super::active::Ward;
 use super::active::{Active, Id, Lifted, Ranks, id};
 use super::event::{Event, Refusal};
 use super::journal::{Boosted, How, Saved, Slot};
@@ -53,11 +54,17 @@ const PLACES: u64 = 16;
 /// And all budgets on a CPU together at most this many millionths of it.
 const SHARE: u64 = 20_000;
 
-/// How often a boost is looked after: whether it is still needed, ...
+/// How often a boost is looked after: whether it is still needed.
 const CARE: Nanos = Nanos::from_millis(100);
 
-/// ... and who was born during it.
+/// How often the children of boosted tasks are looked for.
 const ADOPTION: Nanos = Nanos::from_millis(500);
+
+/// How soon that goes on where there were too many for one pass.
+const NEXT_PASS: Nanos = Nanos::from_millis(100);
+
+/// How many passes look for the children of a boost that is over.
+const MAX_PASSES: u32 = 20;
 
 /// A look that an end makes due comes this much later: others may end with it.
 const BETWEEN_LOOKS: Nanos = Nanos::from_millis(1);
@@ -84,8 +91,9 @@ pub trait Hands: Send {
     /// scheduled as it was at the first pulse.
     fn pulse(&mut self, task: &Task, before: Option<Saved>) -> Result<Pulse, Refusal>;
 
-    /// Gives those who were born to a boosted task the policy that it would have handed down.
-    fn adopt(&mut self, raised: &Raised, task: &Task, events: &mut Vec<Event>);
+    /// Gives the children of these tasks the policy that they would have inherited. Takes a bounded time, and returns
+    /// false if that was not enough to find all of them.
+    fn adopt(&mut self, wards: &[Ward], events: &mut Vec<Event>) -> bool;
 }
 
 /// A pulse that is over.
@@ -141,7 +149,13 @@ pub struct Booster {
     /// When a look may let one of them start, or find one who has just been put back.
     next_start: Option<Nanos>,
     next_care: Nanos,
+    /// When to look for the children of boosted tasks.
     next_adoption: Nanos,
+    /// Tasks whose boosts are over and whose children have not been seen to since.
+    ended: Vec<Ward>,
+    /// How many passes that took so far.
+    passes: u32,
+    wards: Vec<Ward>,
     counters: Counters,
 }
 
@@ -163,6 +177,9 @@ impl Booster {
             next_start: None,
             next_care: Nanos::MAX,
             next_adoption: Nanos::MAX,
+            ended: Vec::with_capacity(64),
+            passes: 0,
+            wards: Vec::with_capacity(64),
             counters: Counters::default(),
         }
     }
@@ -257,6 +274,33 @@ impl Booster {
             let crowded = self.wanted_on(cpu, starving) > self.places;
             self.start(candidate, snapshot, crowded, hands, events);
         }
+    }
+
+    /// Sees to the children of boosted tasks, if that is due. It is to be called when nothing is left to do that a
+    /// starving task waits for.
+    pub fn adopt(&mut self, now: Nanos, hands: &mut dyn Hands, events: &mut Vec<Event>) {
+        if now < self.next_adoption {
+            return;
+        }
+        self.wards.clear();
+        self.wards.extend(self.ended.iter().copied());
+        self.wards.extend(self.active.iter().map(|&Active { raised, task, .. }| Ward { raised, task }));
+        let has_met_all = hands.adopt(&self.wards, events);
+        self.passes = if self.ended.is_empty() { 0 } else { self.passes + 1 };
+        if has_met_all || self.passes >= MAX_PASSES {
+            self.ended.clear();
+            self.passes = 0;
+        }
+        self.next_adoption = match (has_met_all, self.active.is_empty() && self.ended.is_empty()) {
+            (_, true) => Nanos::MAX,
+            (true, _) => now + ADOPTION,
+            (false, _) => now + NEXT_PASS,
+        };
+    }
+
+    /// When to call it for the children of boosts that are over. Those of others are seen to after a scan.
+    pub fn next_adoption(&self) -> Option<Nanos> {
+        (!self.ended.is_empty()).then_some(self.next_adoption)
     }
 
     /// A look that was due has failed.
@@ -390,7 +434,7 @@ impl Booster {
         events.push(Event::Boosted { task, how });
         if self.active.is_empty() {
             self.next_care = started + CARE;
-            self.next_adoption = started + ADOPTION;
+            self.next_adoption = self.next_adoption.min(started + ADOPTION);
         }
         let end = started + self.rules.duration;
         let mut active = Active { task, raised, started, end, next_pulse: None, missed: 0, outranked };
@@ -455,17 +499,10 @@ impl Booster {
     fn care(&mut self, snapshot: &Snapshot, hands: &mut dyn Hands, events: &mut Vec<Event>) -> bool {
         let now = snapshot.at;
         self.next_care = now + CARE;
-        let adopts = now >= self.next_adoption;
-        if adopts {
-            self.next_adoption = now + ADOPTION;
-        }
         let before = self.active.len();
         let mut index = 0;
         while index < self.active.len() {
             let active = &self.active[index];
-            if adopts {
-                hands.adopt(&active.raised, &active.task, events);
-            }
             if snapshot.complete && active.outranked && !self.ranks.outrank(&active.task) {
                 self.end(index, now, true, hands, events);
                 self.look_at(now + BETWEEN_LOOKS);
@@ -477,10 +514,12 @@ impl Booster {
     }
 
     fn end(&mut self, index: usize, now: Nanos, early: bool, hands: &mut dyn Hands, events: &mut Vec<Event>) {
-        let Active { task, raised, .. } = &self.active[index];
-        let outcome = hands.restore(raised);
-        if matches!(outcome, Undone::Restored(_)) {
-            hands.adopt(raised, task, events);
+        let Active { task, raised, .. } = self.active[index];
+        let outcome = hands.restore(&raised);
+        let ward = Ward { raised, task };
+        if matches!(outcome, Undone::Restored(_)) && ward.hands_down() {
+            self.ended.push(ward);
+            self.next_adoption = Nanos::ZERO;
         }
         self.close(index, now, early, outcome, events);
     }

@@ -16,6 +16,9 @@ struct Simulated {
     held: bool,
     /// Another thread has all tasks in hand.
     taken: bool,
+    /// Those whose children each pass looked for, and whether there were too many of them.
+    adoptions: Vec<Vec<Tid>>,
+    crowded: bool,
     /// The errno that the kernel answers a raise with.
     refuses: Option<i32>,
 }
@@ -54,7 +57,10 @@ impl Hands for Simulated {
         Ok(Pulse { raised, outcome: Undone::Restored(task.tid), ran: Some(!self.held) })
     }
 
-    fn adopt(&mut self, _: &Raised, _: &Task, _: &mut Vec<Event>) {}
+    fn adopt(&mut self, wards: &[Ward], _: &mut Vec<Event>) -> bool {
+        self.adoptions.push(wards.iter().map(|ward| ward.task.tid).collect());
+        !self.crowded
+    }
 }
 
 /// One CPU with a hog on it, and a booster that looks when it wants to.
@@ -388,4 +394,41 @@ fn a_scan_of_many_starving_tasks_takes_steps_in_proportion_to_them() {
         }
         assert!(scene.events.len() >= 10 * cpus as usize, "a task of each CPU is tried at each scan");
     }
+}
+
+#[test]
+fn children_are_looked_for_after_a_boost_and_twice_a_second_during_it_and_never_in_a_scan() {
+    let mut scene = Scene::new(rules(20));
+    scene.look(&[1], Some(49));
+    let adopt = |scene: &mut Scene| scene.booster.adopt(scene.now, &mut scene.host, &mut scene.events);
+    adopt(&mut scene);
+    assert!(scene.host.adoptions.is_empty(), "it has just begun");
+    assert_eq!(scene.booster.next_adoption(), None);
+    scene.pass(ADOPTION);
+    scene.look(&[], Some(49));
+    assert!(scene.host.adoptions.is_empty(), "a scan comes first");
+    adopt(&mut scene);
+    assert_eq!(scene.host.adoptions, [[Tid(1)]]);
+    // The hog is gone, and the boost ends early.
+    scene.pass(CARE);
+    scene.look(&[], None);
+    assert_eq!((scene.host.restored.len(), scene.host.adoptions.len()), (1, 1));
+    assert!(scene.booster.next_adoption() <= Some(scene.now));
+    adopt(&mut scene);
+    assert_eq!(scene.host.adoptions.len(), 2);
+    assert_eq!(scene.booster.next_adoption(), None);
+}
+
+#[test]
+fn a_task_with_too_many_children_is_given_up_after_some_passes() {
+    let mut scene = Scene::new(rules(20));
+    scene.host.crowded = true;
+    scene.look(&[1], Some(49));
+    scene.booster.end_all(scene.now, &mut scene.host, &mut scene.events);
+    while let Some(next) = scene.booster.next_adoption() {
+        scene.now = scene.now.max(next);
+        scene.booster.adopt(scene.now, &mut scene.host, &mut scene.events);
+        assert!(scene.host.adoptions.len() <= MAX_PASSES as usize);
+    }
+    assert_eq!(scene.host.adoptions, vec![vec![Tid(1)]; MAX_PASSES as usize]);
 }
