@@ -59,6 +59,15 @@ impl<K: Ord + Copy, V: Copy> Sorted<K, V> {
         self.entries.retain(|(_, value)| stays(value));
     }
 
+    /// All entries, in the order of their keys.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (K, &mut V)> {
+        self.entries.iter_mut().map(|(key, value)| (*key, value))
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.entries.len() == self.entries.capacity()
+    }
+
     fn find(&self, key: K) -> Result<usize, usize> {
         steps::count(steps_of_search(self.entries.len()));
         self.entries.binary_search_by_key(&key, |&(key, _)| key)
