@@ -11,8 +11,12 @@ use crate::task::{Cpu, Nanos, Policy, Task, Tid};
 /// server may run fair tasks there, above all others [6.12], and each pulse a period later would meet it again.
 pub const AGAIN: Nanos = Nanos::from_millis(5);
 
-/// As many times in a row: a task that sleeps takes no CPU either.
+/// How many times in a row it is made again.
 pub const TRIES: u32 = 20;
+
+/// A task that was not given its CPU in all of them sleeps, most likely. Until it runs again, each period has only one
+/// more pulse, later than the DL server can have the CPU: each of them costs a CPU that spins at FIFO 99.
+pub const AGAIN_ASLEEP: Nanos = Nanos::from_millis(60);
 
 pub struct Active {
     pub task: Task,
@@ -24,6 +28,8 @@ pub struct Active {
     pub next_pulse: Option<Nanos>,
     /// How many of the latest pulses it was not given its CPU in.
     pub missed: u32,
+    /// It was not given its CPU in a whole row of pulses, nor since.
+    pub sleeps: bool,
     /// Something outranked it when it was boosted.
     pub outranked: bool,
 }
@@ -60,11 +66,20 @@ pub fn id(task: &Task) -> Id {
 }
 
 impl Active {
-    /// The pulse after one that is made now. What was missed before is not made up for.
+    /// Plans the pulse after one that is made now. What was missed before is not made up for.
     pub fn plan_pulse(&mut self, now: Nanos, ran: Option<bool>, period: Nanos) {
-        let again = ran == Some(false) && self.missed < TRIES;
-        self.missed = if again { self.missed + 1 } else { 0 };
-        self.next_pulse = Some(now + if again { AGAIN } else { period });
+        let (again, tries) = if self.sleeps { (AGAIN_ASLEEP, 1) } else { (AGAIN, TRIES) };
+        let pause = if ran != Some(false) {
+            (self.missed, self.sleeps) = (0, false);
+            period
+        } else if self.missed < tries {
+            self.missed += 1;
+            again
+        } else {
+            (self.missed, self.sleeps) = (0, true);
+            period
+        };
+        self.next_pulse = Some(now + pause);
     }
 }
 

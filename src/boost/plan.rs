@@ -437,7 +437,8 @@ impl Booster {
             self.next_adoption = self.next_adoption.min(started + ADOPTION);
         }
         let end = started + self.rules.duration;
-        let mut active = Active { task, raised, started, end, next_pulse: None, missed: 0, outranked };
+        let mut active =
+            Active { task, raised, started, end, next_pulse: None, missed: 0, sleeps: false, outranked };
         if how == How::Fifo {
             active.plan_pulse(started, ran, self.rules.period);
         }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::boost::active::{AGAIN, TRIES};
+use crate::boost::active::{AGAIN, AGAIN_ASLEEP, TRIES};
 use crate::observe::Waiter;
 use crate::task::{Comm, Policy, Sched};
 use std::io;
@@ -328,13 +328,20 @@ fn a_pulse_in_which_the_task_was_not_given_its_cpu_is_made_again_soon() {
         assert_eq!((scene.host.pulses.len(), told(&scene)), (pulses, 1));
     }
     assert_eq!(scene.booster.next_end(), Some(scene.now + rules(20).period), "it may be asleep");
-    scene.pass(rules(20).period);
-    scene.booster.advance(scene.now, &mut scene.host, &mut scene.events);
-    scene.host.held = false;
-    scene.pass(AGAIN);
-    scene.booster.advance(scene.now, &mut scene.host, &mut scene.events);
-    assert_eq!((scene.host.pulses.len(), told(&scene)), (TRIES as usize + 3, 2));
+    let advance = |scene: &mut Scene, time| {
+        scene.pass(time);
+        scene.booster.advance(scene.now, &mut scene.host, &mut scene.events);
+    };
+    // As long as it sleeps, a period has two pulses.
+    advance(&mut scene, rules(20).period);
+    assert_eq!(scene.booster.next_end(), Some(scene.now + AGAIN_ASLEEP));
+    advance(&mut scene, AGAIN_ASLEEP);
     assert_eq!(scene.booster.next_end(), Some(scene.now + rules(20).period));
+    advance(&mut scene, rules(20).period);
+    assert_eq!((scene.host.pulses.len(), told(&scene)), (TRIES as usize + 4, 1));
+    scene.host.held = false;
+    advance(&mut scene, AGAIN_ASLEEP);
+    assert_eq!((scene.host.pulses.len(), told(&scene)), (TRIES as usize + 5, 2));
 }
 
 #[test]
