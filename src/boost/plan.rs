@@ -325,42 +325,6 @@ impl Booster {
         self.next_start = Some(self.next_start.map_or(moment, |next| next.min(moment)));
     }
 
-    fn on(&self, cpu: Cpu) -> impl Iterator<Item = &Active> {
-        self.active.iter().inspect(|_| steps::count(1)).filter(move |active| active.task.cpu == cpu)
-    }
-
-    /// Takes over from a scan where the boosted tasks run now.
-    fn follow(&mut self, snapshot: &Snapshot) {
-        self.running.refill(snapshot.running.iter().map(|task| (id(task), task.cpu)));
-        for active in &mut self.active {
-            active.task.cpu = self.running.get(id(&active.task)).unwrap_or(active.task.cpu);
-        }
-    }
-
-    fn rank(&mut self, snapshot: &Snapshot) {
-        let Booster { ranks, boosted, .. } = self;
-        ranks.refill(snapshot, |task| boosted.contains(id(task)));
-    }
-
-    /// When to try again a task that could not be boosted.
-    fn tried(&self, task: &Task) -> Option<Nanos> {
-        self.refused.get(id(task))
-    }
-
-    fn wants(&self, candidate: &Starving) -> bool {
-        !self.boosted.contains(id(&candidate.task))
-            && self.tried(&candidate.task).is_none()
-            && (!self.rules.only_outranked || self.ranks.outrank(&candidate.task))
-    }
-
-    /// How many of the starving tasks of a CPU are to be boosted. At each scan it is asked once for a CPU at most.
-    fn wanted_on(&self, cpu: Cpu, starving: &[Starving]) -> usize {
-        let first = self.by_cpu.partition_point(|&(other, _)| other < cpu);
-        let here = self.by_cpu.iter().skip(first).take_while(|&&(other, _)| other == cpu);
-        let starving = here.inspect(|_| steps::count(1)).filter_map(|&(_, index)| starving.get(index));
-        starving.filter(|starving| self.wants(starving)).count()
-    }
-
     fn start(
         &mut self,
         candidate: &Starving,
@@ -471,31 +435,6 @@ impl Booster {
         false
     }
 
-    /// Boosted tasks that have come from other CPUs take places here, too.
-    fn has_place(&mut self, cpu: Cpu, now: Nanos, hands: &mut dyn Hands, events: &mut Vec<Event>) -> bool {
-        while self.on(cpu).count() >= self.places && !fault::is(Fault::CapIgnored) {
-            if !self.make_room(cpu, now, hands, events) {
-                return false;
-            }
-        }
-        true
-    }
-
-    /// Takes the place of a boost that has had its budget once, if there is one.
-    fn make_room(&mut self, cpu: Cpu, now: Nanos, hands: &mut dyn Hands, events: &mut Vec<Event>) -> bool {
-        let oldest = (0..self.active.len())
-            .filter(|&index| self.active[index].task.cpu == cpu)
-            .filter(|&index| now >= self.active[index].started + SPACING)
-            .min_by_key(|&index| self.active[index].started);
-        match oldest {
-            Some(index) => {
-                self.end(index, now, true, hands, events);
-                true
-            }
-            None => false,
-        }
-    }
-
     /// Ends the boosts that nothing makes necessary any more. Returns whether there were any.
     fn care(&mut self, snapshot: &Snapshot, hands: &mut dyn Hands, events: &mut Vec<Event>) -> bool {
         let now = snapshot.at;
@@ -533,6 +472,9 @@ impl Booster {
         events.push(Event::Over { task, before, after: now - started, early, outcome });
     }
 }
+
+#[path = "choice.rs"]
+mod choice;
 
 #[path = "request.rs"]
 pub mod request;
