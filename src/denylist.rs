@@ -54,8 +54,8 @@ fn compile(item: &str) -> Result<Regex, String> {
     regex.map_err(|reason| format!("cannot compile '{item}': {reason}"))
 }
 
-/// The tasks that are never boosted: by their own name, by that of their process, or because they belong to stalld.
-/// The last are never reported.
+/// The tasks that are never boosted: by their own name, by that of their process, or because they
+/// belong to stalld. The last are never reported.
 #[derive(Clone, Default)]
 pub struct Ignore {
     /// Number and start.
@@ -64,7 +64,8 @@ pub struct Ignore {
     processes: Denylist,
     /// Keeps each task from being judged and reported again at each scan.
     known: Verdicts,
-    /// The process that was asked for its name last. Threads of a process mostly follow each other in a scan.
+    /// The process that was asked for its name last. Threads of a process mostly follow each other
+    /// in a scan.
     process: Option<Process>,
     new: Vec<Ignored>,
     unreported: u64,
@@ -129,8 +130,8 @@ impl Judged {
     }
 }
 
-/// Verdicts on tasks, in memory of a fixed size. A hash with a random key chooses the set of a task, so that no user
-/// can aim at the verdicts on another user's tasks.
+/// Verdicts on tasks, in memory of a fixed size. A hash with a random key chooses the set of a
+/// task, so that no user can aim at the verdicts on another user's tasks.
 #[derive(Clone, Default)]
 struct Verdicts {
     sets: Vec<[Option<Judged>; WAYS]>,
@@ -142,7 +143,8 @@ impl Verdicts {
         Verdicts { sets: vec![[None; WAYS]; count], key: RandomState::new() }
     }
 
-    /// Returns the verdict on a task, and notes that it is needed now. `None` if there is none that is recent enough.
+    /// Returns the verdict on a task, and notes that it is needed now. `None` if there is none that
+    /// is recent enough.
     fn find(&mut self, task: &Task, now: Nanos) -> Option<Judged> {
         let known = self.set_of(task)?.iter_mut().flatten().find(|known| known.is_of(task))?;
         let is_recent = now - known.seen < MAX_AGE;
@@ -150,8 +152,9 @@ impl Verdicts {
         is_recent.then_some(*known)
     }
 
-    /// Keeps a verdict in place of the one of its set that was needed least recently. Returns false if all of them
-    /// are needed at this very scan: then more tasks starve than there are places, and one more is not kept.
+    /// Keeps a verdict in place of the one of its set that was needed least recently. Returns false
+    /// if all of them are needed at this very scan: then more tasks starve than there are places,
+    /// and one more is not kept.
     fn keep(&mut self, task: &Task, why: Option<Why>, now: Nanos) -> bool {
         let Some(set) = self.set_of(task) else { return false };
         let place = match set.iter().position(|known| known.is_some_and(|known| known.is_of(task))) {
@@ -177,8 +180,8 @@ impl Ignore {
         Ignore::with_sets(threads, processes, SETS)
     }
 
-    /// Returns one for a monitor, with verdicts of its own. Shared ones would need a lock, and a monitor that loses
-    /// its CPU while it holds that would stop all others.
+    /// Returns one for a monitor, with verdicts of its own. Shared ones would need a lock, and a
+    /// monitor that loses its CPU while it holds that would stop all others.
     pub fn of_monitor(&self) -> Ignore {
         let Ignore { own, threads, processes, .. } = self.clone();
         Ignore { own, ..Ignore::with_sets(threads, processes, SETS_OF_MONITOR) }
@@ -201,7 +204,8 @@ impl Ignore {
         self.own.iter().any(|&(tid, since)| tid == task.tid && since == start())
     }
 
-    /// Returns whether a task is never to be boosted. `now` is the moment of the scan that found it starving.
+    /// Returns whether a task is never to be boosted. `now` is the moment of the scan that found it
+    /// starving.
     pub fn covers(&mut self, task: &Task, now: Nanos) -> bool {
         if self.is_own(task) {
             return true;
@@ -230,7 +234,8 @@ impl Ignore {
         }
     }
 
-    /// Returns the tasks that have been found to be ignored since the last call, up to a number that a log can bear.
+    /// Returns the tasks that have been found to be ignored since the last call, up to a number
+    /// that a log can bear.
     pub fn newly_ignored(&mut self) -> std::vec::Drain<'_, Ignored> {
         self.new.drain(..)
     }

@@ -59,16 +59,18 @@ const LONG_ENOUGH: Nanos = Nanos::from_secs(1);
 /// Looks are this far apart at least, however many waits are about to become starvation.
 const SHORTEST_PAUSE: Nanos = Nanos::from_millis(1);
 
-/// A wait is remembered until this many scans have missed it, because a task on its way from one CPU to another is in
-/// no queue. After them it is forgotten once it has been out of sight for the threshold or `MAX_GAP`.
+/// A wait is remembered until this many scans have missed it, because a task on its way from one
+/// CPU to another is in no queue. After them it is forgotten once it has been out of sight for the
+/// threshold or `MAX_GAP`.
 const MISSES: u32 = 8;
 
-/// Nothing hides a waiting task for as long as this: a migration takes a moment, and a CPU quota is refilled within a
-/// second. Most of the tasks that are out of sight for longer have run or ended.
+/// Nothing hides a waiting task for as long as this: a migration takes a moment, and a CPU quota is
+/// refilled within a second. Most of the tasks that are out of sight for longer have run or ended.
 const MAX_GAP: Nanos = Nanos::from_secs(60);
 
-/// How many waits are remembered that the last scan did not see. If there are more, the shortest are dropped: a task
-/// that is seen again after that has lost the least, and short waits are what a user who forks all the time makes.
+/// How many waits are remembered that the last scan did not see. If there are more, the shortest
+/// are dropped: a task that is seen again after that has lost the least, and short waits are what a
+/// user who forks all the time makes.
 const MAX_UNSEEN: usize = 4096;
 
 /// The same for a monitor, which has one CPU.

@@ -128,7 +128,8 @@ impl Engine {
         is_boosted
     }
 
-    /// Does what is due by the clock alone: ends of boosts, and pulses. Returns whether a scan is due too.
+    /// Does what is due by the clock alone: ends of boosts, and pulses. Returns whether a scan is
+    /// due too.
     pub fn advance(&mut self, now: Nanos) -> bool {
         if let Some((booster, hands)) = &mut self.boosts {
             booster.advance(now, hands.as_mut(), &mut self.events);
@@ -159,8 +160,9 @@ impl Engine {
         due.max(self.rested)
     }
 
-    /// Lets no scan begin for as long as the one that has just ended had a CPU, so that stalld uses at most half of
-    /// one. A scan that was blocked or preempted did not use that time. Ends of boosts and pulses never wait for this.
+    /// Lets no scan begin for as long as the one that has just ended had a CPU, so that stalld uses
+    /// at most half of one. A scan that was blocked or preempted did not use that time. Ends of
+    /// boosts and pulses never wait for this.
     pub fn rest(&mut self, ended: Nanos, used: Nanos) {
         self.rested = ended + used.min(MAX_REST);
     }
@@ -436,7 +438,8 @@ mod tests {
         engine.look(secs(100), secs(100)).unwrap();
         let task = Task { tid: Tid(5), ..Task::default() };
         assert!(matches!(engine.boost_task(&task, true, secs(100)), Some(Ok(()))));
-        // A scan that had a CPU for a minute is followed by a short rest, and the end comes in the middle of it.
+        // A scan that had a CPU for a minute is followed by a short rest, and the end comes in the
+        // middle of it.
         let end = secs(103);
         engine.rest(Nanos(end.0 - 1), secs(60));
         assert_eq!(engine.next(), end);

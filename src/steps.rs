@@ -1,4 +1,5 @@
-//! Counts how often the loops of a scan go round, so that a test can bound the work of a scan without a clock.
+//! Counts how often the loops of a scan go round, so that a test can bound the work of a scan
+//! without a clock.
 
 #[cfg(test)]
 thread_local! {

@@ -14,8 +14,9 @@ pub const AGAIN: Nanos = Nanos::from_millis(5);
 /// How many times in a row it is made again.
 pub const TRIES: u32 = 20;
 
-/// A task that was not given its CPU in all of them sleeps, most likely. Until it runs again, each period has only one
-/// more pulse, later than the DL server can have the CPU: each of them costs a CPU that spins at FIFO 99.
+/// A task that was not given its CPU in all of them sleeps, most likely. Until it runs again, each
+/// period has only one more pulse, later than the DL server can have the CPU: each of them costs a
+/// CPU that spins at FIFO 99.
 pub const AGAIN_ASLEEP: Nanos = Nanos::from_millis(60);
 
 pub struct Active {
@@ -127,8 +128,9 @@ impl Ranks {
         }
     }
 
-    /// Returns whether another task that is not boosted keeps this one off its CPU by its rank. A real-time task is
-    /// kept off by an equal too, because an equal keeps the CPU until it gives it up.
+    /// Returns whether another task that is not boosted keeps this one off its CPU by its rank. A
+    /// real-time task is kept off by an equal too, because an equal keeps the CPU until it gives it
+    /// up.
     pub fn outrank(&self, task: &Task) -> bool {
         let Some(best) = self.cpus.get(task.cpu) else { return false };
         let others = if best.tid == task.tid { best.second } else { best.rank };
@@ -163,7 +165,8 @@ mod tests {
         let mut ranks = Ranks::new();
         let (mut outranked, mut not) = (0, 0);
         for _ in 0..5_000 {
-            // Few tids, so that one is there twice now and then, with another start or another rank.
+            // Few tids, so that one is there twice now and then, with another start or another
+            // rank.
             let tasks: Vec<Task> = (0..below(9))
                 .map(|_| Task {
                     tid: Tid(below(8) as i32),

@@ -1,5 +1,6 @@
-//! Children and threads that are born during a boost. Without RESET_ON_FORK a boosted task could not fork at all; with
-//! it, they are SCHED_OTHER where they would have inherited the own policy of their parent.
+//! Children and threads that are born during a boost. Without RESET_ON_FORK a boosted task could
+//! not fork at all; with it, they are SCHED_OTHER where they would have inherited the own policy of
+//! their parent.
 
 use super::active::Ward;
 use super::event::Event;
@@ -13,7 +14,8 @@ use crate::task::{Nanos, Policy, Tid};
 /// One pass takes no longer, however many children there are. The next one goes on from there.
 pub const BUDGET: Nanos = Nanos::from_millis(2);
 
-/// Threads with more older threads than this are not adopted, because each of them is asked for its policy.
+/// Threads with more older threads than this are not adopted, because each of them is asked for its
+/// policy.
 const ELDERS: usize = 64;
 
 /// Finds the tasks that are born during boosts, and meets each of them once.
@@ -23,7 +25,8 @@ pub struct Nursery {
     parents: Vec<Parent>,
 }
 
-/// A boosted task whose children would have inherited something. What takes a call is found out when there is a child.
+/// A boosted task whose children would have inherited something. What takes a call is found out
+/// when there is a child.
 #[derive(Clone, Copy)]
 struct Parent {
     ward: Ward,
@@ -49,8 +52,9 @@ enum Kin {
 }
 
 impl Nursery {
-    /// Gives the children and threads of these tasks what they would have inherited, where that is certain, and
-    /// reports the others. Returns false if there was not enough time to meet all of them.
+    /// Gives the children and threads of these tasks what they would have inherited, where that is
+    /// certain, and reports the others. Returns false if there was not enough time to meet all of
+    /// them.
     pub fn adopt(&mut self, kernel: &impl Kernel, wards: &[Ward], events: &mut Vec<Event>) -> bool {
         let until = kernel.now() + BUDGET;
         self.parents.clear();
@@ -70,7 +74,8 @@ impl Nursery {
     }
 }
 
-/// Whether it is the task that was boosted, and no other process has set its policy since: its children follow that.
+/// Whether it is the task that was boosted, and no other process has set its policy since: its
+/// children follow that.
 fn is_unchanged(kernel: &impl Kernel, ward: &Ward) -> bool {
     let boosted = &ward.raised.boosted;
     let is_itself = |attr: &Attr| is_ours(attr, boosted.how) || is_as_before(attr, boosted.before);
@@ -107,7 +112,8 @@ fn see_to(kernel: &impl Kernel, parent: &mut Parent, birth: &Birth, kin: Kin, ev
         return;
     }
     let elders = *parent.elders.get_or_insert_with(|| elders(kernel, &parent.ward));
-    // The kernel does not show which thread of a process has started a thread, and not always which a child.
+    // The kernel does not show which thread of a process has started a thread, and not always which
+    // a child.
     let is_its_own = match (kin, elders) {
         // A lone thread does not show that those it starts are to be like it.
         (Kin::Thread, _) => elders == Elders::Alike,
@@ -147,10 +153,12 @@ enum Given {
     Nothing,
 }
 
-/// Gives a child what it would have inherited. `None` if it has another policy as it is, or has ended.
+/// Gives a child what it would have inherited. `None` if it has another policy as it is, or has
+/// ended.
 ///
-/// A task that makes itself SCHED_OTHER looks like one that was born so. But it has to run for that, so a child that
-/// has never had a CPU is certain. For threads the policy of all older ones decides.
+/// A task that makes itself SCHED_OTHER looks like one that was born so. But it has to run for
+/// that, so a child that has never had a CPU is certain. For threads the policy of all older ones
+/// decides.
 fn give(kernel: &impl Kernel, birth: &Birth, kin: Kin, before: Saved) -> Option<Given> {
     let tid = birth.tid;
     if !is_reset(kernel, birth) {

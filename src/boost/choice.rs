@@ -32,7 +32,8 @@ impl Booster {
             && (!self.rules.only_outranked || self.ranks.outrank(&candidate.task))
     }
 
-    /// How many of the starving tasks of a CPU are to be boosted. At each scan it is asked once for a CPU at most.
+    /// How many of the starving tasks of a CPU are to be boosted. At each scan it is asked once for
+    /// a CPU at most.
     pub(super) fn wanted_on(&self, cpu: Cpu, starving: &[Starving]) -> usize {
         let first = self.by_cpu.partition_point(|&(other, _)| other < cpu);
         let here = self.by_cpu.iter().skip(first).take_while(|&&(other, _)| other == cpu);
@@ -40,8 +41,8 @@ impl Booster {
         starving.filter(|starving| self.wants(starving)).count()
     }
 
-    /// Makes a place for a boost on a CPU, if it has none. Boosted tasks that have come from other CPUs take places here
-    /// too. Returns false if there is none.
+    /// Makes a place for a boost on a CPU, if it has none. Boosted tasks that have come from other
+    /// CPUs take places here too. Returns false if there is none.
     pub(super) fn has_place(
         &mut self,
         cpu: Cpu,

@@ -33,11 +33,13 @@ pub trait Kernel {
     /// The process that a newborn task is a thread of.
     fn process_of(&self, tid: Tid) -> Option<Tid>;
 
-    /// Whether this thread of a process has started a child; `None` where the kernel does not show that.
+    /// Whether this thread of a process has started a child; `None` where the kernel does not show
+    /// that.
     fn is_child(&self, tgid: Tid, tid: Tid, child: Tid) -> Option<bool>;
 
-    /// Gives out the tasks that were started since `since` and were not given out in this walk before. Between them
-    /// it gives out `None`, so that `each` can stop it at any time by returning false. Returns whether it got through.
+    /// Gives out the tasks that were started since `since` and were not given out in this walk
+    /// before. Between them it gives out `None`, so that `each` can stop it at any time by
+    /// returning false. Returns whether it got through.
     fn births(&self, walk: &mut Walk, since: u64, each: &mut dyn FnMut(Option<Birth>) -> bool) -> bool;
 
     /// The CPU of the calling thread.

@@ -91,8 +91,8 @@ pub trait Hands: Send {
     /// scheduled as it was at the first pulse.
     fn pulse(&mut self, task: &Task, before: Option<Saved>) -> Result<Pulse, Refusal>;
 
-    /// Gives the children of these tasks the policy that they would have inherited. Takes a bounded time, and returns
-    /// false if that was not enough to find all of them.
+    /// Gives the children of these tasks the policy that they would have inherited. Takes a bounded
+    /// time, and returns false if that was not enough to find all of them.
     fn adopt(&mut self, wards: &[Ward], events: &mut Vec<Event>) -> bool;
 }
 
@@ -276,8 +276,8 @@ impl Booster {
         }
     }
 
-    /// Sees to the children of boosted tasks, if that is due. It is to be called when nothing is left to do that a
-    /// starving task waits for.
+    /// Sees to the children of boosted tasks, if that is due. It is to be called when nothing is
+    /// left to do that a starving task waits for.
     pub fn adopt(&mut self, now: Nanos, hands: &mut dyn Hands, events: &mut Vec<Event>) {
         if now < self.next_adoption {
             return;
@@ -298,7 +298,8 @@ impl Booster {
         };
     }
 
-    /// When to call it for the children of boosts that are over. Those of others are seen to after a scan.
+    /// When to call it for the children of boosts that are over. Those of others are seen to after
+    /// a scan.
     pub fn next_adoption(&self) -> Option<Nanos> {
         (!self.ended.is_empty()).then_some(self.next_adoption)
     }

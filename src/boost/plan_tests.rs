@@ -371,7 +371,8 @@ fn at_the_end_nobody_stays_boosted() {
     assert_eq!(scene.host.restored, [Tid(1), Tid(2), Tid(3)]);
 }
 
-/// No real-time tasks, so that the place of each is a tick of 4 ms and five tasks are boosted at once.
+/// No real-time tasks, so that the place of each is a tick of 4 ms and five tasks are boosted at
+/// once.
 fn crowd(tasks: i32, cpus: u32) -> (Snapshot, Vec<Starving>) {
     let on = |tid: i32| Task { cpu: Cpu(tid as u32 % cpus), ..task(tid, 120) };
     let hogs = (0..cpus).map(|cpu| Task { cpu: Cpu(cpu), ..task(1_000_000 + cpu as i32, 49) });

@@ -168,8 +168,8 @@ pub struct Walk {
     pub bottom: i32,
     /// All below it are too old.
     pub is_complete: bool,
-    /// Numbers that no task had when they were asked for. A task that is in the middle of its fork gets one before it
-    /// can be seen by it.
+    /// Numbers that no task had when they were asked for. A task that is in the middle of its fork
+    /// gets one before it can be seen by it.
     missing: Vec<i32>,
     /// The one of them to be given up first.
     oldest: usize,
@@ -196,8 +196,9 @@ impl Walk {
     }
 }
 
-/// Gives out the tasks that were started since `since` and were not given out in this walk before; `None` for each
-/// number that no task has. Stops when `each` returns false. Returns whether it got through.
+/// Gives out the tasks that were started since `since` and were not given out in this walk before;
+/// `None` for each number that no task has. Stops when `each` returns false. Returns whether it got
+/// through.
 pub fn births(walk: &mut Walk, since: u64, each: &mut dyn FnMut(Option<Birth>) -> bool) -> bool {
     let loadavg = Text::try_of(format_args!("/proc/loadavg"));
     let Some(newest) = loadavg.ok().and_then(|text| text::newest(text.as_bytes())) else { return true };
@@ -246,8 +247,9 @@ const CHILDREN: usize = 64 * 1024;
 
 /// Whether this thread of a process has started a child; `None` where that is not known.
 ///
-/// To read the list of a task's children, the kernel takes the lock of the list of tasks. On a real-time kernel the
-/// task that holds it may starve, and a reader lends it no priority: there the list is not read.
+/// To read the list of a task's children, the kernel takes the lock of the list of tasks. On a
+/// real-time kernel the task that holds it may starve, and a reader lends it no priority: there the
+/// list is not read.
 pub fn is_child(tgid: Tid, tid: Tid, child: Tid) -> Option<bool> {
     if is_realtime_kernel() {
         return None;

@@ -14,7 +14,8 @@ pub fn monotonic() -> Nanos {
 /// Returns how long the calling thread has had a CPU since it started.
 pub fn thread_cpu() -> Nanos {
     let mut used = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `used` is a timespec that outlives the call. Each thread has the clock, on every kernel.
+    // SAFETY: `used` is a timespec that outlives the call. Each thread has the clock, on every
+    // kernel.
     unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut used) };
     Nanos::from_secs(used.tv_sec as u64) + Nanos(used.tv_nsec as u64)
 }

@@ -1,4 +1,5 @@
-//! How many lines a second each CPU may have in a log, so that a crowd of tasks on one CPU hides no other.
+//! How many lines a second each CPU may have in a log, so that a crowd of tasks on one CPU hides no
+//! other.
 
 use super::Told;
 use crate::sorted::Sorted;

@@ -146,7 +146,8 @@ impl Batch {
         true
     }
 
-    /// Notes the CPU of a starving task or a boost. Returns whether it is the first there in this batch.
+    /// Notes the CPU of a starving task or a boost. Returns whether it is the first there in this
+    /// batch.
     fn is_first(&mut self, message: &Message) -> bool {
         let (cpu, is_boost) = match message {
             Message::Told(Told::Starved { task, .. }) => (task.cpu, false),

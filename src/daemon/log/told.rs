@@ -175,7 +175,8 @@ impl Told {
         }
     }
 
-    /// The CPU whose tasks it is about. `None` for what is never left out: failures, and answers to a signal.
+    /// The CPU whose tasks it is about. `None` for what is never left out: failures, and answers to
+    /// a signal.
     pub fn cpu(&self) -> Option<Cpu> {
         match *self {
             Told::Starved { task, .. }
