@@ -59,9 +59,22 @@ const LONG_ENOUGH: Nanos = Nanos::from_secs(1);
 /// Looks are this far apart at least, however many waits are about to become starvation.
 const SHORTEST_PAUSE: Nanos = Nanos::from_millis(1);
 
-/// A wait that this many looks have not seen is forgotten, once it is older than the threshold too. One
-/// look can miss a wait: a task on its way from one CPU to another is in no queue.
+/// A wait is remembered until this many scans have missed it, because a task on its way from one
+/// CPU to another is in no queue. After them it is forgotten once it has been out of sight for the
+/// threshold or `MAX_GAP`.
 const MISSES: u32 = 8;
+
+/// Nothing hides a waiting task for as long as this: a migration takes a moment, and a CPU quota is
+/// refilled within a second. Most of the tasks that are out of sight for longer have run or ended.
+const MAX_GAP: Nanos = Nanos::from_secs(60);
+
+/// How many waits are remembered that the last scan did not see. If there are more, the shortest
+/// are dropped: a task that is seen again after that has lost the least, and short waits are what a
+/// user who forks all the time makes.
+const MAX_UNSEEN: usize = 4096;
+
+/// The same for a monitor, which has one CPU.
+const MAX_UNSEEN_OF_MONITOR: usize = 256;
 
 /// The state machine: the waits that have been seen and may be going on.
 #[derive(Clone)]
@@ -74,6 +87,8 @@ pub struct Detector {
     /// By tid. A tid can be in it once only: a tid that is used again replaces its former bearer.
     waits: Vec<Wait>,
     merged: Vec<Wait>,
+    max_unseen: usize,
+    dropped: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -100,13 +115,22 @@ impl Detector {
         let nobody = Task { tid: Tid(-1), ..Task::default() };
         let wait = Wait { task: nobody, since: Nanos::ZERO, seen: Nanos::ZERO, missed: 0, named: None };
         let room = || memory::room_for(ROOM, wait);
-        Detector { limits, in_step: false, named: CpuSet::new(), waits: room(), merged: room() }
+        Detector {
+            limits,
+            in_step: false,
+            named: CpuSet::new(),
+            waits: room(),
+            merged: room(),
+            max_unseen: MAX_UNSEEN,
+            dropped: 0,
+        }
     }
 
     /// One with other limits that knows the same waits, and has named nobody yet. It looks when all others do
     /// that come from this, so that they can share what one of them sees.
     pub fn in_step(&self, limits: Limits) -> Detector {
-        let mut other = Detector { in_step: true, ..Detector::new(limits) };
+        let mut other =
+            Detector { in_step: true, max_unseen: MAX_UNSEEN_OF_MONITOR, ..Detector::new(limits) };
         other.waits.extend(self.waits.iter().map(|wait| Wait { named: None, ..*wait }));
         other
     }
@@ -156,6 +180,29 @@ impl Detector {
         }
         self.merged.extend(known.filter_map(|wait| self.limits.missed(wait, snapshot.at)));
         std::mem::swap(&mut self.waits, &mut self.merged);
+        self.drop_shortest();
+    }
+
+    /// Drops the shortest of the waits that this scan did not see, as far as they are too many.
+    fn drop_shortest(&mut self) {
+        let is_unseen = |wait: &&Wait| wait.missed > 0;
+        let count = self.waits.iter().filter(is_unseen).count();
+        if count <= self.max_unseen {
+            return;
+        }
+        // There is room: all of them were in this vector before.
+        self.merged.clear();
+        self.merged.extend(self.waits.iter().filter(is_unseen));
+        let age = |wait: &Wait| (wait.since, wait.task.tid);
+        let (_, first, _) = self.merged.select_nth_unstable_by_key(self.max_unseen, age);
+        let first = age(first);
+        self.waits.retain(|wait| wait.missed == 0 || age(wait) < first);
+        self.dropped += (count - self.max_unseen) as u64;
+    }
+
+    /// Returns how many waits were dropped because too many were out of sight at once.
+    pub fn dropped(&self) -> u64 {
+        self.dropped
     }
 
     fn judge(&mut self, now: Nanos, ignore: &mut impl FnMut(&Task) -> bool, verdict: &mut Verdict) {
@@ -214,187 +261,11 @@ impl Limits {
 
     fn missed(&self, wait: &Wait, now: Nanos) -> Option<Wait> {
         let missed = wait.missed + 1;
-        (missed <= MISSES || now - wait.seen <= self.threshold).then_some(Wait { missed, ..*wait })
+        (missed <= MISSES || now - wait.seen <= self.threshold.min(MAX_GAP))
+            .then_some(Wait { missed, ..*wait })
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::observe::Waiter;
-    use crate::task::Cpu;
-
-    const T: Nanos = Nanos::from_secs(2);
-    const G: Nanos = Nanos::from_secs(5);
-    const IGNORED: Tid = Tid(666);
-
-    fn ms(millis: u64) -> Nanos {
-        Nanos::from_millis(millis)
-    }
-
-    fn waiter(tid: i32, progress: u64, since: Option<Nanos>) -> Waiter {
-        Waiter { task: Task { tid: Tid(tid), start: 7, progress, cpu: Cpu(1), ..Task::default() }, since }
-    }
-
-    /// A detector and what its last look came to.
-    struct Looks {
-        detector: Detector,
-        verdict: Verdict,
-    }
-
-    impl Looks {
-        fn new() -> Looks {
-            Looks {
-                detector: Detector::new(Limits { threshold: T, granularity: G }),
-                verdict: Verdict::default(),
-            }
-        }
-
-        fn at(&mut self, at: Nanos, waiters: &[Waiter]) -> Vec<(i32, Nanos)> {
-            let mut snapshot =
-                Snapshot { at, complete: true, waiters: waiters.to_vec(), ..Snapshot::default() };
-            self.detector.look(&mut snapshot, &mut |task| task.tid == IGNORED, &mut self.verdict);
-            let named = self.verdict.starving.iter().filter(|starving| starving.due);
-            named.map(|starving| (starving.task.tid.0, starving.wait)).collect()
-        }
-    }
-
-    #[test]
-    fn a_wait_is_named_at_the_threshold_and_the_look_for_it_is_due_just_then() {
-        let mut looks = Looks::new();
-        assert_eq!(looks.at(ms(1000), &[waiter(1, 1, Some(ms(400)))]), []);
-        assert_eq!(looks.verdict.next_look, ms(2400));
-        assert_eq!(looks.at(ms(2400), &[waiter(1, 1, Some(ms(400)))]), [(1, T)]);
-        assert_eq!(looks.verdict.next_look, ms(2400) + T - PATIENCE);
-    }
-
-    #[test]
-    fn a_wait_without_a_record_counts_from_the_first_look_that_saw_it() {
-        let mut looks = Looks::new();
-        assert_eq!(looks.at(ms(1000), &[waiter(1, 1, None)]), []);
-        assert_eq!(looks.verdict.next_look, ms(3000) - PATIENCE);
-        assert_eq!(looks.at(ms(2990), &[waiter(1, 1, None)]), []);
-        assert_eq!(looks.verdict.next_look, ms(3000));
-        assert_eq!(looks.at(ms(3000), &[waiter(1, 1, None)]), [(1, T)]);
-    }
-
-    #[test]
-    fn a_task_that_ran_between_two_looks_starts_a_new_wait() {
-        let mut looks = Looks::new();
-        looks.at(ms(1000), &[waiter(1, 1, None)]);
-        assert_eq!(looks.at(ms(3000), &[waiter(1, 2, None)]), []);
-        assert_eq!(looks.verdict.next_look, ms(5000) - PATIENCE);
-    }
-
-    #[test]
-    fn a_task_that_migrates_while_queued_keeps_its_wait() {
-        let mut looks = Looks::new();
-        looks.at(ms(1000), &[waiter(1, 1, Some(ms(900)))]);
-        // This look falls into the migration ...
-        assert_eq!(looks.at(ms(1500), &[]), []);
-        assert_eq!(looks.verdict.next_look, ms(2900));
-        // ... and the other CPU's queue has given it a new stamp.
-        assert_eq!(looks.at(ms(2900), &[waiter(1, 1, Some(ms(1501)))]), [(1, T)]);
-    }
-
-    #[test]
-    fn a_wait_that_many_looks_missed_is_still_the_same_wait() {
-        let mut looks = Looks::new();
-        looks.at(ms(1000), &[waiter(1, 1, None)]);
-        for look in 1..=5 {
-            looks.at(ms(1000 + look), &[]);
-        }
-        assert_eq!(looks.at(ms(3000), &[waiter(1, 1, None)]), [(1, T)]);
-    }
-
-    #[test]
-    fn a_tid_that_is_used_again_does_not_inherit_a_wait() {
-        let mut looks = Looks::new();
-        looks.at(ms(1000), &[waiter(1, 1, None)]);
-        let mut reborn = waiter(1, 1, None);
-        reborn.task.start = 8;
-        assert_eq!(looks.at(ms(3000), &[reborn]), []);
-    }
-
-    #[test]
-    fn the_longest_starved_is_first_whatever_its_place_in_the_snapshot() {
-        let mut looks = Looks::new();
-        let waiters = [waiter(3, 1, Some(ms(200))), waiter(1, 1, Some(ms(300))), waiter(2, 1, Some(ms(100)))];
-        assert_eq!(looks.at(ms(5000), &waiters), [(2, ms(4900))]);
-        let order: Vec<i32> = looks.verdict.starving.iter().map(|starving| starving.task.tid.0).collect();
-        assert_eq!(order, [2, 3, 1]);
-    }
-
-    #[test]
-    fn one_task_of_a_cpu_is_named_at_a_look_and_the_others_at_the_next_ones_at_once() {
-        let mut looks = Looks::new();
-        let mut elsewhere = waiter(3, 1, Some(ms(150)));
-        elsewhere.task.cpu = Cpu(0);
-        let waiters = [waiter(1, 1, Some(ms(100))), waiter(2, 1, Some(ms(200))), elsewhere];
-        assert_eq!(looks.at(ms(5000), &waiters), [(1, ms(4900)), (3, ms(4850))]);
-        assert_eq!(looks.verdict.next_look, ms(5000) + SHORTEST_PAUSE);
-        assert_eq!(looks.at(ms(5001), &waiters), [(2, ms(4801))]);
-        assert!(looks.verdict.next_look > ms(6900));
-    }
-
-    #[test]
-    fn an_ignored_task_hides_no_other_and_makes_no_look_due() {
-        let mut looks = Looks::new();
-        let waiters = [waiter(IGNORED.0, 1, Some(ms(100))), waiter(2, 1, Some(ms(200)))];
-        assert_eq!(looks.at(ms(5000), &waiters), [(2, ms(4800))]);
-        assert_eq!(looks.at(ms(5001), &waiters[..1]), []);
-        assert_eq!(looks.verdict.next_look, ms(5001) + T - PATIENCE);
-    }
-
-    #[test]
-    fn a_task_that_keeps_starving_is_named_again_but_once_a_second_at_most() {
-        let mut looks = Looks::new();
-        let starving = [waiter(1, 1, Some(ms(0)))];
-        assert_eq!(looks.at(ms(2000), &starving), [(1, ms(2000))]);
-        assert!(!looks.verdict.starving[0].again);
-        assert_eq!(looks.at(ms(2500), &starving), []);
-        assert_eq!(looks.at(ms(3000), &starving), [(1, ms(3000))]);
-        assert!(looks.verdict.starving[0].again);
-    }
-
-    #[test]
-    fn an_idle_machine_is_looked_at_once_per_granularity() {
-        let limits = Limits { threshold: Nanos::from_secs(60), granularity: G };
-        let mut detector = Detector::new(limits);
-        let mut verdict = Verdict::default();
-        detector.look(&mut Snapshot { at: ms(10), ..Snapshot::default() }, &mut |_| false, &mut verdict);
-        assert_eq!(verdict.next_look, ms(10) + G);
-    }
-
-    #[test]
-    fn detectors_in_step_know_the_same_waits_and_look_at_the_same_moments() {
-        let mut looks = Looks::new();
-        looks.at(ms(1000), &[waiter(1, 1, None)]);
-        looks.at(ms(3000), &[waiter(1, 1, None)]);
-        let other = looks.detector.in_step(Limits { threshold: ms(2500), granularity: G });
-        let mut other = Looks { detector: other, verdict: Verdict::default() };
-        assert_eq!(other.at(ms(3100), &[waiter(1, 1, None)]), []);
-        assert_eq!(other.verdict.next_look, ms(3500));
-        assert_eq!(other.at(ms(3500), &[waiter(1, 1, None)]), [(1, ms(2500))]);
-        for at in [3700, 4000, 4979] {
-            assert_eq!(other.at(ms(at), &[]), []);
-            assert_eq!(other.verdict.next_look, ms(2 * 2490));
-        }
-    }
-
-    #[test]
-    fn the_next_look_is_never_in_the_past_even_if_the_clock_of_a_queue_is() {
-        let mut looks = Looks::new();
-        looks.at(ms(5000), &[waiter(1, 1, Some(ms(9000))), waiter(2, 1, Some(Nanos::MAX))]);
-        assert!(looks.verdict.next_look > ms(5000));
-    }
-
-    #[test]
-    fn what_is_over_is_forgotten() {
-        let mut looks = Looks::new();
-        for look in 0..10_000u64 {
-            looks.at(ms(look * 100), &[waiter(look as i32 + 1, 1, Some(ms(look * 100)))]);
-        }
-        assert!(looks.detector.waits.len() < 40, "{} waits are remembered", looks.detector.waits.len());
-    }
-}
+#[path = "detect_tests.rs"]
+mod tests;

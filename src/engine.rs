@@ -7,10 +7,14 @@ use crate::denylist::{Ignore, Ignored};
 use crate::detect::{Detector, Limits, PATIENCE, ROOM, Starving, Verdict};
 use crate::error::Result;
 use crate::observe::{Backend, Effort, Kind, Snapshot, Waiter};
+use crate::steps;
 use crate::task::{Cpu, Nanos, Task, Tid};
 
 /// A look that is this much later than planned is worth a word.
 pub const LATE: Nanos = Nanos::from_millis(100);
+
+/// No rest after a scan is longer, however much CPU time the scan took.
+const MAX_REST: Nanos = Nanos::from_millis(100);
 
 /// The task that holds a CPU.
 #[derive(Clone, Copy, Debug)]
@@ -30,14 +34,14 @@ pub struct Engine {
     put_off: bool,
     snapshot: Snapshot,
     verdict: Verdict,
-    /// One for each CPU where the last walk found a task running.
+    /// The tasks that the last walk found running, by CPU.
     hogs: Vec<Hog>,
     hogs_before: Vec<Hog>,
     counters: Counters,
     boosts: Option<(Booster, Box<dyn Hands>)>,
     /// Who starves is boosted without being asked for.
     rescues: bool,
-    /// After a look the caller rests for as long as that took: whatever is due, half of a CPU is not stalld's.
+    /// No scan is due before.
     rested: Nanos,
     events: Vec<Event>,
 }
@@ -52,6 +56,8 @@ pub struct Counters {
     pub starved: u64,
     /// The longest of them, as far as a look saw it.
     pub longest_wait: Nanos,
+    /// Waits that were dropped because more tasks than are remembered were out of sight at once.
+    pub dropped_waits: u64,
 }
 
 /// What one who asks for the state of things wants to hear.
@@ -88,7 +94,7 @@ impl Engine {
     /// Another one, with other limits over another backend, that goes on from what this one knows of waits.
     pub fn branch(&self, backend: Box<dyn Backend>, limits: Limits) -> Engine {
         let detector = self.detector.in_step(limits);
-        Engine { detector, ..Engine::new(backend, limits, self.ignore.clone()) }
+        Engine { detector, ..Engine::new(backend, limits, self.ignore.of_monitor()) }
     }
 
     /// From now on, who starves is boosted.
@@ -116,30 +122,49 @@ impl Engine {
     /// Ends the boost of a task. False if it is not boosted.
     pub fn restore_task(&mut self, tid: Tid, now: Nanos) -> bool {
         let events = &mut self.events;
-        self.boosts.as_mut().is_some_and(|(booster, hands)| booster.restore(tid, now, hands.as_mut(), events))
+        let Some((booster, hands)) = &mut self.boosts else { return false };
+        let is_boosted = booster.restore(tid, now, hands.as_mut(), events);
+        self.adopt(now);
+        is_boosted
     }
 
-    /// What is due by the clock alone. True if a look is due, too.
+    /// Does what is due by the clock alone: ends of boosts, and pulses. Returns whether a scan is
+    /// due too.
     pub fn advance(&mut self, now: Nanos) -> bool {
-        let mut look = now >= self.verdict.next_look;
         if let Some((booster, hands)) = &mut self.boosts {
             booster.advance(now, hands.as_mut(), &mut self.events);
-            look |= booster.next_look().is_some_and(|due| now >= due);
         }
-        look
+        let is_due = now >= self.next_scan();
+        if !is_due {
+            self.adopt(now);
+        }
+        is_due
     }
 
-    /// When to call again.
+    /// Sees to the children of boosted tasks, after everything that a starving task may wait for.
+    fn adopt(&mut self, now: Nanos) {
+        if let Some((booster, hands)) = &mut self.boosts {
+            booster.adopt(now, hands.as_mut(), &mut self.events);
+        }
+    }
+
+    /// Returns when to call again.
     pub fn next(&self) -> Nanos {
-        let booster = self.booster();
-        let boosts = booster.into_iter().flat_map(|booster| [booster.next_end(), booster.next_look()]);
-        let next = boosts.flatten().fold(self.verdict.next_look, Nanos::min);
-        next.max(self.rested)
+        let boosts = self.booster().into_iter().flat_map(|it| [it.next_end(), it.next_adoption()]);
+        boosts.flatten().fold(self.next_scan(), Nanos::min)
     }
 
-    /// To be told of each look when it is over, so that `next` leaves time to rest.
-    pub fn rest(&mut self, begun: Nanos, ended: Nanos) {
-        self.rested = ended + (ended - begun);
+    fn next_scan(&self) -> Nanos {
+        let of_boosts = self.booster().and_then(Booster::next_look);
+        let due = of_boosts.map_or(self.verdict.next_look, |due| due.min(self.verdict.next_look));
+        due.max(self.rested)
+    }
+
+    /// Lets no scan begin for as long as the one that has just ended had a CPU, so that stalld uses
+    /// at most half of one. A scan that was blocked or preempted did not use that time. Ends of
+    /// boosts and pulses never wait for this.
+    pub fn rest(&mut self, ended: Nanos, used: Nanos) {
+        self.rested = ended + used.min(MAX_REST);
     }
 
     /// Ends all boosts.
@@ -147,6 +172,7 @@ impl Engine {
         if let Some((booster, hands)) = &mut self.boosts {
             booster.end_all(now, hands.as_mut(), &mut self.events);
         }
+        self.adopt(now);
     }
 
     /// What has happened to tasks since this was last asked.
@@ -166,6 +192,12 @@ impl Engine {
     /// Looks. `woke` is when the calling thread last came out of a sleep, and `now` what the clock says.
     /// After an error nothing is known of this moment, and `next_look` is a granularity away.
     pub fn look(&mut self, woke: Nanos, now: Nanos) -> Result<()> {
+        let outcome = self.scan(woke, now);
+        self.adopt(now);
+        outcome
+    }
+
+    fn scan(&mut self, woke: Nanos, now: Nanos) -> Result<()> {
         self.counters.looks += 1;
         let boosting = self.boosts.as_ref().is_some_and(|(booster, _)| booster.is_busy());
         self.put_off = !boosting && !self.put_off && self.detector.can_wait(now);
@@ -235,12 +267,18 @@ impl Engine {
     }
 
     pub fn hog(&self, cpu: Cpu) -> Option<&Hog> {
-        self.hogs.iter().find(|hog| hog.task.cpu == cpu)
+        let first = self.hogs.partition_point(|hog| hog.task.cpu < cpu);
+        self.hogs.get(first).filter(|hog| hog.task.cpu == cpu)
     }
 
     /// Those who have been found to be on the denylist since this was last asked.
     pub fn newly_ignored(&mut self) -> std::vec::Drain<'_, Ignored> {
         self.ignore.newly_ignored()
+    }
+
+    /// Returns how many more there were than the log can bear.
+    pub fn take_unreported(&mut self) -> u64 {
+        self.ignore.take_unreported()
     }
 
     /// Whether nobody had waited for so long at the last look, and nobody is boosted. None where that look did
@@ -265,32 +303,29 @@ impl Engine {
     }
 
     pub fn counters(&self) -> Counters {
-        self.counters
+        Counters { dropped_waits: self.detector.dropped(), ..self.counters }
     }
 
     pub fn backend(&mut self) -> &mut dyn Backend {
         self.backend.as_mut()
     }
 
+    /// Notes the tasks that run, in the order of their CPUs.
     fn note_hogs(&mut self) {
         std::mem::swap(&mut self.hogs, &mut self.hogs_before);
         self.hogs.clear();
-        for task in &self.snapshot.running {
+        let place = |task: &Task| (task.cpu, task.tid, task.start);
+        self.snapshot.running.sort_unstable_by_key(place);
+        for here in self.snapshot.running.chunk_by(|one, other| one.cpu == other.cpu) {
             // In the middle of a switch both tasks may count as running: the one to stay outranks the other.
-            if self
-                .snapshot
-                .running
-                .iter()
-                .any(|other| other.cpu == task.cpu && other.sched.prio < task.sched.prio)
-            {
-                continue;
+            let best = here.iter().map(|task| task.sched.prio).min();
+            for task in here.iter().filter(|task| Some(task.sched.prio) == best) {
+                steps::count(1);
+                let before = self.hogs_before.binary_search_by_key(&place(task), |hog| place(&hog.task)).ok();
+                let before = before.and_then(|index| self.hogs_before.get(index));
+                let seen_since = before.map_or(self.snapshot.at, |hog| hog.seen_since);
+                self.hogs.push(Hog { task: *task, seen_since });
             }
-            let before = self
-                .hogs_before
-                .iter()
-                .find(|hog| (hog.task.tid, hog.task.start, hog.task.cpu) == (task.tid, task.start, task.cpu));
-            let seen_since = before.map_or(self.snapshot.at, |hog| hog.seen_since);
-            self.hogs.push(Hog { task: *task, seen_since });
         }
     }
 }
@@ -298,7 +333,14 @@ impl Engine {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use crate::boost::event::Refusal;
+    use crate::boost::journal::{Boosted, How, Rank, Saved, Slot};
+    use crate::boost::plan::{Pulse, Raised, Rules, Ward};
+    use crate::boost::undo::Undone;
     use crate::error::Error;
+    use crate::task::{Owner, Policy};
+    use crate::timing::Boost;
 
     /// Plays back what it is given, one snapshot a look.
     struct Script(Vec<Result<Snapshot>>);
@@ -336,6 +378,97 @@ mod tests {
             [seen(), seen(), seen(), seen()],
             [Some((7, 1)), Some((7, 1)), Some((8, 3)), Some((7, 4))]
         );
+    }
+
+    #[test]
+    fn of_two_tasks_that_run_on_a_cpu_the_hog_is_the_one_of_the_better_rank() {
+        let task = |tid, cpu, prio| Task {
+            tid: Tid(tid),
+            cpu: Cpu(cpu),
+            sched: crate::task::Sched { policy: None, prio },
+            ..Task::default()
+        };
+        let running = vec![task(9, 2, 49), task(5, 0, 120), task(1, 2, 120), task(2, 2, 90)];
+        let snapshot = Snapshot { at: Nanos::from_secs(1), complete: true, running, ..Snapshot::default() };
+        let mut engine = engine(vec![Ok(snapshot)]);
+        engine.look(Nanos::ZERO, Nanos::ZERO).unwrap();
+        let hog = |cpu| engine.hog(Cpu(cpu)).map(|hog| hog.task.tid.0);
+        assert_eq!([hog(0), hog(1), hog(2), hog(3)], [Some(5), None, Some(9), None]);
+    }
+
+    /// Boosts a task by name only.
+    struct Obliging;
+
+    impl Hands for Obliging {
+        fn owner(&self, _: &Task) -> Owner {
+            Owner::Privileged
+        }
+
+        fn raise(&mut self, task: &Task, end: Nanos) -> std::result::Result<Raised, Refusal> {
+            let Task { tid, start, .. } = *task;
+            let before =
+                Saved { policy: Policy::OTHER, priority: 0, reset_on_fork: false, nice: 0, timer_slack: 0 };
+            let how = How::Deadline { runtime: Nanos(1), period: Nanos(2) };
+            let (leader_rank, grace) = (Rank::FAIR, Nanos::ZERO);
+            let boosted =
+                Boosted { tid, tgid: tid, start, leader_start: start, leader_rank, end, grace, before, how };
+            Ok(Raised { boosted, slot: Slot::default(), since: 0, runs: None })
+        }
+
+        fn restore(&mut self, raised: &Raised) -> Undone {
+            Undone::Restored(raised.boosted.tid)
+        }
+
+        fn let_run(&mut self, _: &Raised) -> Option<bool> {
+            None
+        }
+
+        fn pulse(&mut self, _: &Task, _: Option<Saved>) -> std::result::Result<Pulse, Refusal> {
+            Err(Refusal::Gone)
+        }
+
+        fn adopt(&mut self, _: &[Ward], _: &mut Vec<Event>) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_boost_waits_for_no_rest_and_a_rest_is_short() {
+        let secs = Nanos::from_secs;
+        let limits = Limits { threshold: secs(60), granularity: secs(5) };
+        let boost = Boost::fit(secs(60), Some(secs(3)), None, None);
+        let how = How::Deadline { runtime: boost.runtime, period: boost.period };
+        let script = vec![running(100, &[7]), running(163, &[7])];
+        let mut engine = Engine::new(Box::new(Script(script)), limits, Ignore::default());
+        engine.boost(Booster::new(Rules::new(how, &boost, &limits, boost.runtime)), Obliging);
+        engine.look(secs(100), secs(100)).unwrap();
+        let task = Task { tid: Tid(5), ..Task::default() };
+        assert!(matches!(engine.boost_task(&task, true, secs(100)), Some(Ok(()))));
+        // A scan that had a CPU for a minute is followed by a short rest, and the end comes in the
+        // middle of it.
+        let end = secs(103);
+        engine.rest(Nanos(end.0 - 1), secs(60));
+        assert_eq!(engine.next(), end);
+        assert!(!engine.advance(end), "it rests, so no scan is due");
+        assert!(engine.events().any(|event| matches!(event, Event::Over { .. })));
+        assert_eq!(engine.next(), Nanos(end.0 - 1) + MAX_REST);
+        assert!(engine.advance(engine.next()));
+        // A scan that was blocked for a minute has used no CPU, and needs no rest.
+        engine.look(secs(163), secs(163)).unwrap();
+        engine.rest(secs(163), Nanos(1000));
+        assert_eq!(engine.next(), secs(168));
+    }
+
+    #[test]
+    fn a_hog_on_each_of_many_cpus_takes_one_step() {
+        let task = |n: u32| Task { tid: Tid(n as i32), cpu: Cpu(n), ..Task::default() };
+        let running: Vec<Task> = (0..8192).map(task).collect();
+        let snapshot = Snapshot { at: Nanos::from_secs(1), complete: true, running, ..Snapshot::default() };
+        let mut engine = engine(vec![Ok(snapshot.clone()), Ok(snapshot)]);
+        for _ in 0..2 {
+            let steps = steps::of(|| engine.look(Nanos::ZERO, Nanos::ZERO).unwrap());
+            assert!(steps <= 2 * 8192, "{steps} steps");
+        }
     }
 
     #[test]

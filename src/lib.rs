@@ -20,8 +20,10 @@ pub mod json;
 pub mod length;
 pub mod observe;
 pub mod proc;
+mod sorted;
 #[cfg(feature = "bpf")]
 pub mod stat;
+mod steps;
 #[allow(unsafe_code)]
 pub mod sys;
 pub mod task;

@@ -68,7 +68,7 @@ impl std::ops::Sub for Nanos {
 
 /// A task's name as the kernel keeps it: up to 15 bytes that the task itself may have chosen, control
 /// characters and all. `Display` writes it so that it can't break out of a log line.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Comm {
     bytes: [u8; 16],
 }

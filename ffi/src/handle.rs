@@ -156,7 +156,7 @@ fn stopped() -> Failure {
 
 impl Watching {
     fn advance(&mut self) -> Result<()> {
-        let begun = clock::monotonic();
+        let (begun, used) = (clock::monotonic(), clock::thread_cpu());
         if begun < self.planned {
             return Ok(());
         }
@@ -170,7 +170,7 @@ impl Watching {
         if self.engine.advance(begun) {
             looked = self.look();
             self.boosts.watch(&self.log);
-            self.engine.rest(begun, clock::monotonic());
+            self.engine.rest(clock::monotonic(), clock::thread_cpu() - used);
         }
         self.tell_boosts();
         self.planned = self.engine.next();

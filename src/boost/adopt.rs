@@ -1,129 +1,193 @@
-//! Those who were born to a boosted task: RESET_ON_FORK, without which it could not fork at all, has made
-//! them SCHED_OTHER, where they would have been what their parent was.
+//! Children and threads that are born during a boost. Without RESET_ON_FORK a boosted task could
+//! not fork at all; with it, they are SCHED_OTHER where they would have inherited the own policy of
+//! their parent.
 
+use super::active::Ward;
 use super::event::Event;
 use super::journal::Saved;
 use super::kernel::Kernel;
-use super::plan::Raised;
 use super::undo::is_ours;
+use crate::proc::{Birth, Walk};
 use crate::sys::sched::Attr;
-use crate::task::{Policy, Task, Tid};
+use crate::task::{Nanos, Policy, Tid};
 
-/// As deep as children of children are followed.
-const GENERATIONS: usize = 4;
+/// One pass takes no longer, however many children there are. The next one goes on from there.
+pub const BUDGET: Nanos = Nanos::from_millis(2);
 
-/// As many older threads are asked for their policy.
+/// Threads with more older threads than this are not adopted, because each of them is asked for its
+/// policy.
 const ELDERS: usize = 64;
 
-/// Finds them, and remembers whom it has dealt with.
+/// Finds the tasks that are born during boosts, and meets each of them once.
 #[derive(Clone, Default)]
 pub struct Nursery {
-    done: Vec<(Tid, u64)>,
+    walk: Walk,
+    parents: Vec<Parent>,
+}
+
+/// A boosted task whose children would have inherited something. What takes a call is found out
+/// when there is a child.
+#[derive(Clone, Copy)]
+struct Parent {
+    ward: Ward,
+    is_unchanged: Option<bool>,
+    elders: Option<Elders>,
+}
+
+/// The threads that its process had before.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Elders {
+    /// It has no other thread.
+    Alone,
+    /// All others are scheduled as it was.
+    Alike,
+    Different,
+}
+
+/// How a task was born.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kin {
+    Child,
+    Thread,
 }
 
 impl Nursery {
-    /// Gives the children and threads born during a boost what they would have inherited.
-    pub fn adopt(&mut self, kernel: &impl Kernel, raised: &Raised, parent: &Task, events: &mut Vec<Event>) {
-        let Raised { boosted, since, .. } = raised;
-        let before = boosted.before;
-        if before.reset_on_fork || (before.policy == Policy::OTHER && before.nice == 0) {
-            return;
-        }
-        if kernel.start(boosted.tid) != Some(boosted.start) {
-            // Who has its number now has children of his own.
-            return;
-        }
-        let is_as_before = |attr: &Attr| before.is(attr) && attr.nice == before.nice;
-        let now = kernel.get_attr(boosted.tid);
-        if !now.is_ok_and(|attr| is_ours(&attr, boosted.how) || is_as_before(&attr)) {
-            // Somebody has set its policy since, and those who were born since then are as that has made them.
-            return;
-        }
-        let threads = kernel.threads(boosted.tgid);
-        let young = threads.iter().rev().take_while(|&&tid| is_born_since(kernel, tid, *since)).count();
-        let (old, young) = threads.split_at(threads.len() - young);
-        let mut children = kernel.children(boosted.tgid, boosted.tid, *since);
-        children.tids.retain(|&child| is_born_since(kernel, child, *since));
-        // Nothing tells which thread of a process has started another. Where all older ones are scheduled as the
-        // boosted one was, it does not matter.
-        let is_alike =
-            |&tid: &Tid| tid == boosted.tid || kernel.get_attr(tid).is_ok_and(|attr| is_as_before(&attr));
-        let matters = !young.is_empty() || children.of_any_thread && !children.tids.is_empty();
-        let all_alike = matters && old.len() <= ELDERS && old.iter().all(is_alike);
-        for &child in young.iter().filter(|&&tid| tid != boosted.tid) {
-            // A lone thread does not show that those it starts are to be like it.
-            self.welcome(kernel, child, parent, before, all_alike && old.len() > 1, events);
-        }
-        let are_its_own = all_alike || !children.of_any_thread;
-        let mut generation = children.tids;
-        for _ in 0..GENERATIONS {
-            for &child in &generation {
-                self.welcome(kernel, child, parent, before, are_its_own, events);
+    /// Gives the children and threads of these tasks what they would have inherited, where that is
+    /// certain, and reports the others. Returns false if there was not enough time to meet all of
+    /// them.
+    pub fn adopt(&mut self, kernel: &impl Kernel, wards: &[Ward], events: &mut Vec<Event>) -> bool {
+        let until = kernel.now() + BUDGET;
+        self.parents.clear();
+        let inherits = wards.iter().filter(|ward| ward.hands_down());
+        self.parents.extend(inherits.map(|&ward| Parent { ward, is_unchanged: None, elders: None }));
+        let Some(since) = self.parents.iter().map(|parent| parent.ward.raised.since).min() else {
+            self.walk = Walk::default();
+            return true;
+        };
+        let Nursery { walk, parents } = self;
+        kernel.births(walk, since, &mut |birth| {
+            if let Some(birth) = birth {
+                meet(kernel, parents, &birth, events);
             }
-            let children = |&child: &Tid| kernel.children(child, child, *since).tids;
-            generation = generation.iter().flat_map(children).collect();
-            generation.retain(|&child| is_born_since(kernel, child, *since));
-        }
-    }
-
-    /// Gives a child what is its own, where it is known to be.
-    fn welcome(
-        &mut self,
-        kernel: &impl Kernel,
-        child: Tid,
-        parent: &Task,
-        before: Saved,
-        is_its_own: bool,
-        events: &mut Vec<Event>,
-    ) {
-        if is_its_own {
-            self.give(kernel, child, parent, before, events);
-        } else if is_reset(kernel, child) && self.is_new(kernel, child) {
-            events.push(Event::Orphan { parent: *parent, child, policy: before });
-        }
-    }
-
-    fn give(
-        &mut self,
-        kernel: &impl Kernel,
-        child: Tid,
-        parent: &Task,
-        before: Saved,
-        events: &mut Vec<Event>,
-    ) {
-        if !is_reset(kernel, child) || !self.is_new(kernel, child) {
-            return;
-        }
-        let given = kernel
-            .set_scheduler(child, before.policy, before.priority, false)
-            .and_then(|()| if before.nice == 0 { Ok(()) } else { kernel.set_nice(child, before.nice) });
-        let (parent, policy) = (*parent, before);
-        events.push(match given {
-            Ok(()) => Event::Adopted { parent, child, policy },
-            Err(_) => Event::Orphan { parent, child, policy },
-        });
-    }
-
-    fn is_new(&mut self, kernel: &impl Kernel, tid: Tid) -> bool {
-        let Some(start) = kernel.start(tid) else { return false };
-        if self.done.contains(&(tid, start)) {
-            return false;
-        }
-        if self.done.len() >= 1024 {
-            self.done.clear();
-        }
-        self.done.push((tid, start));
-        true
+            kernel.now() < until
+        })
     }
 }
 
-fn is_born_since(kernel: &impl Kernel, tid: Tid, since: u64) -> bool {
-    kernel.start(tid).is_some_and(|start| start >= since)
+/// Whether it is the task that was boosted, and no other process has set its policy since: its
+/// children follow that.
+fn is_unchanged(kernel: &impl Kernel, ward: &Ward) -> bool {
+    let boosted = &ward.raised.boosted;
+    let is_itself = |attr: &Attr| is_ours(attr, boosted.how) || is_as_before(attr, boosted.before);
+    kernel.start(boosted.tid) == Some(boosted.start)
+        && kernel.get_attr(boosted.tid).is_ok_and(|attr| is_itself(&attr))
 }
 
-/// Whether it is what RESET_ON_FORK makes of a task.
-fn is_reset(kernel: &impl Kernel, tid: Tid) -> bool {
-    kernel.get_attr(tid).is_ok_and(|attr| {
+fn is_as_before(attr: &Attr, before: Saved) -> bool {
+    before.is(attr) && attr.nice == before.nice
+}
+
+/// Sees to a task that was born during a boost, if it is of the family of one of these.
+fn meet(kernel: &impl Kernel, parents: &mut [Parent], birth: &Birth, events: &mut Vec<Event>) {
+    let is_child = |parent: &&mut Parent| birth.parent == parent.ward.raised.boosted.tgid;
+    if let Some(parent) = parents.iter_mut().filter(|parent| is_elder(parent, birth)).find(is_child) {
+        return see_to(kernel, parent, birth, Kin::Child, events);
+    }
+    let Some(tgid) = kernel.process_of(birth.tid).filter(|&tgid| tgid != birth.tid) else { return };
+    let is_thread = |parent: &&mut Parent| tgid == parent.ward.raised.boosted.tgid;
+    if let Some(parent) = parents.iter_mut().filter(|parent| is_elder(parent, birth)).find(is_thread) {
+        see_to(kernel, parent, birth, Kin::Thread, events);
+    }
+}
+
+fn is_elder(parent: &Parent, birth: &Birth) -> bool {
+    let Ward { raised, .. } = parent.ward;
+    birth.start >= raised.since && birth.tid != raised.boosted.tid
+}
+
+fn see_to(kernel: &impl Kernel, parent: &mut Parent, birth: &Birth, kin: Kin, events: &mut Vec<Event>) {
+    let Ward { raised, task } = parent.ward;
+    let (boosted, child) = (raised.boosted, birth.tid);
+    if !*parent.is_unchanged.get_or_insert_with(|| is_unchanged(kernel, &parent.ward)) {
+        return;
+    }
+    let elders = *parent.elders.get_or_insert_with(|| elders(kernel, &parent.ward));
+    // The kernel does not show which thread of a process has started a thread, and not always which
+    // a child.
+    let is_its_own = match (kin, elders) {
+        // A lone thread does not show that those it starts are to be like it.
+        (Kin::Thread, _) => elders == Elders::Alike,
+        (Kin::Child, Elders::Alone | Elders::Alike) => true,
+        (Kin::Child, Elders::Different) => kernel.is_child(boosted.tgid, boosted.tid, child) == Some(true),
+    };
+    let policy = boosted.before;
+    let given = match is_its_own {
+        true => give(kernel, birth, kin, policy),
+        false => is_reset(kernel, birth).then_some(Given::Nothing),
+    };
+    events.extend(given.map(|given| match given {
+        Given::Policy => Event::Adopted { parent: task, child, policy },
+        Given::Nothing => Event::Orphan { parent: task, child, policy },
+    }));
+}
+
+fn elders(kernel: &impl Kernel, ward: &Ward) -> Elders {
+    let (boosted, since) = (ward.raised.boosted, ward.raised.since);
+    let threads = kernel.threads(boosted.tgid, ELDERS + 1);
+    let is_young = |&&tid: &&Tid| kernel.start(tid).is_none_or(|start| start >= since);
+    let young = threads.iter().rev().take_while(is_young).count();
+    let (old, _) = threads.split_at(threads.len() - young);
+    let is_alike = |&tid: &Tid| {
+        tid == boosted.tid || kernel.get_attr(tid).is_ok_and(|attr| is_as_before(&attr, boosted.before))
+    };
+    match old {
+        [] | [_] => Elders::Alone,
+        old if old.len() <= ELDERS && old.iter().all(is_alike) => Elders::Alike,
+        _ => Elders::Different,
+    }
+}
+
+enum Given {
+    Policy,
+    /// It is as RESET_ON_FORK makes a task, and as it may be on purpose.
+    Nothing,
+}
+
+/// Gives a child what it would have inherited. `None` if it has another policy as it is, or has
+/// ended.
+///
+/// A task that makes itself SCHED_OTHER looks like one that was born so. But it has to run for
+/// that, so a child that has never had a CPU is certain. For threads the policy of all older ones
+/// decides.
+fn give(kernel: &impl Kernel, birth: &Birth, kin: Kin, before: Saved) -> Option<Given> {
+    let tid = birth.tid;
+    if !is_reset(kernel, birth) {
+        return None;
+    }
+    if kin == Kin::Child && kernel.runs(tid) != Some(0) {
+        return Some(Given::Nothing);
+    }
+    let given = kernel
+        .set_scheduler(tid, before.policy, before.priority, false)
+        .and_then(|()| if before.nice == 0 { Ok(()) } else { kernel.set_nice(tid, before.nice) });
+    if kernel.start(tid).is_some_and(|start| start != birth.start) {
+        // It has ended in between, and its number is that of a new task.
+        let _ = kernel.set_scheduler(tid, Policy::OTHER, 0, false);
+        let _ = kernel.set_nice(tid, 0);
+        return None;
+    }
+    Some(if given.is_ok() { Given::Policy } else { Given::Nothing })
+}
+
+/// Whether it is that task still, and is what RESET_ON_FORK makes of a task.
+fn is_reset(kernel: &impl Kernel, birth: &Birth) -> bool {
+    let attr = kernel.get_attr(birth.tid);
+    let is_plain = attr.is_ok_and(|attr| {
         matches!(attr, Attr { policy: Policy::OTHER, nice: 0, .. }) && !attr.reset_on_fork()
-    })
+    });
+    is_plain && kernel.start(birth.tid) == Some(birth.start)
 }
+
+#[cfg(test)]
+#[path = "adopt_tests.rs"]
+mod tests;

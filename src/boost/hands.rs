@@ -1,5 +1,6 @@
 //! Does to a task what the plan says, and notes it in the journal.
 
+use super::active::Ward;
 use super::adopt::Nursery;
 use super::event::{Event, Refusal};
 use super::journal::{Boosted, How, Journal, Rank, Saved, Slot, Undo};
@@ -270,8 +271,8 @@ impl<K: Kernel + Send> Hands for HostHands<K> {
         pulse
     }
 
-    fn adopt(&mut self, raised: &Raised, task: &Task, events: &mut Vec<Event>) {
-        self.nursery.adopt(&self.kernel, raised, task, events);
+    fn adopt(&mut self, wards: &[Ward], events: &mut Vec<Event>) -> bool {
+        self.nursery.adopt(&self.kernel, wards, events)
     }
 }
 

@@ -3,7 +3,7 @@
 use super::*;
 use crate::boost::journal::Undo;
 use crate::boost::undo::FIFO_PRIORITY;
-use crate::proc::Children;
+use crate::proc::{Birth, Walk};
 use crate::sys::sched::RESET_ON_FORK;
 use crate::sys::shared::{SharedWords, nameless_file};
 use crate::task::Comm;
@@ -118,13 +118,21 @@ impl Kernel for Scripted {
         Some(())
     }
 
-    fn threads(&self, _: Tid) -> Vec<Tid> {
-        self.state().threads.clone()
+    fn threads(&self, _: Tid, most: usize) -> Vec<Tid> {
+        self.state().threads.iter().copied().take(most).collect()
     }
 
-    fn children(&self, _: Tid, tid: Tid, _: u64) -> Children {
-        let tids = if tid == TASK { self.state().children.clone() } else { Vec::new() };
-        Children { tids, of_any_thread: false }
+    fn process_of(&self, tid: Tid) -> Option<Tid> {
+        Some(if self.state().threads.contains(&tid) { TASK } else { tid })
+    }
+
+    fn is_child(&self, _: Tid, tid: Tid, child: Tid) -> Option<bool> {
+        Some(tid == TASK && self.state().children.contains(&child))
+    }
+
+    fn births(&self, _: &mut Walk, _: u64, each: &mut dyn FnMut(Option<Birth>) -> bool) -> bool {
+        let parent = if self.state().children.contains(&YOUNG) { TASK } else { Tid(1) };
+        each(Some(Birth { tid: YOUNG, start: START + 1, parent }))
     }
 
     fn cpu(&self) -> Cpu {
@@ -262,7 +270,7 @@ fn nice_of_young(meanwhile: impl Fn(&mut State)) -> i32 {
     let pulse = hands.pulse(&task(), None).unwrap();
     kernel.state().others = vec![(YOUNG, Attr::default()), (ELDER, kernel.get_attr(TASK).unwrap())];
     meanwhile(&mut kernel.state());
-    hands.adopt(&pulse.raised, &task(), &mut Vec::new());
+    hands.adopt(&[Ward { raised: pulse.raised, task: task() }], &mut Vec::new());
     kernel.get_attr(YOUNG).unwrap().nice
 }
 

@@ -1,6 +1,6 @@
 //! What the boosts ask of the kernel: the seam at which a test puts a simulated machine.
 
-use crate::proc::{self, Children};
+use crate::proc::{self, Birth, Walk};
 use crate::sys::sched::{self, Attr};
 use crate::sys::{clock, cpu};
 use crate::task::{Comm, Cpu, Nanos, Owner, Policy, Tid};
@@ -27,8 +27,21 @@ pub trait Kernel {
     fn runs(&self, tid: Tid) -> Option<u64>;
     fn timer_slack(&self, tid: Tid) -> Option<u64>;
     fn set_timer_slack(&self, tid: Tid, slack: u64) -> Option<()>;
-    fn threads(&self, tgid: Tid) -> Vec<Tid>;
-    fn children(&self, tgid: Tid, tid: Tid, since: u64) -> Children;
+
+    /// The first threads of a process, at most so many, in the order in which they were started.
+    fn threads(&self, tgid: Tid, most: usize) -> Vec<Tid>;
+
+    /// The process that a newborn task is a thread of.
+    fn process_of(&self, tid: Tid) -> Option<Tid>;
+
+    /// Whether this thread of a process has started a child; `None` where the kernel does not show
+    /// that.
+    fn is_child(&self, tgid: Tid, tid: Tid, child: Tid) -> Option<bool>;
+
+    /// Gives out the tasks that were started since `since` and were not given out in this walk
+    /// before. Between them it gives out `None`, so that `each` can stop it at any time by
+    /// returning false. Returns whether it got through.
+    fn births(&self, walk: &mut Walk, since: u64, each: &mut dyn FnMut(Option<Birth>) -> bool) -> bool;
 
     /// The CPU of the calling thread.
     fn cpu(&self) -> Cpu;
@@ -91,12 +104,20 @@ impl Kernel for Host {
         proc::set_timer_slack(tid, slack)
     }
 
-    fn threads(&self, tgid: Tid) -> Vec<Tid> {
-        proc::threads(tgid)
+    fn threads(&self, tgid: Tid, most: usize) -> Vec<Tid> {
+        proc::first_threads(tgid, most)
     }
 
-    fn children(&self, tgid: Tid, tid: Tid, since: u64) -> Children {
-        proc::children(tgid, tid, since)
+    fn process_of(&self, tid: Tid) -> Option<Tid> {
+        proc::tgid(tid)
+    }
+
+    fn is_child(&self, tgid: Tid, tid: Tid, child: Tid) -> Option<bool> {
+        proc::is_child(tgid, tid, child)
+    }
+
+    fn births(&self, walk: &mut Walk, since: u64, each: &mut dyn FnMut(Option<Birth>) -> bool) -> bool {
+        proc::births(walk, since, each)
     }
 
     fn cpu(&self) -> Cpu {

@@ -3,13 +3,17 @@
 //!
 //! No clock is read here, and what is done to a task is done by [`Hands`], which a test can simulate.
 
-use super::active::{Active, Lifted, outranked};
+pub use super::active::Ward;
+use super::active::{Active, Id, Lifted, Ranks, id};
 use super::event::{Event, Refusal};
 use super::journal::{Boosted, How, Saved, Slot};
 use super::undo::{Undone, share};
-use crate::detect::{Limits, Starving};
+use crate::detect::{Limits, ROOM, Starving};
 use crate::fault::{self, Fault};
 use crate::observe::Snapshot;
+use crate::sorted::Sorted;
+use crate::steps;
+use crate::sys::memory;
 use crate::task::{Cpu, Nanos, Owner, Task, Tid};
 use crate::timing::Boost;
 
@@ -50,11 +54,17 @@ const PLACES: u64 = 16;
 /// And all budgets on a CPU together at most this many millionths of it.
 const SHARE: u64 = 20_000;
 
-/// How often a boost is looked after: whether it is still needed, ...
+/// How often a boost is looked after: whether it is still needed.
 const CARE: Nanos = Nanos::from_millis(100);
 
-/// ... and who was born during it.
+/// How often the children of boosted tasks are looked for.
 const ADOPTION: Nanos = Nanos::from_millis(500);
+
+/// How soon that goes on where there were too many for one pass.
+const NEXT_PASS: Nanos = Nanos::from_millis(100);
+
+/// How many passes look for the children of a boost that is over.
+const MAX_PASSES: u32 = 20;
 
 /// A look that an end makes due comes this much later: others may end with it.
 const BETWEEN_LOOKS: Nanos = Nanos::from_millis(1);
@@ -94,8 +104,9 @@ pub trait Hands: Send {
     /// scheduled as it was at the first pulse.
     fn pulse(&mut self, task: &Task, before: Option<Saved>) -> Result<Pulse, Refusal>;
 
-    /// Gives those who were born to a boosted task the policy that it would have handed down.
-    fn adopt(&mut self, raised: &Raised, task: &Task, events: &mut Vec<Event>);
+    /// Gives the children of these tasks the policy that they would have inherited. Takes a bounded
+    /// time, and returns false if that was not enough to find all of them.
+    fn adopt(&mut self, wards: &[Ward], events: &mut Vec<Event>) -> bool;
 }
 
 /// A pulse that is over.
@@ -125,25 +136,39 @@ pub struct Counters {
     pub failed_restores: u64,
 }
 
-struct Tried {
-    task: Task,
-    again: Nanos,
-}
+/// The identity of no task, to fill memory with.
+const NO_TASK: Id = (Tid(-1), 0);
 
 /// The boosts in flight.
 pub struct Booster {
     rules: Rules,
     places: usize,
     active: Vec<Active>,
-    refused: Vec<Tried>,
+    /// The tasks of `active`.
+    boosted: Sorted<Id, ()>,
+    /// When to try again each task that could not be boosted.
+    refused: Sorted<Id, Nanos>,
     /// When the next boost may start on each CPU that had one.
-    spacing: Vec<(Cpu, Nanos)>,
+    spacing: Sorted<Cpu, Nanos>,
+    /// CPUs that had no place for one more boost at this scan.
+    full: Sorted<Cpu, ()>,
+    ranks: Ranks,
+    /// Where each task was running at this scan.
+    running: Sorted<Id, Cpu>,
+    /// The starving tasks of this scan by CPU: their places in its list.
+    by_cpu: Vec<(Cpu, usize)>,
     /// Starving tasks that had no place at the last look.
     waiting: usize,
     /// When a look may let one of them start, or find one who has just been put back.
     next_start: Option<Nanos>,
     next_care: Nanos,
+    /// When to look for the children of boosted tasks.
     next_adoption: Nanos,
+    /// Tasks whose boosts are over and whose children have not been seen to since.
+    ended: Vec<Ward>,
+    /// How many passes that took so far.
+    passes: u32,
+    wards: Vec<Ward>,
     counters: Counters,
 }
 
@@ -154,12 +179,20 @@ impl Booster {
             rules,
             places: places.clamp(1, PLACES) as usize,
             active: Vec::with_capacity(64),
-            refused: Vec::with_capacity(64),
-            spacing: Vec::with_capacity(64),
+            boosted: Sorted::with_room(64, (NO_TASK, ())),
+            refused: Sorted::with_room(ROOM, (NO_TASK, Nanos::MAX)),
+            spacing: Sorted::with_room(64, (Cpu(0), Nanos::MAX)),
+            full: Sorted::with_room(64, (Cpu(u32::MAX), ())),
+            ranks: Ranks::new(),
+            running: Sorted::with_room(64, (NO_TASK, Cpu(0))),
+            by_cpu: memory::room_for(ROOM, (Cpu(0), usize::MAX)),
             waiting: 0,
             next_start: None,
             next_care: Nanos::MAX,
             next_adoption: Nanos::MAX,
+            ended: Vec::with_capacity(64),
+            passes: 0,
+            wards: Vec::with_capacity(64),
             counters: Counters::default(),
         }
     }
@@ -218,38 +251,70 @@ impl Booster {
         events: &mut Vec<Event>,
     ) {
         let now = snapshot.at;
-        for active in &mut self.active {
-            let here = snapshot.running.iter().find(|task| active.is_of(task));
-            active.task.cpu = here.map_or(active.task.cpu, |task| task.cpu);
-        }
         self.waiting = 0;
         self.next_start = None;
-        if now >= self.next_care {
-            self.care(snapshot, hands, events);
+        if !self.active.is_empty() || !starving.is_empty() {
+            self.follow(snapshot);
+            self.rank(snapshot);
         }
-        self.refused.retain(|tried| tried.again > now || fault::is(Fault::RefusalNotRetried));
-        self.spacing.retain(|&(_, next)| next > now && !fault::is(Fault::SpacingIgnored));
+        if now >= self.next_care && self.care(snapshot, hands, events) {
+            self.rank(snapshot);
+        }
+        self.refused.retain(|&again| again > now || fault::is(Fault::RefusalNotRetried));
+        self.spacing.retain(|&next| next > now && !fault::is(Fault::SpacingIgnored));
+        self.full.clear();
+        self.by_cpu.clear();
+        self.by_cpu.extend(starving.iter().map(|starving| starving.task.cpu).zip(0..));
+        self.by_cpu.sort_unstable();
         for candidate in starving {
-            if !self.wants(candidate, snapshot) {
+            if !self.wants(candidate) {
                 if let Some(again) = self.tried(&candidate.task) {
                     self.look_at(again);
                 }
                 continue;
             }
             let cpu = candidate.task.cpu;
-            if let Some(&(_, next)) = self.spacing.iter().find(|&&(spaced, _)| spaced == cpu) {
+            if let Some(next) = self.spacing.get(cpu) {
                 self.wait_until(next);
                 continue;
             }
-            if !self.has_place(cpu, now, hands, events) {
+            if self.full.contains(cpu) || !self.has_place(cpu, now, hands, events) {
+                self.full.insert(cpu, ());
                 self.wait_until(now + SPACING);
                 continue;
             }
-            self.spacing.push((cpu, now + SPACING));
-            let behind = starving.iter().filter(|other| other.task.cpu == cpu && self.wants(other, snapshot));
-            let crowded = behind.count() > self.places;
+            self.spacing.insert(cpu, now + SPACING);
+            let crowded = self.wanted_on(cpu, starving) > self.places;
             self.start(candidate, snapshot, crowded, hands, events);
         }
+    }
+
+    /// Sees to the children of boosted tasks, if that is due. It is to be called when nothing is
+    /// left to do that a starving task waits for.
+    pub fn adopt(&mut self, now: Nanos, hands: &mut dyn Hands, events: &mut Vec<Event>) {
+        if now < self.next_adoption {
+            return;
+        }
+        self.wards.clear();
+        self.wards.extend(self.ended.iter().copied());
+        self.wards.extend(self.active.iter().map(|&Active { raised, task, .. }| Ward { raised, task }));
+        let has_met_all = hands.adopt(&self.wards, events);
+        self.passes = if self.ended.is_empty() { 0 } else { self.passes + 1 };
+        if has_met_all || self.passes >= MAX_PASSES {
+            self.ended.clear();
+            self.passes = 0;
+        }
+        self.next_adoption = match (has_met_all, self.active.is_empty() && self.ended.is_empty()) {
+            (_, true) => Nanos::MAX,
+            (true, _) => now + ADOPTION,
+            (false, _) => now + NEXT_PASS,
+        };
+    }
+
+    /// When to call it for the children of boosts that are over. Those of others are seen to after
+    /// a scan.
+    pub fn next_adoption(&self) -> Option<Nanos> {
+        (!self.ended.is_empty()).then_some(self.next_adoption)
     }
 
     /// A look that was due has failed.
@@ -274,22 +339,6 @@ impl Booster {
         self.next_start = Some(self.next_start.map_or(moment, |next| next.min(moment)));
     }
 
-    fn on(&self, cpu: Cpu) -> impl Iterator<Item = &Active> {
-        self.active.iter().filter(move |active| active.task.cpu == cpu)
-    }
-
-    /// When to try again one that could not be boosted.
-    fn tried(&self, task: &Task) -> Option<Nanos> {
-        let is_it = |tried: &&Tried| (tried.task.tid, tried.task.start) == (task.tid, task.start);
-        self.refused.iter().find(is_it).map(|tried| tried.again)
-    }
-
-    fn wants(&self, candidate: &Starving, snapshot: &Snapshot) -> bool {
-        !self.active.iter().any(|active| active.is_of(&candidate.task))
-            && self.tried(&candidate.task).is_none()
-            && (!self.rules.only_outranked || outranked(&candidate.task, snapshot, &self.active))
-    }
-
     fn start(
         &mut self,
         candidate: &Starving,
@@ -302,7 +351,7 @@ impl Booster {
         let started = snapshot.at;
         match self.lift(&task, started, true, hands, events) {
             Ok(lifted) => {
-                let is_outranked = outranked(&task, snapshot, &self.active);
+                let is_outranked = self.ranks.outrank(&task);
                 let ends_at_once = crowded && lifted.how != How::Fifo && lifted.raised.runs.is_some();
                 self.begin(task, lifted, started, is_outranked, events);
                 // In a crowd the place is needed for the next as soon as this one has had its budget once.
@@ -312,12 +361,12 @@ impl Booster {
             }
             Err((_, Refusal::Taken)) => {
                 // Those who wait behind it have their turns meanwhile.
-                self.refused.push(Tried { task, again: started + CARE });
+                self.refused.insert(id(&task), started + CARE);
                 self.look_at(started + CARE);
             }
             Err((how, why)) => {
                 self.counters.refused += 1;
-                self.refused.push(Tried { task, again: started + self.rules.retry });
+                self.refused.insert(id(&task), started + self.rules.retry);
                 events.push(Event::Refused { task, how, why });
             }
         }
@@ -371,13 +420,15 @@ impl Booster {
         events.push(Event::Boosted { task, how });
         if self.active.is_empty() {
             self.next_care = started + CARE;
-            self.next_adoption = started + ADOPTION;
+            self.next_adoption = self.next_adoption.min(started + ADOPTION);
         }
         let end = started + self.rules.duration;
-        let mut active = Active { task, raised, started, end, next_pulse: None, missed: 0, outranked };
+        let mut active =
+            Active { task, raised, started, end, next_pulse: None, missed: 0, sleeps: false, outranked };
         if how == How::Fifo {
             active.plan_pulse(started, ran, self.rules.period);
         }
+        self.boosted.insert(id(&task), ());
         self.active.push(active);
         if let Some(outcome) = over {
             self.close(self.active.len() - 1, started, true, outcome, events);
@@ -409,71 +460,46 @@ impl Booster {
         false
     }
 
-    /// Boosted tasks that have come from other CPUs take places here, too.
-    fn has_place(&mut self, cpu: Cpu, now: Nanos, hands: &mut dyn Hands, events: &mut Vec<Event>) -> bool {
-        while self.on(cpu).count() >= self.places && !fault::is(Fault::CapIgnored) {
-            if !self.make_room(cpu, now, hands, events) {
-                return false;
-            }
-        }
-        true
-    }
-
-    /// Takes the place of a boost that has had its budget once, if there is one.
-    fn make_room(&mut self, cpu: Cpu, now: Nanos, hands: &mut dyn Hands, events: &mut Vec<Event>) -> bool {
-        let oldest = (0..self.active.len())
-            .filter(|&index| self.active[index].task.cpu == cpu)
-            .filter(|&index| now >= self.active[index].started + SPACING)
-            .min_by_key(|&index| self.active[index].started);
-        match oldest {
-            Some(index) => {
-                self.end(index, now, true, hands, events);
-                // The task may not have run in its pulses, and then it is the next to get a place.
-                self.look_at(now + SPACING);
-                true
-            }
-            None => false,
-        }
-    }
-
-    fn care(&mut self, snapshot: &Snapshot, hands: &mut dyn Hands, events: &mut Vec<Event>) {
+    /// Ends the boosts that nothing makes necessary any more. Returns whether there were any.
+    fn care(&mut self, snapshot: &Snapshot, hands: &mut dyn Hands, events: &mut Vec<Event>) -> bool {
         let now = snapshot.at;
         self.next_care = now + CARE;
-        let adopts = now >= self.next_adoption;
-        if adopts {
-            self.next_adoption = now + ADOPTION;
-        }
+        let before = self.active.len();
         let mut index = 0;
         while index < self.active.len() {
             let active = &self.active[index];
-            if adopts {
-                hands.adopt(&active.raised, &active.task, events);
-            }
-            if snapshot.complete && active.outranked && !outranked(&active.task, snapshot, &self.active) {
+            if snapshot.complete && active.outranked && !self.ranks.outrank(&active.task) {
                 self.end(index, now, true, hands, events);
                 self.look_at(now + BETWEEN_LOOKS);
             } else {
                 index += 1;
             }
         }
+        self.active.len() < before
     }
 
     fn end(&mut self, index: usize, now: Nanos, early: bool, hands: &mut dyn Hands, events: &mut Vec<Event>) {
-        let Active { task, raised, .. } = &self.active[index];
-        let outcome = hands.restore(raised);
-        if matches!(outcome, Undone::Restored(_)) {
-            hands.adopt(raised, task, events);
+        let Active { task, raised, .. } = self.active[index];
+        let outcome = hands.restore(&raised);
+        let ward = Ward { raised, task };
+        if matches!(outcome, Undone::Restored(_)) && ward.hands_down() {
+            self.ended.push(ward);
+            self.next_adoption = Nanos::ZERO;
         }
         self.close(index, now, early, outcome, events);
     }
 
     fn close(&mut self, index: usize, now: Nanos, early: bool, outcome: Undone, events: &mut Vec<Event>) {
         let Active { task, raised, started, .. } = self.active.swap_remove(index);
+        self.boosted.remove(id(&task));
         self.counters.failed_restores += u64::from(matches!(outcome, Undone::Failed(_)));
         let before = raised.boosted.before;
         events.push(Event::Over { task, before, after: now - started, early, outcome });
     }
 }
+
+#[path = "choice.rs"]
+mod choice;
 
 #[path = "request.rs"]
 pub mod request;

@@ -7,6 +7,7 @@ use crate::boost::event::Event;
 use crate::detect::Starving;
 use crate::engine::{Counters, Engine, Hog, LATE};
 use crate::error::Error;
+use crate::sorted::Sorted;
 use crate::sys::clock;
 use crate::task::{Cpu, Nanos};
 use std::fmt;
@@ -39,6 +40,8 @@ pub struct Reporter {
     looks: u64,
     failures_in_a_row: u64,
     lateness: Lateness,
+    /// How many tasks wait on each CPU.
+    waiting: Sorted<Cpu, usize>,
 }
 
 /// How late this thread came to its looks.
@@ -47,6 +50,10 @@ struct Lateness {
     looks: u64,
     total: Nanos,
     longest: Nanos,
+}
+
+fn no_waiters() -> Sorted<Cpu, usize> {
+    Sorted::with_room(64, (Cpu(u32::MAX), 0))
 }
 
 impl Reporter {
@@ -68,6 +75,7 @@ impl Reporter {
             looks: 0,
             failures_in_a_row: 0,
             lateness: Lateness::default(),
+            waiting: no_waiters(),
         }
     }
 
@@ -87,6 +95,7 @@ impl Reporter {
             looks: 0,
             failures_in_a_row: 0,
             lateness: Lateness::default(),
+            waiting: no_waiters(),
         }
     }
 
@@ -194,7 +203,7 @@ impl Reporter {
     }
 
     fn counters(&self, engine: &Engine, whose: &str) {
-        let Counters { looks, failed_looks, starved, longest_wait } = engine.counters();
+        let Counters { looks, failed_looks, starved, longest_wait, dropped_waits } = engine.counters();
         self.log.info(format_args!(
             "{whose}{} backend: {looks} looks, {failed_looks} of them lost; {starved} waits reached the threshold, \
              the longest seen {}; {}",
@@ -202,6 +211,11 @@ impl Reporter {
             Millis(longest_wait),
             self.lateness,
         ));
+        if dropped_waits > 0 {
+            self.log.info(format_args!(
+                "{whose}{dropped_waits} short waits dropped: too many tasks out of sight at once"
+            ));
+        }
         if let Some(booster) = engine.booster() {
             let (active, waiting) = booster.load();
             let counters = booster.counters();
@@ -228,7 +242,7 @@ impl Reporter {
         }
     }
 
-    fn cpus(&self, engine: &Engine) {
+    fn cpus(&mut self, engine: &Engine) {
         let snapshot = engine.snapshot();
         // Of the first look each CPU is told, where it is known which there are.
         let brief = self.looks > 0 || snapshot.load.is_empty();
@@ -236,9 +250,13 @@ impl Reporter {
             self.log.verbose(format_args!("all CPUs had idle time, skipping parse"));
             return;
         }
+        self.waiting.clear();
+        for waiter in &snapshot.waiters {
+            *self.waiting.entry(waiter.task.cpu, 0) += 1;
+        }
         for load in &snapshot.load {
             let cpu = load.cpu;
-            let waiting = snapshot.waiters.iter().filter(|waiter| waiter.task.cpu == cpu).count();
+            let waiting = self.waiting.get(cpu).unwrap_or_default();
             if load.runnable > 0 || self.looks == 0 {
                 let realtime = load.realtime;
                 self.log.verbose(format_args!("checking cpu {cpu} - rt: {realtime} - starving: {waiting}"));
@@ -257,6 +275,10 @@ impl Reporter {
             if !matches!(self.role, Role::Of(_)) {
                 self.log.tell(&Told::Ignored(ignored));
             }
+        }
+        let more = engine.take_unreported();
+        if more > 0 && !matches!(self.role, Role::Of(_)) {
+            self.log.info(format_args!("Ignoring {more} more threads, too many at once to name each"));
         }
     }
 

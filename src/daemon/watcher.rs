@@ -29,7 +29,7 @@ impl Watcher {
 
     /// Does what is due, and looks in any case if somebody has asked.
     pub fn turn(&mut self, asked: bool) -> Turn {
-        let begun = clock::monotonic();
+        let (begun, used) = (clock::monotonic(), clock::thread_cpu());
         let mut turn = Turn::Rested;
         if asked {
             self.engine.insist();
@@ -46,7 +46,7 @@ impl Watcher {
                     Turn::Failed
                 }
             };
-            self.engine.rest(begun, clock::monotonic());
+            self.engine.rest(clock::monotonic(), clock::thread_cpu() - used);
         }
         self.reporter.boosts(&mut self.engine);
         if asked {

@@ -99,11 +99,6 @@ pub fn runs(schedstat: &[u8]) -> Option<u64> {
     number(schedstat.split(|&b| b == b' ').nth(2)?)
 }
 
-/// /proc/TID/task/TID/children
-pub fn children(text: &str) -> impl Iterator<Item = Tid> + '_ {
-    text.split_whitespace().filter_map(|child| child.parse().ok().map(Tid))
-}
-
 /// /proc/loadavg: how many tasks are runnable on the whole machine.
 pub fn runnable(loadavg: &[u8]) -> Option<u32> {
     // 0.31 0.08 0.03 1/90 4907: the fourth is runnable/all.

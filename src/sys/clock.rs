@@ -11,6 +11,15 @@ pub fn monotonic() -> Nanos {
     Nanos::from_secs(now.tv_sec as u64) + Nanos(now.tv_nsec as u64)
 }
 
+/// Returns how long the calling thread has had a CPU since it started.
+pub fn thread_cpu() -> Nanos {
+    let mut used = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `used` is a timespec that outlives the call. Each thread has the clock, on every
+    // kernel.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut used) };
+    Nanos::from_secs(used.tv_sec as u64) + Nanos(used.tv_nsec as u64)
+}
+
 /// How far apart the kernel's ticks are.
 pub fn tick() -> Nanos {
     let mut tick = libc::timespec { tv_sec: 0, tv_nsec: 0 };
@@ -73,6 +82,17 @@ mod tests {
             assert!(now >= last);
             last = now;
         }
+    }
+
+    #[test]
+    fn a_thread_uses_its_cpu_while_it_spins_and_not_while_it_sleeps() {
+        let begun = thread_cpu();
+        while thread_cpu() - begun < Nanos::from_millis(5) {
+            std::hint::spin_loop();
+        }
+        let slept = thread_cpu();
+        nap(Nanos::from_millis(500));
+        assert!(thread_cpu() - slept < Nanos::from_millis(400));
     }
 
     #[test]

@@ -203,7 +203,7 @@ fn a_boosted_task_can_fork_and_each_child_gets_its_policy_or_a_report() {
         let mut births: HashMap<Tid, Birth> = HashMap::new();
         let mut restored = Vec::new();
         eventually("all children are born, and the task was restored twice since", || {
-            let mut young = proc::children(pid, victim, 0).tids;
+            let mut young = process::children_of_thread(pid, victim);
             young.extend(process::threads(pid).into_iter().filter(|&tid| tid != pid && tid != victim));
             for tid in young {
                 let now = clock::monotonic();

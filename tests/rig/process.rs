@@ -50,6 +50,12 @@ pub fn parent(pid: Tid) -> Option<Tid> {
     field(pid, 1)?.parse().ok().map(Tid)
 }
 
+/// The processes that a thread has started.
+pub fn children_of_thread(tgid: Tid, tid: Tid) -> Vec<Tid> {
+    let children = fs::read_to_string(format!("/proc/{tgid}/task/{tid}/children")).unwrap_or_default();
+    children.split_whitespace().filter_map(|child| child.parse().ok().map(Tid)).collect()
+}
+
 pub fn session(pid: Tid) -> Option<Tid> {
     field(pid, 3)?.parse().ok().map(Tid)
 }

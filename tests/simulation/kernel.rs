@@ -7,7 +7,7 @@ use stalld::boost::kernel::Kernel;
 use stalld::boost::undo::FIFO_PRIORITY;
 use stalld::error::{Error, Result};
 use stalld::observe::{Backend, Effort, Kind, Load, Snapshot, Waiter};
-use stalld::proc::Children;
+use stalld::proc::{Birth, Walk};
 use stalld::sys::sched::{Attr, RESET_ON_FORK};
 use stalld::task::{Comm, Cpu, Nanos, Owner, Policy, Tid};
 use std::io;
@@ -213,20 +213,42 @@ impl Kernel for Calls {
         Some(())
     }
 
-    fn threads(&self, tgid: Tid) -> Vec<Tid> {
+    fn threads(&self, tgid: Tid, most: usize) -> Vec<Tid> {
         let watched = self.enter(false);
         let mut threads: Vec<&Life> = watched.world.lives.iter().filter(|life| life.tgid == tgid).collect();
         threads.sort_unstable_by_key(|life| life.id);
-        threads.iter().map(|life| life.tid).collect()
+        threads.iter().map(|life| life.tid).take(most).collect()
     }
 
-    fn children(&self, _tgid: Tid, tid: Tid, _since: u64) -> Children {
+    fn process_of(&self, tid: Tid) -> Option<Tid> {
         let watched = self.enter(false);
-        let Some(parent) = watched.world.find(tid).map(|index| watched.world.lives[index].id) else {
-            return Children::default();
-        };
-        let born = watched.world.lives.iter().filter(|life| life.parent == parent);
-        Children { tids: born.map(|life| life.tid).collect(), of_any_thread: false }
+        watched.world.find(tid).map(|index| watched.world.lives[index].tgid)
+    }
+
+    fn is_child(&self, _tgid: Tid, tid: Tid, child: Tid) -> Option<bool> {
+        let watched = self.enter(false);
+        let parent = watched.world.find(tid).map(|index| watched.world.lives[index].id)?;
+        watched.world.find(child).map(|index| watched.world.lives[index].parent == parent)
+    }
+
+    /// Tids are given out in no order here, so the walk goes by the machine's own numbers.
+    fn births(&self, walk: &mut Walk, since: u64, each: &mut dyn FnMut(Option<Birth>) -> bool) -> bool {
+        loop {
+            let birth = {
+                let watched = self.enter(false);
+                let lives = &watched.world.lives;
+                let unmet = lives.iter().filter(|life| life.id > walk.top as u64);
+                let Some(next) = unmet.min_by_key(|life| life.id) else { return true };
+                walk.top = next.id as i32;
+                // The process of the thread that has started it.
+                let parent = lives.iter().find(|life| life.id == next.parent);
+                let (tid, start) = (next.tid, next.start);
+                Birth { tid, start, parent: parent.map_or(Tid(0), |parent| parent.tgid) }
+            };
+            if !each(Some(birth).filter(|birth| birth.start >= since)) {
+                return false;
+            }
+        }
     }
 
     fn cpu(&self) -> Cpu {

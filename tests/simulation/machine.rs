@@ -131,11 +131,11 @@ impl World {
 
     pub fn change_policy(&mut self, index: usize) {
         let life = self.lives[index];
-        // Who has lowered itself on purpose looks like one that was born so.
-        if life.judged.inherits.is_none() && !life.hog {
+        // A task that has never run can't have set its policy itself.
+        if (life.judged.inherits.is_none() || life.runs > 0) && !life.hog {
             let own = self.scheduled();
             let it = &mut self.lives[index];
-            (it.now, it.own) = (own, own);
+            (it.now, it.own, it.judged.inherits) = (own, own, None);
             it.judged.kept = false;
         }
     }

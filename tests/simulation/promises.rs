@@ -54,6 +54,10 @@ pub struct Watched {
     /// The first promise that was broken.
     pub broken: Option<String>,
     pub boosts: Vec<Boost>,
+    /// Boosts that stalld has ended in this turn.
+    overs: Vec<Boost>,
+    /// Tasks that were born to them, by their number on the machine, and have not been seen to yet.
+    lost: Vec<u64>,
     /// Of the last snapshot.
     pub look_at: Nanos,
     pub in_look: bool,
@@ -102,6 +106,8 @@ impl Watched {
             calm: false,
             broken: None,
             boosts: Vec::new(),
+            overs: Vec::new(),
+            lost: Vec::new(),
             look_at: Nanos::ZERO,
             in_look: false,
             stranger_tried_at: Nanos::ZERO,
@@ -230,9 +236,12 @@ impl Watched {
             it.own = Scheduled { attr: Attr { nice: it.own.attr.nice, ..*attr }, slack };
             return;
         }
-        // Born within the same tick as the boost began, or to a child of who is boosted, it may be meant, too.
+        if life.tid == life.tgid && life.runs > 0 {
+            self.break_promise(&life, &format!("it may have set its policy itself, and was set to {attr:?}"));
+        }
+        // A task that was born within the tick in which the boost began may be meant too.
         let since = |boost: &&Boost| life.start >= boost.since;
-        let mut elders = self.boosts.iter().filter(since).map(|boost| boost.own);
+        let mut elders = self.boosts.iter().chain(&self.overs).filter(since).map(|boost| boost.own);
         let alike = elders.find(|own| (own.policy, own.priority, false) == says(attr));
         match life.judged.inherits.or(alike) {
             Some(own) if (own.policy, own.priority, false) == says(attr) => {
@@ -375,6 +384,7 @@ impl Watched {
                 self.tally.overs += 1;
                 let Some(index) = self.boost_of(task, true) else { return };
                 let boost = self.boosts.swap_remove(index);
+                self.overs.push(boost);
                 let Some(life) = self.life(boost.id) else { return };
                 life.judged.boosted = false;
                 let life = *life;
@@ -393,12 +403,7 @@ impl Watched {
                             && !it.judged.boosted
                             && !it.judged.touched
                     };
-                    if let Some(child) = self.world.lives.iter().find(lost).copied() {
-                        self.break_promise(
-                            &child,
-                            "it was born to a boosted task, and stays as that has made it",
-                        );
-                    }
+                    self.lost.extend(self.world.lives.iter().filter(lost).map(|life| life.id));
                 }
             }
             Event::Adopted { child, .. } | Event::Orphan { child, .. } => {
@@ -424,6 +429,15 @@ impl Watched {
 
     /// A turn of stalld that began then is over; `looked` is what came of its look, `rests` until when it rests.
     pub fn turned(&mut self, begun: Nanos, looked: Option<bool>, rests: Nanos, engine: &Engine) {
+        for id in std::mem::take(&mut self.lost) {
+            let lost = |life: &&mut Life| {
+                life.judged.inherits.is_some() && !life.is_foreign() && !life.judged.boosted
+            };
+            if let Some(child) = self.life(id).filter(lost).copied() {
+                self.break_promise(&child, "it was born to a boosted task, and stays as that has made it");
+            }
+        }
+        self.overs.clear();
         for boost in std::mem::take(&mut self.boosts) {
             let life = self.life(boost.id).map(|life| {
                 life.judged.boosted = boost.told;
@@ -437,7 +451,7 @@ impl Watched {
             if boost.end <= begun {
                 self.break_promise(&life, &format!("it is not over at its end: {boost:?}"));
             }
-            if engine.next() > boost.end.max(rests) {
+            if engine.next() > boost.end {
                 let what = format!("stalld sleeps through its end, until {:?}: {boost:?}", engine.next());
                 self.break_promise(&life, &what);
             }
@@ -480,6 +494,8 @@ impl Watched {
     pub fn recovered(&mut self) {
         self.tally.kills += 1;
         self.boosts.clear();
+        self.overs.clear();
+        self.lost.clear();
         self.world.cores.iter_mut().for_each(|core| core.tried_at = Nanos::ZERO);
         for index in 0..self.world.lives.len() {
             let life = self.world.lives[index];

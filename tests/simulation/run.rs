@@ -19,6 +19,9 @@ use std::sync::{Arc, Mutex};
 
 const RECORDS: usize = 64;
 
+/// stalld rests no longer than this after a scan.
+const MAX_REST: Nanos = Nanos::from_millis(100);
+
 /// A promise that was broken.
 #[derive(Clone, Debug)]
 pub struct Broken {
@@ -144,8 +147,8 @@ impl Run {
             watched.in_look = false;
             watched.world.now
         };
-        self.engine.rest(begun, ended);
-        self.rests = ended + (ended - begun);
+        self.engine.rest(ended, ended - begun);
+        self.rests = ended + (ended - begun).min(MAX_REST);
         Some(looked)
     }
 

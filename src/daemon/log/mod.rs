@@ -8,6 +8,7 @@
 mod kmsg;
 mod line;
 mod outlet;
+mod per_cpu;
 mod queue;
 mod record;
 mod syslog;
@@ -69,6 +70,11 @@ pub trait Sink: Send {
     /// What the place can bear.
     fn lines_per_second(&self) -> u32 {
         200
+    }
+
+    /// How many of them may be of tasks of one CPU.
+    fn lines_per_second_of_cpu(&self) -> u32 {
+        50
     }
 }
 

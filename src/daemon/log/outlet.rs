@@ -1,5 +1,6 @@
 //! One place that lines go to: how many, how fast, and what is said of those that did not make it.
 
+use super::per_cpu::{Admission, PerCpu};
 use super::{Level, Message, Record, Sink, Told};
 use crate::sys::clock;
 use crate::task::Nanos;
@@ -12,6 +13,7 @@ pub struct Outlet {
     sink: Box<dyn Sink>,
     up_to: Level,
     allowance: Allowance,
+    cpus: PerCpu,
     dropped: u64,
     /// When to say so. Not at once: under a flood there would be a remark between any two lines.
     due: Option<Nanos>,
@@ -22,7 +24,8 @@ impl Outlet {
     /// Writes to `sink` the lines of levels up to this one.
     pub fn new(sink: impl Sink + 'static, up_to: Level) -> Outlet {
         let allowance = Allowance::new(sink.lines_per_second());
-        Outlet { sink: Box::new(sink), up_to, allowance, dropped: 0, due: None, pause: SECOND }
+        let cpus = PerCpu::new(sink.lines_per_second_of_cpu());
+        Outlet { sink: Box::new(sink), up_to, allowance, cpus, dropped: 0, due: None, pause: SECOND }
     }
 
     pub fn up_to(&self) -> Level {
@@ -34,7 +37,12 @@ impl Outlet {
             return;
         }
         self.remark(now);
-        if !self.allowance.take(now) || self.sink.write(record).is_err() {
+        let admission = record.told.map_or(Admission::Granted, |told| self.cpus.admit(told, now));
+        if admission == Admission::LeftOut {
+            return;
+        }
+        let is_allowed = self.allowance.take(now) || admission == Admission::First;
+        if !is_allowed || self.sink.write(record).is_err() {
             self.lose(record.level, 1, now);
         }
     }
@@ -49,11 +57,12 @@ impl Outlet {
 
     /// When `remark` has something to do.
     pub fn due(&self) -> Option<Nanos> {
-        self.due
+        self.due.into_iter().chain(self.cpus.due()).min()
     }
 
-    /// Says how many lines were dropped, when that is due.
+    /// Says how many lines were left out or dropped, when that is due.
     pub fn remark(&mut self, now: Nanos) {
+        self.sum_up(now);
         if self.due.is_none_or(|due| now < due) {
             return;
         }
@@ -66,8 +75,18 @@ impl Outlet {
         }
     }
 
+    fn sum_up(&mut self, now: Nanos) {
+        while let Some(summary) = self.cpus.take_due(now) {
+            let write = |record: &Record| self.sink.write(record).is_ok();
+            if !Record::with(clock::monotonic(), Message::Told(&summary), write) {
+                self.lose(summary.level(), 1, now);
+            }
+        }
+    }
+
     /// The last chance to say it.
     pub fn close(&mut self) {
+        self.sum_up(Nanos::MAX);
         if self.dropped > 0 {
             self.tell_dropped();
         }
@@ -110,6 +129,7 @@ impl Allowance {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::task::{Comm, Cpu, Task, Tid};
     use std::io;
     use std::sync::{Arc, Mutex};
 
@@ -183,6 +203,33 @@ mod tests {
         let told: u64 =
             remarks.iter().map(|text| text.split(' ').next().unwrap().parse::<u64>().unwrap()).sum();
         assert_eq!(told, 10_000 - 109);
+    }
+
+    #[test]
+    fn tasks_of_a_crowded_cpu_are_summed_up_and_the_first_of_another_cpu_gets_through() {
+        let (mut outlet, paper) = outlet(Level::Info);
+        let starved = |cpu: u32, wait| {
+            let task = Task { tid: Tid(7), cpu: Cpu(cpu), comm: Comm::new(b"task"), ..Task::default() };
+            Told::Starved { task, since: Nanos::ZERO, wait: Nanos::from_secs(wait), exact: false }
+        };
+        let mut write = |told: &Told, at| {
+            Record::with(at, Message::Told(told), |record| outlet.write(record, at));
+        };
+        for n in 0..100 {
+            write(&starved(1, n), ms(n));
+        }
+        // The allowance of all lines together is used up.
+        write(&starved(2, 5), ms(100));
+        let lines = paper.lines();
+        assert_eq!(
+            (lines.len(), lines.last().map(String::as_str)),
+            (11, Some("task-7 starved on CPU 2 for 5 seconds"))
+        );
+        assert_eq!(outlet.due(), Some(ms(1000)));
+        outlet.remark(ms(1000));
+        assert_eq!(paper.lines(), ["50 more tasks starve on CPU 1, the longest for 99 s"]);
+        outlet.close();
+        assert_eq!(paper.lines(), ["40 messages were dropped"]);
     }
 
     #[test]

@@ -1,13 +1,16 @@
 //! What waits to be written. Putting something in never waits, and never allocates.
 
 use super::{Level, Line, Told};
+use crate::sorted::Sorted;
 use crate::sys::clock;
-use crate::task::Nanos;
+use crate::task::{Cpu, Nanos};
 use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 const LINES: usize = 1024;
+/// Places beyond these, for the first starving task and the first boost of each CPU.
+const FIRST_LINES: usize = 512;
 const BYTES: usize = 64 * 1024;
 /// Tries at the lock before the message is given up: some microseconds, where the lock is held for a
 /// fraction of one. Its holder may have lost its CPU to the very hog that is to be reported, so nobody
@@ -26,6 +29,8 @@ pub struct Queue {
 pub struct Batch {
     text: String,
     entries: Vec<(Nanos, Body)>,
+    /// CPUs that have a starving task, or a boost, in this batch.
+    cpus: Sorted<Cpu, (bool, bool)>,
 }
 
 #[derive(Clone, Copy)]
@@ -118,12 +123,17 @@ impl Queue {
 
 impl Batch {
     pub fn new() -> Batch {
-        Batch { text: String::with_capacity(BYTES), entries: Vec::with_capacity(LINES) }
+        Batch {
+            text: String::with_capacity(BYTES),
+            entries: Vec::with_capacity(LINES + FIRST_LINES),
+            cpus: Sorted::with_room(FIRST_LINES, (Cpu(u32::MAX), (true, true))),
+        }
     }
 
     fn push(&mut self, at: Nanos, message: Message) -> bool {
         let len = if let Message::Text(_, text) = message { text.len() } else { 0 };
-        if self.entries.len() == LINES || self.text.len() + len > BYTES {
+        let places = if self.is_first(&message) { LINES + FIRST_LINES } else { LINES };
+        if self.entries.len() >= places || self.text.len() + len > BYTES {
             return false;
         }
         self.entries.push(match message {
@@ -134,6 +144,21 @@ impl Batch {
             Message::Told(told) => (at, Body::Told(*told)),
         });
         true
+    }
+
+    /// Notes the CPU of a starving task or a boost. Returns whether it is the first there in this
+    /// batch.
+    fn is_first(&mut self, message: &Message) -> bool {
+        let (cpu, is_boost) = match message {
+            Message::Told(Told::Starved { task, .. }) => (task.cpu, false),
+            Message::Told(Told::Boosted { task, .. }) => (task.cpu, true),
+            _ => return false,
+        };
+        if self.cpus.is_full() && !self.cpus.contains(cpu) {
+            return false;
+        }
+        let (has_starved, has_boost) = self.cpus.entry(cpu, (false, false));
+        !std::mem::replace(if is_boost { has_boost } else { has_starved }, true)
     }
 
     /// Hands out all messages, with the moments at which they came, and leaves the batch empty.
@@ -150,12 +175,15 @@ impl Batch {
             }
         }
         self.text.clear();
+        self.cpus.clear();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::boost::journal::How;
+    use crate::task::Task;
 
     fn line(text: &str) -> Line {
         Line::of(format_args!("{text}"))
@@ -221,6 +249,30 @@ mod tests {
         assert!(!queue.put(Level::Info, &line("")));
         assert!(!queue.tell(&Told::Dropped { lines: 1 }));
         assert_eq!(queue.take_lost().collect::<Vec<_>>(), [(Level::Warning, 1), (Level::Info, 1)]);
+    }
+
+    #[test]
+    fn the_first_starving_task_and_the_first_boost_of_a_cpu_have_a_place_in_a_full_queue() {
+        let queue = Queue::new();
+        let starved =
+            |cpu| Told::Starved { task: on(cpu), since: Nanos::ZERO, wait: Nanos::ZERO, exact: false };
+        let boosted = |cpu| Told::Boosted { task: on(cpu), how: How::Fifo };
+        let accepted = (0..10_000).filter(|_| queue.tell(&starved(0))).count();
+        assert_eq!(accepted, LINES);
+        assert!(queue.tell(&boosted(0)) && !queue.tell(&boosted(0)));
+        for cpu in 1..200 {
+            assert!(queue.tell(&starved(cpu)) && queue.tell(&boosted(cpu)), "CPU {cpu}");
+            assert!(!queue.tell(&starved(cpu)) && !queue.tell(&boosted(cpu)), "CPU {cpu}");
+        }
+        assert!(!queue.tell(&Told::Dropped { lines: 1 }));
+        assert_eq!(drained(&queue).len(), LINES + 1 + 2 * 199);
+        // There is an end to them too.
+        let firsts = (0..LINES as u32 + 1000).filter(|&cpu| queue.tell(&starved(cpu))).count();
+        assert!((LINES..=LINES + FIRST_LINES).contains(&firsts), "{firsts}");
+    }
+
+    fn on(cpu: u32) -> Task {
+        Task { cpu: Cpu(cpu), ..Task::default() }
     }
 
     #[test]

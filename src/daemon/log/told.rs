@@ -98,6 +98,15 @@ pub enum Told {
     Dropped {
         lines: u64,
     },
+    /// Lines of a CPU in one second that were too many for the log.
+    LeftOut {
+        cpu: Cpu,
+        /// Starving tasks, and the longest wait of one of them.
+        tasks: u64,
+        longest: Nanos,
+        /// Lines of anything else.
+        others: u64,
+    },
 }
 
 /// Who looks, at the waits of all CPUs, or of one. A supervisor leaves them to the monitors.
@@ -153,6 +162,7 @@ impl Told {
             Told::Late { .. } => "late",
             Told::Looked { .. } => "looked",
             Told::Dropped { .. } => "dropped",
+            Told::LeftOut { .. } => "left_out",
         }
     }
 
@@ -166,9 +176,35 @@ impl Told {
             | Told::Orphan { .. }
             | Told::Ignored(Ignored { why: Why::Unknown, .. })
             | Told::Late { .. }
-            | Told::Dropped { .. } => Level::Warning,
+            | Told::Dropped { .. }
+            | Told::LeftOut { tasks: 1.., .. } => Level::Warning,
             Told::Ended { .. } | Told::Adopted { .. } | Told::Looked { .. } => Level::Debug,
             _ => Level::Info,
+        }
+    }
+
+    /// The CPU whose tasks it is about. `None` for what is never left out: failures, and answers to
+    /// a signal.
+    pub fn cpu(&self) -> Option<Cpu> {
+        match *self {
+            Told::Starved { task, .. }
+            | Told::MightStarve { task, .. }
+            | Told::Boosted { task, .. }
+            | Told::Refused { task, .. }
+            | Told::Restored { task, .. }
+            | Told::Lowered { task, .. }
+            | Told::LeftAlone { task, .. }
+            | Told::Ended { task }
+            | Told::Adopted { parent: task, .. }
+            | Told::Orphan { parent: task, .. }
+            | Told::Ignored(Ignored { task, .. }) => Some(task.cpu),
+            Told::Held { cpu, .. } => Some(cpu),
+            Told::RestoreFailed { .. }
+            | Told::Waiting { .. }
+            | Told::Late { .. }
+            | Told::Looked { .. }
+            | Told::Dropped { .. }
+            | Told::LeftOut { .. } => None,
         }
     }
 
@@ -253,6 +289,12 @@ impl Told {
             Told::Late { late } => give("late_ns", number(late.0)),
             Told::Looked { waiting, .. } => give("waiting", number(waiting as u64)),
             Told::Dropped { lines } => give("lines", number(lines)),
+            Told::LeftOut { cpu, tasks, longest, others } => {
+                give("cpu", number(cpu.0.into()));
+                give("tasks", number(tasks));
+                give("waited_ns", number(longest.0));
+                give("lines", number(others));
+            }
         }
     }
 
@@ -375,6 +417,16 @@ impl fmt::Display for ForPeople<'_> {
             Told::Looked { waiting, .. } => write!(f, "{waiting} waiting"),
             Told::Dropped { lines: 1 } => f.write_str("1 message was dropped"),
             Told::Dropped { lines } => write!(f, "{lines} messages were dropped"),
+            Told::LeftOut { cpu, tasks: 0, others, .. } => {
+                write!(f, "{others} more lines about tasks of CPU {cpu}")
+            }
+            Told::LeftOut { cpu, tasks, longest, others } => {
+                write!(f, "{tasks} more tasks starve on CPU {cpu}, the longest for {} s", longest.as_secs())?;
+                match others {
+                    0 => Ok(()),
+                    _ => write!(f, "; {others} more lines about tasks of that CPU"),
+                }
+            }
         }
     }
 }

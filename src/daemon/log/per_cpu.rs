@@ -1,0 +1,215 @@
+//! How many lines a second each CPU may have in a log, so that a crowd of tasks on one CPU hides no
+//! other.
+
+use super::Told;
+use crate::sorted::Sorted;
+use crate::task::{Cpu, Nanos};
+
+const SECOND: Nanos = Nanos::from_secs(1);
+
+/// The lines of each CPU in the current second.
+pub struct PerCpu {
+    limit: u32,
+    windows: Sorted<Cpu, Window>,
+    /// When the first summary is due.
+    due: Option<Nanos>,
+}
+
+/// A second that begins with a line.
+#[derive(Clone, Copy)]
+struct Window {
+    begun: Nanos,
+    lines: u32,
+    has_starved: bool,
+    has_boosted: bool,
+    /// The starving tasks that were left out, the longest wait of one of them, and the other lines.
+    tasks: u64,
+    longest: Nanos,
+    others: u64,
+}
+
+/// What becomes of a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// It is the first of its kind on its CPU in this second, and is written in any case.
+    First,
+    Granted,
+    /// It is counted, and summed up at the end of the second.
+    LeftOut,
+}
+
+impl Window {
+    fn new(begun: Nanos) -> Window {
+        Window {
+            begun,
+            lines: 0,
+            has_starved: false,
+            has_boosted: false,
+            tasks: 0,
+            longest: Nanos::ZERO,
+            others: 0,
+        }
+    }
+
+    fn end(&self) -> Nanos {
+        self.begun + SECOND
+    }
+
+    fn is_first(&mut self, told: &Told) -> bool {
+        let has_one = match told {
+            Told::Starved { .. } => &mut self.has_starved,
+            Told::Boosted { .. } => &mut self.has_boosted,
+            _ => return false,
+        };
+        !std::mem::replace(has_one, true)
+    }
+
+    fn leave_out(&mut self, told: &Told) {
+        match *told {
+            Told::Starved { wait, .. } => {
+                self.tasks += 1;
+                self.longest = self.longest.max(wait);
+            }
+            _ => self.others += 1,
+        }
+    }
+
+    fn has_left_out(&self) -> bool {
+        self.tasks + self.others > 0
+    }
+}
+
+impl PerCpu {
+    /// Allows each CPU this many lines a second.
+    pub fn new(limit: u32) -> PerCpu {
+        PerCpu { limit, windows: Sorted::with_room(64, (Cpu(u32::MAX), Window::new(Nanos::MAX))), due: None }
+    }
+
+    /// Decides about a line. Summaries that are due have to be taken before.
+    pub fn admit(&mut self, told: &Told, now: Nanos) -> Admission {
+        let Some(cpu) = told.cpu() else { return Admission::Granted };
+        let window = self.windows.entry(cpu, Window::new(now));
+        if now >= window.end() && !window.has_left_out() {
+            *window = Window::new(now);
+        }
+        window.lines = window.lines.saturating_add(1);
+        if window.is_first(told) {
+            Admission::First
+        } else if window.lines <= self.limit {
+            Admission::Granted
+        } else {
+            window.leave_out(told);
+            let end = window.end();
+            self.due = Some(self.due.map_or(end, |due| due.min(end)));
+            Admission::LeftOut
+        }
+    }
+
+    /// When the next summary is due.
+    pub fn due(&self) -> Option<Nanos> {
+        self.due
+    }
+
+    /// Returns a summary of a second that is over at `now`.
+    pub fn take_due(&mut self, now: Nanos) -> Option<Told> {
+        if self.due.is_none_or(|due| now < due) {
+            return None;
+        }
+        let mut summary = None;
+        self.due = None;
+        for (cpu, window) in self.windows.iter_mut().filter(|(_, window)| window.has_left_out()) {
+            if summary.is_none() && window.end() <= now {
+                let Window { tasks, longest, others, .. } = *window;
+                summary = Some(Told::LeftOut { cpu, tasks, longest, others });
+                *window = Window::new(now);
+            } else {
+                self.due = Some(self.due.map_or(window.end(), |due| due.min(window.end())));
+            }
+        }
+        summary
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::boost::journal::How;
+    use crate::task::{Task, Tid};
+
+    fn starved(cpu: u32, wait: u64) -> Told {
+        let task = Task { tid: Tid(wait as i32), cpu: Cpu(cpu), ..Task::default() };
+        Told::Starved { task, since: Nanos::ZERO, wait: Nanos::from_secs(wait), exact: false }
+    }
+
+    fn boosted(cpu: u32) -> Told {
+        Told::Boosted { task: Task { cpu: Cpu(cpu), ..Task::default() }, how: How::Fifo }
+    }
+
+    fn ms(millis: u64) -> Nanos {
+        Nanos::from_millis(millis)
+    }
+
+    #[test]
+    fn a_crowd_on_one_cpu_is_summed_up_and_leaves_the_lines_of_another_alone() {
+        let mut cpus = PerCpu::new(50);
+        let granted = (0..400).filter(|&n| cpus.admit(&starved(3, n), ms(n)) != Admission::LeftOut).count();
+        assert_eq!(granted, 50);
+        for n in 0..49 {
+            assert_ne!(cpus.admit(&starved(2, 7), ms(400 + n)), Admission::LeftOut);
+        }
+        assert_eq!((cpus.due(), cpus.take_due(ms(999)).is_none()), (Some(ms(1000)), true));
+        let summary = cpus.take_due(ms(1000));
+        assert!(
+            matches!(
+                summary,
+                Some(Told::LeftOut { cpu: Cpu(3), tasks: 350, longest, others: 0 })
+                    if longest == Nanos::from_secs(399)
+            ),
+            "{summary:?}"
+        );
+        assert_eq!((cpus.due(), cpus.take_due(ms(9999)).is_none()), (None, true));
+        assert_eq!(cpus.admit(&starved(3, 1), ms(1001)), Admission::First);
+    }
+
+    #[test]
+    fn the_first_starving_task_and_the_first_boost_are_written_however_many_other_lines_there_are() {
+        let mut cpus = PerCpu::new(50);
+        let orphan = || {
+            let Told::Boosted { task, .. } = boosted(1) else { unreachable!() };
+            Told::Ended { task }
+        };
+        for _ in 0..1000 {
+            cpus.admit(&orphan(), ms(0));
+        }
+        assert_eq!(cpus.admit(&starved(1, 5), ms(1)), Admission::First);
+        assert_eq!(cpus.admit(&boosted(1), ms(2)), Admission::First);
+        assert_eq!(cpus.admit(&starved(1, 6), ms(3)), Admission::LeftOut);
+        assert_eq!(cpus.admit(&boosted(1), ms(4)), Admission::LeftOut);
+        let summary = cpus.take_due(ms(1500));
+        assert!(matches!(summary, Some(Told::LeftOut { tasks: 1, others: 951, .. })), "{summary:?}");
+    }
+
+    #[test]
+    fn each_cpu_with_a_crowd_has_a_summary_a_second() {
+        let mut cpus = PerCpu::new(2);
+        let mut summaries = 0;
+        for at in 0..10_000 {
+            while let Some(summary) = cpus.take_due(ms(at)) {
+                assert!(matches!(summary, Told::LeftOut { .. }));
+                summaries += 1;
+            }
+            for cpu in 0..4 {
+                cpus.admit(&starved(cpu, 1), ms(at));
+            }
+        }
+        assert_eq!(summaries, 4 * 9);
+    }
+
+    #[test]
+    fn lines_of_no_cpu_are_not_counted() {
+        let mut cpus = PerCpu::new(1);
+        for _ in 0..100 {
+            assert_eq!(cpus.admit(&Told::Late { late: ms(5) }, ms(0)), Admission::Granted);
+        }
+    }
+}
