@@ -5,7 +5,7 @@ use crate::failure::{Failure, Result};
 use crate::options::{Log, Options};
 use libc::{EIO, EPERM};
 use stalld::boost::changes::Changes;
-use stalld::boost::guardian::{self, Guardian};
+use stalld::boost::guardian::{self, Guardian, Ward};
 use stalld::boost::hands::HostHands;
 use stalld::boost::journal::How;
 use stalld::boost::journal_file;
@@ -56,7 +56,7 @@ impl Boosts {
         let guardian = match options.has(abi::STALLD_GUARDIAN) {
             true => {
                 let keep: Vec<_> = journal.descriptor().into_iter().collect();
-                Some(Guardian::fork(&journal, &keep, false).map_err(failure)?)
+                Some(Guardian::fork(&journal, &keep, Ward::Program).map_err(failure)?)
             }
             false => None,
         };

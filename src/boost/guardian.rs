@@ -1,15 +1,19 @@
-//! The guardian: a small process that puts everything back when stalld can't any more.
+//! The guardian: a small process that restores everything when stalld can't any more.
 //!
 //! It shares the journal, and waits for the end of a line that only stalld holds. It also restores what is overdue, in
-//! case stalld lives but does not get to it. It allocates nothing: a program around the library has threads, and the
-//! allocator's lock may have been one of theirs when it was forked.
+//! case stalld lives but does not get to it.
+//!
+//! It restores tasks and RT throttling without allocating, also when the kernel refuses: a program around the library
+//! has threads, and one of them may have held the allocator's lock at the fork. Two things allocate: the restore of
+//! HRTICK, which comes last, and the report on stderr. Only stalld itself asks for them, and it has one thread when it
+//! forks the guardian.
 
 use super::journal::{Journal, Undo};
 use super::kernel::Host;
 use super::recover::{self, Recovered};
 use crate::cpus::{self, CpuSet};
 use crate::error::{Context, Error, Result};
-use crate::sys::{clock, file, process, sched};
+use crate::sys::{clock, file, memory, process, sched};
 use crate::task::{Nanos, Policy, Tid};
 use std::fs::File;
 use std::io::{Read, Write};
@@ -28,6 +32,17 @@ const REST: Nanos = Nanos::from_millis(10);
 /// until its period is over, and throttling can't be turned on meanwhile.
 const PERSISTENCE: Nanos = Nanos::from_secs(2);
 
+/// The program that forks a guardian.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ward {
+    /// stalld in the foreground: its guardian reports on stderr.
+    Foreground,
+    /// stalld as a daemon.
+    Daemon,
+    /// A program around the library. Its memory may be large, so the guardian leaves that unlocked.
+    Program,
+}
+
 /// stalld's end of the line. The guardian acts when it is closed.
 pub struct Guardian {
     line: Arc<File>,
@@ -36,8 +51,8 @@ pub struct Guardian {
 
 impl Guardian {
     /// Forks it. `keep` are descriptors whose locks it shares, so that no other stalld starts before it has put
-    /// everything back. `says` has its last words on stderr, which is for a process of one thread.
-    pub fn fork(journal: &Arc<Journal>, keep: &[RawFd], says: bool) -> Result<Guardian> {
+    /// everything back.
+    pub fn fork(journal: &Arc<Journal>, keep: &[RawFd], ward: Ward) -> Result<Guardian> {
         let (ours, theirs) = process::line().context("make a line to the guardian")?;
         // A program around the library may fork, and its child have a copy of our end.
         let parent = process::watch_own();
@@ -45,11 +60,14 @@ impl Guardian {
         keep.push(theirs.as_raw_fd());
         keep.extend(parent.as_ref().map(|parent| parent.as_raw_fd()));
         let tid = process::child(c"stall-guard", &keep, || {
-            if !says {
+            if ward != Ward::Foreground {
                 // Nothing is left to be done about it if it fails.
                 let _ = process::leave_standard_descriptors();
             }
-            guard(journal, theirs, parent.as_ref(), says);
+            if ward != Ward::Program {
+                settle_in();
+            }
+            guard(journal, theirs, parent.as_ref(), ward == Ward::Foreground);
         })
         .context("start the guardian")?;
         // Above all, and wherever there is room: it sleeps until there is something to undo, and what it has to
@@ -80,6 +98,14 @@ impl Guardian {
     pub fn is_there(&self) -> bool {
         !matches!(process::send(&self.line, NEWS), Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe)
     }
+}
+
+/// Makes the guardian as safe from a shortage of memory as stalld makes itself: a child inherits neither its parent's
+/// locks nor what the parent sets later. stalld has the same rights, and logs what it lacks.
+fn settle_in() {
+    memory::fault_in_stack();
+    let _ = memory::load_and_lock_all();
+    let _ = memory::spare_from_oom_killer();
 }
 
 /// The life of the guardian.

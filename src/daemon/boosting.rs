@@ -5,7 +5,7 @@ use super::instance::Instance;
 use super::log::Logger;
 use super::options::{Boost, Options};
 use crate::boost::changes::Changes;
-use crate::boost::guardian::{self, Guardian};
+use crate::boost::guardian::{self, Guardian, Ward};
 use crate::boost::hands::HostHands;
 use crate::boost::journal::{How, Journal, Undo};
 use crate::boost::journal_file::Left;
@@ -39,7 +39,8 @@ impl Boosting {
     pub fn prepare(instance: &Instance, options: &Options) -> Result<(Boosting, Vec<Left>)> {
         let (journal, recovered) = instance.open_journal()?;
         let journal = Arc::new(journal);
-        let guardian = Guardian::fork(&journal, &instance.descriptors(), options.foreground)?;
+        let ward = if options.foreground { Ward::Foreground } else { Ward::Daemon };
+        let guardian = Guardian::fork(&journal, &instance.descriptors(), ward)?;
         let changes = Changes::new(Arc::clone(&journal));
         let boosting =
             Boosting { journal, guardian, changes, unthrottled: false, told: false, guarded: true };

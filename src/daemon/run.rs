@@ -27,7 +27,7 @@ use crate::task::{Nanos, Policy, Tid};
 use std::path::{self, Path};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::{fs, io};
+use std::io;
 
 /// Above all ordinary tasks, below every RT application.
 pub const OWN_PRIORITY: u32 = 10;
@@ -159,7 +159,8 @@ fn watch(
             }
         ));
     }
-    spare_from_oom_killer();
+    // Without CAP_SYS_RESOURCE it fails, and a service manager may have done it: that is no line in the log.
+    let _ = memory::spare_from_oom_killer();
     if let (Some(monitors), Mode::Aggressive) = (&mut monitors, options.mode) {
         for cpu in watched_and_online.iter() {
             monitors.start(cpu, watcher.engine())?;
@@ -288,13 +289,6 @@ fn prepare_thread(options: &Options, raised: io::Result<()>, log: &Logger) {
             error.with_cure("it needs CAP_SYS_NICE")
         ));
     }
-}
-
-/// Who ends stalld for its memory saves a few pages, and loses what would have ended the starvation. What it
-/// needs is CAP_SYS_RESOURCE, and a service manager may have done it: no word if it fails. A process forked
-/// before this is left as it was.
-fn spare_from_oom_killer() {
-    let _ = fs::write("/proc/self/oom_score_adj", "-1000");
 }
 
 /// Makes the calling thread SCHED_DEADLINE, with this much of a CPU.

@@ -108,31 +108,47 @@ pub fn is_alive(process: Tid) -> bool {
     }
 }
 
-/// Starts a process that lives a life of its own in this program's memory, as it is now: `life`, and then
-/// the end. It has no other descriptors than standard ones and those in `keep`, holds back all signals, and
-/// goes by another name. Its end is signalled to nobody, so that it can't be mistaken for a child of a
-/// program around us.
+/// Forks a child that runs `life` and then exits. It has no other descriptors than standard ones and those
+/// in `keep`, blocks all signals, and goes by another name. No process gets a signal when it ends, so that
+/// a program around the library can't mistake it for a child of its own.
 ///
 /// In a process with threads, `life` may do nothing but make system calls: a lock that some thread held
 /// stays locked.
 pub fn child(name: &CStr, keep: &[i32], life: impl FnOnce()) -> io::Result<Tid> {
+    // Blocked before, because a signal could reach the child before it has blocked any.
+    let before = block_signals()?;
     // SAFETY: clone(2) with no flags and no stack is fork(2) without the signal. What the child may do
     // after that is for the caller to keep to.
-    let pid = check(unsafe { libc::syscall(libc::SYS_clone, 0, 0, 0, 0, 0) })?;
-    if pid != 0 {
-        return Ok(Tid(pid as i32));
+    let pid = check(unsafe { libc::syscall(libc::SYS_clone, 0, 0, 0, 0, 0) });
+    if !matches!(pid, Ok(0)) {
+        set_blocked_signals(&before);
+        return pid.map(|pid| Tid(pid as i32));
     }
-    // SAFETY: system calls on plain numbers and on a set of our own.
-    unsafe {
-        libc::prctl(libc::PR_SET_NAME, name.as_ptr());
-        let mut all = std::mem::zeroed();
-        libc::sigfillset(&mut all);
-        libc::sigprocmask(libc::SIG_BLOCK, &all, std::ptr::null_mut());
-    }
+    // SAFETY: the name ends with a NUL.
+    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
     close_all_but(keep);
     // A panic must not unwind into what the parent was doing.
     let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(life));
     exit_now(0)
+}
+
+/// Blocks all signals for the calling thread. Returns the ones that were blocked before.
+fn block_signals() -> io::Result<libc::sigset_t> {
+    // SAFETY: a set of signals is plain numbers. sigfillset initialises `all`, and pthread_sigmask fills
+    // `before`.
+    unsafe {
+        let (mut all, mut before) = std::mem::zeroed::<(libc::sigset_t, libc::sigset_t)>();
+        libc::sigfillset(&mut all);
+        match libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before) {
+            0 => Ok(before),
+            error => Err(io::Error::from_raw_os_error(error)),
+        }
+    }
+}
+
+fn set_blocked_signals(set: &libc::sigset_t) {
+    // SAFETY: the kernel reads an initialised set. The call fails only for an unknown way of setting it.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, set, std::ptr::null_mut()) };
 }
 
 /// Closes all but standard descriptors and these.

@@ -225,6 +225,45 @@ fn the_oom_killer_spares_it_but_not_its_children() {
 }
 
 #[test]
+#[ignore = "needs root"]
+fn its_guardian_is_as_safe_from_a_shortage_of_memory() {
+    let _live = live();
+    for args in [&["-O"][..], &["-R", "10"]] {
+        let stalld = start(args);
+        let guardian = guardian(&stalld);
+        process::eventually("the guardian has locked its memory", || {
+            (process::status(guardian, "VmLck")? != "0 kB").then_some(())
+        });
+        process::eventually("the guardian is as safe from the OOM killer as stalld", || {
+            let adjustment = |pid| process::number(pid, "oom_score_adj");
+            (adjustment(guardian) == adjustment(stalld.pid())).then_some(())
+        });
+        assert_eq!(stalld.terminate().0, Some(0));
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_signal_that_reaches_the_guardian_at_once_does_not_end_it() {
+    let _live = live();
+    // The first call of the new process takes a second, so the test can't miss that second.
+    let delay = "strace -D -f -qqq -o /dev/null -e trace=prctl -e inject=prctl:delay_enter=1000000:when=1";
+    let starter: Vec<&str> = delay.split(' ').collect();
+    let stalld = Stalld::start_by(&starter, &["-f", "-v"]);
+    let newborn = process::eventually("the guardian is forked", || {
+        process::children(stalld.pid())
+            .into_iter()
+            .find(|&child| process::status(child, "Name").as_deref() == Some("stalld"))
+    });
+    process::signal(newborn, "USR2");
+    process::eventually("the guardian works", || {
+        assert!(!process::has_ended(newborn), "a signal has ended the guardian");
+        (process::status(newborn, "Name")? == "stall-guard").then_some(())
+    });
+    assert_eq!(stalld.terminate().0, Some(0));
+}
+
+#[test]
 #[ignore = "starves tasks, as root"]
 fn on_request_it_lists_the_waiters_and_its_counters() {
     let _live = live();
