@@ -14,8 +14,10 @@ use stalld::error::Error;
 use stalld::host::privilege::{Capability, capabilities};
 use stalld::host::settings::{self, UNTHROTTLED};
 use stalld::host::{debugfs, in_initial_pid_namespace};
-use stalld::sys::clock;
+use stalld::sys::{clock, process};
 use stalld::task::{Nanos, Tid};
+use std::ffi::CStr;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -56,7 +58,7 @@ impl Boosts {
         let guardian = match options.has(abi::STALLD_GUARDIAN) {
             true => {
                 let keep: Vec<_> = journal.descriptor().into_iter().collect();
-                Some(Guardian::fork(&journal, &keep, Ward::Program).map_err(failure)?)
+                Some(Guardian::fork(&journal, &keep, Ward::Program, fork_beside_threads).map_err(failure)?)
             }
             false => None,
         };
@@ -111,6 +113,13 @@ impl Boosts {
             guardian.dismiss(GUARDIANS_END);
         }
     }
+}
+
+/// Forks the guardian of a program that may have threads.
+fn fork_beside_threads(name: &CStr, keep: &[i32], life: &mut dyn FnMut()) -> io::Result<Tid> {
+    // SAFETY: `life` is the guardian's. It restores tasks and RT throttling by system calls, and takes no lock and
+    // no memory from the allocator. The library never turns HRTICK on, whose restore would.
+    unsafe { process::child(name, keep, life) }
 }
 
 fn failure(error: Error) -> Failure {

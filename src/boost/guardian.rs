@@ -13,7 +13,8 @@ use super::kernel::Host;
 use super::recover::{self, Recovered};
 use crate::cpus::{self, CpuSet};
 use crate::error::{Context, Error, Result};
-use crate::sys::{clock, file, memory, process, sched};
+use crate::sys::process::{self, Fork};
+use crate::sys::{clock, file, memory, sched};
 use crate::task::{Nanos, Policy, Tid};
 use std::fs::File;
 use std::io::{Read, Write};
@@ -51,15 +52,15 @@ pub struct Guardian {
 
 impl Guardian {
     /// Forks it. `keep` are descriptors whose locks it shares, so that no other stalld starts before it has put
-    /// everything back.
-    pub fn fork(journal: &Arc<Journal>, keep: &[RawFd], ward: Ward) -> Result<Guardian> {
+    /// everything back. `fork` must suit a child that restores tasks and settings.
+    pub fn fork(journal: &Arc<Journal>, keep: &[RawFd], ward: Ward, fork: Fork) -> Result<Guardian> {
         let (ours, theirs) = process::line().context("make a line to the guardian")?;
         // A program around the library may fork, and its child have a copy of our end.
         let parent = process::watch_own();
         let mut keep = keep.to_vec();
         keep.push(theirs.as_raw_fd());
         keep.extend(parent.as_ref().map(|parent| parent.as_raw_fd()));
-        let tid = process::child(c"stall-guard", &keep, || {
+        let tid = fork(c"stall-guard", &keep, &mut || {
             if ward != Ward::Foreground {
                 // Nothing is left to be done about it if it fails.
                 let _ = process::leave_standard_descriptors();
@@ -67,7 +68,7 @@ impl Guardian {
             if ward != Ward::Program {
                 settle_in();
             }
-            guard(journal, theirs, parent.as_ref(), ward == Ward::Foreground);
+            guard(journal, &theirs, parent.as_ref(), ward == Ward::Foreground);
         })
         .context("start the guardian")?;
         // Above all, and wherever there is room: it sleeps until there is something to undo, and what it has to
@@ -109,7 +110,7 @@ fn settle_in() {
 }
 
 /// The life of the guardian.
-fn guard(journal: &Journal, mut line: File, parent: Option<&OwnedFd>, says: bool) {
+fn guard(journal: &Journal, mut line: &File, parent: Option<&OwnedFd>, says: bool) {
     loop {
         // Who makes a record from now on, and before this has been told until when it sleeps, has it woken.
         journal.sleeps_until(Nanos::MAX);
@@ -121,7 +122,7 @@ fn guard(journal: &Journal, mut line: File, parent: Option<&OwnedFd>, says: bool
         journal.sleeps_until(due);
         let patience = due - clock::monotonic();
         let mut news = [0; 4096];
-        match file::either_readable_within(&line, parent, patience) {
+        match file::either_readable_within(line, parent, patience) {
             Ok((_, true)) => break,
             Ok((true, _)) => match line.read(&mut news) {
                 Ok(0) => break,

@@ -16,7 +16,7 @@ use crate::detect::Limits;
 use crate::error::{Context, Error, Result};
 use crate::host::settings::{self, UNTHROTTLED};
 use crate::host::{self, debugfs};
-use crate::sys::{clock, trial};
+use crate::sys::{clock, process, trial};
 use crate::task::{Cpu, Nanos, Tid};
 use std::path::Path;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ impl Boosting {
         let (journal, recovered) = instance.open_journal()?;
         let journal = Arc::new(journal);
         let ward = if options.foreground { Ward::Foreground } else { Ward::Daemon };
-        let guardian = Guardian::fork(&journal, &instance.descriptors(), ward)?;
+        let guardian = Guardian::fork(&journal, &instance.descriptors(), ward, process::child_of_one_thread)?;
         let changes = Changes::new(Arc::clone(&journal));
         let boosting =
             Boosting { journal, guardian, changes, unthrottled: false, told: false, guarded: true };
