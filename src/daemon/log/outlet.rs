@@ -7,6 +7,8 @@ use crate::task::Nanos;
 const SECOND: Nanos = Nanos::from_secs(1);
 /// Between two attempts to tell a broken sink what it missed.
 const LONGEST_PAUSE: Nanos = Nanos::from_secs(60);
+/// The pause between two attempts to write the rest of a line.
+const FINISH_INTERVAL: Nanos = Nanos::from_millis(500);
 
 pub struct Outlet {
     sink: Box<dyn Sink>,
@@ -16,13 +18,23 @@ pub struct Outlet {
     /// When to say so. Not at once: under a flood there would be a remark between any two lines.
     due: Option<Nanos>,
     pause: Nanos,
+    /// When to go on with a line of which a part is written.
+    unfinished: Option<Nanos>,
 }
 
 impl Outlet {
     /// Writes to `sink` the lines of levels up to this one.
     pub fn new(sink: impl Sink + 'static, up_to: Level) -> Outlet {
         let allowance = Allowance::new(sink.lines_per_second());
-        Outlet { sink: Box::new(sink), up_to, allowance, dropped: 0, due: None, pause: SECOND }
+        Outlet {
+            sink: Box::new(sink),
+            up_to,
+            allowance,
+            dropped: 0,
+            due: None,
+            pause: SECOND,
+            unfinished: None,
+        }
     }
 
     pub fn up_to(&self) -> Level {
@@ -37,6 +49,11 @@ impl Outlet {
         if !self.allowance.take(now) || self.sink.write(record).is_err() {
             self.lose(record.level, 1, now);
         }
+        self.finish(now);
+    }
+
+    fn finish(&mut self, now: Nanos) {
+        self.unfinished = if self.sink.finish() { None } else { Some(now + FINISH_INTERVAL) };
     }
 
     /// Counts lines of this level that are not going to be written.
@@ -49,11 +66,14 @@ impl Outlet {
 
     /// When `remark` has something to do.
     pub fn due(&self) -> Option<Nanos> {
-        self.due
+        self.due.into_iter().chain(self.unfinished).min()
     }
 
-    /// Says how many lines were dropped, when that is due.
+    /// Reports how many lines were dropped, and goes on with a line, when that is due.
     pub fn remark(&mut self, now: Nanos) {
+        if self.unfinished.is_some_and(|moment| moment <= now) {
+            self.finish(now);
+        }
         if self.due.is_none_or(|due| now < due) {
             return;
         }
@@ -66,11 +86,9 @@ impl Outlet {
         }
     }
 
-    /// The last chance to say it.
-    pub fn close(&mut self) {
-        if self.dropped > 0 {
-            self.tell_dropped();
-        }
+    /// The last chance for both. Returns false if the sink has no room for it yet.
+    pub fn close(&mut self) -> bool {
+        self.sink.finish() && (self.dropped == 0 || self.tell_dropped())
     }
 
     fn tell_dropped(&mut self) -> bool {
