@@ -5,6 +5,7 @@
 mod check;
 mod command_line;
 mod daemon;
+mod files;
 mod footprint;
 mod metrics;
 mod monitors;
