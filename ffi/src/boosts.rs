@@ -13,7 +13,7 @@ use stalld::boost::plan::{Booster, Rules};
 use stalld::error::Error;
 use stalld::host::privilege::{Capability, capabilities};
 use stalld::host::settings::{self, UNTHROTTLED};
-use stalld::host::{debugfs, in_initial_pid_namespace};
+use stalld::host::{debugfs, in_initial_pid_namespace, in_initial_time_namespace};
 use stalld::sys::{clock, process};
 use stalld::task::{Nanos, Tid};
 use std::ffi::CStr;
@@ -40,6 +40,11 @@ impl Boosts {
             if in_initial_pid_namespace(root) == Some(false) {
                 let text = "in a pid namespace of its own a program can't tell the tasks of the machine apart, so \
                             it can't boost who starves";
+                return Err(Failure::new(EPERM, text));
+            }
+            if in_initial_time_namespace(root) == Some(false) {
+                let text = "in a time namespace of its own a program can't tell when tasks started, so it can't boost \
+                            who starves";
                 return Err(Failure::new(EPERM, text));
             }
             if !capabilities(root).is_some_and(|own| own.has(Capability::SysNice)) {

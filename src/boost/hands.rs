@@ -81,7 +81,11 @@ impl<K: Kernel> HostHands<K> {
             _ => return Err(Refusal::Gone),
         };
         let tgid = task.tgid.or_else(|| self.kernel.tgid(tid)).ok_or(Refusal::Gone)?;
-        let leader_start = if tgid == tid { start } else { self.kernel.start(tgid).ok_or(Refusal::Gone)? };
+        let leader_start = if tgid == tid {
+            start
+        } else {
+            self.kernel.try_start(tgid).map_err(Refusal::Kernel)?.ok_or(Refusal::Gone)?
+        };
         let boosted =
             Boosted { tid, tgid, start, leader_start, end, before: Saved::of(&self.kernel, tid, attr), how };
         let slot = self.journal.arm(&Undo::Boost(boosted)).ok_or(Refusal::JournalFull)?;

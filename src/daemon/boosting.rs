@@ -66,6 +66,13 @@ impl Boosting {
             ));
             return Ok(None);
         }
+        if host::in_initial_time_namespace(Path::new("/")) == Some(false) {
+            log.warning(format_args!(
+                "in a time namespace of its own stalld can't tell when tasks started, so it can't tell them apart: it \
+                 only logs"
+            ));
+            return Ok(None);
+        }
         self.lift_throttling(options, log)?;
         let hrtick = self.turn_hrtick_on(log);
         if debugfs::dl_server(Path::new("/")).is_some() {

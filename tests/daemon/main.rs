@@ -7,6 +7,7 @@ mod command_line;
 mod daemon;
 mod files;
 mod footprint;
+mod hidden;
 mod metrics;
 mod monitors;
 mod privileges;
