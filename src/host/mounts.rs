@@ -36,7 +36,7 @@ pub fn hidepid(root: &Path) -> Option<Hidepid> {
         (fields.next(), fields.next()) == (Some("/proc"), Some("proc"))
     };
     // What was mounted last is seen.
-    let options = mounts.lines().filter(on_proc).last()?.split(' ').nth(3)?;
+    let options = mounts.lines().rfind(on_proc)?.split(' ').nth(3)?;
     let option =
         |name: &str| options.split(',').find_map(|option| option.strip_prefix(name)?.strip_prefix('='));
     // Numbers before 5.8.

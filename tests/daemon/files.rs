@@ -3,11 +3,11 @@
 #![cfg(feature = "bpf")]
 
 use crate::assert_words;
-use rig::boosts::{await_own_policy, boosted_victim, start_by};
+use rig::boosts::{await_own_policy, boosted_victim, policy, start_by};
 use rig::process::{self, eventually};
 use rig::scratch::Scratch;
 use rig::{Stalld, live};
-use stalld::task::Tid;
+use stalld::task::{Policy, Tid};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
@@ -140,6 +140,25 @@ fn the_pidfile_that_the_c_program_leaves_is_replaced_without_capabilities_too() 
         assert_eq!(stalld.terminate().0, Some(0));
         assert!(!pidfile.exists());
     }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn with_a_reservation_its_files_are_written_at_real_time_priority_too() {
+    let _live = live();
+    let scratch = Scratch::new("files-reservation");
+    let options = options(scratch.path(), "any");
+    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    let stalld = Stalld::watch(&[&["-R", "10", "-g", "1"], &options[..]].concat());
+    let name = |thread| process::status(thread, "Name").unwrap_or_default();
+    for file in ["stalld-pidfile", "stalld-metrics", "stalld-trace"] {
+        eventually("the file's thread is real-time", || {
+            let threads = process::threads(stalld.pid());
+            let thread = threads.into_iter().find(|&thread| name(thread) == file)?;
+            (policy(thread)? == (Policy::FIFO, 10)).then_some(())
+        });
+    }
+    assert_eq!(stalld.terminate().0, Some(0));
 }
 
 /// Mounts a file system on its first argument whose server never answers, and executes the others. The server lives

@@ -197,7 +197,7 @@ mod tests {
                 let mut terminal = Terminal { out, timeout: Nanos::ZERO, ..new };
                 // No number of such lines fills a pipe, so it is full in the middle of one.
                 let long = "x".repeat(9_001);
-                let taken = (0..).take_while(|i| write(&mut terminal, *i, &long)).count();
+                let taken = (0..100_000).take_while(|i| write(&mut terminal, *i, &long)).count();
                 assert!(!write(&mut terminal, taken, &long), "{kind}");
                 assert!(kind == "socket" || !terminal.finish(), "{kind}");
                 let mut reader = BufReader::new(reader.try_clone().unwrap());
@@ -222,7 +222,7 @@ mod tests {
     fn a_reader_that_let_a_wait_time_out_is_not_waited_for_again_before_it_reads() {
         let [(_, mut reader, writer), _] = channels();
         let mut terminal = Terminal { timeout: Nanos::ZERO, ..Terminal::new(writer, Format::Text) };
-        let taken = (0..).take_while(|i| write(&mut terminal, *i, "")).count();
+        let taken = (0..100_000).take_while(|i| write(&mut terminal, *i, "")).count();
         // The test ends although these would wait for an hour.
         terminal.timeout = Nanos::from_secs(3600);
         assert!((0..3).all(|_| !write(&mut terminal, 0, "") && terminal.finish()));
