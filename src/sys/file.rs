@@ -18,7 +18,8 @@ pub fn readable_within(fd: impl AsFd, within: Nanos) -> io::Result<bool> {
     ready_within(fd, libc::POLLIN, within)
 }
 
-/// Waits as `readable_within` does for two files, of which the second may be missing, and says which it is.
+/// Waits as `readable_within` does for two files, of which the second may be missing, and says which it is. It waits a
+/// millisecond at least: the guardian, which is above all other tasks, must not spin.
 pub fn either_readable_within(
     first: impl AsFd,
     second: Option<impl AsFd>,
@@ -35,15 +36,13 @@ pub fn either_readable_within(
 
 fn ready_within(fd: impl AsFd, events: i16, within: Nanos) -> io::Result<bool> {
     let mut poll = libc::pollfd { fd: fd.as_fd().as_raw_fd(), events, revents: 0 };
+    let millis = if within == Nanos::ZERO { 0 } else { millis(within) };
     // SAFETY: `poll` is one pollfd, as the count says, and outlives the call.
-    Ok(check(unsafe { libc::poll(&mut poll, 1, millis(within)) })? > 0)
+    Ok(check(unsafe { libc::poll(&mut poll, 1, millis) })? > 0)
 }
 
-/// Rounded up: a wait of less than a millisecond is still a wait, unless it is none.
+/// Rounded up: a wait of less than a millisecond is still a wait.
 fn millis(within: Nanos) -> i32 {
-    if within == Nanos::ZERO {
-        return 0;
-    }
     i32::try_from(within.as_millis().saturating_add(1)).unwrap_or(-1)
 }
 
