@@ -141,7 +141,7 @@ impl Stunt {
         let life = move || clock::sleep_until(self.until);
         let (mut forks, mut threads, mut refused) = (0, 0, 0);
         for _ in 0..BIRTHS {
-            match process::child(c"child", &[], life) {
+            match process::sleeping_child(c"child", self.until) {
                 Ok(_) => forks += 1,
                 Err(_) => refused += 1,
             }

@@ -92,10 +92,8 @@ fn string(text: &mut String, bytes: &[u8]) {
             match c {
                 '"' | '\\' => text.extend(['\\', c]),
                 c if is_visible(c) => text.push(c),
-                // None of these is beyond the first plane.
-                c => {
-                    let _ = write!(text, "\\u{:04x}", u32::from(c));
-                }
+                // Two units for a character beyond the first plane. Writing to a String can't fail.
+                c => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| _ = write!(text, "\\u{unit:04x}")),
             }
         }
         if !chunk.invalid().is_empty() {
@@ -137,6 +135,7 @@ mod tests {
         assert_eq!(quoted(b"a\"b\\c"), r#""a\"b\\c""#);
         assert_eq!(quoted(b"a\nb\0\x1b[2J\x7f"), r#""a\u000ab\u0000\u001b[2J\u007f""#);
         assert_eq!(quoted("\u{9b}31m \u{202e}x\u{feff}".as_bytes()), r#""\u009b31m \u202ex\ufeff""#);
+        assert_eq!(quoted("tag\u{e0041}.".as_bytes()), r#""tag\udb40\udc41.""#);
         assert_eq!(quoted("größe 🦀".as_bytes()), "\"größe 🦀\"");
         assert_eq!(quoted(b"cut \xc3\xff."), "\"cut \u{fffd}\u{fffd}.\"");
         assert_eq!(quoted(b""), "\"\"");

@@ -138,12 +138,47 @@ impl fmt::Display for Visible {
     }
 }
 
-/// False for Cc, and for the characters that reorder or hide what follows them.
+/// False for control characters, and for those in `UNSEEN`.
 pub fn is_visible(c: char) -> bool {
-    let hides =
-        matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
-    !c.is_control() && !hides
+    // Most names are ASCII, and all of the table is behind that.
+    c.is_ascii() && !c.is_ascii_control() || !c.is_control() && !is_unseen(c)
 }
+
+fn is_unseen(c: char) -> bool {
+    let after = UNSEEN.partition_point(|&(_, last)| last < c);
+    UNSEEN.get(after).is_some_and(|&(first, _)| first <= c)
+}
+
+/// Characters that reorder, hide or break the text around them, or show as nothing. In terms of Unicode 16 these
+/// are Bidi_Control, Default_Ignorable_Code_Point (with what is reserved for it), and the categories Cf, Zl and
+/// Zp. The ranges are in order, with their last character.
+const UNSEEN: [(char, char); 25] = [
+    ('\u{ad}', '\u{ad}'),
+    ('\u{34f}', '\u{34f}'),
+    ('\u{600}', '\u{605}'),
+    ('\u{61c}', '\u{61c}'),
+    ('\u{6dd}', '\u{6dd}'),
+    ('\u{70f}', '\u{70f}'),
+    ('\u{890}', '\u{891}'),
+    ('\u{8e2}', '\u{8e2}'),
+    ('\u{115f}', '\u{1160}'),
+    ('\u{17b4}', '\u{17b5}'),
+    ('\u{180b}', '\u{180f}'),
+    ('\u{200b}', '\u{200f}'),
+    ('\u{2028}', '\u{202e}'),
+    ('\u{2060}', '\u{206f}'),
+    ('\u{3164}', '\u{3164}'),
+    ('\u{fe00}', '\u{fe0f}'),
+    ('\u{feff}', '\u{feff}'),
+    ('\u{ffa0}', '\u{ffa0}'),
+    ('\u{fff0}', '\u{fffb}'),
+    ('\u{110bd}', '\u{110bd}'),
+    ('\u{110cd}', '\u{110cd}'),
+    ('\u{13430}', '\u{1343f}'),
+    ('\u{1bca0}', '\u{1bca3}'),
+    ('\u{1d173}', '\u{1d17a}'),
+    ('\u{e0000}', '\u{e0fff}'),
+];
 
 /// A scheduling policy, by the kernel's number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -266,6 +301,78 @@ mod tests {
         assert_eq!(shown("größe".as_bytes()), "größe");
         assert_eq!(shown(b"cut \xc3"), "cut \\xc3");
         assert_eq!(shown(b""), "");
+    }
+
+    /// By property, as the Unicode Character Database lists them, so not in the order of the table.
+    const UNICODE: &[(&str, &[(u32, u32)])] = &[
+        ("Cc", &[(0, 0x1f), (0x7f, 0x9f)]),
+        ("Bidi_Control", &[(0x61c, 0x61c), (0x200e, 0x200f), (0x202a, 0x202e), (0x2066, 0x2069)]),
+        ("Zl and Zp", &[(0x2028, 0x2029)]),
+        (
+            "Cf",
+            &[
+                (0xad, 0xad),
+                (0x600, 0x605),
+                (0x61c, 0x61c),
+                (0x6dd, 0x6dd),
+                (0x70f, 0x70f),
+                (0x890, 0x891),
+                (0x8e2, 0x8e2),
+                (0x180e, 0x180e),
+                (0x200b, 0x200f),
+                (0x202a, 0x202e),
+                (0x2060, 0x2064),
+                (0x2066, 0x206f),
+                (0xfeff, 0xfeff),
+                (0xfff9, 0xfffb),
+                (0x110bd, 0x110bd),
+                (0x110cd, 0x110cd),
+                (0x13430, 0x1343f),
+                (0x1bca0, 0x1bca3),
+                (0x1d173, 0x1d17a),
+                (0xe0001, 0xe0001),
+                (0xe0020, 0xe007f),
+            ],
+        ),
+        (
+            "Default_Ignorable_Code_Point",
+            &[
+                (0xad, 0xad),
+                (0x34f, 0x34f),
+                (0x61c, 0x61c),
+                (0x115f, 0x1160),
+                (0x17b4, 0x17b5),
+                (0x180b, 0x180f),
+                (0x200b, 0x200f),
+                (0x202a, 0x202e),
+                (0x2060, 0x206f),
+                (0x3164, 0x3164),
+                (0xfe00, 0xfe0f),
+                (0xfeff, 0xfeff),
+                (0xffa0, 0xffa0),
+                (0xfff0, 0xfff8),
+                (0x1bca0, 0x1bca3),
+                (0x1d173, 0x1d17a),
+                (0xe0000, 0xe0fff),
+            ],
+        ),
+    ];
+
+    #[test]
+    fn all_characters_that_a_terminal_obeys_or_hides_are_escaped_and_no_others() {
+        let has_property =
+            |c: u32| UNICODE.iter().any(|(_, all)| all.iter().any(|it| (it.0..=it.1).contains(&c)));
+        for c in (0..=u32::from(char::MAX)).filter_map(char::from_u32) {
+            assert_eq!(is_visible(c), !has_property(c.into()), "U+{:04X}", u32::from(c));
+            let shown = Visible(c).to_string();
+            assert!(shown.chars().all(is_visible), "U+{:04X} is shown as {shown:?}", u32::from(c));
+        }
+    }
+
+    #[test]
+    fn the_table_is_in_order() {
+        assert!(UNSEEN.iter().all(|(first, last)| first <= last));
+        assert!(UNSEEN.windows(2).all(|pair| pair[0].1 < pair[1].0));
     }
 
     #[test]

@@ -3,15 +3,20 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+use rig::throttling::Throttling;
 use stalld::boost::event::Event;
 use stalld::boost::hands::HostHands;
-use stalld::boost::journal::{How, Journal};
+use stalld::boost::journal::{Boosted, How, Journal, Rank, Saved, Undo};
+use stalld::boost::kernel::Host;
 use stalld::boost::plan::{Booster, Rules};
+use stalld::boost::recover::{self, Recovered};
+use stalld::boost::undo::{Undone, apply};
 use stalld::cpus::{self, CpuSet};
 use stalld::daemon::log::{Format, Level, Outlet, Terminal, Told, Writer};
 use stalld::denylist::Ignore;
 use stalld::detect::{Limits, Starving};
 use stalld::engine::Engine;
+use stalld::host::settings;
 use stalld::observe::{self, HAS_BPF, Kind, Snapshot, Watch};
 use stalld::proc;
 use stalld::sys::shared::{SharedWords, nameless_file};
@@ -136,6 +141,70 @@ fn a_warm_boost_allocates_nothing() {
             assert!(rounds[1..].iter().all(|&(_, allocated)| allocated == 0), "{how:?}: {rounds:?}");
         });
     }
+}
+
+#[test]
+#[ignore = "changes RT throttling, as root"]
+fn a_restore_by_the_guardian_allocates_nothing() {
+    let _live = rig::live();
+    let _throttling = Throttling::off();
+    let words = SharedWords::map(&nameless_file().unwrap(), Journal::words(16)).unwrap();
+    let journal = Journal::over(words);
+    journal.begin(1, Tid(1));
+    let (runtime, period) = (Nanos::from_micros(20), Nanos::from_secs(1));
+    // The kernel refuses the second limit, which is longer than its period.
+    let limits = [950_000, 2_000_000].map(|runtime_us| Undo::Throttling { runtime_us });
+    let (ready, tids) = channel();
+    let (mut restored, mut set, mut failed) = (0, 0, 0);
+    let allocated = thread::scope(|scope| {
+        let sleepers: Vec<_> = (0..4)
+            .map(|_| {
+                let ready = ready.clone();
+                scope.spawn(move || {
+                    ready.send(sched::gettid()).unwrap();
+                    thread::park();
+                })
+            })
+            .collect();
+        let tids: Vec<Tid> = tids.iter().take(sleepers.len()).collect();
+        let boost = |tid: Tid, how| {
+            let Task { tgid, start, .. } = task(tid);
+            let before = Saved::of(&Host, tid, &sched::get_attr(tid).unwrap());
+            let tgid = tgid.unwrap();
+            let leader_start = proc::start(tgid).unwrap();
+            let (leader_rank, end, grace) = (Rank::FAIR, Nanos::ZERO, Nanos::ZERO);
+            let boosted = Boosted { tid, tgid, start, leader_start, leader_rank, end, grace, before, how };
+            journal.arm(&Undo::Boost(boosted)).unwrap();
+            apply(&Host, tid, how).unwrap();
+        };
+        let mut allocated = Vec::new();
+        for round in tids.chunks(2) {
+            boost(round[0], How::Deadline { runtime, period });
+            boost(round[1], How::Fifo);
+            let before = ALLOCATIONS.get();
+            if allocated.is_empty() {
+                recover::overdue(&Host, &journal, clock::monotonic(), |one| {
+                    restored += u32::from(matches!(one, Recovered::Task(_, Undone::Restored(_))));
+                });
+            } else {
+                limits.iter().for_each(|limit| _ = journal.arm(limit));
+                recover::everything(&Host, &journal, |one| match one {
+                    Recovered::Task(_, Undone::Restored(_)) => restored += 1,
+                    Recovered::Setting(_, Ok(true)) => {
+                        set += 1;
+                        settings::set_rt_runtime_us(settings::UNTHROTTLED).unwrap();
+                    }
+                    Recovered::Setting(_, Err(_)) => failed += 1,
+                    Recovered::Task(..) | Recovered::Setting(..) => {}
+                });
+            }
+            allocated.push(ALLOCATIONS.get() - before);
+        }
+        sleepers.iter().for_each(|sleeper| sleeper.thread().unpark());
+        allocated
+    });
+    assert_eq!((restored, set, failed), (4, 1, 1));
+    assert_eq!(allocated, [0, 0]);
 }
 
 fn task(tid: Tid) -> Task {

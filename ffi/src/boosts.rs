@@ -5,7 +5,7 @@ use crate::failure::{Failure, Result};
 use crate::options::{Log, Options};
 use libc::{EIO, EPERM};
 use stalld::boost::changes::Changes;
-use stalld::boost::guardian::{self, Guardian};
+use stalld::boost::guardian::{self, Guardian, Ward};
 use stalld::boost::hands::HostHands;
 use stalld::boost::journal::How;
 use stalld::boost::journal_file;
@@ -13,9 +13,11 @@ use stalld::boost::plan::{Booster, Rules};
 use stalld::error::Error;
 use stalld::host::privilege::{Capability, capabilities};
 use stalld::host::settings::{self, UNTHROTTLED};
-use stalld::host::{debugfs, in_initial_pid_namespace};
-use stalld::sys::clock;
+use stalld::host::{debugfs, in_initial_pid_namespace, in_initial_time_namespace};
+use stalld::sys::{clock, process};
 use stalld::task::{Nanos, Tid};
+use std::ffi::CStr;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -40,6 +42,11 @@ impl Boosts {
                             it can't boost who starves";
                 return Err(Failure::new(EPERM, text));
             }
+            if in_initial_time_namespace(root) == Some(false) {
+                let text = "in a time namespace of its own a program can't tell when tasks started, so it can't boost \
+                            who starves";
+                return Err(Failure::new(EPERM, text));
+            }
             if !capabilities(root).is_some_and(|own| own.has(Capability::SysNice)) {
                 return Err(Failure::new(EPERM, "boosting needs CAP_SYS_NICE"));
             }
@@ -56,7 +63,7 @@ impl Boosts {
         let guardian = match options.has(abi::STALLD_GUARDIAN) {
             true => {
                 let keep: Vec<_> = journal.descriptor().into_iter().collect();
-                Some(Guardian::fork(&journal, &keep, false).map_err(failure)?)
+                Some(Guardian::fork(&journal, &keep, Ward::Program, fork_beside_threads).map_err(failure)?)
             }
             false => None,
         };
@@ -111,6 +118,13 @@ impl Boosts {
             guardian.dismiss(GUARDIANS_END);
         }
     }
+}
+
+/// Forks the guardian of a program that may have threads.
+fn fork_beside_threads(name: &CStr, keep: &[i32], life: &mut dyn FnMut()) -> io::Result<Tid> {
+    // SAFETY: `life` is the guardian's. It restores tasks and RT throttling by system calls, and takes no lock and
+    // no memory from the allocator. The library never turns HRTICK on, whose restore would.
+    unsafe { process::child(name, keep, life) }
 }
 
 fn failure(error: Error) -> Failure {

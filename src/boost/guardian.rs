@@ -1,15 +1,20 @@
-//! The guardian: a small process that puts everything back when stalld can't any more.
+//! The guardian: a small process that restores everything when stalld can't any more.
 //!
 //! It shares the journal, and waits for the end of a line that only stalld holds. It also restores what is overdue, in
-//! case stalld lives but does not get to it. It allocates nothing: a program around the library has threads, and the
-//! allocator's lock may have been one of theirs when it was forked.
+//! case stalld lives but does not get to it.
+//!
+//! It restores tasks and RT throttling without allocating, also when the kernel refuses: a program around the library
+//! has threads, and one of them may have held the allocator's lock at the fork. Two things allocate: the restore of
+//! HRTICK, which comes last, and the report on stderr. Only stalld itself asks for them, and it has one thread when it
+//! forks the guardian.
 
 use super::journal::{Journal, Undo};
 use super::kernel::Host;
 use super::recover::{self, Recovered};
 use crate::cpus::{self, CpuSet};
 use crate::error::{Context, Error, Result};
-use crate::sys::{clock, file, process, sched};
+use crate::sys::process::{self, Fork};
+use crate::sys::{clock, file, memory, sched};
 use crate::task::{Nanos, Policy, Tid};
 use std::fs::File;
 use std::io::{Read, Write};
@@ -28,6 +33,17 @@ const REST: Nanos = Nanos::from_millis(10);
 /// until its period is over, and throttling can't be turned on meanwhile.
 const PERSISTENCE: Nanos = Nanos::from_secs(2);
 
+/// The program that forks a guardian.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ward {
+    /// stalld in the foreground: its guardian reports on stderr.
+    Foreground,
+    /// stalld as a daemon.
+    Daemon,
+    /// A program around the library. Its memory may be large, so the guardian leaves that unlocked.
+    Program,
+}
+
 /// stalld's end of the line. The guardian acts when it is closed.
 pub struct Guardian {
     line: Arc<File>,
@@ -36,20 +52,23 @@ pub struct Guardian {
 
 impl Guardian {
     /// Forks it. `keep` are descriptors whose locks it shares, so that no other stalld starts before it has put
-    /// everything back. `says` has its last words on stderr, which is for a process of one thread.
-    pub fn fork(journal: &Arc<Journal>, keep: &[RawFd], says: bool) -> Result<Guardian> {
+    /// everything back. `fork` must suit a child that restores tasks and settings.
+    pub fn fork(journal: &Arc<Journal>, keep: &[RawFd], ward: Ward, fork: Fork) -> Result<Guardian> {
         let (ours, theirs) = process::line().context("make a line to the guardian")?;
         // A program around the library may fork, and its child have a copy of our end.
         let parent = process::watch_own();
         let mut keep = keep.to_vec();
         keep.push(theirs.as_raw_fd());
         keep.extend(parent.as_ref().map(|parent| parent.as_raw_fd()));
-        let tid = process::child(c"stall-guard", &keep, || {
-            if !says {
+        let tid = fork(c"stall-guard", &keep, &mut || {
+            if ward != Ward::Foreground {
                 // Nothing is left to be done about it if it fails.
                 let _ = process::leave_standard_descriptors();
             }
-            guard(journal, theirs, parent.as_ref(), says);
+            if ward != Ward::Program {
+                settle_in();
+            }
+            guard(journal, &theirs, parent.as_ref(), ward == Ward::Foreground);
         })
         .context("start the guardian")?;
         // Above all, and wherever there is room: it sleeps until there is something to undo, and what it has to
@@ -82,8 +101,16 @@ impl Guardian {
     }
 }
 
+/// Makes the guardian as safe from a shortage of memory as stalld makes itself: a child inherits neither its parent's
+/// locks nor what the parent sets later. stalld has the same rights, and logs what it lacks.
+fn settle_in() {
+    memory::fault_in_stack();
+    let _ = memory::load_and_lock_all();
+    let _ = memory::spare_from_oom_killer();
+}
+
 /// The life of the guardian.
-fn guard(journal: &Journal, mut line: File, parent: Option<&OwnedFd>, says: bool) {
+fn guard(journal: &Journal, mut line: &File, parent: Option<&OwnedFd>, says: bool) {
     loop {
         // Who makes a record from now on, and before this has been told until when it sleeps, has it woken.
         journal.sleeps_until(Nanos::MAX);
@@ -95,7 +122,7 @@ fn guard(journal: &Journal, mut line: File, parent: Option<&OwnedFd>, says: bool
         journal.sleeps_until(due);
         let patience = due - clock::monotonic();
         let mut news = [0; 4096];
-        match file::either_readable_within(&line, parent, patience) {
+        match file::either_readable_within(line, parent, patience) {
             Ok((_, true)) => break,
             Ok((true, _)) => match line.read(&mut news) {
                 Ok(0) => break,

@@ -101,7 +101,11 @@ impl<K: Kernel> HostHands<K> {
             _ => return Err(Refusal::Gone),
         };
         let tgid = task.tgid.or_else(|| self.kernel.tgid(tid)).ok_or(Refusal::Gone)?;
-        let leader_start = if tgid == tid { start } else { self.kernel.start(tgid).ok_or(Refusal::Gone)? };
+        let leader_start = if tgid == tid {
+            start
+        } else {
+            self.kernel.try_start(tgid).map_err(Refusal::Kernel)?.ok_or(Refusal::Gone)?
+        };
         let attr = self.attr_of(tid, before)?;
         let rank = |attr: &Attr| Rank::of(attr.policy, attr.priority);
         let leader_rank = match self.kernel.get_attr(tgid) {

@@ -5,7 +5,7 @@ use super::instance::Instance;
 use super::log::Logger;
 use super::options::{Boost, Options};
 use crate::boost::changes::Changes;
-use crate::boost::guardian::{self, Guardian};
+use crate::boost::guardian::{self, Guardian, Ward};
 use crate::boost::hands::HostHands;
 use crate::boost::journal::{How, Journal, Undo};
 use crate::boost::journal_file::Left;
@@ -16,7 +16,7 @@ use crate::detect::Limits;
 use crate::error::{Context, Error, Result};
 use crate::host::settings::{self, UNTHROTTLED};
 use crate::host::{self, debugfs};
-use crate::sys::{clock, trial};
+use crate::sys::{clock, process, trial};
 use crate::task::{Cpu, Nanos, Tid};
 use std::path::Path;
 use std::sync::Arc;
@@ -39,7 +39,8 @@ impl Boosting {
     pub fn prepare(instance: &Instance, options: &Options) -> Result<(Boosting, Vec<Left>)> {
         let (journal, recovered) = instance.open_journal()?;
         let journal = Arc::new(journal);
-        let guardian = Guardian::fork(&journal, &instance.descriptors(), options.foreground)?;
+        let ward = if options.foreground { Ward::Foreground } else { Ward::Daemon };
+        let guardian = Guardian::fork(&journal, &instance.descriptors(), ward, process::child_of_one_thread)?;
         let changes = Changes::new(Arc::clone(&journal));
         let boosting =
             Boosting { journal, guardian, changes, unthrottled: false, told: false, guarded: true };
@@ -62,6 +63,13 @@ impl Boosting {
         if host::in_initial_pid_namespace(Path::new("/")) == Some(false) {
             log.warning(format_args!(
                 "in a pid namespace of its own stalld can't tell the tasks of the machine apart: it only logs"
+            ));
+            return Ok(None);
+        }
+        if host::in_initial_time_namespace(Path::new("/")) == Some(false) {
+            log.warning(format_args!(
+                "in a time namespace of its own stalld can't tell when tasks started, so it can't tell them apart: it \
+                 only logs"
             ));
             return Ok(None);
         }

@@ -1,27 +1,22 @@
 //! Numbers for Prometheus, in a file as node_exporter's textfile collector reads it: `--metrics FILE`.
 //!
-//! Who looks only counts. The file is written by a thread of its own, which may wait for a disk.
+//! Threads that scan only count. The file is written by a thread of its own, which may wait for a disk.
 
-use super::log::Logger;
 use crate::boost::event::Event;
 use crate::boost::journal::How;
 use crate::boost::undo::Undone;
 use crate::cpus;
 use crate::error::{Context, Error, Result};
+use crate::host::own_file;
 use crate::observe::Kind;
+use crate::sys::process;
 use crate::task::{Cpu, Nanos};
 use std::fmt::{self, Display, Write as _};
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{self, OpenOptions, Permissions};
+use std::io::{self, Read, Write as _};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::thread::{self, JoinHandle};
-use std::time::Duration;
-
-/// The file is not written more often.
-const PAUSE: Duration = Duration::from_secs(1);
 
 /// What is counted, by all threads that look.
 #[derive(Default)]
@@ -108,8 +103,13 @@ impl Figures {
         self.changed.store(true, Relaxed);
     }
 
+    /// Whether anything was counted since this was last asked.
+    pub fn take_changed(&self) -> bool {
+        self.changed.swap(false, Relaxed)
+    }
+
     /// The text that Prometheus reads.
-    fn text(&self, kind: Kind) -> String {
+    pub fn text(&self, kind: Kind) -> String {
         let mut text = String::with_capacity(4096);
         let get = |of: &AtomicU64| of.load(Relaxed);
         let seconds = |of: &AtomicU64| Seconds(Nanos(get(of)));
@@ -188,61 +188,18 @@ impl Display for Seconds {
     }
 }
 
-/// The file, kept up to date for as long as this lives, and gone with it.
-pub struct Metrics {
-    writer: Option<JoinHandle<()>>,
-    ended: Arc<AtomicBool>,
-}
-
-impl Metrics {
-    /// Writes the file once, so that one that can't be written is an error now.
-    pub fn start(path: &Path, figures: Arc<Figures>, kind: Kind, log: &Logger) -> Result<Metrics> {
-        let file = Exposition::at(path)?;
-        file.write(&figures.text(kind)).context(format_args!("write {}", path.display()))?;
-        let ended = Arc::new(AtomicBool::new(false));
-        let (is_over, log) = (Arc::clone(&ended), log.clone());
-        let life = move || {
-            let mut told = false;
-            while !is_over.load(Relaxed) {
-                thread::park_timeout(PAUSE);
-                if !figures.changed.swap(false, Relaxed) {
-                    continue;
-                }
-                let written = file.write(&figures.text(kind));
-                if let (Err(e), false) = (&written, told) {
-                    let error = Error::io(format_args!("write {}", file.path.display()), e);
-                    log.warning(format_args!("{error}: the metrics are out of date"));
-                }
-                told = written.is_err();
-            }
-            file.remove();
-        };
-        let writer = thread::Builder::new().name("stalld-metrics".to_string()).spawn(life);
-        let writer = writer.context("start the thread that writes the metrics")?;
-        Ok(Metrics { writer: Some(writer), ended })
-    }
-}
-
-impl Drop for Metrics {
-    fn drop(&mut self) {
-        self.ended.store(true, Relaxed);
-        if let Some(writer) = self.writer.take() {
-            writer.thread().unpark();
-            // It has not panicked, and if it has there is nobody to tell.
-            let _ = writer.join();
-        }
-    }
-}
-
-/// A file that its readers find whole, whenever they look.
-struct Exposition {
+/// A file that its readers find whole, at any time.
+pub struct Exposition {
     path: PathBuf,
     /// In the same directory, for rename(2), and by its name nothing that node_exporter reads.
     draft: PathBuf,
 }
 
+/// How each text begins, and so how a file of an earlier run is recognised.
+const BEGINNING: &[u8] = b"# HELP stalld_";
+
 impl Exposition {
-    fn at(path: &Path) -> Result<Exposition> {
+    pub fn at(path: &Path) -> Result<Exposition> {
         let name = path.file_name().ok_or_else(|| {
             Error::new(format!("cannot write the metrics to {}: it is no file", path.display()))
         })?;
@@ -252,18 +209,62 @@ impl Exposition {
         Ok(Exposition { path: path.to_path_buf(), draft: path.with_file_name(draft) })
     }
 
-    fn write(&self, text: &str) -> io::Result<()> {
-        // One that a killed stalld has left is no reason to stop; nothing that somebody put there is followed.
-        let _ = fs::remove_file(&self.draft);
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&self.draft)?;
-        file.write_all(text.as_bytes())?;
-        drop(file);
-        fs::rename(&self.draft, &self.path)
+    /// Replaces the file, unless what is there is something else.
+    pub fn write(&self, text: &str) -> Result<()> {
+        self.judge()?;
+        let written = self.write_draft(text).and_then(|()| fs::rename(&self.draft, &self.path));
+        if written.is_err() {
+            // Half a text takes room, on a disk that may be full.
+            let _ = fs::remove_file(&self.draft);
+        }
+        written.context(format_args!("write {}", self.path.display()))
     }
 
-    fn remove(&self) {
-        // Without it, those who read it see that stalld has ended.
-        let _ = fs::remove_file(&self.path);
+    fn write_draft(&self, text: &str) -> io::Result<()> {
+        // The draft of a killed stalld is in the way. Nothing that another user put there is followed.
+        let _ = fs::remove_file(&self.draft);
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.draft)?;
+        // Whatever the umask is: the reader is another user.
+        file.set_permissions(Permissions::from_mode(0o644))?;
+        file.write_all(text.as_bytes())
+    }
+
+    /// Removes the file, so that its readers see that stalld has ended.
+    pub fn remove(&self) {
+        if self.judge() == Ok(true) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+
+    /// Returns whether there is a file. It is an error if that is anything but metrics of stalld.
+    fn judge(&self) -> Result<bool> {
+        let what = || format!("look at {}", self.path.display());
+        let seen = match fs::symlink_metadata(&self.path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+            seen => seen.context(what())?,
+        };
+        let us = process::effective_uid();
+        let reason = if seen.is_symlink() {
+            "it is a symbolic link".to_string()
+        } else if !seen.is_file() {
+            "it is no regular file".to_string()
+        } else if ![us, 0].contains(&seen.uid()) {
+            format!("it belongs to the user {}, not to {us}", seen.uid())
+        } else if !self.is_recognised().context(what())? {
+            "it holds no metrics of stalld".to_string()
+        } else {
+            return Ok(true);
+        };
+        Err(own_file::refusal(&self.path, reason).with_cure("remove it, or name another file"))
+    }
+
+    /// Whether stalld may have written what is there. An empty file is nobody's loss.
+    fn is_recognised(&self) -> io::Result<bool> {
+        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(&self.path)?;
+        let mut beginning = Vec::new();
+        file.take(BEGINNING.len() as u64).read_to_end(&mut beginning)?;
+        Ok(beginning.is_empty() || beginning == BEGINNING)
     }
 }
 
@@ -327,21 +328,61 @@ mod tests {
         }
     }
 
+    fn text(second: bool) -> String {
+        format!("# HELP stalld_info {second}\n")
+    }
+
     #[test]
     fn the_file_is_replaced_in_one_go_and_nothing_else_is_touched() {
         let scratch = Scratch::new("metrics");
         let file = Exposition::at(&scratch.join("stalld.prom")).unwrap();
         scratch.file("precious", "as it was");
         std::os::unix::fs::symlink(scratch.join("precious"), scratch.join(".stalld.prom.new")).unwrap();
-        file.write("first\n").unwrap();
+        file.write(&text(false)).unwrap();
         let reader = fs::File::open(scratch.join("stalld.prom")).unwrap();
-        file.write("second\n").unwrap();
-        assert_eq!(io::read_to_string(reader).unwrap(), "first\n");
-        assert_eq!(fs::read_to_string(scratch.join("stalld.prom")).unwrap(), "second\n");
+        file.write(&text(true)).unwrap();
+        assert_eq!(io::read_to_string(reader).unwrap(), text(false));
+        assert_eq!(fs::read_to_string(scratch.join("stalld.prom")).unwrap(), text(true));
         assert_eq!(fs::read_to_string(scratch.join("precious")).unwrap(), "as it was");
         file.remove();
         let left: Vec<_> =
             fs::read_dir(scratch.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(left, ["precious"]);
+    }
+
+    #[test]
+    fn what_holds_no_metrics_of_stalld_is_neither_replaced_nor_removed() {
+        let scratch = Scratch::new("metrics-foreign");
+        let path = scratch.join("stalld.prom");
+        let file = Exposition::at(&path).unwrap();
+        let refused = || file.write(&text(false)).unwrap_err().to_string();
+        scratch.file("precious", "root:x:0:0\n");
+        std::os::unix::fs::symlink(scratch.join("precious"), &path).unwrap();
+        assert!(
+            refused().ends_with("it is a symbolic link; remove it, or name another file"),
+            "{}",
+            refused()
+        );
+        file.remove();
+        assert_eq!(fs::read_link(&path).unwrap(), scratch.join("precious"));
+        fs::rename(scratch.join("precious"), &path).unwrap();
+        assert!(refused().contains("it holds no metrics of stalld"), "{}", refused());
+        file.remove();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "root:x:0:0\n");
+        // What an earlier stalld has left is replaced, and so is an empty file.
+        for before in ["", &text(true)] {
+            fs::write(&path, before).unwrap();
+            file.write(&text(false)).unwrap();
+        }
+        file.remove();
+        fs::create_dir(&path).unwrap();
+        assert!(refused().contains("it is no regular file"), "{}", refused());
+        file.remove();
+        assert!(path.is_dir());
+    }
+
+    #[test]
+    fn a_text_begins_as_it_is_recognised() {
+        assert!(Figures::of(1).text(Kind::TaskIter).as_bytes().starts_with(BEGINNING));
     }
 }

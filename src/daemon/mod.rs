@@ -3,6 +3,7 @@
 
 mod boosting;
 pub mod check;
+mod files;
 pub mod instance;
 mod lockfile;
 pub mod log;

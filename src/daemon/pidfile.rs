@@ -3,7 +3,9 @@
 use super::lockfile::{LockFile, Taken};
 use crate::error::{Context, Error, Result};
 use crate::sys::process;
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 /// Everybody may read it.
@@ -14,12 +16,15 @@ const MODE: u32 = 0o644;
 pub struct Pidfile {
     lock: LockFile,
     owner: u32,
+    /// It has replaced a file that other users could write to.
+    pub was_open_to_others: bool,
 }
 
 impl Pidfile {
     pub fn create(path: &Path) -> Result<Pidfile> {
+        let was_open_to_others = remove_open_one(path)?;
         let lock = take(path)?;
-        let pidfile = Pidfile { lock, owner: std::process::id() };
+        let pidfile = Pidfile { lock, owner: std::process::id(), was_open_to_others };
         pidfile.lock.write_pid()?;
         Ok(pidfile)
     }
@@ -32,6 +37,30 @@ impl Drop for Pidfile {
             let _ = fs::remove_file(self.lock.path());
         }
     }
+}
+
+/// Longer is no number of a process.
+const LONGEST: u64 = 16;
+
+/// Removes a pidfile that other users can write to, and so can't be trusted. The C program leaves such files, of mode
+/// 0022: without capabilities root itself can't open them. Returns false if there is none. It must be a file of this
+/// user's that holds a number or can't be read.
+fn remove_open_one(path: &Path) -> Result<bool> {
+    let Ok(seen) = fs::symlink_metadata(path) else { return Ok(false) };
+    let is_own = seen.is_file() && seen.uid() == process::effective_uid() && seen.nlink() == 1;
+    if !is_own || seen.mode() & 0o022 == 0 || seen.len() > LONGEST {
+        return Ok(false);
+    }
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let text = OpenOptions::new().read(true).custom_flags(flags).open(path).and_then(io::read_to_string);
+    let is_pidfile = match text {
+        Ok(text) => text.trim().is_empty() || text.trim().parse::<i32>().is_ok(),
+        Err(e) => e.kind() == io::ErrorKind::PermissionDenied,
+    };
+    if is_pidfile {
+        fs::remove_file(path).context(format_args!("replace {}", path.display()))?;
+    }
+    Ok(is_pidfile)
 }
 
 fn take(path: &Path) -> Result<LockFile> {
@@ -59,7 +88,7 @@ mod tests {
     use crate::sys::lock;
     use rig::scratch::Scratch;
     use std::fs::File;
-    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    use std::os::unix::fs::{PermissionsExt, symlink};
 
     #[test]
     fn a_pidfile_tells_the_pid_to_everybody_and_goes_with_its_process() {
@@ -99,6 +128,34 @@ mod tests {
         assert!(lock::try_lock(&squatter).unwrap());
         let _pidfile = Pidfile::create(&path).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
+    }
+
+    #[test]
+    fn a_pidfile_that_others_could_write_to_is_replaced() {
+        let scratch = Scratch::new("pidfile-open");
+        let path = scratch.join("stalld.pid");
+        for mode in [0o022, 0o666] {
+            fs::write(&path, "1234\n").unwrap();
+            fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+            let pidfile = Pidfile::create(&path).unwrap();
+            assert!(pidfile.was_open_to_others);
+            assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
+            assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o644);
+        }
+        assert!(!Pidfile::create(&path).unwrap().was_open_to_others);
+    }
+
+    #[test]
+    fn what_is_no_pidfile_is_not_replaced() {
+        let scratch = Scratch::new("pidfile-foreign");
+        let precious = scratch.join("precious");
+        fs::write(&precious, "my notes").unwrap();
+        fs::set_permissions(&precious, PermissionsExt::from_mode(0o666)).unwrap();
+        symlink(&precious, scratch.join("link")).unwrap();
+        for name in ["precious", "link"] {
+            Pidfile::create(&scratch.join(name)).unwrap_err();
+            assert_eq!(fs::read_to_string(&precious).unwrap(), "my notes");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::engine::{Counters, Engine, Hog, LATE};
 use crate::error::Error;
 use crate::sorted::Sorted;
 use crate::sys::clock;
-use crate::task::{Cpu, Nanos};
+use crate::task::{Cpu, Nanos, Task, Tid};
 use std::fmt;
 use std::sync::Arc;
 
@@ -39,9 +39,49 @@ pub struct Reporter {
     mode: Mode,
     looks: u64,
     failures_in_a_row: u64,
+    refusals: Refusals,
     lateness: Lateness,
     /// How many tasks wait on each CPU.
     waiting: Sorted<Cpu, usize>,
+}
+
+/// A boost that the kernel goes on refusing is logged again after this time.
+const REFUSAL_INTERVAL: Nanos = Nanos::from_secs(600);
+
+/// The last boosts that were refused: a task whose boost fails at each try is logged once.
+#[derive(Clone, Copy, Default)]
+struct Refusals {
+    last: [Option<Refused>; 32],
+    next: usize,
+}
+
+#[derive(Clone, Copy)]
+struct Refused {
+    tid: Tid,
+    start: u64,
+    errno: Option<i32>,
+    at: Nanos,
+}
+
+impl Refusals {
+    /// False for a refusal that was logged a short time ago, for the same task and the same reason.
+    fn is_news(&mut self, told: &Told, now: Nanos) -> bool {
+        let Told::Refused { task: Task { tid, start, .. }, errno, .. } = *told else { return true };
+        let is_same = |it: &&mut Refused| (it.tid, it.start, it.errno) == (tid, start, errno);
+        if let Some(known) = self.last.iter_mut().flatten().find(is_same) {
+            let is_news = now - known.at >= REFUSAL_INTERVAL;
+            if is_news {
+                known.at = now;
+            }
+            return is_news;
+        }
+        let places = self.last.len();
+        if let Some(place) = self.last.get_mut(self.next % places) {
+            *place = Some(Refused { tid, start, errno, at: now });
+        }
+        self.next = self.next.wrapping_add(1);
+        true
+    }
 }
 
 /// How late this thread came to its looks.
@@ -74,6 +114,7 @@ impl Reporter {
             mode: options.mode,
             looks: 0,
             failures_in_a_row: 0,
+            refusals: Refusals::default(),
             lateness: Lateness::default(),
             waiting: no_waiters(),
         }
@@ -94,6 +135,7 @@ impl Reporter {
             mode,
             looks: 0,
             failures_in_a_row: 0,
+            refusals: Refusals::default(),
             lateness: Lateness::default(),
             waiting: no_waiters(),
         }
@@ -144,7 +186,7 @@ impl Reporter {
     }
 
     /// What has happened to tasks that were boosted.
-    pub fn boosts(&self, engine: &mut Engine) {
+    pub fn boosts(&mut self, engine: &mut Engine) {
         for event in engine.events() {
             self.event(&event);
         }
@@ -154,10 +196,12 @@ impl Reporter {
         }
     }
 
-    fn event(&self, event: &Event) {
+    fn event(&mut self, event: &Event) {
         self.figures.happened(event);
         if let Some(told) = Told::of(event) {
-            self.log.tell(&told);
+            if self.refusals.is_news(&told, clock::monotonic()) {
+                self.log.tell(&told);
+            }
             self.trace.iter().for_each(|trace| trace.tell(&told));
         }
     }
@@ -306,5 +350,31 @@ impl fmt::Display for Lateness {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let mean = Nanos(self.total.0 / self.looks.max(1));
         write!(f, "woken {} late on average, {} at most", Millis(mean), Millis(self.longest))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::boost::journal::How;
+
+    #[test]
+    fn a_refusal_is_logged_once_for_a_task_and_a_reason() {
+        let mut refusals = Refusals::default();
+        let mut is_news = |tid, start, errno, second| {
+            let task = Task { tid: Tid(tid), start, ..Task::default() };
+            let told = Told::Refused { task, how: How::Fifo, errno: Some(errno) };
+            refusals.is_news(&told, Nanos::from_secs(second))
+        };
+        assert!(is_news(7, 1, libc::EPERM, 0));
+        assert!(!is_news(7, 1, libc::EPERM, 599));
+        assert!(is_news(7, 1, libc::EPERM, 600));
+        assert!(!is_news(7, 1, libc::EPERM, 700));
+        // Another reason, and another task of that number.
+        assert!(is_news(7, 1, libc::EBUSY, 700) && is_news(7, 2, libc::EPERM, 700));
+        // Only so many are remembered.
+        assert!((100..200).all(|tid| is_news(tid, 1, libc::EPERM, 700)));
+        assert!(is_news(7, 1, libc::EPERM, 701));
+        assert!(refusals.is_news(&Told::Late { late: Nanos::ZERO }, Nanos::ZERO));
     }
 }

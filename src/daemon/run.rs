@@ -2,15 +2,14 @@
 
 use super::boosting::Boosting;
 use super::complain;
+use super::files::{Files, Reports};
 use super::instance::{Instance, RUNTIME_DIR};
 use super::log::{KMSG, Kmsg, Level, Logger, Outlet, Syslog, Terminal, Writer, fatal};
-use super::metrics::{Figures, Metrics};
+use super::metrics::Figures;
 use super::monitors::Monitors;
 use super::notify::Manager;
 use super::options::{Mode, Options};
-use super::pidfile::Pidfile;
 use super::report::{Reporter, Role};
-use super::trace::Trace;
 use super::watcher::{Turn, Watcher};
 use crate::boost::plan::Booster;
 use crate::cpus::{self, CpuSet};
@@ -24,19 +23,25 @@ use crate::sys::process::{self, Ready};
 use crate::sys::signal::{Signal, Signals};
 use crate::sys::{clock, memory, sched};
 use crate::task::{Nanos, Policy, Tid};
+use std::io;
 use std::path::{self, Path};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::{fs, io};
 
 /// Above all ordinary tasks, below every RT application.
 pub const OWN_PRIORITY: u32 = 10;
 
-/// The monitors have this long to end, ...
+/// The time that the monitors have to end.
 const MONITORS: Nanos = Nanos::from_millis(100);
 
-/// ... and the log to write what is left.
+/// The time that the log has to write what is left.
 const LAST_WORDS: Nanos = Nanos::from_millis(200);
+
+/// The longest time that the process which started a daemon waits for its files.
+const FILES_TIMEOUT: Nanos = Nanos::from_secs(1);
+
+/// The time between two looks at whether they are there.
+const FILES_STEP: Nanos = Nanos::from_millis(10);
 
 pub fn run(mut options: Options) -> ExitCode {
     // A daemon's working directory is not the user's.
@@ -80,10 +85,12 @@ fn live(options: &Options, ready: Option<Ready>, raised: io::Result<()>) -> Resu
         }
         None => None,
     };
-    let outcome = watch(options, ready, raised, &signals, &log, boosting.as_mut());
+    let mut files = Files::default();
+    let outcome = watch(options, ready, raised, &signals, &log, boosting.as_mut(), &mut files);
     if let Some(boosting) = &mut boosting {
         boosting.end(&log);
     }
+    files.end(&log);
     if outcome.is_ok() {
         log.info(format_args!("stalld shutting down"));
     }
@@ -98,6 +105,7 @@ fn watch(
     signals: &Signals,
     log: &Logger,
     mut boosting: Option<&mut Boosting>,
+    files: &mut Files,
 ) -> Result<()> {
     announce(options, log);
     let watch = Watch {
@@ -129,10 +137,9 @@ fn watch(
     };
     let figures = Arc::new(Figures::new());
     let kind = backend.kind();
-    let trace = options.trace.as_deref().map(|path| Trace::start(path, log)).transpose()?;
-    let reporter = |role| {
-        Reporter::new(log.clone(), trace.as_ref().map(Trace::teller), Arc::clone(&figures), options, role)
-    };
+    let reports = Reports::new(log, options);
+    let trace = files.begin_trace(options, &reports);
+    let reporter = |role| Reporter::new(log.clone(), trace.clone(), Arc::clone(&figures), options, role);
     let (watcher, mut monitors) = if options.mode == Mode::Power {
         let mut engine = Engine::new(backend, limits, ignore);
         if let Some((rules, hands)) = boosts {
@@ -159,66 +166,87 @@ fn watch(
             }
         ));
     }
-    spare_from_oom_killer();
+    // Without CAP_SYS_RESOURCE it fails, and a service manager may have done it: that is no line in the log.
+    let _ = memory::spare_from_oom_killer();
     if let (Some(monitors), Mode::Aggressive) = (&mut monitors, options.mode) {
         for cpu in watched_and_online.iter() {
             monitors.start(cpu, watcher.engine())?;
         }
     }
-    let _pidfile = options.pidfile.as_deref().map(Pidfile::create).transpose()?;
-    let keep = |path| Metrics::start(path, figures, kind, log);
-    let _metrics = options.metrics.as_deref().map(keep).transpose()?;
-    go_on(watcher, monitors, ready, manager, signals, log, boosting)
+    files.begin(options, figures, kind, &reports);
+    Life { watcher, monitors, manager, signals, log, boosting, files }.go_on(ready)
 }
 
-/// Turn after turn, until a signal ends it.
-fn go_on(
-    mut watcher: Watcher,
-    mut monitors: Option<Monitors>,
-    mut ready: Option<Ready>,
-    mut manager: Manager,
-    signals: &Signals,
-    log: &Logger,
-    mut boosting: Option<&mut Boosting>,
-) -> Result<()> {
-    let mut asked = false;
-    loop {
-        let turn = watcher.turn(asked);
+/// All that takes part in the turns of a run.
+struct Life<'a> {
+    watcher: Watcher,
+    monitors: Option<Monitors>,
+    manager: Manager,
+    signals: &'a Signals,
+    log: &'a Logger,
+    boosting: Option<&'a mut Boosting>,
+    files: &'a Files,
+}
+
+impl Life<'_> {
+    /// Turn after turn, until a signal ends it.
+    fn go_on(mut self, mut ready: Option<Ready>) -> Result<()> {
+        let begun = clock::monotonic();
+        let mut asked = false;
+        loop {
+            self.turn(asked);
+            let waited = clock::monotonic() - begun;
+            if self.files.have_settled() || waited >= FILES_TIMEOUT {
+                if let Some(ready) = ready.take() {
+                    ready.succeed().context("leave the terminal")?;
+                }
+            }
+            let planned = self.watcher.planned();
+            let until = match ready {
+                Some(_) => planned.min(clock::monotonic() + FILES_STEP),
+                None => planned,
+            };
+            let signal = self.signals.wait_until(until);
+            self.watcher.woke((signal.is_none() && until == planned).then_some(planned));
+            // The status is told of a look of this moment, which names who starves like any other.
+            asked = signal == Some(Signal::Report);
+            if let (true, Some(monitors)) = (asked, &self.monitors) {
+                monitors.report();
+            }
+            if signal == Some(Signal::End) {
+                self.end();
+                return Ok(());
+            }
+        }
+    }
+
+    fn turn(&mut self, asked: bool) {
+        let turn = self.watcher.turn(asked);
+        let engine = self.watcher.engine();
         if turn == Turn::Looked {
-            let engine = watcher.engine();
-            let tally = monitors.as_ref().map_or(engine.tally(), |monitors| monitors.tally(engine.tally()));
+            let (tally, monitors) = (engine.tally(), self.monitors.as_ref());
+            let tally = monitors.map_or(tally, |monitors| monitors.tally(tally));
             let now = clock::monotonic();
-            let all_since = monitors.as_ref().map_or(now, |monitors| monitors.looked_since(now));
-            manager.looked(engine.kind(), tally, all_since, now);
+            let all_since = monitors.map_or(now, |monitors| monitors.looked_since(now));
+            self.manager.looked(engine.kind(), tally, all_since, now);
         }
         if turn != Turn::Rested {
-            if let Some(boosting) = &mut boosting {
-                boosting.watch(log);
+            if let Some(boosting) = &mut self.boosting {
+                boosting.watch(self.log);
             }
-            if let Some(monitors) = &mut monitors {
-                if let Err(e) = monitors.look_after(watcher.engine()) {
-                    log.warning(format_args!("{e}"));
+            if let Some(monitors) = &mut self.monitors {
+                if let Err(e) = monitors.look_after(engine) {
+                    self.log.warning(format_args!("{e}"));
                 }
             }
         }
-        if let Some(ready) = ready.take() {
-            ready.succeed().context("leave the terminal")?;
-        }
-        let planned = watcher.planned();
-        let signal = signals.wait_until(planned);
-        watcher.woke(signal.is_none().then_some(planned));
-        // The status is told of a look of this moment, which names who starves like any other.
-        asked = signal == Some(Signal::Report);
-        if let (true, Some(monitors)) = (asked, &monitors) {
-            monitors.report();
-        }
-        if signal == Some(Signal::End) {
-            manager.stopping();
-            watcher.end();
-            if monitors.is_some_and(|monitors| !monitors.end(MONITORS)) {
-                log.warning(format_args!("a monitor is held up: what it has boosted is put back for it"));
-            }
-            return Ok(());
+    }
+
+    fn end(mut self) {
+        self.manager.stopping();
+        self.watcher.end();
+        if self.monitors.is_some_and(|monitors| !monitors.end(MONITORS)) {
+            self.log.warning(format_args!("a monitor is held up: what it has boosted is put back for it"));
         }
     }
 }
@@ -288,13 +316,6 @@ fn prepare_thread(options: &Options, raised: io::Result<()>, log: &Logger) {
             error.with_cure("it needs CAP_SYS_NICE")
         ));
     }
-}
-
-/// Who ends stalld for its memory saves a few pages, and loses what would have ended the starvation. What it
-/// needs is CAP_SYS_RESOURCE, and a service manager may have done it: no word if it fails. A process forked
-/// before this is left as it was.
-fn spare_from_oom_killer() {
-    let _ = fs::write("/proc/self/oom_score_adj", "-1000");
 }
 
 /// Makes the calling thread SCHED_DEADLINE, with this much of a CPU.

@@ -1,20 +1,19 @@
 //! A picture of who waits and who is boosted, for Perfetto: `--trace FILE`.
 //!
-//! It is drawn from what the log is told, by a thread of its own, which may wait for a disk.
+//! It is drawn from what the log is told, by a thread of its own, which may wait for a disk. That includes opening it.
 
+use super::files::Reports;
 use super::log::{Level, Logger, Looker, Outlet, Record, Sink, Told, Writer};
+use super::run::raise;
 use crate::chrome_trace::{ChromeTrace, Event, Phase};
 use crate::error::Result;
 use crate::json::{Object, Value};
 use crate::task::{Comm, Cpu, Nanos, Task};
 use std::io;
-use std::path::Path;
+use std::path::PathBuf;
 
 /// As large as the file gets.
 const LIMIT: u64 = 64 << 20;
-
-/// It has this long to write what is left.
-const LAST_LINES: Nanos = Nanos::from_millis(200);
 
 /// The process that stalld's own looks are shown as. A CPU is shown as the one with its number and one more:
 /// viewers take process 0 for the idle task.
@@ -23,42 +22,46 @@ const LOOKS: u32 = 1_000_000;
 /// After so many tracks their names are told again, rather than known for ever.
 const NAMES: usize = 4096;
 
-/// The file, for as long as this lives.
+/// The file, and the thread that alone opens and writes it.
 pub struct Trace {
     teller: Logger,
-    writer: Option<Writer>,
+    writer: Writer,
 }
 
 impl Trace {
-    /// Begins the file, so that one that can't be written is an error now.
-    pub fn start(path: &Path, log: &Logger) -> Result<Trace> {
-        let picture = Picture::new(ChromeTrace::create(path, LIMIT)?, log.clone());
-        let outlets = vec![Outlet::new(picture, Level::Debug)];
-        let (teller, writer) = Writer::start("stalld-trace", outlets, || {})?;
-        Ok(Trace { teller, writer: Some(writer) })
+    /// Starts the thread, which begins the file with the first scan.
+    pub fn start(path: PathBuf, reports: Reports) -> Result<Trace> {
+        let outlets = vec![Outlet::new(Picture::new(path, reports), Level::Debug)];
+        let (teller, writer) = Writer::start("stalld-trace", outlets, || raise().unwrap_or_default())?;
+        Ok(Trace { teller, writer })
     }
 
     /// What takes all that is to be drawn, and never waits.
     pub fn teller(&self) -> Logger {
         self.teller.clone()
     }
-}
 
-impl Drop for Trace {
-    fn drop(&mut self) {
-        self.writer.take().map(|writer| writer.close(LAST_LINES));
+    /// Ends the file. Returns false if that takes longer.
+    pub fn close(self, within: Nanos) -> bool {
+        self.writer.close(within)
     }
 }
 
 /// Turns what is told into tracks.
 struct Picture {
-    /// None once it has ended.
-    trace: Option<ChromeTrace>,
-    log: Logger,
+    file: File,
+    reports: Reports,
     /// Those who starve, and those who did so until they were boosted.
     waits: Vec<Wait>,
     boosted: Vec<Task>,
     named: Vec<(u32, i32, Comm)>,
+}
+
+enum File {
+    Planned(PathBuf),
+    Open(ChromeTrace),
+    /// Refused, or full.
+    Over,
 }
 
 struct Wait {
@@ -74,10 +77,11 @@ struct Wait {
 
 impl Sink for Picture {
     fn write(&mut self, record: &Record) -> io::Result<()> {
+        self.begin();
         let drawn = record.told.map_or(Ok(()), |told| self.draw(told, record.at));
-        if let Err(e) = drawn.and_then(|()| self.trace.as_mut().map_or(Ok(()), ChromeTrace::flush)) {
-            self.log.warning(format_args!("{e}: it ends there, and stalld goes on"));
-            self.trace = None;
+        if let Err(e) = drawn.and_then(|()| self.open().map_or(Ok(()), ChromeTrace::flush)) {
+            self.reports.log.warning(format_args!("{e}: it ends there, and stalld goes on"));
+            self.file = File::Over;
         }
         Ok(())
     }
@@ -93,8 +97,25 @@ impl Sink for Picture {
 }
 
 impl Picture {
-    fn new(trace: ChromeTrace, log: Logger) -> Picture {
-        Picture { trace: Some(trace), log, waits: Vec::new(), boosted: Vec::new(), named: Vec::new() }
+    fn new(path: PathBuf, reports: Reports) -> Picture {
+        let file = File::Planned(path);
+        Picture { file, reports, waits: Vec::new(), boosted: Vec::new(), named: Vec::new() }
+    }
+
+    fn begin(&mut self) {
+        if let File::Planned(path) = &self.file {
+            self.file = match ChromeTrace::create(path, LIMIT) {
+                Ok(trace) => File::Open(trace),
+                Err(e) => {
+                    self.reports.warn("there is no trace", e);
+                    File::Over
+                }
+            };
+        }
+    }
+
+    fn open(&mut self) -> Option<&mut ChromeTrace> {
+        if let File::Open(trace) = &mut self.file { Some(trace) } else { None }
     }
 
     fn draw(&mut self, told: &Told, at: Nanos) -> Result<()> {
@@ -198,7 +219,7 @@ impl Picture {
         (phase, name, at): (Phase, &str, Nanos),
         told: &Told,
     ) -> Result<()> {
-        let Some(trace) = &mut self.trace else { return Ok(()) };
+        let File::Open(trace) = &mut self.file else { return Ok(()) };
         let category = "stalld";
         let mut names = |phase, name, args: &dyn Fn(&mut Object)| {
             trace.put(&Event { phase, name, category, at, pid, tid, args })
@@ -221,8 +242,8 @@ impl Picture {
 
 impl Drop for Picture {
     fn drop(&mut self) {
-        if let Some(Err(e)) = self.trace.as_mut().map(ChromeTrace::end) {
-            self.log.warning(format_args!("{e}"));
+        if let Some(Err(e)) = self.open().map(ChromeTrace::end) {
+            self.reports.log.warning(format_args!("{e}"));
         }
     }
 }
@@ -244,7 +265,8 @@ mod tests {
         let scratch = Scratch::new(name);
         let path = scratch.join("trace.json");
         let (log, writer) = Writer::start("stalld-log", Vec::new(), || {}).unwrap();
-        let mut picture = Picture::new(ChromeTrace::create(&path, LIMIT).unwrap(), log);
+        let mut picture = Picture::new(path.clone(), Reports { log, starter: None });
+        picture.begin();
         for (at, told) in all {
             picture.draw(told, Nanos::from_millis(*at)).unwrap();
         }

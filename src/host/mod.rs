@@ -16,6 +16,7 @@ use std::path::Path;
 /// The namespaces that the kernel starts with have fixed numbers.
 const INITIAL_USER_NAMESPACE: &str = "user:[4026531837]";
 const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
+const INITIAL_TIME_NAMESPACE: &str = "time:[4026531834]";
 
 /// No kernel is configured for more CPUs.
 pub(crate) const MOST_CPUS: u32 = 8192;
@@ -88,6 +89,19 @@ pub fn in_initial_pid_namespace(root: &Path) -> Option<bool> {
 /// Whether capabilities are good for the whole machine; None if that can't be told.
 pub fn in_initial_user_namespace(root: &Path) -> Option<bool> {
     in_namespace(root, "user", INITIAL_USER_NAMESPACE)
+}
+
+/// Whether the times at which tasks started are here what they are to the kernel; None if that can't be told, as
+/// before 5.6, where there are no time namespaces.
+pub fn in_initial_time_namespace(root: &Path) -> Option<bool> {
+    in_namespace(root, "time", INITIAL_TIME_NAMESPACE)
+}
+
+/// The number of files that this process may have open; None if there is no limit, or if that can't be told.
+pub fn descriptor_limit(root: &Path) -> Option<u64> {
+    let limits = fs::read_to_string(root.join("proc/self/limits")).ok()?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_whitespace().next()?.parse().ok()
 }
 
 fn in_namespace(root: &Path, kind: &str, initial: &str) -> Option<bool> {
@@ -180,6 +194,18 @@ mod tests {
         assert_eq!(hung_task_timeout(root.path()), Some(Nanos::from_secs(120)));
         root.file("proc/sys/kernel/hung_task_timeout_secs", "0\n");
         assert_eq!(hung_task_timeout(root.path()), None);
+    }
+
+    #[test]
+    fn the_soft_limit_on_descriptors_counts() {
+        let root = Scratch::new("host-limits");
+        assert_eq!(descriptor_limit(root.path()), None);
+        let limits = "Limit                     Soft Limit           Hard Limit           Units\n\
+                      Max open files            1024                 524288               files\n";
+        root.file("proc/self/limits", limits);
+        assert_eq!(descriptor_limit(root.path()), Some(1024));
+        root.file("proc/self/limits", &limits.replace("1024", "unlimited"));
+        assert_eq!(descriptor_limit(root.path()), None);
     }
 
     #[test]

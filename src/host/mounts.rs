@@ -17,6 +17,36 @@ pub fn of(root: &Path, fstype: &str) -> Vec<PathBuf> {
     mounts.split(|&b| b == b'\n').filter_map(of_kind).collect()
 }
 
+/// How /proc hides the processes of other users.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hidepid {
+    /// As it is mounted: `hidepid=invisible,gid=100`.
+    pub options: String,
+    /// The members of this group see all, unless `is_ptraceable`. Without the option that is root's group.
+    pub gid: u32,
+    /// Only what a process may trace is shown to it, whatever its group.
+    pub is_ptraceable: bool,
+}
+
+/// None where /proc shows everything, or that can't be told.
+pub fn hidepid(root: &Path) -> Option<Hidepid> {
+    let mounts = fs::read_to_string(root.join("proc/mounts")).ok()?;
+    let on_proc = |line: &&str| {
+        let mut fields = line.split(' ').skip(1);
+        (fields.next(), fields.next()) == (Some("/proc"), Some("proc"))
+    };
+    // What was mounted last is seen.
+    let options = mounts.lines().rfind(on_proc)?.split(' ').nth(3)?;
+    let option =
+        |name: &str| options.split(',').find_map(|option| option.strip_prefix(name)?.strip_prefix('='));
+    // Numbers before 5.8.
+    let hidepid = option("hidepid").filter(|value| !["0", "off"].contains(value))?;
+    let gid = option("gid").and_then(|gid| gid.parse().ok()).unwrap_or(0);
+    let group = option("gid").map(|gid| format!(",gid={gid}")).unwrap_or_default();
+    let is_ptraceable = ["4", "ptraceable"].contains(&hidepid);
+    Some(Hidepid { options: format!("hidepid={hidepid}{group}"), gid, is_ptraceable })
+}
+
 /// The kernel writes blanks, tabs, newlines and backslashes in paths as `\ooo`.
 fn unescape(field: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(field.len());
@@ -50,5 +80,22 @@ mod tests {
         );
         let expected = ["sys/fs/cgroup/unified", "my groups"].map(|at| root.join(at));
         assert_eq!(of(root.path(), "cgroup2"), expected);
+    }
+
+    #[test]
+    fn the_last_mount_on_proc_tells_what_it_hides() {
+        let root = Scratch::new("mounts-hidepid");
+        let seen = |last: &str| {
+            let text = format!("proc /proc proc rw,hidepid=1 0 0\nproc /other proc rw,hidepid=2 0 0\n{last}");
+            root.file("proc/mounts", &text);
+            hidepid(root.path()).map(|it| (it.options, it.gid, it.is_ptraceable))
+        };
+        assert_eq!(seen(""), Some(("hidepid=1".into(), 0, false)));
+        assert_eq!(seen("proc /proc proc rw,relatime 0 0\n"), None);
+        assert_eq!(seen("proc /proc proc rw,hidepid=off 0 0\n"), None);
+        let both = seen("proc /proc proc rw,gid=12,hidepid=invisible 0 0\n");
+        assert_eq!(both, Some(("hidepid=invisible,gid=12".into(), 12, false)));
+        let traceable = seen("proc /proc proc rw,hidepid=ptraceable 0 0\n");
+        assert_eq!(traceable, Some(("hidepid=ptraceable".into(), 0, true)));
     }
 }

@@ -17,10 +17,10 @@ pub fn judge(seen: &Metadata, mode: u32) -> Result<(), String> {
     let granted = seen.mode() & 0o777;
     if seen.uid() != us {
         Err(format!("it belongs to the user {}, not to {us}", seen.uid()))
-    } else if granted & !mode != 0 {
-        Err(format!("its mode is {granted:04o}, which allows more than {mode:04o}"))
     } else if !seen.is_dir() && !seen.is_file() {
         Err("it is no regular file".to_string())
+    } else if granted & !mode != 0 {
+        Err(format!("its mode is {granted:04o}, which allows more than {mode:04o}"))
     } else if seen.is_file() && seen.nlink() > 1 {
         // In a directory that all may write to, the other name can be that of any file of ours.
         Err("it has a second name".to_string())

@@ -13,21 +13,22 @@ const RT_RUNTIME: &str = "/proc/sys/kernel/sched_rt_runtime_us";
 /// No limit.
 pub const UNTHROTTLED: i64 = -1;
 
-/// How much of each period real-time tasks may have, in microseconds; below 0 there is no limit.
+/// Returns how much of each period real-time tasks may have, in microseconds; below 0 there is no limit. It
+/// allocates nothing, not even for an error: the guardian of a program that has threads must not wait for the
+/// allocator.
 pub fn rt_runtime_us() -> Result<i64> {
-    // On the stack: the guardian of a program that has threads must not wait for memory.
     let mut text = [0; 32];
     let read = File::open(RT_RUNTIME).and_then(|mut file| file.read(&mut text));
-    let len = read.context(format_args!("read {RT_RUNTIME}"))?;
+    let len = read.map_err(|e| Error::unallocated("cannot read /proc/sys/kernel/sched_rt_runtime_us", &e))?;
     let number = std::str::from_utf8(text.get(..len).unwrap_or_default()).ok();
     let number = number.and_then(|text| text.trim().parse().ok());
-    number.ok_or_else(|| Error::new(format!("{RT_RUNTIME} holds no number")))
+    number.ok_or_else(|| Error::new("/proc/sys/kernel/sched_rt_runtime_us holds no number"))
 }
 
 /// As often as a change is tried, 10 ms apart.
 const TRIES: usize = 10;
 
-/// Sets it, and makes sure that it is set.
+/// Sets it, and makes sure that it is set. It allocates nothing either.
 pub fn set_rt_runtime_us(runtime_us: i64) -> Result<()> {
     let mut tries = 0;
     let written = loop {
@@ -41,14 +42,20 @@ pub fn set_rt_runtime_us(runtime_us: i64) -> Result<()> {
             written => break written,
         }
     };
-    written.context(format_args!("write {runtime_us} to {RT_RUNTIME}"))?;
-    match rt_runtime_us()? {
-        now if now == runtime_us => Ok(()),
-        now => Err(Error::new(format!("{RT_RUNTIME} is {now}, though {runtime_us} was written to it"))),
+    written.map_err(|e| {
+        let what = match runtime_us {
+            UNTHROTTLED => "cannot write -1 to /proc/sys/kernel/sched_rt_runtime_us",
+            _ => "cannot write to /proc/sys/kernel/sched_rt_runtime_us",
+        };
+        Error::unallocated(what, &e)
+    })?;
+    if rt_runtime_us()? == runtime_us {
+        return Ok(());
     }
+    Err(Error::new("/proc/sys/kernel/sched_rt_runtime_us does not keep what is written to it"))
 }
 
-/// In one piece, as each write sets it, and again on the stack.
+/// In one piece, because each write sets it.
 fn write_rt_runtime_us(runtime_us: i64) -> io::Result<()> {
     let write = |text: &str| {
         Some(

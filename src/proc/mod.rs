@@ -2,6 +2,7 @@
 
 pub mod text;
 
+use crate::sys::sched;
 use crate::task::{Comm, Owner, Task, Tid};
 use std::fmt;
 use std::fs::{self, File};
@@ -82,13 +83,37 @@ pub fn start(tid: Tid) -> Option<u64> {
     try_start(tid).ok().flatten()
 }
 
-/// The same: None where it has ended, and an error where /proc can't tell, for want of memory or descriptors.
+/// The number of the error for a task that exists, and that this /proc does not show (hidepid). No system call on a
+/// task's schedule fails with it.
+pub const HIDDEN: i32 = libc::ENOENT;
+
+/// The same, with the reason if it can't be told: the error [`HIDDEN`] for a task that /proc does not show, another one
+/// for want of memory or descriptors. Returns `None` only for a task that has ended.
 pub fn try_start(tid: Tid) -> io::Result<Option<u64>> {
-    match Text::try_read(tid, "stat") {
-        Ok(stat) => text::start(stat.as_bytes()).map(Some).ok_or(io::ErrorKind::InvalidData.into()),
-        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => Ok(None),
-        Err(e) => Err(e),
+    let exists = || sched::get_attr(tid).err().and_then(|e| e.raw_os_error()) != Some(libc::ESRCH);
+    start_of(|| Text::try_read(tid, "stat"), exists)
+}
+
+fn start_of(read: impl Fn() -> io::Result<Text>, exists: impl Fn() -> bool) -> io::Result<Option<u64>> {
+    let mut is_second = false;
+    loop {
+        match read() {
+            Ok(stat) => {
+                return text::start(stat.as_bytes()).map(Some).ok_or(io::ErrorKind::InvalidData.into());
+            }
+            Err(e) if !is_missing(&e) => return Err(e),
+            Err(_) if is_second => return Err(io::Error::from_raw_os_error(HIDDEN)),
+            Err(_) if !exists() => return Ok(None),
+            // The number may have been given to the next task in between, so /proc is asked once more.
+            Err(_) => is_second = true,
+        }
     }
+}
+
+/// Whether /proc says that there is no such task, or that this process may not know. hidepid=1 refuses, other values
+/// hide.
+fn is_missing(e: &io::Error) -> bool {
+    matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ESRCH | libc::EACCES | libc::EPERM))
 }
 
 /// All that is shown of it in one moment: where it runs or ran last, and how it is scheduled.
@@ -297,7 +322,7 @@ fn is_realtime_kernel() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::{clock, sched};
+    use crate::sys::clock;
     use crate::task::Sched;
 
     #[test]
@@ -324,6 +349,35 @@ mod tests {
         let nobody = Tid(i32::MAX);
         assert_eq!((tgid(nobody), start(nobody), runs(nobody)), (None, None, None));
         assert!(threads(nobody).is_empty() && birth(nobody).is_none());
+    }
+
+    #[test]
+    fn only_a_task_that_the_kernel_does_not_know_has_ended() {
+        let failing = |errno: i32, exists: bool| {
+            let outcome = start_of(|| Err(io::Error::from_raw_os_error(errno)), || exists);
+            outcome.map_err(|e| e.raw_os_error())
+        };
+        for errno in [libc::ENOENT, libc::ESRCH, libc::EACCES, libc::EPERM] {
+            assert_eq!(failing(errno, false), Ok(None));
+            assert_eq!(failing(errno, true), Err(Some(HIDDEN)));
+        }
+        for errno in [libc::EMFILE, libc::ENFILE, libc::ENOMEM] {
+            assert_eq!(failing(errno, false), Err(Some(errno)));
+        }
+        assert_eq!(try_start(Tid(i32::MAX)).unwrap(), None);
+    }
+
+    #[test]
+    fn a_task_that_is_shown_at_the_second_look_is_not_hidden() {
+        let looks = std::cell::Cell::new(0);
+        let read = || {
+            looks.set(looks.get() + 1);
+            if looks.get() == 1 {
+                return Err(io::Error::from_raw_os_error(libc::ENOENT));
+            }
+            Text::try_read(sched::gettid(), "stat")
+        };
+        assert_eq!(start_of(read, || true).unwrap(), start(sched::gettid()));
     }
 
     #[test]

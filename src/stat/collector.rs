@@ -3,7 +3,7 @@
 use super::histogram::Histogram;
 use super::records::{
     self, COUNT_DEPTH, COUNT_KINDS, COUNT_LATENCY, COUNT_MIGRATIONS, COUNT_NOT, COUNT_PREEMPTED, COUNT_SLEEP,
-    COUNT_VOLUNTARY, COUNT_WAKING, EVENTS, entry, losses, place, settings, turn,
+    COUNT_VOLUNTARY, COUNT_WAKING, EVENTS, entry, histogram, losses, place, settings, turn,
 };
 use super::topology::Topology;
 use crate::cpus::{self, CpuSet};
@@ -12,7 +12,7 @@ use crate::host::{self, privilege};
 use crate::proc;
 use crate::sys::bpf::{Iterator, Keeper, Object, ObjectBytes};
 use crate::sys::clock;
-use crate::sys::map::{self, Queue};
+use crate::sys::map::{self, Plain, Queue};
 use crate::sys::perf::{self, Event};
 use crate::task::{Comm, Cpu, Nanos, Tid};
 use std::ffi::CStr;
@@ -20,6 +20,20 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
+
+crate::plain! {
+    histogram { sums, counts, longest }
+    entry {
+        queued, arrived, slept, waking, sleeps, cgroup, comm, tid, tgid, epoch, verdict, touched,
+        ended, spare, seat, spares, second, migrations, moves, cross_cache, cross_node, events,
+    }
+    place { cache, node, watched, spare }
+    turn {
+        end, length, waited, cgroup, next_cgroup, events, cpu, tid, tgid, next_tid, next_tgid,
+        runnable, moved, comm, next_comm,
+    }
+    losses { untracked, dropped }
+}
 
 static OBJECT: &ObjectBytes<[u8]> =
     &ObjectBytes(*include_bytes!(concat!(env!("OUT_DIR"), "/stallstat.bpf.o")));
@@ -276,7 +290,7 @@ impl Collector {
 
 /// Where each histogram is, in the order in which they were asked for.
 fn layout(plan: &Plan) -> settings {
-    let size = |histograms: usize| (size_of::<entry>() + histograms * size_of::<records::histogram>()) as u32;
+    let size = |histograms: usize| (size_of::<entry>() + histograms * size_of::<histogram>()) as u32;
     let mut place = [COUNT_NOT as u8; KINDS];
     let mut cpu_place = place;
     let (mut histograms, mut cpu_histograms) = (0, 0);
@@ -310,7 +324,7 @@ fn layout(plan: &Plan) -> settings {
     }
 }
 
-fn take_queue<V: Copy + Default>(object: &Object, name: &CStr) -> Result<Queue<V>> {
+fn take_queue<V: Plain + Default>(object: &Object, name: &CStr) -> Result<Queue<V>> {
     Queue::new(object.take_map(name)?).context("take a queue")
 }
 
@@ -390,7 +404,7 @@ fn counts(bytes: &[u8], places: &[u8; KINDS]) -> Option<Counts> {
     let (head, histograms) = bytes.split_at_checked(size_of::<entry>())?;
     let entry = map::records::<entry>(head).next()?;
     let histogram = |&place: &u8| {
-        let raw = map::records::<records::histogram>(histograms).nth(place.into());
+        let raw = map::records::<histogram>(histograms).nth(place.into());
         raw.map(|raw| Histogram::read(&raw)).unwrap_or_default()
     };
     Some(Counts {

@@ -275,7 +275,8 @@ impl Keeper {
         let (life, verdict) = (life.as_raw_fd(), verdict.as_raw_fd());
         let mut keep = fds.clone();
         keep.extend([life, verdict]);
-        let pid = process::child(c"stall-events", &keep, || hold(&fds, life, verdict))?;
+        // SAFETY: the child makes system calls only.
+        let pid = unsafe { process::child(c"stall-events", &keep, || hold(&fds, life, verdict)) }?;
         Ok(Keeper { pid, life: Some(our_life), verdict: Some(our_verdict) })
     }
 

@@ -2,8 +2,10 @@
 
 use super::check;
 use crate::task::Nanos;
-use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::fs::{File, OpenOptions};
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 
 /// Waits until a write would not block, or would fail; false when the time is over first. The answer
 /// holds for what fits into one page of a pipe.
@@ -16,7 +18,8 @@ pub fn readable_within(fd: impl AsFd, within: Nanos) -> io::Result<bool> {
     ready_within(fd, libc::POLLIN, within)
 }
 
-/// Waits as `readable_within` does for two files, of which the second may be missing, and says which it is.
+/// Waits as `readable_within` does for two files, of which the second may be missing, and says which it is. It waits a
+/// millisecond at least: the guardian, which is above all other tasks, must not spin.
 pub fn either_readable_within(
     first: impl AsFd,
     second: Option<impl AsFd>,
@@ -33,8 +36,9 @@ pub fn either_readable_within(
 
 fn ready_within(fd: impl AsFd, events: i16, within: Nanos) -> io::Result<bool> {
     let mut poll = libc::pollfd { fd: fd.as_fd().as_raw_fd(), events, revents: 0 };
+    let millis = if within == Nanos::ZERO { 0 } else { millis(within) };
     // SAFETY: `poll` is one pollfd, as the count says, and outlives the call.
-    Ok(check(unsafe { libc::poll(&mut poll, 1, millis(within)) })? > 0)
+    Ok(check(unsafe { libc::poll(&mut poll, 1, millis) })? > 0)
 }
 
 /// Rounded up: a wait of less than a millisecond is still a wait.
@@ -46,6 +50,76 @@ fn millis(within: Nanos) -> i32 {
 pub fn never_wait(fd: impl AsFd) -> io::Result<()> {
     // SAFETY: sets a flag of a descriptor that is open for as long as it is borrowed.
     check(unsafe { libc::fcntl(fd.as_fd().as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) }).map(drop)
+}
+
+/// A file that others may share, written to without waiting for a reader. O_NONBLOCK would be theirs, too, so it
+/// is set on a second opening of a pipe or a terminal.
+pub struct Unwaiting {
+    file: File,
+    way: Way,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// It fails rather than waits.
+    Plain,
+    /// MSG_DONTWAIT.
+    Socket,
+    /// It could not be opened again: a piece that a pipe has room for, if poll(2) says that there is room.
+    Pieces,
+}
+
+impl Unwaiting {
+    pub fn new(file: File) -> Unwaiting {
+        let kind = file.metadata().map(|seen| seen.file_type());
+        let way = match kind {
+            Ok(kind) if kind.is_socket() => Way::Socket,
+            Ok(kind) if kind.is_fifo() || file.is_terminal() => match open_again(&file) {
+                Ok(again) => return Unwaiting { file: again, way: Way::Plain },
+                Err(_) => Way::Pieces,
+            },
+            // A write to a regular file waits for its disk at most.
+            _ => Way::Plain,
+        };
+        Unwaiting { file, way }
+    }
+
+    /// Writes as much as there is room for. Returns how much that was, or the error WouldBlock.
+    pub fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self.way {
+            Way::Plain => (&self.file).write(bytes),
+            Way::Socket => {
+                let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+                let (start, len) = (bytes.as_ptr().cast(), bytes.len());
+                // SAFETY: the kernel reads `len` bytes of a slice that outlives the call.
+                let sent = check(unsafe { libc::send(self.file.as_raw_fd(), start, len, flags) })?;
+                Ok(sent as usize)
+            }
+            Way::Pieces if writable_within(&self.file, Nanos::ZERO)? => {
+                (&self.file).write(bytes.get(..libc::PIPE_BUF).unwrap_or(bytes))
+            }
+            Way::Pieces => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+impl Unwaiting {
+    /// As if the file could not be opened again.
+    pub fn in_pieces(file: File) -> Unwaiting {
+        Unwaiting { file, way: Way::Pieces }
+    }
+}
+
+impl AsFd for Unwaiting {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+fn open_again(file: &File) -> io::Result<File> {
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)
 }
 
 /// How many lines the terminal has.

@@ -7,24 +7,65 @@ use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::{self, NonNull};
 
+/// Plain data: bytes that a program wrote may be read as a value of this type, whatever they are. [`plain!`]
+/// implements it for a struct.
+///
+/// # Safety
+///
+/// Every bit pattern is a valid value. So integers are plain data, and structs and arrays of plain data. `bool`,
+/// `char`, enums, references and pointers are not.
+pub unsafe trait Plain: Copy {}
+
+macro_rules! integers {
+    ($($integer:ty)+) => {
+        // SAFETY: every bit pattern is an integer.
+        $(unsafe impl Plain for $integer {})+
+    };
+}
+integers!(u8 i8 u16 i16 u32 i32 u64 i64);
+
+// SAFETY: an array is nothing but its elements.
+unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
+
+/// Implements [`Plain`](crate::sys::map::Plain) for structs whose fields all are plain data. It does not compile
+/// for any other struct, nor if a field is left out.
+#[macro_export]
+macro_rules! plain {
+    ($($name:ident { $($field:ident),+ $(,)? })+) => {$(
+        const _: fn($name) = |value| {
+            fn check<T: $crate::sys::map::Plain>(_: T) {}
+            let $name { $($field),+ } = value;
+            $(check($field);)+
+        };
+        // SAFETY: the function above takes the struct apart, and shows that each of its fields is plain data.
+        #[allow(unsafe_code)]
+        unsafe impl $crate::sys::map::Plain for $name {}
+    )+};
+}
+
 /// An array map that the kernel's programs and this process share.
-pub struct SharedArray<T: Copy> {
+pub struct SharedArray<T: Plain> {
     start: NonNull<T>,
     len: usize,
 }
 
 // SAFETY: it is memory of the process, not of a thread, and is only read.
-unsafe impl<T: Copy + Send> Send for SharedArray<T> {}
+unsafe impl<T: Plain + Send> Send for SharedArray<T> {}
 
-impl<T: Copy> SharedArray<T> {
-    /// `len` must be what the map was made with; the kernel refuses to map more than there is.
+impl<T: Plain> SharedArray<T> {
+    const STRIDE: usize = {
+        assert!(size_of::<T>() > 0 && size_of::<T>() % 8 == 0, "the kernel rounds a value's size up to 8");
+        size_of::<T>()
+    };
+
+    /// Maps a map of at least `len` values that are as long as a T.
     pub fn map(fd: BorrowedFd, len: usize) -> io::Result<SharedArray<T>> {
-        assert!(size_of::<T>() % 8 == 0, "the kernel rounds a value's size up to 8");
-        // SAFETY: asks for a new mapping at no given address.
+        sizes(fd).and_then(|sizes| fits(sizes, size_of::<u32>(), Self::STRIDE))?;
+        // SAFETY: asks for a new mapping at no given address. The kernel refuses one that is longer than the map.
         let start = unsafe {
             libc::mmap(
                 ptr::null_mut(),
-                len * size_of::<T>(),
+                len.checked_mul(Self::STRIDE).ok_or(io::ErrorKind::InvalidInput)?,
                 libc::PROT_READ,
                 libc::MAP_SHARED,
                 fd.as_raw_fd(),
@@ -43,7 +84,7 @@ impl<T: Copy> SharedArray<T> {
     }
 }
 
-impl<T: Copy> Drop for SharedArray<T> {
+impl<T: Plain> Drop for SharedArray<T> {
     fn drop(&mut self) {
         // SAFETY: unmaps what `map` mapped.
         unsafe { libc::munmap(self.start.as_ptr().cast(), self.len * size_of::<T>()) };
@@ -51,11 +92,11 @@ impl<T: Copy> Drop for SharedArray<T> {
 }
 
 /// Reads the one value of a map such as `.data`.
-pub fn read_value<T: Copy + Default>(map: BorrowedFd) -> io::Result<T> {
+pub fn read_value<T: Plain + Default>(map: BorrowedFd) -> io::Result<T> {
     let key = 0u32;
     sizes(map).and_then(|sizes| fits(sizes, size_of::<u32>(), size_of::<T>()))?;
     let mut value = T::default();
-    // SAFETY: the kernel reads a u32 and writes `value_size` bytes, the size of a T.
+    // SAFETY: the kernel reads a u32 and writes `value_size` bytes, the size of a T, which is plain data.
     negative(unsafe {
         bpf::bpf_map_lookup_elem(
             map.as_raw_fd(),
@@ -67,13 +108,13 @@ pub fn read_value<T: Copy + Default>(map: BorrowedFd) -> io::Result<T> {
 }
 
 /// Views the bytes that a program wrote as the records that they are; a rest is left out.
-pub fn records<T: Copy>(bytes: &[u8]) -> impl std::iter::Iterator<Item = T> + '_ {
-    // SAFETY: each chunk is as long as a T, and T is made of integers, for which any bits will do.
+pub fn records<T: Plain>(bytes: &[u8]) -> impl std::iter::Iterator<Item = T> + '_ {
+    // SAFETY: each chunk is as long as a T, which is plain data.
     bytes.chunks_exact(size_of::<T>()).map(|chunk| unsafe { chunk.as_ptr().cast::<T>().read_unaligned() })
 }
 
 /// Sets one value. Key and value must be as long as the map's own.
-pub fn update<K: Copy, V: Copy>(map: BorrowedFd, key: &K, value: &V) -> io::Result<()> {
+pub fn update<K: Plain, V: Plain>(map: BorrowedFd, key: &K, value: &V) -> io::Result<()> {
     sizes(map).and_then(|sizes| fits(sizes, size_of::<K>(), size_of::<V>()))?;
     // SAFETY: the kernel reads a key and a value, which are as long as it takes them to be.
     negative(unsafe {
@@ -106,7 +147,7 @@ pub struct Queue<V> {
     of: PhantomData<V>,
 }
 
-impl<V: Copy + Default> Queue<V> {
+impl<V: Plain + Default> Queue<V> {
     /// Its values must be as long as a V.
     pub fn new(map: OwnedFd) -> io::Result<Queue<V>> {
         sizes(map.as_fd()).and_then(|sizes| fits(sizes, 0, size_of::<V>()))?;
@@ -126,12 +167,47 @@ impl<V: Copy + Default> Queue<V> {
     pub fn pop(&self) -> io::Result<Option<V>> {
         let mut value = V::default();
         let to = ptr::from_mut(&mut value).cast();
-        // SAFETY: a queue has no keys, and the kernel writes `value_size` bytes, the size of a V.
+        // SAFETY: a queue has no keys, and the kernel writes `value_size` bytes, the size of a V, which is plain data.
         match negative(unsafe { bpf::bpf_map_lookup_and_delete_elem(self.map.as_raw_fd(), ptr::null(), to) })
         {
             Ok(_) => Ok(Some(value)),
             Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(None),
             Err(e) => Err(e),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    #[repr(C)]
+    struct Pair {
+        long: u64,
+        bytes: [u8; 4],
+        short: i32,
+    }
+
+    plain!(Pair { long, bytes, short });
+
+    #[test]
+    fn records_are_read_wherever_they_lie_and_a_rest_is_left_out() {
+        let mut bytes = vec![0u8];
+        for long in [1u64, u64::MAX] {
+            bytes.extend(long.to_ne_bytes());
+            bytes.extend([1, 2, 3, 4]);
+            bytes.extend((-7i32).to_ne_bytes());
+        }
+        bytes.extend([9; 5]);
+        let pair = |long| Pair { long, bytes: [1, 2, 3, 4], short: -7 };
+        let found: Vec<Pair> = records(&bytes[1..]).collect();
+        assert_eq!(found, [pair(1), pair(u64::MAX)]);
+    }
+
+    #[test]
+    fn a_file_that_is_no_map_is_not_mapped() {
+        let file = std::fs::File::open("/proc/self/exe").unwrap();
+        assert!(SharedArray::<Pair>::map(file.as_fd(), 1).is_err());
     }
 }

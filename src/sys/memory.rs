@@ -2,7 +2,7 @@
 
 use super::check;
 use std::hint::black_box;
-use std::io;
+use std::{fs, io};
 
 pub fn page_size() -> usize {
     // SAFETY: takes and returns a number.
@@ -10,31 +10,44 @@ pub fn page_size() -> usize {
 }
 
 /// Locks what is mapped now, and each later page as it is first used: a page fault behind a starving disk
-/// would make stalld one more of those who wait.
+/// would make stalld one more of the tasks that wait.
 ///
 /// Refused under a limit on locked memory, even one that has room: all later memory would come out of that
 /// room, and the first allocation that it can't hold would end the process.
 pub fn lock_all() -> io::Result<()> {
+    // MCL_ONFAULT (4.4) keeps this from filling memory with pages that nothing uses.
+    lock(libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT)
+}
+
+/// Reads in what is mapped now, and locks it: for a small process that must not wait for a page once it has
+/// something to do. A limit is handled as by [`lock_all`].
+pub fn load_and_lock_all() -> io::Result<()> {
+    lock(libc::MCL_CURRENT | libc::MCL_FUTURE)
+}
+
+fn lock(flags: libc::c_int) -> io::Result<()> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is a struct rlimit that outlives the call.
     check(unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &mut limit) })?;
+    // SAFETY: takes flags only.
+    let lock = || check(unsafe { libc::mlockall(flags) }).map(drop);
     if limit.rlim_cur == libc::RLIM_INFINITY {
-        return lock_now_and_later();
+        return lock();
     }
-    // With a limit of 0 the kernel locks only for those whom no limit binds (CAP_IPC_LOCK).
+    // With a limit of 0 the kernel locks only for processes that no limit binds (CAP_IPC_LOCK).
     let none = libc::rlimit { rlim_cur: 0, ..limit };
     // SAFETY: the kernel reads a struct rlimit, here and below.
     check(unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &none) })?;
-    let locked = lock_now_and_later();
+    let locked = lock();
     // SAFETY: as above.
     check(unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &limit) })?;
     locked
 }
 
-fn lock_now_and_later() -> io::Result<()> {
-    // MCL_ONFAULT (4.4) keeps this from filling memory with pages that nothing uses.
-    // SAFETY: takes flags only.
-    check(unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT) }).map(drop)
+/// Keeps the OOM killer from this process. It needs CAP_SYS_RESOURCE, unless a service manager has done it
+/// already. A process that was forked before keeps its own setting.
+pub fn spare_from_oom_killer() -> io::Result<()> {
+    fs::write("/proc/self/oom_score_adj", "-1000")
 }
 
 /// Touches the stack that the calling thread will need.

@@ -15,9 +15,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 /// start-up still reaches the user's stderr; all others are closed. To be called while there is one thread,
 /// and before anything is opened.
 pub fn daemonize() -> io::Result<Ready> {
-    if fs::read_dir("/proc/self/task")?.count() != 1 {
-        return Err(io::Error::other("a process with more than one thread can't become a daemon"));
-    }
+    one_thread()?;
     close_inherited()?;
     let (verdict, ready) = pipe()?;
     if !fork()? {
@@ -108,31 +106,76 @@ pub fn is_alive(process: Tid) -> bool {
     }
 }
 
-/// Starts a process that lives a life of its own in this program's memory, as it is now: `life`, and then
-/// the end. It has no other descriptors than standard ones and those in `keep`, holds back all signals, and
-/// goes by another name. Its end is signalled to nobody, so that it can't be mistaken for a child of a
-/// program around us.
+/// A way to fork a child: [`child_of_one_thread`], or a function that is as safe for what the child does.
+pub type Fork = fn(name: &CStr, keep: &[i32], life: &mut dyn FnMut()) -> io::Result<Tid>;
+
+/// Forks a child as [`child`] does. It is an error if this process has a second thread.
+pub fn child_of_one_thread(name: &CStr, keep: &[i32], life: &mut dyn FnMut()) -> io::Result<Tid> {
+    one_thread()?;
+    // SAFETY: no other thread can hold a lock that the child might wait for.
+    unsafe { child(name, keep, life) }
+}
+
+/// Forks a child that sleeps until `moment`, whatever this process does meanwhile.
+pub fn sleeping_child(name: &CStr, moment: Nanos) -> io::Result<Tid> {
+    // SAFETY: the child makes one system call.
+    unsafe { child(name, &[], || clock::sleep_until(moment)) }
+}
+
+/// An error unless this process has one thread only.
+fn one_thread() -> io::Result<()> {
+    let status = fs::read("/proc/self/status")?;
+    // The name, which comes first, has its newlines escaped.
+    let threads = status.split(|&b| b == b'\n').find_map(|line| line.strip_prefix(b"Threads:"));
+    match threads.map(<[u8]>::trim_ascii) {
+        Some(b"1") => Ok(()),
+        _ => Err(io::Error::other("the process has more than one thread")),
+    }
+}
+
+/// Forks a child that runs `life` and then exits. It has no other descriptors than standard ones and those
+/// in `keep`, blocks all signals, and goes by another name. No process gets a signal when it ends, so that
+/// a program around the library can't mistake it for a child of its own.
 ///
-/// In a process with threads, `life` may do nothing but make system calls: a lock that some thread held
-/// stays locked.
-pub fn child(name: &CStr, keep: &[i32], life: impl FnOnce()) -> io::Result<Tid> {
-    // SAFETY: clone(2) with no flags and no stack is fork(2) without the signal. What the child may do
-    // after that is for the caller to keep to.
-    let pid = check(unsafe { libc::syscall(libc::SYS_clone, 0, 0, 0, 0, 0) })?;
-    if pid != 0 {
-        return Ok(Tid(pid as i32));
+/// # Safety
+///
+/// In a process with more than one thread, `life` must do nothing that a signal handler may not do: no
+/// allocation and no lock, because the thread that holds one does not exist in the child.
+pub unsafe fn child(name: &CStr, keep: &[i32], life: impl FnOnce()) -> io::Result<Tid> {
+    // Blocked before, because a signal could reach the child before it has blocked any.
+    let before = block_signals()?;
+    // SAFETY: clone(2) with no flags and no stack is fork(2) without the signal. The caller promises that
+    // the child does only what it may after that.
+    let pid = check(unsafe { libc::syscall(libc::SYS_clone, 0, 0, 0, 0, 0) });
+    if !matches!(pid, Ok(0)) {
+        set_blocked_signals(&before);
+        return pid.map(|pid| Tid(pid as i32));
     }
-    // SAFETY: system calls on plain numbers and on a set of our own.
-    unsafe {
-        libc::prctl(libc::PR_SET_NAME, name.as_ptr());
-        let mut all = std::mem::zeroed();
-        libc::sigfillset(&mut all);
-        libc::sigprocmask(libc::SIG_BLOCK, &all, std::ptr::null_mut());
-    }
+    // SAFETY: the name ends with a NUL.
+    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
     close_all_but(keep);
     // A panic must not unwind into what the parent was doing.
     let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(life));
     exit_now(0)
+}
+
+/// Blocks all signals for the calling thread. Returns the ones that were blocked before.
+fn block_signals() -> io::Result<libc::sigset_t> {
+    // SAFETY: a set of signals is plain numbers. sigfillset initialises `all`, and pthread_sigmask fills
+    // `before`.
+    unsafe {
+        let (mut all, mut before) = std::mem::zeroed::<(libc::sigset_t, libc::sigset_t)>();
+        libc::sigfillset(&mut all);
+        match libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before) {
+            0 => Ok(before),
+            error => Err(io::Error::from_raw_os_error(error)),
+        }
+    }
+}
+
+fn set_blocked_signals(set: &libc::sigset_t) {
+    // SAFETY: the kernel reads an initialised set. The call fails only for an unknown way of setting it.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, set, std::ptr::null_mut()) };
 }
 
 /// Closes all but standard descriptors and these.
@@ -231,8 +274,28 @@ mod tests {
     fn a_process_with_threads_is_not_forked() {
         // The harness runs each test in a thread of its own.
         std::thread::scope(|scope| {
-            scope.spawn(|| assert!(daemonize().is_err()));
+            scope.spawn(|| {
+                assert!(daemonize().is_err());
+                assert!(child_of_one_thread(c"child", &[], &mut || {}).is_err());
+            });
         });
+    }
+
+    #[test]
+    fn a_child_leaves_the_blocked_signals_of_its_parent_as_they_are() {
+        let blocked = || {
+            // SAFETY: a set of signals is plain numbers, and the call fills it.
+            let mut set = unsafe { std::mem::zeroed() };
+            // SAFETY: as above. No new set is given.
+            unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, std::ptr::null(), &mut set) };
+            // SAFETY: asks for members of an initialised set.
+            (1..32).filter(|&signal| unsafe { libc::sigismember(&set, signal) } == 1).collect::<Vec<_>>()
+        };
+        let before = blocked();
+        let child = sleeping_child(c"child", Nanos::ZERO).unwrap();
+        assert_eq!(blocked(), before);
+        reap(child, Nanos::from_secs(60));
+        assert!(!is_alive(child));
     }
 
     #[test]

@@ -46,7 +46,8 @@ struct Sleeper {
 impl Sleeper {
     fn start() -> io::Result<Sleeper> {
         let parent = std::process::id() as libc::pid_t;
-        let tid = process::child(c"stall-trial", &[], || sleep_for_good(parent))?;
+        // SAFETY: the child makes system calls only.
+        let tid = unsafe { process::child(c"stall-trial", &[], || sleep_for_good(parent)) }?;
         Ok(Sleeper { tid })
     }
 

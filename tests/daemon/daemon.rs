@@ -13,7 +13,7 @@ use stalld::task::{Cpu, Nanos, Policy, Tid};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Stdio;
@@ -48,23 +48,12 @@ fn a_daemon_keeps_nothing_of_the_process_that_started_it() {
 #[ignore = "needs root"]
 fn the_process_that_was_started_reports_a_start_that_fails() {
     let _live = live();
-    let scratch = Scratch::new("daemon-refused");
-    let missing = scratch.join("missing/pid").display().to_string();
-    let line = refusal(Stalld::start(&["-l", "-P", &missing]));
-    assert_words(&line, &[&missing, "No such file or directory"]);
-
-    let link = scratch.join("link");
-    symlink(scratch.join("target"), &link).unwrap();
-    let link = link.display().to_string();
-    for foreground in [&[][..], &["-f"]] {
-        let line = refusal(Stalld::start(&[&["-l", "-P", &link], foreground].concat()));
-        assert_words(&line, &[&link, "symbolic link", "remove it"]);
-    }
-    assert!(!scratch.join("target").exists());
-
     let powerless = ["setpriv", "--bounding-set", "-bpf,-sys_admin"];
-    let line = refusal(Stalld::start_by(&powerless, &["-l", "-b", "task_iter"]));
-    assert_words(&line, &["task_iter: ", "BPF programs", "Operation not permitted"]);
+    for foreground in [&[][..], &["-f"]] {
+        let args = [&["-l", "-b", "task_iter"], foreground].concat();
+        let line = refusal(Stalld::start_by(&powerless, &args));
+        assert_words(&line, &["task_iter: ", "BPF programs", "Operation not permitted"]);
+    }
 }
 
 #[test]
@@ -114,9 +103,11 @@ fn the_pidfile_of_a_killed_daemon_does_not_stop_the_next_one() {
     let pidfile = scratch.join("pid");
     let path = pidfile.display().to_string();
     let first = Daemon::start(&pidfile, &["-l"]);
-    let line = refusal(Stalld::start(&["-l", "-P", &path]));
-    assert_words(&line, &[&path, &format!("pid {} ", first.pid())]);
     let pid = first.pid();
+    let mut other = Stalld::start(&["-f", "-l", "-v", "-P", &path]);
+    assert_words(other.message("no pidfile").message(), &[&path, &format!("pid {pid} ")]);
+    assert_eq!(other.terminate().0, Some(0));
+    assert_eq!(fs::read_to_string(&pidfile).unwrap(), format!("{pid}\n"));
     first.end("KILL");
     assert!(pidfile.exists());
     let second = Daemon::start(&pidfile, &["-l"]);
@@ -222,6 +213,45 @@ fn the_oom_killer_spares_it_but_not_its_children() {
     for child in process::children(stalld.pid()) {
         assert_eq!(process::number(child, "oom_score_adj"), before);
     }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn its_guardian_is_as_safe_from_a_shortage_of_memory() {
+    let _live = live();
+    for args in [&["-O"][..], &["-R", "10"]] {
+        let stalld = start(args);
+        let guardian = guardian(&stalld);
+        process::eventually("the guardian has locked its memory", || {
+            (process::status(guardian, "VmLck")? != "0 kB").then_some(())
+        });
+        process::eventually("the guardian is as safe from the OOM killer as stalld", || {
+            let adjustment = |pid| process::number(pid, "oom_score_adj");
+            (adjustment(guardian) == adjustment(stalld.pid())).then_some(())
+        });
+        assert_eq!(stalld.terminate().0, Some(0));
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_signal_that_reaches_the_guardian_at_once_does_not_end_it() {
+    let _live = live();
+    // The first call of the new process takes a second, so the test can't miss that second.
+    let delay = "strace -D -f -qqq -o /dev/null -e trace=prctl -e inject=prctl:delay_enter=1000000:when=1";
+    let starter: Vec<&str> = delay.split(' ').collect();
+    let stalld = Stalld::start_by(&starter, &["-f", "-v"]);
+    let newborn = process::eventually("the guardian is forked", || {
+        process::children(stalld.pid())
+            .into_iter()
+            .find(|&child| process::status(child, "Name").as_deref() == Some("stalld"))
+    });
+    process::signal(newborn, "USR2");
+    process::eventually("the guardian works", || {
+        assert!(!process::has_ended(newborn), "a signal has ended the guardian");
+        (process::status(newborn, "Name")? == "stall-guard").then_some(())
+    });
+    assert_eq!(stalld.terminate().0, Some(0));
 }
 
 #[test]

@@ -5,7 +5,9 @@
 mod check;
 mod command_line;
 mod daemon;
+mod files;
 mod footprint;
+mod hidden;
 mod metrics;
 mod monitors;
 mod privileges;

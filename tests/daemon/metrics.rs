@@ -2,7 +2,6 @@
 
 #![cfg(feature = "bpf")]
 
-use crate::{assert_words, refusal};
 use rig::boosts::start;
 use rig::json::Json;
 use rig::process::eventually;
@@ -95,16 +94,6 @@ fn promtool_accepts_the_file() {
         promtool(&["check", "metrics"], File::open(&path).unwrap());
         assert_eq!(stalld.terminate().0, Some(0));
     }
-}
-
-#[test]
-#[ignore = "needs root"]
-fn a_file_that_can_not_be_written_is_an_error_at_the_start() {
-    let _live = live();
-    let scratch = Scratch::new("metrics-nowhere");
-    let path = scratch.join("missing/stalld.prom").display().to_string();
-    let line = refusal(Stalld::start(&["-f", "-l", "--metrics", &path]));
-    assert_words(&line, &[&path, "No such file or directory"]);
 }
 
 #[test]

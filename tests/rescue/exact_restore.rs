@@ -79,6 +79,8 @@ struct Slice {
     is_custom: u32,
 }
 
+stalld::plain!(Slice { length, tid, is_custom });
+
 /// The kernel's own view of slices.
 struct Slices(bpf::Iterator);
 

@@ -5,16 +5,21 @@ use crate::cpus::{self, CpuSet};
 use crate::daemon::options::Options;
 use crate::error::{Reason, Result};
 use crate::host::debugfs::{self, Hrtick, Served};
+use crate::host::mounts::{self, Hidepid};
 use crate::host::privilege::{self, Capabilities, Capability, Lockdown};
 use crate::host::{self, Throttling};
 use crate::length::with_unit;
 use crate::observe::{self, Kind, Watch};
+use crate::proc;
 use crate::sys::{clock, trial};
-use crate::task::{Cpu, Escaped, Nanos};
+use crate::task::{Cpu, Escaped, Nanos, Tid};
 use std::fmt;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+
+/// The thread that starts all other threads of the kernel. In a pid namespace there is none.
+const KTHREADD: Tid = Tid(2);
 
 /// What is known of the host; None stands for what can't be told, unless said otherwise.
 pub struct Facts {
@@ -27,6 +32,14 @@ pub struct Facts {
     pub lockdown: Lockdown,
     pub initial_pid_namespace: Option<bool>,
     pub initial_user_namespace: Option<bool>,
+    /// None before 5.6, too.
+    pub initial_time_namespace: Option<bool>,
+    /// None where /proc shows everything.
+    pub hidepid: Option<Hidepid>,
+    /// Whether /proc shows this process a thread of the kernel's.
+    pub sees_kernel_threads: bool,
+    /// None where there is no limit.
+    pub descriptors: Option<u64>,
     pub btf: bool,
     pub stamps_queued_tasks: bool,
     /// None where it is not mounted.
@@ -76,6 +89,10 @@ impl Facts {
             lockdown: privilege::lockdown(root),
             initial_pid_namespace: host::in_initial_pid_namespace(root),
             initial_user_namespace: host::in_initial_user_namespace(root),
+            initial_time_namespace: host::in_initial_time_namespace(root),
+            hidepid: mounts::hidepid(root),
+            sees_kernel_threads: proc::try_start(KTHREADD).is_ok(),
+            descriptors: host::descriptor_limit(root),
             btf: host::has_btf(root),
             stamps_queued_tasks: host::stamps_queued_tasks(root),
             debugfs: debugfs::mounts(root).into_iter().next(),
@@ -111,6 +128,14 @@ impl fmt::Display for Facts {
         writeln!(f, "lockdown {}", self.lockdown)?;
         writeln!(f, "initial_pid_namespace {}", known(self.initial_pid_namespace))?;
         writeln!(f, "initial_user_namespace {}", known(self.initial_user_namespace))?;
+        writeln!(f, "initial_time_namespace {}", known(self.initial_time_namespace))?;
+        let hidepid = self.hidepid.as_ref().map_or("none", |hidepid| &hidepid.options);
+        writeln!(f, "hidepid {}", Escaped(hidepid.as_bytes()))?;
+        writeln!(f, "sees_kernel_threads {}", known(Some(self.sees_kernel_threads)))?;
+        match self.descriptors {
+            Some(limit) => writeln!(f, "descriptors {limit}")?,
+            None => writeln!(f, "descriptors unlimited")?,
+        }
         writeln!(f, "btf {}", known(Some(self.btf)))?;
         writeln!(f, "sched_info {}", known(Some(self.stamps_queued_tasks)))?;
         match &self.debugfs {

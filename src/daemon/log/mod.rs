@@ -20,7 +20,7 @@ pub use kmsg::{KMSG, Kmsg};
 pub use outlet::Outlet;
 pub use record::Record;
 pub use syslog::Syslog;
-pub use terminal::{Format, Terminal, fatal};
+pub use terminal::{Format, Terminal, fatal, on_stderr};
 pub use told::{Looker, Millis, Told};
 pub use writer::Writer;
 
@@ -66,6 +66,11 @@ impl Level {
 pub trait Sink: Send {
     /// Writes one message. It is not tried again when it fails.
     fn write(&mut self, record: &Record) -> io::Result<()>;
+
+    /// Writes the rest of a line that had no room, without waiting. Returns false if there is still no room.
+    fn finish(&mut self) -> bool {
+        true
+    }
 
     /// What the place can bear.
     fn lines_per_second(&self) -> u32 {

@@ -8,6 +8,8 @@ use crate::task::Nanos;
 const SECOND: Nanos = Nanos::from_secs(1);
 /// Between two attempts to tell a broken sink what it missed.
 const LONGEST_PAUSE: Nanos = Nanos::from_secs(60);
+/// The pause between two attempts to write the rest of a line.
+const FINISH_INTERVAL: Nanos = Nanos::from_millis(500);
 
 pub struct Outlet {
     sink: Box<dyn Sink>,
@@ -18,6 +20,8 @@ pub struct Outlet {
     /// When to say so. Not at once: under a flood there would be a remark between any two lines.
     due: Option<Nanos>,
     pause: Nanos,
+    /// When to go on with a line of which a part is written.
+    unfinished: Option<Nanos>,
 }
 
 impl Outlet {
@@ -25,7 +29,16 @@ impl Outlet {
     pub fn new(sink: impl Sink + 'static, up_to: Level) -> Outlet {
         let allowance = Allowance::new(sink.lines_per_second());
         let cpus = PerCpu::new(sink.lines_per_second_of_cpu());
-        Outlet { sink: Box::new(sink), up_to, allowance, cpus, dropped: 0, due: None, pause: SECOND }
+        Outlet {
+            sink: Box::new(sink),
+            up_to,
+            allowance,
+            cpus,
+            dropped: 0,
+            due: None,
+            pause: SECOND,
+            unfinished: None,
+        }
     }
 
     pub fn up_to(&self) -> Level {
@@ -45,6 +58,11 @@ impl Outlet {
         if !is_allowed || self.sink.write(record).is_err() {
             self.lose(record.level, 1, now);
         }
+        self.finish(now);
+    }
+
+    fn finish(&mut self, now: Nanos) {
+        self.unfinished = if self.sink.finish() { None } else { Some(now + FINISH_INTERVAL) };
     }
 
     /// Counts lines of this level that are not going to be written.
@@ -57,11 +75,14 @@ impl Outlet {
 
     /// When `remark` has something to do.
     pub fn due(&self) -> Option<Nanos> {
-        self.due.into_iter().chain(self.cpus.due()).min()
+        self.due.into_iter().chain(self.cpus.due()).chain(self.unfinished).min()
     }
 
-    /// Says how many lines were left out or dropped, when that is due.
+    /// Goes on with a line, and reports how many lines were left out or dropped, when that is due.
     pub fn remark(&mut self, now: Nanos) {
+        if self.unfinished.is_some_and(|moment| moment <= now) {
+            self.finish(now);
+        }
         self.sum_up(now);
         if self.due.is_none_or(|due| now < due) {
             return;
@@ -84,12 +105,13 @@ impl Outlet {
         }
     }
 
-    /// The last chance to say it.
-    pub fn close(&mut self) {
-        self.sum_up(Nanos::MAX);
-        if self.dropped > 0 {
-            self.tell_dropped();
+    /// The last chance for all of this. Returns false if the sink has no room for it yet.
+    pub fn close(&mut self) -> bool {
+        if !self.sink.finish() {
+            return false;
         }
+        self.sum_up(Nanos::MAX);
+        self.sink.finish() && (self.dropped == 0 || self.tell_dropped())
     }
 
     fn tell_dropped(&mut self) -> bool {

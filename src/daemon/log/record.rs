@@ -14,7 +14,7 @@ pub struct Record<'a> {
     pub text: &'a str,
     /// None for a message that is text only.
     pub told: Option<&'a Told>,
-    cgroup: Option<&'a str>,
+    pub(super) cgroup: Option<&'a str>,
 }
 
 impl<'a> Record<'a> {

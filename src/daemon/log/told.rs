@@ -364,6 +364,7 @@ impl fmt::Display for ForPeople<'_> {
                 };
                 write!(f, "{call} failed to boost pid {tid}: ")?;
                 match errno {
+                    Some(proc::HIDDEN) => f.write_str("/proc hides it (hidepid), see stalld --check"),
                     Some(errno) => Reason(&io::Error::from_raw_os_error(errno)).fmt(f),
                     None => f.write_str("the journal is full"),
                 }

@@ -3,6 +3,7 @@
 use super::queue::Batch;
 use super::{Logger, Outlet, Queue, Record};
 use crate::error::{Context, Result};
+use crate::sys::clock;
 use crate::task::Nanos;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
@@ -10,6 +11,9 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 const STACK: usize = 128 * 1024;
+
+/// Tries to write what is left at the end, 5 ms apart.
+const CLOSING_TRIES: usize = 20;
 
 /// The running thread. Dropped without `close`, it goes on and ends with the process.
 pub struct Writer {
@@ -73,7 +77,7 @@ fn write_all(queue: &Queue, mut outlets: Vec<Outlet>) {
         }
         outlets.iter_mut().for_each(|outlet| outlet.remark(clock()));
         if closed {
-            outlets.iter_mut().for_each(Outlet::close);
+            close(outlets);
             return;
         }
         // The last thing before it parks. An unpark that comes in between is kept, while an earlier one
@@ -87,10 +91,24 @@ fn write_all(queue: &Queue, mut outlets: Vec<Outlet>) {
     }
 }
 
+/// Gives each sink a moment to make room for what is left.
+fn close(mut outlets: Vec<Outlet>) {
+    for _ in 0..CLOSING_TRIES {
+        outlets.retain_mut(|outlet| !outlet.close());
+        if outlets.is_empty() {
+            return;
+        }
+        clock::nap(Nanos::from_millis(5));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::log::{Kmsg, Level, Sink, Told};
+    use crate::daemon::log::{Format, Kmsg, Level, Sink, Terminal, Told};
+    use crate::engine::Hog;
+    use crate::sys::process;
+    use crate::task::{Cpu, Task};
     use std::fmt;
     use std::io::{self, BufRead, BufReader};
     use std::os::fd::OwnedFd;
@@ -166,6 +184,56 @@ mod tests {
             }
         });
         assert!(written > 0 && dropped > 0);
+        assert_eq!(written + dropped, sent);
+    }
+
+    /// Makes each line longer than a pipe takes at once.
+    struct Long(Terminal, String);
+
+    impl Sink for Long {
+        fn write(&mut self, record: &Record) -> io::Result<()> {
+            let hog = Hog { task: Task::default(), seen_since: Nanos::ZERO };
+            let held = Told::Held { cpu: Cpu(0), hog, at: Nanos::ZERO };
+            let Record { at, level, text, .. } = *record;
+            self.0.write(&Record { at, level, text, told: Some(&held), cgroup: Some(&self.1) })
+        }
+
+        fn finish(&mut self) -> bool {
+            self.0.finish()
+        }
+    }
+
+    #[test]
+    fn a_line_longer_than_a_page_that_is_not_read_keeps_no_other_sink_from_its_lines() {
+        let (reader, full) = process::pipe().unwrap();
+        let (wire, lines) = channel();
+        let long = Long(Terminal::new(full, Format::Json), "x".repeat(9_001));
+        let outlets = vec![Outlet::new(long, Level::Info), Outlet::new(Wire(wire), Level::Info)];
+        let (logger, writer) = Writer::start("stalld-log", outlets, || {}).unwrap();
+        let sent = 40;
+        for i in 0..sent {
+            logger.info(format_args!("line {i}"));
+        }
+        for i in 0..sent {
+            let line = lines.recv_timeout(Duration::from_secs(10));
+            assert_eq!(line, Ok(format!("line {i}")), "another sink waits for the pipe");
+        }
+        let (mut written, mut dropped) = (0, 0);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for line in BufReader::new(reader).lines() {
+                    let line = line.unwrap();
+                    assert!(line.starts_with(r#"{"time":"#) && line.ends_with(r#"x"}"#), "{line}");
+                    let text = line.split_once(r#""message":""#).unwrap().1;
+                    match text.split_once(" message") {
+                        Some((count, _)) => dropped += count.parse::<u32>().unwrap(),
+                        None => written += 1,
+                    }
+                }
+            });
+            assert!(writer.close(PLENTY));
+        });
+        assert!(written > 0 && dropped > 0, "{written} {dropped}");
         assert_eq!(written + dropped, sent);
     }
 

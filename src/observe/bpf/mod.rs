@@ -23,6 +23,12 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 
+crate::plain! {
+    record { queued, progress, start, tid, tgid, cpu, prio, policy, kind, owner, uid, comm }
+    queue { address, runnable, realtime }
+    losses { untracked }
+}
+
 static OBJECT: &ObjectBytes<[u8]> = &ObjectBytes(*include_bytes!(concat!(env!("OUT_DIR"), "/stalld.bpf.o")));
 
 const EVENTS: [&CStr; 4] = [c"on_wakeup", c"on_wakeup_new", c"on_switch", c"on_exit"];

@@ -64,6 +64,8 @@ impl Finding {
 pub fn of(facts: &Facts, options: &Options) -> Vec<Finding> {
     let mut findings = Vec::new();
     findings.extend(rights::namespaces(facts));
+    findings.extend(rights::hidepid(facts));
+    findings.extend(rights::descriptors(facts));
     findings.extend(looking::backends(facts, options));
     findings.push(looking::btf(facts, options));
     findings.push(looking::sched_info(facts, options));

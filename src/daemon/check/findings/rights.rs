@@ -3,7 +3,9 @@
 use super::{Finding, for_bpf};
 use crate::daemon::check::facts::Facts;
 use crate::daemon::options::Options;
+use crate::host::mounts::Hidepid;
 use crate::host::privilege::{Capability, Lockdown, list};
+use crate::task::Escaped;
 
 pub fn namespaces(facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -32,7 +34,55 @@ pub fn namespaces(facts: &Facts) -> Vec<Finding> {
             .cure("run it outside"),
         );
     }
+    if facts.initial_time_namespace == Some(false) {
+        findings.push(
+            Finding::failure(
+                "stalld runs in a time namespace, where tasks seem to have started at another time, so it can't tell \
+                 them apart",
+                "it is in a time namespace",
+            )
+            .cure("run it outside"),
+        );
+    }
     findings
+}
+
+/// Whether /proc shows all tasks, to stalld here and to the service.
+pub fn hidepid(facts: &Facts) -> Option<Finding> {
+    let options = facts.hidepid.as_ref().map(|hidepid| Escaped(hidepid.options.as_bytes()).to_string());
+    let mounted = options.map_or("/proc".to_string(), |options| format!("/proc, mounted with {options},"));
+    let cure = match &facts.hidepid {
+        Some(hidepid) if !hidepid.is_ptraceable && hidepid.gid != 0 => {
+            format!("add SupplementaryGroups={} to its unit, or mount /proc without hidepid", hidepid.gid)
+        }
+        _ => "mount /proc without hidepid".to_string(),
+    };
+    if !facts.sees_kernel_threads {
+        let fact =
+            format!("{mounted} hides tasks from stalld, so it can't tell them apart and boosts none of them");
+        return Some(Finding::failure(fact, "/proc hides tasks").cure(cure));
+    }
+    let Hidepid { gid, is_ptraceable, .. } = facts.hidepid.as_ref()?;
+    // The service is in root's group, and lacks CAP_SYS_PTRACE.
+    if *gid == 0 && !is_ptraceable {
+        return Some(Finding::ok(format!("{mounted} hides nothing from root's group")));
+    }
+    let fact = format!(
+        "{mounted} hides tasks from a stalld without CAP_SYS_PTRACE, as its service is: it can't tell them apart and \
+         boosts none of them"
+    );
+    Some(Finding::warning(fact).cure(cure))
+}
+
+/// Fewer may not do for the backends, the log and the files.
+const FEWEST_DESCRIPTORS: u64 = 128;
+
+pub fn descriptors(facts: &Facts) -> Option<Finding> {
+    let limit = facts.descriptors.filter(|&limit| limit < FEWEST_DESCRIPTORS)?;
+    let fact = format!(
+        "stalld may have {limit} files open (RLIMIT_NOFILE): without a free one it can boost no task"
+    );
+    Some(Finding::warning(fact).cure("set LimitNOFILE=1024 in its unit, or 'ulimit -n 1024' in its shell"))
 }
 
 pub fn lockdown(facts: &Facts) -> Finding {

@@ -7,6 +7,7 @@ use crate::daemon::check::left_behind::LeftBehind;
 use crate::daemon::options::{self, Command, Host};
 use crate::host::Throttling;
 use crate::host::debugfs::{Hrtick, Served};
+use crate::host::mounts::Hidepid;
 use crate::host::privilege::{Capabilities, Capability, Lockdown};
 use crate::sys::trial;
 use crate::task::{Comm, Cpu, Nanos, Tid};
@@ -22,6 +23,10 @@ fn good() -> Facts {
         lockdown: Lockdown::Off,
         initial_pid_namespace: Some(true),
         initial_user_namespace: Some(true),
+        initial_time_namespace: Some(true),
+        hidepid: None,
+        sees_kernel_threads: true,
+        descriptors: Some(1024),
         btf: true,
         stamps_queued_tasks: true,
         debugfs: Some("/sys/kernel/debug".into()),
@@ -369,4 +374,74 @@ fn a_task_left_in_a_boost_is_named_with_the_cure() {
     assert_eq!(last.level, Level::Warning);
     assert!(last.fact.starts_with("task 4711 (bad\\x1bname) is SCHED_DEADLINE "), "{}", last.fact);
     assert!(last.cure.as_ref().unwrap().ends_with(": chrt -o -p 0 4711"));
+}
+
+#[test]
+fn a_time_namespace_is_a_failure() {
+    assert_changes(
+        &[],
+        |facts| facts.initial_time_namespace = Some(false),
+        &[
+            "Failure stalld runs in a time namespace, where tasks seem to have started at another time, so it can't \
+             tell them apart",
+            "stalld would not protect this host: it is in a time namespace",
+        ],
+    );
+    assert_changes(&[], |facts| facts.initial_time_namespace = None, &[]);
+}
+
+fn mounted(options: &str, gid: u32, is_ptraceable: bool) -> Option<Hidepid> {
+    Some(Hidepid { options: options.to_string(), gid, is_ptraceable })
+}
+
+#[test]
+fn a_proc_that_hides_tasks_from_the_service_is_a_warning() {
+    assert_changes(
+        &[],
+        |facts| facts.hidepid = mounted("hidepid=invisible,gid=12", 12, false),
+        &[
+            "Warning /proc, mounted with hidepid=invisible,gid=12, hides tasks from a stalld without CAP_SYS_PTRACE, as \
+           its service is: it can't tell them apart and boosts none of them",
+        ],
+    );
+    assert_changes(
+        &[],
+        |facts| facts.hidepid = mounted("hidepid=2", 0, false),
+        &["Ok /proc, mounted with hidepid=2, hides nothing from root's group"],
+    );
+    let cure = |options: &str, gid, is_ptraceable| {
+        let facts = Facts { hidepid: mounted(options, gid, is_ptraceable), ..good() };
+        let findings = of(&facts, &asked(&[]));
+        findings.into_iter().find(|finding| finding.fact.contains("hidepid")).and_then(|finding| finding.cure)
+    };
+    assert!(
+        cure("hidepid=2,gid=12", 12, false).unwrap().starts_with("add SupplementaryGroups=12 to its unit")
+    );
+    assert_eq!(cure("hidepid=ptraceable", 0, true).unwrap(), "mount /proc without hidepid");
+}
+
+#[test]
+fn a_proc_that_hides_tasks_from_this_process_is_a_failure() {
+    assert_changes(
+        &[],
+        |facts| {
+            facts.hidepid = mounted("hidepid=2,gid=12", 12, false);
+            facts.sees_kernel_threads = false;
+        },
+        &[
+            "Failure /proc, mounted with hidepid=2,gid=12, hides tasks from stalld, so it can't tell them apart and \
+             boosts none of them",
+            "stalld would not protect this host: /proc hides tasks",
+        ],
+    );
+}
+
+#[test]
+fn few_descriptors_are_a_warning() {
+    assert_changes(
+        &[],
+        |facts| facts.descriptors = Some(20),
+        &["Warning stalld may have 20 files open (RLIMIT_NOFILE): without a free one it can boost no task"],
+    );
+    assert_changes(&[], |facts| facts.descriptors = None, &[]);
 }
