@@ -28,17 +28,72 @@ everything_in() {
         sort
 }
 
+# former_files DIRECTORY CONFIGURATION: the layout of the C program's package, with programs that do nothing.
+former_files() {
+    mkdir -p "$1/usr/bin" "$1/usr/lib/systemd/system" "$1/${2%/*}"
+    for name in stalld throttlectl; do
+        printf '#!/bin/sh\n' >"$1/usr/bin/$name"
+        chmod 755 "$1/usr/bin/$name"
+    done
+    cat >"$1/usr/lib/systemd/system/stalld.service" <<END
+[Unit]
+Description=Stall Monitor
+[Service]
+EnvironmentFile=/$2
+ExecStartPre=/usr/bin/throttlectl off
+ExecStart=/usr/bin/stalld --systemd \$CLIST \$AGGR \$BP \$BR \$BD \$THRESH \$LOGGING \$FG \$PF
+ExecStopPost=/usr/bin/throttlectl on
+Restart=always
+RuntimeDirectory=stalld
+[Install]
+WantedBy=multi-user.target
+END
+    cat >"$1/$2" <<'END'
+CLIST=""
+AGGR=""
+BP="-p 1000000000"
+BR="-r 20000"
+BD="-d 3"
+THRESH="-t 44"
+LOGGING=""
+FG="--foreground"
+PF="--pidfile /run/stalld.pid"
+END
+}
+
+# The C program's service runs in the root: its throttlectl has saved the settings, and throttling is off. Files stand for
+# the kernel's settings.
+former_runs() {
+    mkdir -p "$root/run/stalld" "$root/proc/sys/kernel"
+    printf 'period=1000000\nruntime=940000\n' >"$root/run/stalld/rtthrottle-Xq81bZa"
+    chmod 600 "$root/run/stalld/rtthrottle-Xq81bZa"
+    echo 1000000 >"$root/proc/sys/kernel/sched_rt_period_us"
+    echo -1 >"$root/proc/sys/kernel/sched_rt_runtime_us"
+    : >"$root/proc/mounts"
+}
+
+imports_the_settings() {
+    chroot "$root" throttlectl on
+    [ "$(cat "$root/proc/sys/kernel/sched_rt_runtime_us")" = 940000 ] && [ -z "$(ls "$root/run/stalld")" ]
+    imported=$?
+    rm -rf "$root/run/stalld" "$root/proc/sys" "$root/proc/mounts"
+    return "$imported"
+}
+
 # Stands for the C program's package, with other options: former_deb PACKAGE OUTPUT
 former_deb() {
     rm -rf "$roots/former"
     dpkg-deb -R "$1" "$roots/former"
     sed -i 's/^Version: .*/Version: 1.28.1-1/' "$roots/former/DEBIAN/control"
-    echo 'THRESH="-t 44"' >>"$roots/former/etc/default/stalld"
+    rm -rf "$roots/former/lib" "$roots/former/usr" "$roots/former/DEBIAN/md5sums"
+    former_files "$roots/former" etc/default/stalld
     dpkg-deb --root-owner-group -b "$roots/former" "$2"
 }
 
 # The same for RPM.
 former_rpm() {
+    rm -rf "$roots/former"
+    former_files "$roots/former" etc/sysconfig/stalld
     cat >"$roots/former.spec" <<'END'
 Name: stalld
 Version: 1.28.1
@@ -47,12 +102,15 @@ Summary: Stands for the C program
 License: None
 %description
 %install
-mkdir -p %{buildroot}/etc/sysconfig
-echo 'THRESH="-t 44"' >%{buildroot}/etc/sysconfig/stalld
+mkdir -p %{buildroot}
+cp -r %{former}/. %{buildroot}
 %files
+/usr/bin/stalld
+/usr/bin/throttlectl
+/usr/lib/systemd/system/stalld.service
 %config(noreplace) /etc/sysconfig/stalld
 END
-    rpmbuild -bb --define "_topdir $roots/rpm" "$roots/former.spec"
+    rpmbuild -bb --define "_topdir $roots/rpm" --define "former $roots/former" "$roots/former.spec"
 }
 
 # The modes of files, a line each, come on stdin.
@@ -163,6 +221,8 @@ deb_in() {
     echo 'THRESH="-t 33"' >>"$root/etc/default/stalld"
     check "is an upgrade of it" chroot "$root" dpkg -i --force-confdef /var/cache/stalld.deb
     check "keeps a changed configuration" grep -q 'THRESH="-t 33"' "$root/etc/default/stalld"
+    former_runs
+    check "imports the settings that the former version has saved" imports_the_settings
     check "is removed" chroot "$root" dpkg --remove stalld
     check "keeps the configuration then" test -e "$root/etc/default/stalld"
     check "is purged again" chroot "$root" dpkg --purge stalld
