@@ -174,8 +174,20 @@ fn it_stays_in_the_foreground_for_a_terminal_and_for_a_service_manager() {
         (HOST, vec!["-f"], true, false),
         (HOST, vec!["-v"], true, false),
         (HOST, vec!["-v", "-s"], true, true),
-        (supervised, vec![], true, false),
+        (HOST, vec!["-f", "-k"], true, false),
+        (HOST, vec!["-k"], false, true),
+        // A service manager keeps it in the foreground. It logs as a daemon all the same.
+        (supervised, vec![], true, true),
+        (supervised, vec!["-k"], true, true),
         (supervised, vec!["-s"], true, true),
+        // An empty LOGGING= beside FG="-f".
+        (supervised, vec!["-f"], true, true),
+        (supervised, vec!["-f", "-l", "--log-format=json"], true, true),
+        // The log has a place that was asked for.
+        (supervised, vec!["-f", "-k"], true, false),
+        (supervised, vec!["-v"], true, false),
+        (supervised, vec!["-f", "-v"], true, false),
+        (supervised, vec!["-v", "-s"], true, true),
     ] {
         let Ok(Command::Run(options)) = parse(args.iter().map(OsString::from), &host) else {
             panic!("{args:?}")
