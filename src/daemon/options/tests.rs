@@ -391,6 +391,25 @@ fn help_and_version_end_the_command_line_where_they_stand() {
 }
 
 #[test]
+fn the_unit_can_move_the_pidfile_out_of_the_sandbox() {
+    assert_eq!(options("-P /run/x --no-pidfile -f").pidfile, None);
+    assert_eq!(options("--no-pidfile -P /run/x").pidfile.as_deref(), Some(Path::new("/run/x")));
+    let x = || Some(PathBuf::from("/run/x"));
+    for (line, expected, number) in [
+        ("--write-pidfile=77 -t 20 -P /run/x -f", x(), 77),
+        ("--write-pidfile 77 -s", None, 77),
+        ("--write-pidfile 1 -P /run/y --write-pidfile=2147483647 --pidfile=/run/x", x(), i32::MAX),
+    ] {
+        let Ok(Command::WritePidfile { path, pid }) = command(line) else { panic!("{line}") };
+        assert_eq!((path, pid), (expected, Tid(number)), "{line}");
+    }
+    for number in ["", "0", "-1", "x", "2147483648"] {
+        let line = format!("--write-pidfile={number}");
+        assert_eq!(refusal(&line), format!("--write-pidfile '{number}': not the number of a process"));
+    }
+}
+
+#[test]
 fn a_check_takes_the_options_of_the_run_it_is_about() {
     let Ok(Command::Check(options)) = command("-v -t 500ms --check -c 1 -b S -F") else { panic!() };
     assert!(options.verbose && options.force_fifo);
