@@ -61,19 +61,18 @@ pub fn remove_left(note: &Path) -> Result<()> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         noted => noted.context(format_args!("read {}", note.display()))?,
     };
-    fs::remove_file(note).context(format_args!("remove {}", note.display()))?;
     let path = Path::new(OsStr::from_bytes(&noted));
-    // Taking a file that is not there would create it.
+    // Taking a file that is not there would create it. In the sandbox the path does not exist, and the note is still
+    // needed outside.
     if fs::symlink_metadata(path).is_err() {
         return Ok(());
     }
     let Taken::Ours(lock) = LockFile::take(path, MODE)? else { return Ok(()) };
-    match lock.pid() {
-        Some(pid) if !process::is_alive(pid) => {
-            fs::remove_file(path).context(format_args!("remove the pidfile {}", path.display()))
-        }
-        _ => Ok(()),
+    if lock.pid().is_some_and(|pid| !process::is_alive(pid)) {
+        fs::remove_file(path).context(format_args!("remove the pidfile {}", path.display()))?;
+        fs::remove_file(note).context(format_args!("remove {}", note.display()))?;
     }
+    Ok(())
 }
 
 fn take(path: &Path) -> Result<LockFile> {
@@ -169,11 +168,16 @@ mod tests {
             assert_eq!(fs::read_to_string(&path).unwrap(), format!("{pid}\n"));
             assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o644);
             remove_left(&note).unwrap();
-            assert!(path.exists() && !note.exists());
+            assert!(path.exists() && note.exists());
         }
-        write_for(&path, pid, &note).unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
+        // As in the sandbox, where the host's pidfile is out of sight.
+        let hidden = scratch.join("hidden");
+        fs::rename(&path, &hidden).unwrap();
+        remove_left(&note).unwrap();
+        assert!(note.exists());
+        fs::rename(&hidden, &path).unwrap();
         remove_left(&note).unwrap();
         assert!(!path.exists() && !note.exists());
         remove_left(&note).unwrap();
