@@ -151,6 +151,21 @@ fn the_unit_writes_the_pidfile_outside_of_its_sandbox() {
     );
 }
 
+#[test]
+fn the_unit_restarts_for_ever_and_ever_more_slowly() {
+    let seconds = |setting: &str| -> u32 {
+        let values = words_of(setting);
+        let [value] = values.iter().copied().collect::<Vec<_>>()[..] else { panic!("{setting}: {values:?}") };
+        value.trim_end_matches('s').parse().unwrap()
+    };
+    assert_eq!(seconds("StartLimitIntervalSec"), 0);
+    assert_eq!(words_of("Restart"), BTreeSet::from(["always"]));
+    assert!(seconds("RestartSteps") > 0);
+    // The host is protected again before a task that waits meanwhile has starved for 20 s.
+    assert!(seconds("RestartSec") < seconds("RestartMaxDelaySec"));
+    assert!(seconds("RestartMaxDelaySec") < 20);
+}
+
 /// Returns all that is in the kernel's log.
 fn kernel_log() -> String {
     let mut kmsg = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open("/dev/kmsg").unwrap();
