@@ -213,7 +213,7 @@ install: $(BINARY) $(if $(wildcard $(LIBRARY)),install-lib) ## install below DES
 	install -D -m 644 -t $(DESTDIR)$(DOCDIR)/monitoring packaging/monitoring/*
 	install -D -m 644 -t $(DESTDIR)$(MANDIR)/man8 $(filter-out $(STATPAGE),$(PAGES))
 	install -D -m 644 -t $(DESTDIR)$(UNITDIR) packaging/systemd/stalld.service
-	sed -i 's|/usr/bin/|$(BINDIR)/|' $(DESTDIR)$(UNITDIR)/stalld.service
+	sed -i 's|/usr/bin/stalld|$(BINDIR)/stalld|; s|/usr/bin/throttlectl|$(BINDIR)/throttlectl|' $(DESTDIR)$(UNITDIR)/stalld.service
 	install -D -m 644 packaging/completions/stalld.bash $(DESTDIR)$(BASHDIR)/stalld
 	ln -sf stalld $(DESTDIR)$(BASHDIR)/throttlectl
 	install -D -m 644 -t $(DESTDIR)$(ZSHDIR) packaging/completions/_stalld

@@ -13,6 +13,11 @@ failed() {
     status=1
 }
 
+# left_out WHAT REASON: counts what cannot be checked here.
+left_out() {
+    echo "  skipped $1: $2"
+}
+
 # check WHAT COMMAND...: the command tells by its status; what it prints goes to the file $output, and is shown where it
 # fails.
 check() {

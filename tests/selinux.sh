@@ -125,6 +125,7 @@ END
 may_keep_its_files() {
     allowed <<END
 var_run_t:dir add_name remove_name search write
+tmpfs_t:dir getattr search
 stalld_state_t:dir add_name create getattr open read remove_name search write
 stalld_state_t:file create getattr lock map open read rename setattr unlink write
 END

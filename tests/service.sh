@@ -14,11 +14,18 @@ if [ "$cpu" = 0 ]; then
 fi
 hog=
 victim=
+# The sockets of other services that have to be out of reach, and those of them that this test makes.
+sockets="/run/docker.sock /run/containerd/containerd.sock /run/libvirt/libvirt-sock /run/dbus/system_bus_socket
+    /run/systemd/private /var/lib/lxd/unix.socket"
+made=
+listener=
 
 cleanup() {
-    for pid in $hog $victim; do
+    for pid in $hog $victim $listener; do
         kill "$pid" 2>/dev/null || :
     done
+    # shellcheck disable=SC2086 # a list of words
+    rm -f $made
     [ ! -e "$options.before" ] || mv "$options.before" "$options"
     rm -rf /run/systemd/system/stalld.service.d
     systemctl daemon-reload
@@ -105,32 +112,97 @@ has_restarted() {
     [ "${main:-0}" != 0 ] && [ "$main" != "$1" ] && is_active
 }
 
+# Listens on the sockets that no service of this system has.
+listen() {
+    for socket in $sockets; do
+        if [ ! -S "$socket" ]; then
+            mkdir -p "${socket%/*}"
+            made="$made $socket"
+        fi
+    done
+    # shellcheck disable=SC2086 # a list of words
+    perl -MIO::Socket::UNIX -e '
+        for (@ARGV) { push @held, IO::Socket::UNIX->new(Local => $_, Listen => 9) || die "$_: $!\n" }
+        sleep 1200' $made &
+    listener=$!
+}
+
+# connects SOCKET [COMMAND...]: whether a process that COMMAND starts can connect to it.
+connects() {
+    socket=$1
+    shift
+    "$@" perl -MIO::Socket::UNIX -e 'exit !IO::Socket::UNIX->new(Peer => shift)' "$socket"
+}
+
+all_accept() {
+    for socket in $sockets; do
+        connects "$socket" || return 1
+    done
+}
+
+# The mounts of the service, and its capabilities.
+inside() {
+    nsenter --target="$first" --mount setpriv --no-new-privs --inh-caps=-all --bounding-set="$capabilities" "$@"
+}
+
+# inside_writes FILE: makes its directory, too.
+inside_writes() {
+    # shellcheck disable=SC2016 # the inner shell expands it
+    inside sh -c 'mkdir -p "${1%/*}" && : >"$1"' sh "$1" 2>/dev/null
+}
+
+pidfile_names_it() {
+    [ "$(cat /run/stalld.pid)" = "$(of_service MainPID)" ]
+}
+
 systemctl stop stalld.service
 before=$(cat "$limit")
+listen
+within 20 all_accept || fail "a socket of another service accepts no connection"
+# A stale pidfile is replaced.
+echo 4194303 >/run/stalld.pid
 cp -p "$options" "$options.before"
 # The budget is one that lets a task run even on an emulated CPU.
 sed -i 's/^THRESH=.*/THRESH="-t 4"/; s/^BR=.*/BR="-r 1ms"/; s/^BD=.*/BD="-d 4"/; s/^FG=.*/FG=/; s|^PF=.*|PF="--pidfile /run/stalld.pid"|; s/^LOGGING=.*/LOGGING="-s -k"/' "$options"
 # The longest pause between looks, under a watchdog that is shorter.
 echo 'CLIST="-g 600"' >>"$options"
 mkdir -p /run/systemd/system/stalld.service.d
-printf '[Service]\nWatchdogSec=8s\n' >/run/systemd/system/stalld.service.d/test.conf
+mkdir -p /run/lock
+printf '[Service]\nWatchdogSec=8s\nBindPaths=/srv /run/lock\n' >/run/systemd/system/stalld.service.d/test.conf
 systemctl daemon-reload
 
 systemctl start stalld.service || fail "it does not start"
 is_active || fail "it is not active"
 ok "it is active once it has looked: $(of_service StatusText)"
 [ "$(cat "$limit")" = -1 ] || fail "RT throttling is on"
-[ "$(cat /run/stalld.pid)" = "$(of_service MainPID)" ] || fail "the pidfile names another process"
+pidfile_names_it || fail "the pidfile names another process"
+[ "$(stat -c %a /run/stalld.pid)" = 644 ] || fail "the pidfile is not for everyone to read"
 ok "an empty FG= and a pidfile in /run work"
 
 first=$(of_service MainPID)
-# As root with all capabilities: what is left are the unit's mounts.
-inside="nsenter --target=$first --mount"
-$inside touch /run/stalld-other.pid || fail "it may write no file in /run"
-rm /run/stalld-other.pid
-! $inside touch /run/systemd/system/other.service 2>/dev/null || fail "it may add units"
-! $inside systemctl show --property=Version 2>/dev/null || fail "it may give systemd orders"
-ok "it can neither add units nor give systemd orders"
+capabilities=$(of_service CapabilityBoundingSet | sed 's/ *cap_/,+/g; s/^/-all/')
+for path in /run/other /run/tmpfiles.d/other.conf /run/sysctl.d/other.conf /run/udev/rules.d/other.rules \
+    /run/systemd/system/other.service /run/systemd/journal/other /run/stalld.pid; do
+    ! inside_writes "$path" || fail "it may write $path"
+done
+inside_writes /run/stalld/other || fail "it may not write /run/stalld"
+rm /run/stalld/other
+for directory in /srv /run/lock; do
+    inside_writes "$directory/stalld-test" || fail "it may not write $directory, which BindPaths= allows"
+    rm "$directory/stalld-test"
+done
+ok "it can write nothing in /run but its own directory, and what BindPaths= allows"
+for socket in $sockets; do
+    ! connects "$socket" inside || fail "it may connect to $socket"
+    ! connects "/proc/1/root$socket" inside || fail "it may connect to $socket by way of /proc"
+done
+ok "it can connect to no socket of docker, containerd, libvirt, LXD, D-Bus and systemd"
+kill "$listener"
+wait "$listener" || :
+# shellcheck disable=SC2086 # a list of words
+rm -f $made
+listener=
+made=
 sleep 20
 [ "$(of_service MainPID)" = "$first" ] || fail "the watchdog has ended a stalld that works"
 ok "its watchdog of 8 s is calm, with a granularity of 600 s"
@@ -166,6 +238,8 @@ else
 fi
 ok "killed with its guardian during a boost, the task being $lifted, it leaves the task as it was"
 ok "and is started again $when"
+within 20 pidfile_names_it || fail "the pidfile names the process that was killed"
+ok "the pidfile names the new process"
 end_starvation
 
 second=$(of_service MainPID)
@@ -173,12 +247,13 @@ kill -STOP "$second"
 within 120 has_restarted "$second" || fail "the watchdog does not notice that it is stopped"
 ok "the watchdog ends a stalld that hangs, and starts another"
 
+# Options that have become invalid do not keep what the service has to undo.
+sed -i 's/^THRESH=.*/THRESH="-t never"/' "$options"
 systemctl stop stalld.service
 [ "$(cat "$limit")" = "$before" ] || fail "RT throttling is $(cat "$limit") and was $before"
 [ ! -e /run/stalld.pid ] || fail "the pidfile is left"
-ok "stopped, it has put RT throttling back to $before"
+ok "stopped, it has put RT throttling back to $before, and its pidfile is gone"
 
-sed -i 's/^THRESH=.*/THRESH="-t never"/' "$options"
 ! systemctl start stalld.service || fail "it starts with options that make no sense"
 sleep 3
 [ "$(of_service ActiveState)" = failed ] || fail "a usage error is tried again"

@@ -35,6 +35,14 @@ complain "a test that does not run must not look like a pass: list it in tests/s
 $(grep -rnE 'println!\("(skipped|left out)' src ffi/src tests || true)
 END
 
+complain "pip takes only what is pinned by version and hash: use --require-hashes" <<END
+$(grep -rn 'pip.* install ' .ci packaging tests --include='*.sh' --include=run | grep -v -e --require-hashes -e tests/tree.sh || true)
+END
+
+complain "each line pins a version" <<END
+$(sed 's/^ .*//; s/^#.*//' .ci/linters.txt | grep -nv '^$\|^[a-z-]*==[0-9.]* \\$' | sed 's|^|.ci/linters.txt:|' || true)
+END
+
 complain "#[ignore] without a reason" <<END
 $(echo "$rust" | xargs grep -nE '#\[ignore\]' || true)
 END

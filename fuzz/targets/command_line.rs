@@ -16,6 +16,9 @@ pub fn run(input: &[u8]) {
         Ok(Command::Check(options)) => check(options, &host, Some("--check")),
         Ok(Command::Help) => assert!(help().lines().count() > 20),
         Ok(Command::Recover | Command::Version) => {}
+        Ok(Command::WritePidfile { path, pid }) => {
+            assert!(pid.0 > 0 && path.is_none_or(|path| !path.as_os_str().is_empty()), "{pid:?}");
+        }
         Err(error) => assert!(is_one_line(&error.to_string()), "{error:?}"),
     }
 }

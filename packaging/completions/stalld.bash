@@ -22,14 +22,14 @@ _stalld() {
         mapfile -t COMPREPLY < <(compgen -f -- "$current")
         ;;
     -[acdgiIprRt] | --affinity | --cpu | --boost_duration | --granularity | --ignore_threads | \
-        --ignore_processes | --boost_period | --boost_runtime | --reservation | --starving_threshold) ;;
+        --write-pidfile | --ignore_processes | --boost_period | --boost_runtime | --reservation | --starving_threshold) ;;
     *)
         mapfile -t COMPREPLY < <(compgen -W "
             -c --cpu -a --affinity -t --starving_threshold -g --granularity -b --backend -N --no_idle_detect
             -i --ignore_threads -I --ignore_processes -d --boost_duration -p --boost_period -r --boost_runtime
             -F --force_fifo -O --power_mode -M --adaptive_mode -A --aggressive_mode -R --reservation -S --systemd
-            -l --log_only -v --verbose -k --log_kmsg -s --log_syslog --log-format -f --foreground -P --pidfile --metrics
-            --trace --check --recover -V --version -h --help" -- "$current")
+            -l --log_only -v --verbose -k --log_kmsg -s --log_syslog --log-format -f --foreground -P --pidfile
+            --no-pidfile --metrics --trace --check --recover --write-pidfile -V --version -h --help" -- "$current")
         ;;
     esac
 }

@@ -4,6 +4,7 @@ use crate::error::{Context, Result};
 use crate::host::own_file::{judge, open, refusal};
 use crate::sys::lock;
 use crate::task::Tid;
+use std::fmt::Display;
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -53,7 +54,21 @@ impl LockFile {
 
     /// Writes this process's number into it, as decimal and a newline.
     pub fn write_pid(&self) -> Result<()> {
-        let text = format!("{}\n", std::process::id());
+        self.write(std::process::id())
+    }
+
+    /// Writes another process's number into it.
+    pub fn write_number(&self, pid: Tid) -> Result<()> {
+        self.write(pid)
+    }
+
+    /// Returns the number of the process in it, if there is one.
+    pub fn pid(&self) -> Option<Tid> {
+        read_pid(&self.file)
+    }
+
+    fn write(&self, pid: impl Display) -> Result<()> {
+        let text = format!("{pid}\n");
         self.file
             .write_all_at(text.as_bytes(), 0)
             // A reader meets the new number or the old one, never an empty file.

@@ -19,13 +19,17 @@ mod watcher;
 
 use crate::command_line;
 use crate::cpus;
+use crate::task::Tid;
 use instance::Instance;
 use options::{Command, Host};
-use std::path::Path;
+use std::path::{self, Path, PathBuf};
 use std::process::ExitCode;
 
 /// A command line that makes no sense. The unit keeps systemd from trying it again.
 const USAGE: u8 = 22;
+
+/// Names, in the runtime directory, the pidfile that was written for a service.
+const PIDFILE_NOTE: &str = "pidfile";
 
 pub fn main() -> ExitCode {
     let host = Host {
@@ -40,6 +44,7 @@ pub fn main() -> ExitCode {
             if report.protects { printed } else { ExitCode::FAILURE }
         }
         Ok(Command::Recover) => recover(),
+        Ok(Command::WritePidfile { path, pid }) => write_pidfile(path, pid),
         Ok(Command::Help) => print(&options::help()),
         Ok(Command::Version) => print(concat!(env!("CARGO_PKG_VERSION"), "\n")),
         Err(error) => complain(&format!("{error}\nTry 'stalld --help'."), ExitCode::from(USAGE)),
@@ -49,8 +54,13 @@ pub fn main() -> ExitCode {
 /// Does what the guardian would have done, had it not been killed too.
 fn recover() -> ExitCode {
     let dir = Path::new(instance::RUNTIME_DIR);
-    match Instance::claim(dir).and_then(|instance| instance.open_journal()) {
-        Ok((_, recovered)) => {
+    let undo = |instance: Instance| {
+        let (_, recovered) = instance.open_journal()?;
+        pidfile::remove_left(&dir.join(PIDFILE_NOTE))?;
+        Ok(recovered)
+    };
+    match Instance::claim(dir).and_then(undo) {
+        Ok(recovered) => {
             let all_done = recovered.iter().all(|one| one.is_done());
             let text: String = recovered.iter().map(|one| format!("{one}\n")).collect();
             match print(&text) {
@@ -58,6 +68,19 @@ fn recover() -> ExitCode {
                 _ => ExitCode::FAILURE,
             }
         }
+        Err(error) => complain(&error.to_string(), ExitCode::FAILURE),
+    }
+}
+
+/// Writes the pidfile of another process if the command line names one.
+fn write_pidfile(path: Option<PathBuf>, pid: Tid) -> ExitCode {
+    let dir = Path::new(instance::RUNTIME_DIR);
+    let write = |path: PathBuf| {
+        instance::make_runtime_dir(dir)?;
+        pidfile::write_for(&path::absolute(&path).unwrap_or(path), pid, &dir.join(PIDFILE_NOTE))
+    };
+    match path.map_or(Ok(()), write) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => complain(&error.to_string(), ExitCode::FAILURE),
     }
 }

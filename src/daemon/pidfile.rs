@@ -2,9 +2,13 @@
 
 use super::lockfile::{LockFile, Taken};
 use crate::error::{Context, Error, Result};
+use crate::host::own_file;
 use crate::sys::process;
+use crate::task::Tid;
+use std::ffi::OsStr;
 use std::fs::{self, OpenOptions};
-use std::io;
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -61,6 +65,43 @@ fn remove_open_one(path: &Path) -> Result<bool> {
         fs::remove_file(path).context(format_args!("replace {}", path.display()))?;
     }
     Ok(is_pidfile)
+}
+
+/// Writes the pidfile of another process, and notes its path for `remove_left`. The unit has this done outside of the
+/// sandbox, in which stalld cannot see the host's /run.
+pub fn write_for(path: &Path, pid: Tid, note: &Path) -> Result<()> {
+    if !process::is_alive(pid) {
+        return Err(Error::new(format!(
+            "cannot write the pidfile {}: there is no process {pid}",
+            path.display()
+        )));
+    }
+    own_file::begin(note)?
+        .write_all(path.as_os_str().as_bytes())
+        .context(format_args!("write {}", note.display()))?;
+    remove_open_one(path)?;
+    take(path)?.write_number(pid)
+}
+
+/// Removes the pidfile that the note names if its process has ended, and the note. The options of the service, which
+/// named it, may have changed meanwhile. Keeps a file that holds anything else.
+pub fn remove_left(note: &Path) -> Result<()> {
+    let noted = match fs::read(note) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        noted => noted.context(format_args!("read {}", note.display()))?,
+    };
+    let path = Path::new(OsStr::from_bytes(&noted));
+    // Taking a file that is not there would create it. In the sandbox the path does not exist, and the note is still
+    // needed outside.
+    if fs::symlink_metadata(path).is_err() {
+        return Ok(());
+    }
+    let Taken::Ours(lock) = LockFile::take(path, MODE)? else { return Ok(()) };
+    if lock.pid().is_some_and(|pid| !process::is_alive(pid)) {
+        fs::remove_file(path).context(format_args!("remove the pidfile {}", path.display()))?;
+        fs::remove_file(note).context(format_args!("remove {}", note.display()))?;
+    }
+    Ok(())
 }
 
 fn take(path: &Path) -> Result<LockFile> {
@@ -167,6 +208,61 @@ mod tests {
         fs::write(&path, "1\n").unwrap();
         drop(pidfile);
         assert_eq!(fs::read_to_string(&path).unwrap(), "1\n");
+    }
+
+    #[test]
+    fn the_pidfile_of_another_process_stays_until_that_has_ended() {
+        let scratch = Scratch::new("pidfile-of-another");
+        let (path, note) = (scratch.join("stalld.pid"), scratch.join("note"));
+        let mut child =
+            std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let pid = Tid(child.id() as i32);
+        // What a killed service has left is replaced.
+        fs::write(&path, format!("{}\n", i32::MAX)).unwrap();
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
+        for _ in 0..2 {
+            write_for(&path, pid, &note).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), format!("{pid}\n"));
+            assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o644);
+            remove_left(&note).unwrap();
+            assert!(path.exists() && note.exists());
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // As in the sandbox, where the host's pidfile is out of sight.
+        let hidden = scratch.join("hidden");
+        fs::rename(&path, &hidden).unwrap();
+        remove_left(&note).unwrap();
+        assert!(note.exists());
+        fs::rename(&hidden, &path).unwrap();
+        remove_left(&note).unwrap();
+        assert!(!path.exists() && !note.exists());
+        remove_left(&note).unwrap();
+
+        assert_eq!(
+            write_for(&path, Tid(i32::MAX), &note).unwrap_err().to_string(),
+            format!("cannot write the pidfile {}: there is no process {}", path.display(), i32::MAX)
+        );
+        assert!(!path.exists() && !note.exists());
+    }
+
+    #[test]
+    fn only_the_number_of_an_ended_process_is_removed() {
+        let scratch = Scratch::new("pidfile-left");
+        let (path, note) = (scratch.join("stalld.pid"), scratch.join("note"));
+        let ended = format!("{}\n", i32::MAX);
+        for (content, stays) in [(ended.as_str(), false), ("", true), ("options\n", true)] {
+            fs::write(&path, content).unwrap();
+            fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
+            fs::write(&note, path.as_os_str().as_bytes()).unwrap();
+            remove_left(&note).unwrap();
+            assert_eq!(path.exists(), stays, "{content}");
+        }
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink(scratch.join("target"), &path).unwrap();
+        fs::write(&note, path.as_os_str().as_bytes()).unwrap();
+        assert!(remove_left(&note).unwrap_err().to_string().contains("it is a symbolic link"));
+        assert!(!scratch.join("target").exists());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use rig::boosts::{OWN, await_own_policy, is_boosted, policy};
 use rig::process::eventually;
 use rig::scratch::Scratch;
 use rig::{Rig, Stalld, TIMEOUT, live};
+use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Read};
 use std::os::linux::net::SocketAddrExt;
@@ -67,12 +68,14 @@ fn a_notification_socket_that_can_not_be_used_is_an_error_at_the_start() {
     assert_words(&line, &["NOTIFY_SOCKET", "'vsock:2:1'", "neither a path", "@"]);
 }
 
-/// Does what the unit's ProtectSystem=, ReadWritePaths= and ProtectKernelTunables= do, and leaves
-/// only the capabilities in $1.
+/// Does what the unit's ProtectSystem=, TemporaryFileSystem=, BindPaths= and ProtectKernelTunables=
+/// do, and leaves only the capabilities in $1.
 const SANDBOX: &str = r#"
-    mount --make-rprivate / && mount --bind /run /run || exit 90
-    for path in / /proc/sys /sys; do
-        { [ $path = / ] || mount --rbind $path $path; } && mount -o remount,bind,ro $path || exit 90
+    mount --make-rprivate / && mkdir -p /run/stalld && mount -t tmpfs tmpfs /mnt &&
+        mkdir /mnt/stalld && mount --bind /run/stalld /mnt/stalld && mount -n --move /mnt /run || exit 90
+    for path in / /run /proc/sys /sys; do
+        case $path in /proc/sys | /sys) mount -n --rbind $path $path || exit 90 ;; esac
+        mount -n -o remount,bind,ro $path || exit 90
     done
     capabilities=$1
     shift
@@ -80,7 +83,7 @@ const SANDBOX: &str = r#"
 
 const UNIT: &str = include_str!("../../packaging/systemd/stalld.service");
 
-const PIDFILE: &str = "/run/stalld-test.pid";
+const PIDFILE: &str = "/run/stalld/test.pid";
 
 /// Returns the unit's capabilities in the form that setpriv takes.
 fn capabilities_of_the_unit() -> String {
@@ -100,6 +103,67 @@ fn the_unit_recovers_a_killed_stalld_before_throttling_is_on_again() {
     place("RuntimeDirectoryPreserve=yes");
     // Stalld raises itself. This setting would raise the programs before and after it too.
     assert!(!UNIT.contains("\nCPUSchedulingPolicy="));
+}
+
+/// Returns the words of all lines of the unit that set this.
+fn words_of(setting: &str) -> BTreeSet<&'static str> {
+    let values = UNIT.lines().filter_map(|line| line.strip_prefix(setting)?.strip_prefix('='));
+    values.flat_map(str::split_whitespace).collect()
+}
+
+#[test]
+fn the_unit_hides_the_sockets_and_directories_of_run() {
+    assert_eq!(words_of("TemporaryFileSystem"), BTreeSet::from(["/run:ro"]));
+    assert_eq!(words_of("BindPaths"), BTreeSet::from(["/run/stalld"]));
+    let sockets = ["notify", "journal/socket", "journal/stdout", "journal/dev-log"];
+    let sockets = sockets.map(|name| format!("-/run/systemd/{name}"));
+    let sockets = sockets.iter().map(String::as_str).collect();
+    assert_eq!(words_of("BindReadOnlyPaths"), sockets);
+    // systemd can't set these for paths below a TemporaryFileSystem=.
+    for setting in ["ReadWritePaths", "ReadOnlyPaths"] {
+        assert_eq!(words_of(setting), BTreeSet::new(), "{setting}");
+    }
+    for hidden in ["-/var/lib/lxd", "-/var/lib/incus", "-/var/snap", "-/var/lib/libvirt", "-/var/lib/kubelet"]
+    {
+        assert!(words_of("InaccessiblePaths").contains(hidden), "{hidden}");
+    }
+    let address_families = words_of("RestrictAddressFamilies");
+    assert_eq!(address_families, BTreeSet::from(["AF_UNIX"]), "sockets of other hosts are out of reach");
+}
+
+#[test]
+fn the_unit_writes_the_pidfile_outside_of_its_sandbox() {
+    let command = |prefix: &str| UNIT.lines().find_map(|line| line.strip_prefix(prefix)).expect(prefix);
+    // Both commands read -P from the same variables, because the last one counts.
+    let variables = "$CLIST $AGGR $BP $BR $BD $IT $IP $THRESH $LOGGING $FG $PF $BE";
+    let start = command("ExecStart=/usr/bin/stalld --systemd ");
+    assert_eq!(start.strip_suffix(" --no-pidfile"), Some(variables));
+    assert_eq!(
+        command(
+            "ExecStartPost=-+/usr/bin/nsenter --target=1 --mount -- /usr/bin/stalld --write-pidfile=${MAINPID} "
+        ),
+        variables
+    );
+    // systemd mounts an empty /run even for a command with a plus.
+    assert_eq!(
+        command("ExecStopPost=-+/usr/bin/nsenter "),
+        "--target=1 --mount -- /usr/bin/stalld --recover"
+    );
+}
+
+#[test]
+fn the_unit_restarts_for_ever_and_ever_more_slowly() {
+    let seconds = |setting: &str| -> u32 {
+        let values = words_of(setting);
+        let [value] = values.iter().copied().collect::<Vec<_>>()[..] else { panic!("{setting}: {values:?}") };
+        value.trim_end_matches('s').parse().unwrap()
+    };
+    assert_eq!(seconds("StartLimitIntervalSec"), 0);
+    assert_eq!(words_of("Restart"), BTreeSet::from(["always"]));
+    assert!(seconds("RestartSteps") > 0);
+    // The host is protected again before a task that waits meanwhile has starved for 20 s.
+    assert!(seconds("RestartSec") < seconds("RestartMaxDelaySec"));
+    assert!(seconds("RestartMaxDelaySec") < 20);
 }
 
 /// Returns all that is in the kernel's log.

@@ -4,7 +4,9 @@ use crate::assert_words;
 use rig::scratch::Scratch;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::time::{Duration, SystemTime};
 
 const THROTTLECTL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/throttlectl");
 
@@ -53,6 +55,27 @@ impl Host {
     /// Returns the error of a command that fails.
     fn refuses(&self, command: &str) -> String {
         refusal(self.run("", &[], command))
+    }
+
+    /// Returns what a command that succeeds prints to stderr.
+    fn warns(&self, command: &str) -> String {
+        let output = self.run("", &[], command);
+        assert!(output.status.success(), "{command}: {output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    /// Leaves a file as the C program's throttlectl does, last changed in this second of the epoch.
+    fn leave(&self, suffix: &str, content: &str, second: u64) -> PathBuf {
+        let directory = self.0.join("run/stalld");
+        if !directory.exists() {
+            fs::create_dir(&directory).unwrap();
+        }
+        self.0.file(&format!("run/stalld/rtthrottle-{suffix}"), content);
+        let path = directory.join(format!("rtthrottle-{suffix}"));
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(second)).unwrap();
+        path
     }
 
     fn reads(&self, name: &str) -> String {
@@ -176,6 +199,98 @@ fn files_that_another_user_could_have_made_are_not_used() {
         host.0.file("run/stalld/throttling", damaged);
         assert_words(&host.refuses("on"), &["/run/stalld/throttling: ", "damaged", "remove it"]);
     }
+    assert_eq!(host.reads("runtime"), "-1");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn settings_that_the_c_program_has_saved_are_imported() {
+    // The service is upgraded while throttling is off: `on` of the new unit ends the C program's `off`.
+    let host = Host::new("c-on");
+    host.0.file("runtime", "-1\n");
+    let file = host.leave("a8JxQ2z", "period=800000\nruntime=700000\n", 1_000_000_000);
+    assert_words(&host.does("show"), &[" 700000 us of each 800000 us\n"]);
+    assert_eq!(host.does("on"), "");
+    assert_eq!((host.reads("runtime"), host.reads("period")), ("700000".to_string(), "800000".to_string()));
+    assert!(!file.exists());
+
+    // An `off` before that does not save -1 as the original.
+    let host = Host::new("c-off");
+    host.0.file("runtime", "-1\n");
+    let file = host.leave("0000000", "runtime=940000\nperiod=1000000", 1_000_000_000);
+    assert_eq!(host.does("off"), "");
+    assert!(!file.exists());
+    assert_eq!(host.reads("run/stalld/throttling"), "940000 1000000 HRTICK_DL");
+    assert_eq!(host.does("on"), "");
+    assert_eq!(host.reads("runtime"), "940000");
+
+    // Throttling that was turned on meanwhile stays as it is.
+    let host = Host::new("c-meanwhile");
+    let file = host.leave("0000000", "period=1000000\nruntime=500000\n", 1_000_000_000);
+    host.does("off");
+    assert!(!file.exists());
+    host.does("on");
+    assert_eq!(host.reads("runtime"), "950000");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn the_oldest_setting_of_the_c_program_that_is_not_off_is_imported() {
+    for (name, files, expected) in [
+        ("c-oldest", &[("b", "600000", 20), ("a", "700000", 10), ("c", "650000", 30)][..], "700000"),
+        ("c-first-off", &[("a", "-1", 10), ("b", "600000", 20), ("c", "-1", 30)], "600000"),
+        ("c-last-off", &[("a", "700000", 10), ("b", "-1", 20)], "700000"),
+        ("c-purpose", &[("a", "-1", 10), ("b", "-1", 20)], "-1"),
+    ] {
+        let host = Host::new(name);
+        host.0.file("runtime", "-1\n");
+        for (suffix, runtime, second) in files {
+            host.leave(suffix, &format!("period=1000000\nruntime={runtime}\n"), *second);
+        }
+        assert_eq!(host.does("on"), "", "{name}");
+        assert_eq!(host.reads("runtime"), expected, "{name}");
+        assert_eq!(fs::read_dir(host.0.join("run/stalld")).unwrap().count(), 0, "{name}");
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_file_of_the_c_program_that_can_not_be_trusted_is_ignored_with_one_line() {
+    let host = Host::new("c-damaged");
+    host.0.file("runtime", "-1\n");
+    for damaged in [
+        "",
+        "runtime=950000\n",
+        "period=1000000\n",
+        "period=1000000\nruntime=950000x\n",
+        "period=1000000\nruntime=-2\n",
+        "period=1000000\nruntime=1000001\n",
+        "period=0\nruntime=0\n",
+        "period=99999999999999999999\nruntime=1\n",
+        "period=1000000\nruntime=$(reboot)\n",
+    ] {
+        let file = host.leave("garbage", damaged, 10);
+        let line = host.warns("on");
+        let path = "/run/stalld/rtthrottle-garbage";
+        assert!(line.lines().count() == 1, "{damaged:?}: {line}");
+        assert_words(&line, &["throttlectl: ignored ", path, "damaged", "remove"]);
+        assert_eq!(host.reads("runtime"), "-1", "{damaged:?}");
+        assert!(file.exists());
+    }
+
+    // A valid file beside it counts all the same.
+    host.leave("valid", "period=1000000\nruntime=900000\n", 20);
+    assert_eq!(host.warns("on").lines().count(), 1);
+    assert_eq!(host.reads("runtime"), "900000");
+
+    let host = Host::new("c-foreign");
+    host.0.file("runtime", "-1\n");
+    let file = host.leave("foreign", "period=1000000\nruntime=900000\n", 10);
+    chown(&file, Some(65534), None).unwrap();
+    symlink(host.0.join("period"), host.0.join("run/stalld/rtthrottle-link")).unwrap();
+    let lines = host.warns("on");
+    assert_eq!(lines.lines().count(), 2, "{lines}");
+    assert_words(&lines, &["rtthrottle-foreign", "rtthrottle-link", "no file of root"]);
     assert_eq!(host.reads("runtime"), "-1");
 }
 

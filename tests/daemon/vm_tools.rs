@@ -1,4 +1,4 @@
-//! tests/vm/fetch.sh with a stand-in for apt: its errors when Debian does not have a pinned package.
+//! The scripts that choose and fetch the systems for tests. A stand-in for apt makes tests/vm/fetch.sh fail.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -33,6 +33,22 @@ fn fetch(name: &str, apt_get: &str, apt_cache: &str) -> Output {
 fn assert_says(output: &Output, part: &str) {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(stderr.contains(part), "no '{part}' in: {stderr}");
+}
+
+#[test]
+fn packages_are_installed_only_in_systems_as_new_as_the_one_that_built_them() {
+    let suites = |glibc: &str| {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/suites.sh");
+        let output = Command::new("sh").arg(script).arg(glibc).output().unwrap();
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    // Debian 12, Ubuntu 24.04, Debian 13, and a newer system.
+    assert_eq!(suites("2.36"), "bookworm trixie\n");
+    assert_eq!(suites("2.39"), "trixie\n");
+    assert_eq!(suites("2.41"), "trixie\n");
+    assert_eq!(suites("2.42"), "\n");
+    assert_eq!(suites("2.9"), "bookworm trixie\n");
 }
 
 #[test]

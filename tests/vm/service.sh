@@ -38,8 +38,13 @@ is_another() {
 packages() {
     systemctl restart stalld.service
     first=$(systemctl show --value --property=MainPID stalld.service)
+    # As if the C program's service were running: its throttlectl saves the settings in such a file.
+    rm /run/stalld/throttling
+    printf 'period=%s\nruntime=%s\n' "$(cat /proc/sys/kernel/sched_rt_period_us)" "$throttling" >/run/stalld/rtthrottle-Xq81bZa
+    chmod 600 /run/stalld/rtthrottle-Xq81bZa
     DEBIAN_FRONTEND=noninteractive dpkg -i /stalld.deb >/dev/null
     check "an upgrade of its package starts it anew" is_another
+    check "and imports the settings that the C program has saved" grep "^$throttling " /run/stalld/throttling
     dpkg --remove stalld >/dev/null
     check "its package is removed, and no process is left" sh -c '! pgrep -x stalld'
     check "nor is RT throttling off" [ "$(cat /proc/sys/kernel/sched_rt_runtime_us)" = "$throttling" ]

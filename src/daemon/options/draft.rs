@@ -3,7 +3,7 @@
 use super::{Boost, Command, Format, Host, Mode, Options, UsageError};
 use crate::denylist::Denylist;
 use crate::length::{Length, Limits, NANOSECONDS, SECONDS, Unit, with_unit};
-use crate::task::Nanos;
+use crate::task::{Nanos, Tid};
 use crate::timing::{self, Misfit};
 use std::ops::RangeInclusive;
 
@@ -21,7 +21,7 @@ const fn limits(unit: Unit, least: Nanos, range: RangeInclusive<Nanos>) -> Limit
 pub(super) struct Draft {
     /// -h or -V, which end the command line where they stand.
     pub asked: Option<Command>,
-    pub check: bool,
+    pub job: Job,
     pub threshold: Option<Length>,
     pub duration: Option<Length>,
     pub period: Option<Length>,
@@ -29,11 +29,19 @@ pub(super) struct Draft {
     pub options: Options,
 }
 
+/// What stalld does with the options.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Job {
+    Run,
+    Check,
+    WritePidfile(Tid),
+}
+
 impl Default for Draft {
     fn default() -> Draft {
         Draft {
             asked: None,
-            check: false,
+            job: Job::Run,
             threshold: None,
             duration: None,
             period: None,
@@ -70,6 +78,11 @@ impl Default for Draft {
 impl Draft {
     /// Checks the options against each other and fits in those that were not given.
     pub fn resolve(mut self, host: &Host) -> Result<Command, UsageError> {
+        let path = self.options.pidfile.take();
+        match self.job {
+            Job::WritePidfile(pid) => return Ok(Command::WritePidfile { path, pid }),
+            Job::Run | Job::Check => self.options.pidfile = path,
+        }
         if let Some(threshold) = &self.threshold {
             self.options.threshold = threshold.nanos;
             self.options.threshold_has_unit = threshold.has_unit;
@@ -77,10 +90,14 @@ impl Draft {
         self.resolve_boost()?;
         self.check_reservation()?;
         let mut options = self.options;
-        options.foreground |= options.verbose || host.notify_socket;
-        // A daemon without syslog would tell nobody.
+        options.foreground |= options.verbose;
+        // A daemon has no terminal. This also holds where a service manager keeps it in the foreground.
         options.log_syslog |= !options.foreground;
-        Ok(if self.check { Command::Check(options) } else { Command::Run(options) })
+        // The configuration of an old C stalld may have an empty LOGGING= and -f, because that release logged to
+        // syslog without being asked.
+        options.log_syslog |= host.notify_socket && !options.verbose && !options.log_kmsg;
+        options.foreground |= host.notify_socket;
+        Ok(if matches!(self.job, Job::Check) { Command::Check(options) } else { Command::Run(options) })
     }
 
     fn resolve_boost(&mut self) -> Result<(), UsageError> {

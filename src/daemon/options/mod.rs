@@ -14,7 +14,7 @@ use crate::command_line;
 use crate::cpus::CpuSet;
 use crate::denylist::Denylist;
 use crate::observe::Kind;
-use crate::task::Nanos;
+use crate::task::{Nanos, Tid};
 use draft::Draft;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -84,6 +84,11 @@ pub enum Command {
     Check(Options),
     /// Undo what a stalld that was killed has left behind, and end.
     Recover,
+    /// Write the number of this process to its pidfile, if there is to be one, and end.
+    WritePidfile {
+        path: Option<PathBuf>,
+        pid: Tid,
+    },
     Help,
     Version,
 }

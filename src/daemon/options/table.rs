@@ -1,12 +1,13 @@
 //! The options of stalld.
 
-use super::draft::{DURATION, Draft, GRANULARITY, PERIOD, RUNTIME, THRESHOLD};
+use super::draft::{DURATION, Draft, GRANULARITY, Job, PERIOD, RUNTIME, THRESHOLD};
 use super::{Command, Format, Mode};
 use crate::command_line::Takes::{Nothing, Path, Text};
 use crate::command_line::{self, Opt, set};
 use crate::cpus::CpuSet;
 use crate::length::Length;
 use crate::observe::Kind;
+use crate::task::Tid;
 
 pub(super) const TABLE: &[Opt<Draft>] = &[
     Opt {
@@ -161,6 +162,12 @@ pub(super) const TABLE: &[Opt<Draft>] = &[
     },
     Opt {
         short: None,
+        long: "no-pidfile",
+        takes: Nothing(|d| d.options.pidfile = None),
+        help: "write no pidfile, whatever -P before this says",
+    },
+    Opt {
+        short: None,
         long: "metrics",
         takes: Path("PATH", |d, path| d.options.metrics = Some(path)),
         help: "keep numbers for Prometheus in this file",
@@ -174,7 +181,7 @@ pub(super) const TABLE: &[Opt<Draft>] = &[
     Opt {
         short: None,
         long: "check",
-        takes: Nothing(|d| d.check = true),
+        takes: Nothing(|d| d.job = Job::Check),
         help: "say what this host offers and lacks for such a run, and exit;\nwith -v fact by fact",
     },
     Opt {
@@ -182,6 +189,12 @@ pub(super) const TABLE: &[Opt<Draft>] = &[
         long: "recover",
         takes: Nothing(|d| d.asked = Some(Command::Recover)),
         help: "undo what a stalld that was killed has left behind, and exit",
+    },
+    Opt {
+        short: None,
+        long: "write-pidfile",
+        takes: Text("PID", |d, number, _| pid(number).map(|pid| d.job = Job::WritePidfile(pid))),
+        help: "write this pid to the file of -P, and exit",
     },
     Opt {
         short: Some('V'),
@@ -220,6 +233,13 @@ fn percent(number: &str) -> Result<u8, String> {
     match number.parse() {
         Ok(percent @ 10..=90) if !number.starts_with('+') => Ok(percent),
         _ => Err("not a percentage that can be reserved: give a whole number from 10 to 90".to_string()),
+    }
+}
+
+fn pid(number: &str) -> Result<Tid, String> {
+    match number.parse() {
+        Ok(pid @ 1..) => Ok(Tid(pid)),
+        _ => Err("not the number of a process".to_string()),
     }
 }
 

@@ -174,8 +174,20 @@ fn it_stays_in_the_foreground_for_a_terminal_and_for_a_service_manager() {
         (HOST, vec!["-f"], true, false),
         (HOST, vec!["-v"], true, false),
         (HOST, vec!["-v", "-s"], true, true),
-        (supervised, vec![], true, false),
+        (HOST, vec!["-f", "-k"], true, false),
+        (HOST, vec!["-k"], false, true),
+        // A service manager keeps it in the foreground. It logs as a daemon all the same.
+        (supervised, vec![], true, true),
+        (supervised, vec!["-k"], true, true),
         (supervised, vec!["-s"], true, true),
+        // An empty LOGGING= beside FG="-f".
+        (supervised, vec!["-f"], true, true),
+        (supervised, vec!["-f", "-l", "--log-format=json"], true, true),
+        // The log has a place that was asked for.
+        (supervised, vec!["-f", "-k"], true, false),
+        (supervised, vec!["-v"], true, false),
+        (supervised, vec!["-f", "-v"], true, false),
+        (supervised, vec!["-v", "-s"], true, true),
     ] {
         let Ok(Command::Run(options)) = parse(args.iter().map(OsString::from), &host) else {
             panic!("{args:?}")
@@ -376,6 +388,25 @@ fn help_and_version_end_the_command_line_where_they_stand() {
     }
     assert_eq!(refusal("--bogus -h"), "unknown option '--bogus'");
     assert_eq!(refusal("-t 0 -V"), refusal("-t 0"));
+}
+
+#[test]
+fn the_unit_can_move_the_pidfile_out_of_the_sandbox() {
+    assert_eq!(options("-P /run/x --no-pidfile -f").pidfile, None);
+    assert_eq!(options("--no-pidfile -P /run/x").pidfile.as_deref(), Some(Path::new("/run/x")));
+    let x = || Some(PathBuf::from("/run/x"));
+    for (line, expected, number) in [
+        ("--write-pidfile=77 -t 20 -P /run/x -f", x(), 77),
+        ("--write-pidfile 77 -s", None, 77),
+        ("--write-pidfile 1 -P /run/y --write-pidfile=2147483647 --pidfile=/run/x", x(), i32::MAX),
+    ] {
+        let Ok(Command::WritePidfile { path, pid }) = command(line) else { panic!("{line}") };
+        assert_eq!((path, pid), (expected, Tid(number)), "{line}");
+    }
+    for number in ["", "0", "-1", "x", "2147483648"] {
+        let line = format!("--write-pidfile={number}");
+        assert_eq!(refusal(&line), format!("--write-pidfile '{number}': not the number of a process"));
+    }
 }
 
 #[test]
