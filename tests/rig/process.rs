@@ -14,6 +14,18 @@ pub fn signal(pid: Tid, name: &str) {
     assert!(status.success(), "'{kill}' failed");
 }
 
+/// Sends SIGKILL, if there is still such a process.
+pub fn kill(pid: Tid) {
+    let kill = format!("kill -KILL {pid} 2>/dev/null");
+    let _ = Command::new("sh").args(["-c", &kill]).status().expect("cannot start sh");
+}
+
+/// The anonymous memory of a process, in KiB.
+pub fn anonymous_kib(pid: Tid) -> u64 {
+    let value = status(pid, "RssAnon").expect("cannot read the memory of a process");
+    value.split(' ').next().and_then(|word| word.parse().ok()).expect("memory is a number")
+}
+
 /// What `look` finds, as soon as it finds something. Panics when that takes too long.
 pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let until = clock::monotonic() + TIMEOUT;
@@ -41,6 +53,28 @@ pub fn state(tid: Tid) -> Option<u8> {
 
 pub fn parent(pid: Tid) -> Option<Tid> {
     field(pid, 1)?.parse().ok().map(Tid)
+}
+
+/// The process group.
+pub fn group(pid: Tid) -> Option<Tid> {
+    field(pid, 2)?.parse().ok().map(Tid)
+}
+
+/// The rank by which the scheduler runs a task now, ranks that it was lent included. It is negative for
+/// real-time tasks, and 20 + nice for fair ones.
+pub fn rank(tid: Tid) -> Option<i32> {
+    field(tid, 15)?.parse().ok()
+}
+
+/// The CPU time that all threads of a process have used so far.
+pub fn cpu_time(pid: Tid) -> Nanos {
+    threads(pid).into_iter().filter_map(thread_cpu_time).fold(Nanos::ZERO, |sum, time| sum + time)
+}
+
+/// The CPU time that one thread has used so far.
+pub fn thread_cpu_time(tid: Tid) -> Option<Nanos> {
+    let schedstat = fs::read_to_string(format!("/proc/{tid}/schedstat")).ok()?;
+    schedstat.split(' ').next()?.parse().ok().map(Nanos)
 }
 
 pub fn session(pid: Tid) -> Option<Tid> {
@@ -86,8 +120,13 @@ pub fn threads(pid: Tid) -> Vec<Tid> {
     numbers(&format!("/proc/{pid}/task")).collect()
 }
 
+/// All processes of the host.
+pub fn all() -> impl Iterator<Item = Tid> {
+    numbers("/proc")
+}
+
 pub fn children(pid: Tid) -> Vec<Tid> {
-    numbers("/proc").filter(|&process| parent(process) == Some(pid)).collect()
+    all().filter(|&process| parent(process) == Some(pid)).collect()
 }
 
 fn numbers(directory: &str) -> impl Iterator<Item = Tid> + use<> {

@@ -1,0 +1,61 @@
+//! Numbers of tasks that are used again.
+
+use crate::observer::{Observer, Watched};
+use crate::scene::{Method, is_boosted, start_stalld};
+use rig::attack::{AS_USER, Attack};
+use rig::{Rig, live, process};
+use stalld::task::{Nanos, Tid};
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command};
+
+/// A process of the user that has a chosen number and sleeps. Killed when dropped.
+struct Newcomer(Child);
+
+impl Newcomer {
+    /// Returns `None` if another process took the number first.
+    fn start(number: Tid) -> Option<Newcomer> {
+        fs::write("/proc/sys/kernel/ns_last_pid", (number.0 - 1).to_string()).unwrap();
+        let [first, rest @ ..] = AS_USER;
+        let child = Command::new(first).args(rest).args(["sleep", "60"]).process_group(0).spawn().unwrap();
+        let newcomer = Newcomer(child);
+        (newcomer.0.id() == number.0 as u32).then_some(newcomer)
+    }
+}
+
+impl Drop for Newcomer {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Returns `None` if the number was taken by another process.
+fn reuse(method: Method) -> Option<()> {
+    let (mut stalld, budget) = start_stalld(("task_iter", method), false, &[]);
+    let mut attack = Attack::start(Nanos::from_secs(10), &["end"]);
+    attack.await_ready();
+    let victim = attack.victims()[0];
+    let mut rig = Rig::start(&["--for", "4", "--victim", "spin:1:witness"]);
+    rig.event("hog");
+    assert!(is_boosted(&mut stalld, victim), "the attack did not take place");
+    process::await_end(attack.group());
+    let newcomer = Newcomer::start(victim)?;
+    let watched = Watched { act: "newcomer", group: victim, is_fifo: false };
+    let observer = Observer::start(vec![watched], budget, stalld.pid());
+    rig.event("end hog");
+    assert_eq!(stalld.terminate().0, Some(0));
+    let findings = observer.finish();
+    drop(newcomer);
+    assert!(findings.is_empty(), "the attack succeeded: {method:?}: {findings:?}");
+    Some(())
+}
+
+#[test]
+#[ignore = "starves tasks, as root"]
+fn a_task_that_gets_the_number_of_a_boosted_one_gains_no_rank() {
+    let _live = live();
+    for method in [Method::Deadline, Method::Pulses] {
+        std::iter::repeat_with(|| reuse(method)).take(5).find_map(|done| done).unwrap();
+    }
+}
