@@ -18,15 +18,28 @@ fn flood_size() -> String {
 /// A crowd counts as this many tasks, whatever its size: it must not delay the boosts of other users.
 const COUNTED: u64 = 8;
 
+/// The share of a CPU, in hundredths, that stalld may use in any second because of a crowd.
+const MAX_SHARE: u64 = 25;
+
 fn flood() -> Scene {
     let act = Act::crowd("threads", &[&format!("threads:{}", flood_size())]);
     let acts = vec![act, Act::plain("spin")];
-    Scene { crowd: COUNTED, length: Nanos::from_secs(6), ..Scene::new("flood", ALL_BACKENDS, acts) }
+    Scene {
+        crowd: COUNTED,
+        max_share: MAX_SHARE,
+        length: Nanos::from_secs(6),
+        ..Scene::new("flood", ALL_BACKENDS, acts)
+    }
 }
 
 fn turns() -> Scene {
     let act = Act::crowd("turns", &["turns:1000"]);
-    Scene { crowd: COUNTED, length: Nanos::from_secs(6), ..Scene::new("turns", ALL_BACKENDS, vec![act]) }
+    Scene {
+        crowd: COUNTED,
+        max_share: MAX_SHARE,
+        length: Nanos::from_secs(6),
+        ..Scene::new("turns", ALL_BACKENDS, vec![act])
+    }
 }
 
 fn forks() -> Scene {

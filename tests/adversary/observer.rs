@@ -25,9 +25,6 @@ const PULSE: u32 = 98;
 /// Processes with more threads are not searched for lent ranks.
 const MAX_SEARCHED: usize = 50;
 
-/// The share of a CPU, in hundredths, that stalld may use in any second.
-const MAX_SHARE: u64 = 25;
-
 /// Something that must not happen.
 #[derive(Clone, Debug)]
 pub struct Finding {
@@ -61,11 +58,12 @@ pub struct Budget {
 pub struct Observer {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Readings>,
+    max_share: u64,
 }
 
 impl Observer {
-    /// Watches these attacks and the CPU time of `stalld`.
-    pub fn start(attacks: Vec<Watched>, budget: Budget, stalld: Tid) -> Observer {
+    /// Watches these attacks and the CPU time of `stalld`, which may use `max_share` hundredths of a CPU.
+    pub fn start(attacks: Vec<Watched>, budget: Budget, stalld: Tid, max_share: u64) -> Observer {
         let stop = Arc::new(AtomicBool::new(false));
         let is_over = stop.clone();
         let thread = thread::spawn(move || {
@@ -77,17 +75,14 @@ impl Observer {
                 clock::sleep_until(wake);
                 let late = clock::monotonic() - wake;
                 if late > MAX_HIGH {
-                    readings.find(
-                        None,
-                        format!("CPU 0 was taken from a FIFO 20 task for {} ms", late.as_millis()),
-                    );
+                    readings.displaced(late);
                 }
                 readings.read(true);
                 readings.busiest = readings.busiest.max(second.share(stalld).unwrap_or(0));
             }
             readings
         });
-        Observer { stop, thread }
+        Observer { stop, thread, max_share }
     }
 
     /// Returns what was found. To be called when stalld has ended and the attacks have not: at that moment each
@@ -97,7 +92,7 @@ impl Observer {
         let mut readings = self.thread.join().unwrap();
         readings.read(false);
         println!("  stalld used {} % of a CPU in its busiest second", readings.busiest);
-        if readings.busiest > MAX_SHARE {
+        if readings.busiest > self.max_share {
             let text = format!("stalld used {} % of a CPU in a second", readings.busiest);
             readings.find(None, text);
         }
@@ -153,6 +148,15 @@ impl Readings {
     fn find(&mut self, act: Option<&'static str>, text: String) {
         println!("  found: {}: {text}", act.unwrap_or("all"));
         self.findings.push(Finding { act, text });
+    }
+
+    /// The observer itself got its CPU late.
+    fn displaced(&mut self, late: Nanos) {
+        let text = format!("CPU 0 was taken from a FIFO 20 task for {} ms", late.as_millis());
+        self.find(None, text.clone());
+        if let [only] = self.attacks.as_slice() {
+            self.find(Some(only.act), text);
+        }
     }
 
     /// Reads the rank of all tasks once. A task may have a boost if `is_boosting`.

@@ -3,7 +3,8 @@
 use crate::observer::{Observer, Watched};
 use crate::scene::{Method, is_boosted, start_stalld};
 use rig::attack::{AS_USER, Attack};
-use rig::{Rig, live, process};
+use rig::process::{self, eventually};
+use rig::{Rig, live};
 use stalld::task::{Nanos, Tid};
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -39,10 +40,12 @@ fn reuse(method: Method) -> Option<()> {
     let mut rig = Rig::start(&["--for", "4", "--victim", "spin:1:witness"]);
     rig.event("hog");
     assert!(is_boosted(&mut stalld, victim), "the attack did not take place");
-    process::await_end(attack.group());
+    eventually("the victim has ended", || process::state(victim).is_none().then_some(()));
     let newcomer = Newcomer::start(victim)?;
+    let ended = stalld.wait_for(|record| record.is_of("ended", victim), Nanos::ZERO);
+    assert!(ended.is_none(), "the boost had ended before the number was used again");
     let watched = Watched { act: "newcomer", group: victim, is_fifo: false };
-    let observer = Observer::start(vec![watched], budget, stalld.pid());
+    let observer = Observer::start(vec![watched], budget, stalld.pid(), 50);
     rig.event("end hog");
     assert_eq!(stalld.terminate().0, Some(0));
     let findings = observer.finish();

@@ -6,7 +6,6 @@ use stalld::sys::sched;
 use stalld::task::{Nanos, Tid};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -50,12 +49,13 @@ impl Attack {
 
     fn start_by(starter: &[&str], length: Nanos, words: &[&str]) -> Attack {
         let seconds = format!("{}.{:03}", length.as_secs(), length.as_millis() % 1000);
-        let mut all = starter.iter().copied().chain(AS_USER);
+        // In a session of its own it has a process group, by which the observer knows the children of an attack. A
+        // crowd also has its own share of each CPU then, and does not slow the test down.
+        let mut all = ["setsid"].into_iter().chain(starter.iter().copied()).chain(AS_USER);
         let mut command = Command::new(all.next().expect("there is at least one word"));
         let (scratch, copy) = copy();
         command.args(all).arg(copy).args(["--cpu", &hogged_cpu().to_string(), "--for", &seconds]);
-        // Its own group, by which the observer knows the children of an attack.
-        command.args(words).process_group(0);
+        command.args(words);
         let program = Program::start("attack", command);
         let group = program.pid();
         Attack { program, group, _copy: scratch }
@@ -68,7 +68,9 @@ impl Attack {
 
     /// Waits until the attack is set up.
     pub fn await_ready(&mut self) {
-        self.event("ready");
+        let is_ready = |line: &str| line == "ready" || line.starts_with("crowd ");
+        let found = self.program.wait_for(is_ready, TIMEOUT);
+        assert!(found.is_some(), "the attack was never ready");
     }
 
     /// Returns the next event of this kind: `victim`, `crowd`, `boosted`, `ready`, `end victim`.

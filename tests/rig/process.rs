@@ -2,7 +2,7 @@
 
 use crate::TIMEOUT;
 use stalld::sys::clock;
-use stalld::task::{Nanos, Tid};
+use stalld::task::{Cpu, Nanos, Tid};
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
@@ -64,6 +64,11 @@ pub fn group(pid: Tid) -> Option<Tid> {
 /// real-time tasks, and 20 + nice for fair ones.
 pub fn rank(tid: Tid) -> Option<i32> {
     field(tid, 15)?.parse().ok()
+}
+
+/// The CPU on which a task ran last.
+pub fn cpu(tid: Tid) -> Option<Cpu> {
+    field(tid, 36)?.parse().ok().map(Cpu)
 }
 
 /// The CPU time that all threads of a process have used so far.

@@ -61,11 +61,15 @@ pub fn group(play: &Play) -> Result<Vec<Arc<Victim>>> {
     Ok(vec![victim])
 }
 
-/// The process ends in the boost.
+/// The process ends in the boost, on another CPU, where its number is free at once.
 pub fn end(play: &Play) -> Result<Vec<Arc<Victim>>> {
-    let victim = Victim::start(play, |_, is_boosted| match is_boosted {
-        true => sys::exit(),
-        false => Ok(()),
+    let elsewhere = sched::get_affinity(Tid(0)).context("read the CPUs of this process")?;
+    let victim = Victim::start(play, move |_, is_boosted| {
+        if is_boosted {
+            let _ = sched::set_affinity(Tid(0), &elsewhere);
+            sys::exit();
+        }
+        Ok(())
     })?;
     Ok(vec![victim])
 }

@@ -42,9 +42,10 @@ fn crowd(play: &Play, count: usize, life: impl Fn(&Play, usize) + Send + Sync + 
     for &tid in tids.lock().iter().flat_map(|tids| tids.iter()) {
         sched::set_affinity(tid, &hogged).context("move a thread to the hog's CPU")?;
     }
+    // Before that, because this thread may get little of its CPU once all others compute.
+    println!("crowd count={count}");
     begin.store(1, SeqCst);
     sys::wake_all(&begin);
-    println!("crowd count={count}");
     Ok(())
 }
 
