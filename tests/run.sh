@@ -74,7 +74,8 @@ done <tests/skips
     else
         cargo_test "$@" -- $skips
         export "CARGO_TARGET_$(rustc -vV | sed -n 's/^host: //p' | tr a-z- A-Z_)_RUNNER=\
-sudo env PATH=$PATH CI=${CI-} STALLD_BUILT_LIBRARY=yes STALLD_SIMULATION_STEPS=${STALLD_SIMULATION_STEPS-}"
+sudo env PATH=$PATH CI=${CI-} STALLD_BUILT_LIBRARY=yes STALLD_SIMULATION_STEPS=${STALLD_SIMULATION_STEPS-} \
+STALLD_THREADS=${STALLD_THREADS-2000}"
         cargo_test "$@" -- --ignored $skips
     fi
 } 2>&1 | tee "$work/log"

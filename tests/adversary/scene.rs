@@ -34,6 +34,9 @@ const MAX_GROWTH_KIB: u64 = 1024;
 /// An attack outlives the hog by so much, so that its ranks can be read when stalld has ended.
 const AFTERMATH: Nanos = Nanos::from_secs(4);
 
+/// The start of one attack may take so long on a busy host.
+const START: Nanos = Nanos::from_secs(1);
+
 /// How stalld boosts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
@@ -191,7 +194,7 @@ fn play(scene: &Scene, run: Run) -> Vec<Finding> {
     let _live = live();
     let (stalld, budget) = start_stalld(run, scene.watches_all, &[]);
     let memory = process::anonymous_kib(stalld.pid());
-    let length = scene.length + AFTERMATH;
+    let length = scene.length + AFTERMATH + Nanos(START.0 * scene.acts.len() as u64);
     let start = |act: &Act| {
         let words: Vec<&str> = act.words.iter().map(String::as_str).collect();
         let mut attack = match act.is_fifo {
@@ -262,8 +265,22 @@ fn play(scene: &Scene, run: Run) -> Vec<Finding> {
         scene.acts.iter().zip(&attacks).map(|(act, attack)| (act, attack.victims())).collect();
     log_findings(&lines, witness, &victims, &mut find);
     let seen = observer.finish();
+    let is_found = |act: &Act| seen.iter().any(|finding| finding.act == Some(act.name));
+    for (act, tids) in victims.iter().filter(|(act, _)| is_found(act)) {
+        print_last_lines(&lines, act.name, tids);
+    }
     drop(attacks);
     [findings, seen].concat()
+}
+
+/// Prints the last events of an act that gained something.
+fn print_last_lines(lines: &[String], act: &str, tids: &[Tid]) {
+    let is_of = |line: &&String| tids.iter().any(|tid| line.contains(&format!("\"tid\":{tid},")));
+    let own: Vec<&String> = lines.iter().filter(is_of).collect();
+    println!("  the last lines of the log about {act}:");
+    for line in own.iter().skip(own.len().saturating_sub(4)) {
+        println!("    {line}");
+    }
 }
 
 /// Checks the log: each line is a record, the victims and the witness were boosted, and no other task was.
