@@ -22,6 +22,9 @@ const MAX_BOOST: Nanos = Nanos::from_millis(1500);
 /// The priority of stalld's pulses.
 const PULSE: u32 = 98;
 
+/// The rank of SCHED_FIFO 1. The kernel itself lends it to a task that holds up RCU.
+const LOWEST_FIFO: i32 = -2;
+
 /// Processes with more threads are not searched for lent ranks.
 const MAX_SEARCHED: usize = 50;
 
@@ -191,7 +194,7 @@ impl Readings {
         let is_fair = [Policy::OTHER, Policy::BATCH, Policy::IDLE].contains(&attr.policy);
         let is_own = is_fair || is_fifo && attr.policy == Policy::FIFO && attr.priority == 1;
         let seen = self.tasks.entry(tid).or_default();
-        let is_lent = is_own && rank.is_some_and(|rank| rank < if is_fifo { -2 } else { 0 });
+        let is_lent = is_own && rank.is_some_and(|rank| rank < LOWEST_FIFO);
         let lent_for = since(&mut seen.lent_since, is_lent, now);
         let high_for = since(&mut seen.high_since, !is_own, now);
         let nice_before = seen.nice;
@@ -209,13 +212,19 @@ impl Readings {
             if is_fair && attr.nice < nice_before {
                 ("nice", format!("task {tid} has nice {}, and had {nice_before}", attr.nice))
             } else if lent_for > MAX_HIGH {
-                ("lent", format!("task {tid} has had a lent rank for {} ms", lent_for.as_millis()))
+                // A change to the policy that it has already would change nothing.
+                let _ = sched::set_scheduler(tid, Policy::BATCH, 0, false);
+                let _ = sched::set_scheduler(tid, Policy::OTHER, 0, false);
+                let rank = rank.unwrap_or_default();
+                let text = format!("{what} and has had the rank {rank} for {} ms", lent_for.as_millis());
+                ("lent", text)
             } else {
                 return;
             }
         } else if is_boosting && (is_pulse && high_for <= MAX_HIGH || is_budget && high_for <= MAX_BOOST) {
             return;
         } else if is_pulse || is_budget {
+            let _ = sched::set_scheduler(tid, Policy::OTHER, 0, false);
             ("boost", format!("{what} by a boost that does not end ({} ms)", high_for.as_millis()))
         } else {
             // The other attacks of this run shall have the CPU too.

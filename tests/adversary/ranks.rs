@@ -1,6 +1,7 @@
 //! No task keeps a rank that a boost gave.
 
-use crate::scene::{Act, BOTH_AND_TEXT, Scene};
+use crate::scene::{Act, BOTH, BOTH_AND_TEXT, Scene};
+use stalld::task::Nanos;
 
 fn ranks() -> Scene {
     let loops = [
@@ -40,4 +41,13 @@ scene!("ranks", ranks, others_are_served_while_tasks_try_to_keep_a_rank,
     a_fifo_victim_does_not_rise_within_sched_fifo => "fifo-keeps-fifo",
     a_fifo_victim_does_not_rise_to_sched_rr => "fifo-keeps-rr",
     a_victim_with_the_name_of_cpuhp_keeps_no_rank => "cpuhp",
+);
+
+fn births() -> Scene {
+    let length = Nanos::from_secs(6);
+    Scene { crowd: 24, length, ..Scene::new("births", BOTH, vec![Act::plain("born")]) }
+}
+
+scene!("births", births, others_are_served_while_victims_fork_in_each_boost,
+    a_child_whose_birth_a_boost_interrupts_gains_no_rank => "born",
 );

@@ -37,6 +37,9 @@ const AFTERMATH: Nanos = Nanos::from_secs(4);
 /// The start of one attack may take so long on a busy host.
 const START: Nanos = Nanos::from_secs(1);
 
+/// A task of root that starves beside the attacks. It is above the attackers that began as SCHED_FIFO 1.
+const WITNESS: &str = "spin:2:witness";
+
 /// How stalld boosts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
@@ -178,7 +181,7 @@ pub fn start_stalld((backend, method): Run, watches_all: bool, options: &[&str])
     }
     // A wait counts from the first scan that saw it, if the backend can't say more.
     if backend == "sched_debug" {
-        words.extend(["-g", "50ms"]);
+        words.extend(["-g", "100ms"]);
     }
     if !watches_all {
         words.extend(["-I", "^[^sa],^s[^t],^a[^t]"]);
@@ -212,7 +215,7 @@ fn play(scene: &Scene, run: Run) -> Vec<Finding> {
         scene.acts.iter().zip(&attacks).map(|(act, attack)| Watched::new(act.name, attack, act.is_fifo));
     let observer = Observer::start(watched.collect(), budget, stalld.pid(), scene.max_share);
     let length = format!("{}", scene.length.as_secs());
-    let mut rig = Rig::start(&["--for", &length, "--victim", "spin:1:witness"]);
+    let mut rig = Rig::start(&["--for", &length, "--victim", WITNESS]);
     let witness = rig.event("victim").tid();
     let hog = rig.event("end hog");
     let served = rig.event("end victim");
@@ -263,7 +266,9 @@ fn play(scene: &Scene, run: Run) -> Vec<Finding> {
     }
     let victims: Vec<(&Act, Vec<Tid>)> =
         scene.acts.iter().zip(&attacks).map(|(act, attack)| (act, attack.victims())).collect();
-    log_findings(&lines, witness, &victims, &mut find);
+    let groups: Vec<Tid> = attacks.iter().map(Attack::group).collect();
+    let is_of_attack = |tid: Tid| process::group(tid).is_none_or(|group| groups.contains(&group));
+    log_findings(&lines, witness, &victims, is_of_attack, &mut find);
     let seen = observer.finish();
     let is_found = |act: &Act| seen.iter().any(|finding| finding.act == Some(act.name));
     for (act, tids) in victims.iter().filter(|(act, _)| is_found(act)) {
@@ -288,6 +293,7 @@ fn log_findings(
     lines: &[String],
     witness: Tid,
     victims: &[(&Act, Vec<Tid>)],
+    is_of_attack: impl Fn(Tid) -> bool,
     find: &mut impl FnMut(Option<&'static str>, String),
 ) {
     let mut boosted = Vec::new();
@@ -303,9 +309,8 @@ fn log_findings(
             boosted.extend(record.tid("tid"));
         }
     }
-    let is_of_attack = |tid: &Tid| victims.iter().any(|(_, tids)| tids.contains(tid));
     // A name can't have made stalld take another task for one that starves on the hog's CPU.
-    for tid in boosted.iter().filter(|tid| !is_of_attack(tid)) {
+    for tid in boosted.iter().filter(|tid| !is_of_attack(**tid)) {
         if process::cpu(*tid).is_some_and(|cpu| cpu != hogged_cpu()) {
             find(None, format!("task {tid} was boosted, which is not on the hog's CPU"));
         }

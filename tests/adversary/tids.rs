@@ -10,17 +10,26 @@ use std::fs;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 
+/// Another process of the host may take the number in between.
+const TRIES: usize = 20;
+
 /// A process of the user that has a chosen number and sleeps. Killed when dropped.
 struct Newcomer(Child);
 
 impl Newcomer {
-    /// Returns `None` if another process took the number first.
+    /// Tries again while another process takes the number first. Returns `None` if it keeps the number.
     fn start(number: Tid) -> Option<Newcomer> {
-        fs::write("/proc/sys/kernel/ns_last_pid", (number.0 - 1).to_string()).unwrap();
         let [first, rest @ ..] = AS_USER;
-        let child = Command::new(first).args(rest).args(["sleep", "60"]).process_group(0).spawn().unwrap();
-        let newcomer = Newcomer(child);
-        (newcomer.0.id() == number.0 as u32).then_some(newcomer)
+        for _ in 0..TRIES {
+            fs::write("/proc/sys/kernel/ns_last_pid", (number.0 - 1).to_string()).unwrap();
+            let mut command = Command::new(first);
+            let child = command.args(rest).args(["sleep", "60"]).process_group(0).spawn().unwrap();
+            let newcomer = Newcomer(child);
+            if newcomer.0.id() == number.0 as u32 {
+                return Some(newcomer);
+            }
+        }
+        None
     }
 }
 

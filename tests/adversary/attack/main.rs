@@ -30,6 +30,7 @@ Acts that try to keep the rank of a boost, in a loop:
   helper       a thread on another CPU does it
   child        a child does it that was forked in the boost
   handler      a signal handler does it
+  born         twelve victims fork at each pulse, so that the next one begins in the middle of a fork
   exec         a program does it that was executed in the boost
 Acts that lend the rank to the owner of a PI mutex, which spins:
   lend-same    on the same CPU
@@ -122,6 +123,7 @@ fn begin(play: &Play, act: &str) -> Result<Vec<Arc<Victim>>> {
     match kind {
         "helper" => ranks::by_helper(play),
         "child" => ranks::by_child(play),
+        "born" => ranks::born(play),
         "handler" => ranks::by_handler(play),
         "exec" => ranks::exec(play, "keep-fifo"),
         "ping-pong" => ranks::exec(play, "ping-pong"),

@@ -98,6 +98,35 @@ pub fn by_child(play: &Play) -> Result<Vec<Arc<Victim>>> {
     Ok(vec![victim])
 }
 
+/// As many victims as `born` has, and as many children as each of them has at once.
+const PARENTS: usize = 12;
+const MAX_ALIVE: usize = 16;
+
+/// The victims fork as soon as they see a pulse. The pulse may end before the kernel copies the policy of the
+/// parent, and the next one may begin before the kernel computes the rank of the child from the rank of the
+/// parent. The child is SCHED_OTHER by its policy then, and real-time by its rank. Such a child computes to
+/// the end.
+pub fn born(play: &Play) -> Result<Vec<Arc<Victim>>> {
+    let parent = |_| {
+        let own = play.clone();
+        let mut children = Vec::with_capacity(MAX_ALIVE);
+        Victim::start(play, move |victim, is_boosted| {
+            children.retain(|&child| !sys::reap(child));
+            if is_boosted && children.len() < MAX_ALIVE {
+                let life = own.clone();
+                let child = sys::fork(|| {
+                    let has_rank = sys::own_rank().is_some_and(|rank| rank < 0);
+                    while has_rank && !life.is_over() {}
+                });
+                victim.tried(child.as_ref().map(drop).map_err(|e| io::Error::from(e.kind())));
+                children.extend(child);
+            }
+            Ok(())
+        })
+    };
+    (0..PARENTS).map(parent).collect()
+}
+
 extern "C" fn demand_in_handler(_: i32) {
     let _ = Demand::Fifo(97).make(Tid(0));
 }

@@ -51,6 +51,28 @@ pub fn fork(life: impl FnOnce()) -> io::Result<Tid> {
     check(pid.into()).map(|pid| Tid(pid as i32))
 }
 
+/// Waits for a child if it has ended. Returns whether it has.
+pub fn reap(child: Tid) -> bool {
+    // SAFETY: no status is asked for, and the call does not block.
+    unsafe { libc::waitpid(child.0, std::ptr::null_mut(), libc::WNOHANG) != 0 }
+}
+
+/// Returns the rank by which the scheduler runs this process: negative for a real-time one, whatever its policy.
+/// It allocates nothing, so a forked child can call it.
+pub fn own_rank() -> Option<i32> {
+    let mut stat = [0u8; 512];
+    // SAFETY: the path ends with NUL, and the kernel writes no more bytes than the array has.
+    let length = unsafe {
+        let file = libc::open(c"/proc/self/stat".as_ptr(), libc::O_RDONLY);
+        let length = libc::read(file, stat.as_mut_ptr().cast(), stat.len());
+        libc::close(file);
+        usize::try_from(length).ok()?
+    };
+    let behind = stat.iter().rposition(|&byte| byte == b')')?;
+    let fields = stat.get(behind + 2..length)?.split(|&byte| byte == b' ');
+    std::str::from_utf8(fields.into_iter().nth(15)?).ok()?.parse().ok()
+}
+
 /// Ends the process without running anything else.
 pub fn exit() -> ! {
     // SAFETY: takes a number and does not return.
