@@ -95,7 +95,7 @@ endif
 
 .PHONY: all stalld lib demo demo-run setup setup-test setup-static setup-lint setup-packages setup-fuzz setup-monitoring \
 	setup-soak setup-all \
-	static cross run test test-long test-run test-vm test-vm-few test-vm-fetch test-cross test-service test-fresh tests fuzz coverage \
+	static cross run test test-long test-adversary test-mutants test-run test-vm test-vm-few test-vm-fetch test-cross test-service test-fresh tests fuzz coverage \
 	install install-lib install-stat uninstall dist \
 	dist-static deb rpm test-packages lint regen bench bench-rig soak annocheck abi msrv clean help
 
@@ -123,6 +123,14 @@ test: ## install what is missing, and run the tests; as root or by sudo, they st
 test-long: ## the same with the tests that take minutes: valgrind, faults, ten million simulated steps
 	@$(SETUP) --root $(TOOLS) lib test
 	@$(MAKE) --no-print-directory test-run TESTS=long
+
+test-adversary: ## run attacks by a user without privileges on stalld; as root or by sudo, in ten minutes
+	@$(SETUP) --root $(TOOLS) lib test
+	@$(MAKE) --no-print-directory test-run TESTS=adversary
+
+test-mutants: ## revert each fix of an attack in turn, and check that its test fails
+	@$(SETUP) --root $(TOOLS) lib test
+	@$(MAKE) --no-print-directory test-run TESTS=mutants
 
 # A make of its own: the setup may have brought another cargo.
 test-run: lib

@@ -1,6 +1,7 @@
-//! Faults that the simulated machine has to find: a test that can't fail says nothing.
+//! Faults that tests have to find: a test that can't fail says nothing.
 //!
-//! They exist with feature `seeded-faults` only, and one at a time in the thread that plants it.
+//! They exist with feature `seeded-faults` only. A thread of the simulation plants one for itself. A whole
+//! process has the one that the environment names, for the attacks of tests/adversary.
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -18,10 +19,39 @@ pub enum Fault {
     EndIgnored,
     /// A task that could not be boosted is not tried again.
     RefusalNotRetried,
+    /// JSON has the names of tasks as they are.
+    NamesUnescaped,
+    /// A symbolic link in place of a file is followed.
+    LinksFollowed,
 }
 
 #[cfg(all(feature = "seeded-faults", not(debug_assertions)))]
 compile_error!("seeded-faults is for tests, and never for a release");
+
+/// The environment variable that names the fault of a whole process.
+#[cfg(feature = "seeded-faults")]
+pub const VARIABLE: &str = "STALLD_SEEDED_FAULT";
+
+#[cfg(feature = "seeded-faults")]
+impl Fault {
+    /// Faults that revert what bounds an attack. The table of tests/adversary/mutants.rs names the test that
+    /// finds each of them.
+    pub const OF_ATTACKS: [Fault; 2] = [Fault::NamesUnescaped, Fault::LinksFollowed];
+
+    /// The fault of the whole process.
+    fn of_process() -> Option<Fault> {
+        static CHOSEN: std::sync::OnceLock<Option<Fault>> = std::sync::OnceLock::new();
+        *CHOSEN.get_or_init(|| {
+            let name = std::env::var(VARIABLE).ok()?;
+            let named = Fault::OF_ATTACKS.into_iter().find(|fault| format!("{fault:?}") == name);
+            if named.is_none() {
+                eprintln!("stalld: {VARIABLE}={name}: there is no such fault; see src/fault.rs");
+                std::process::exit(22);
+            }
+            named
+        })
+    }
+}
 
 #[cfg(feature = "seeded-faults")]
 thread_local! {
@@ -36,7 +66,7 @@ pub fn plant(fault: Option<Fault>) {
 
 #[cfg(feature = "seeded-faults")]
 pub(crate) fn is(fault: Fault) -> bool {
-    PLANTED.get() == Some(fault)
+    PLANTED.get().or_else(Fault::of_process) == Some(fault)
 }
 
 #[cfg(not(feature = "seeded-faults"))]

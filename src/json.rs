@@ -1,5 +1,6 @@
 //! JSON, as far as stalld writes it: objects of strings, numbers and flags, one after the other into a text.
 
+use crate::fault::{self, Fault};
 use crate::task::is_visible;
 use std::fmt::{self, Write};
 
@@ -90,6 +91,7 @@ fn string(text: &mut String, bytes: &[u8]) {
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {
             match c {
+                c if fault::is(Fault::NamesUnescaped) => text.push(c),
                 '"' | '\\' => text.extend(['\\', c]),
                 c if is_visible(c) => text.push(c),
                 // Two units for a character beyond the first plane. Writing to a String can't fail.

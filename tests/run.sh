@@ -1,5 +1,7 @@
 #!/bin/sh
-# Runs the tests, those included that need root, and counts them: run.sh fast|long [CARGO-TEST-ARGUMENT...]
+# Runs the tests, those included that need root, and counts them:
+#   run.sh fast|long|adversary|mutants [CARGO-TEST-ARGUMENT...]
+# `mutants` reverts each fix of an attack in turn, and checks that a test of `adversary` finds that.
 #
 # CARGO is the cargo command, FEATURES its words on features. The tests of an ordinary user that need root
 # run through sudo. A test of tests/skips is left out where its condition fails. The script fails if any
@@ -14,8 +16,13 @@ long)
     targets="--test long --test simulation --features seeded-faults"
     export STALLD_SIMULATION_STEPS=10000000
     ;;
+adversary) targets="--test adversary" ;;
+mutants)
+    targets="--test adversary --features seeded-faults"
+    set -- mutants:: "$@"
+    ;;
 *)
-    echo "stalld: usage: sh tests/run.sh fast|long [CARGO-TEST-ARGUMENT...]" >&2
+    echo "stalld: usage: sh tests/run.sh fast|long|adversary|mutants [CARGO-TEST-ARGUMENT...]" >&2
     exit 2
     ;;
 esac
@@ -34,6 +41,13 @@ cargo_test() {
 
 begun=$(date +%s)
 cargo_test --no-run 2>&1
+# Cargo builds the examples by itself only with all tests of a package.
+case $which in
+adversary | mutants)
+    # shellcheck disable=SC2086 # lists of words
+    ${CARGO:-cargo} build ${FEATURES-} ${targets#--test adversary} --examples || exit 1
+    ;;
+esac
 [ ! -s "$work/code" ] || exit 1
 built=$(date +%s)
 cargo_test -- --list 2>/dev/null | sed -n 's/: test$//p' >"$work/all"
@@ -60,7 +74,8 @@ done <tests/skips
     else
         cargo_test "$@" -- $skips
         export "CARGO_TARGET_$(rustc -vV | sed -n 's/^host: //p' | tr a-z- A-Z_)_RUNNER=\
-sudo env PATH=$PATH CI=${CI-} STALLD_BUILT_LIBRARY=yes STALLD_SIMULATION_STEPS=${STALLD_SIMULATION_STEPS-}"
+sudo env PATH=$PATH CI=${CI-} STALLD_BUILT_LIBRARY=yes STALLD_SIMULATION_STEPS=${STALLD_SIMULATION_STEPS-} \
+STALLD_THREADS=${STALLD_THREADS-2000}"
         cargo_test "$@" -- --ignored $skips
     fi
 } 2>&1 | tee "$work/log"

@@ -1,6 +1,7 @@
 //! Files that nobody but this user could have prepared.
 
 use crate::error::{Context, Error, Result};
+use crate::fault::{self, Fault};
 use crate::sys::process;
 use std::fs::{File, Metadata, OpenOptions};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -42,6 +43,7 @@ pub fn begin(path: &Path) -> Result<File> {
 
 /// Creates a file or opens what is there, but follows no link.
 pub fn open(path: &Path) -> Result<File> {
+    let no_follow = if fault::is(Fault::LinksFollowed) { 0 } else { libc::O_NOFOLLOW };
     let opened = OpenOptions::new()
         .read(true)
         .write(true)
@@ -49,7 +51,7 @@ pub fn open(path: &Path) -> Result<File> {
         .truncate(false)
         .mode(0o600)
         // std adds O_CLOEXEC. O_NONBLOCK: a FIFO or a device must not keep us here.
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
+        .custom_flags(no_follow | libc::O_NONBLOCK | libc::O_NOCTTY)
         .open(path);
     match opened {
         Err(e) if e.raw_os_error() == Some(libc::ELOOP) => {

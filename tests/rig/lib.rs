@@ -5,6 +5,7 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
+pub mod attack;
 pub mod boosts;
 pub mod c;
 pub mod daemon;

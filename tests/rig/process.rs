@@ -2,7 +2,7 @@
 
 use crate::TIMEOUT;
 use stalld::sys::clock;
-use stalld::task::{Nanos, Tid};
+use stalld::task::{Cpu, Nanos, Tid};
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
@@ -12,6 +12,18 @@ pub fn signal(pid: Tid, name: &str) {
     let kill = format!("kill -{name} {pid}");
     let status = Command::new("sh").args(["-c", &kill]).status().expect("cannot start sh");
     assert!(status.success(), "'{kill}' failed");
+}
+
+/// Sends SIGKILL, if there is still such a process.
+pub fn kill(pid: Tid) {
+    let kill = format!("kill -KILL {pid} 2>/dev/null");
+    let _ = Command::new("sh").args(["-c", &kill]).status().expect("cannot start sh");
+}
+
+/// The anonymous memory of a process, in KiB.
+pub fn anonymous_kib(pid: Tid) -> u64 {
+    let value = status(pid, "RssAnon").expect("cannot read the memory of a process");
+    value.split(' ').next().and_then(|word| word.parse().ok()).expect("memory is a number")
 }
 
 /// What `look` finds, as soon as it finds something. Panics when that takes too long.
@@ -54,6 +66,33 @@ pub fn parent(pid: Tid) -> Option<Tid> {
 pub fn children_of_thread(tgid: Tid, tid: Tid) -> Vec<Tid> {
     let children = fs::read_to_string(format!("/proc/{tgid}/task/{tid}/children")).unwrap_or_default();
     children.split_whitespace().filter_map(|child| child.parse().ok().map(Tid)).collect()
+}
+
+/// The process group.
+pub fn group(pid: Tid) -> Option<Tid> {
+    field(pid, 2)?.parse().ok().map(Tid)
+}
+
+/// The rank by which the scheduler runs a task now, ranks that it was lent included. It is negative for
+/// real-time tasks, and 20 + nice for fair ones.
+pub fn rank(tid: Tid) -> Option<i32> {
+    field(tid, 15)?.parse().ok()
+}
+
+/// The CPU on which a task ran last.
+pub fn cpu(tid: Tid) -> Option<Cpu> {
+    field(tid, 36)?.parse().ok().map(Cpu)
+}
+
+/// The CPU time that all threads of a process have used so far.
+pub fn cpu_time(pid: Tid) -> Nanos {
+    threads(pid).into_iter().filter_map(thread_cpu_time).fold(Nanos::ZERO, |sum, time| sum + time)
+}
+
+/// The CPU time that one thread has used so far.
+pub fn thread_cpu_time(tid: Tid) -> Option<Nanos> {
+    let schedstat = fs::read_to_string(format!("/proc/{tid}/schedstat")).ok()?;
+    schedstat.split(' ').next()?.parse().ok().map(Nanos)
 }
 
 pub fn session(pid: Tid) -> Option<Tid> {
@@ -99,8 +138,13 @@ pub fn threads(pid: Tid) -> Vec<Tid> {
     numbers(&format!("/proc/{pid}/task")).collect()
 }
 
+/// All processes of the host.
+pub fn all() -> impl Iterator<Item = Tid> {
+    numbers("/proc")
+}
+
 pub fn children(pid: Tid) -> Vec<Tid> {
-    numbers("/proc").filter(|&process| parent(process) == Some(pid)).collect()
+    all().filter(|&process| parent(process) == Some(pid)).collect()
 }
 
 fn numbers(directory: &str) -> impl Iterator<Item = Tid> + use<> {
