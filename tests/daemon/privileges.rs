@@ -4,12 +4,12 @@
 
 use crate::{assert_words, refusal};
 use rig::boosts::{OWN, policy};
-use rig::scratch::Scratch;
+use rig::scratch::{self, Scratch};
 use rig::throttling::{limit, set_limit};
 use rig::{Rig, Stalld, hogged_cpu, live, process};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Starts a program as the user `nobody`, without any capability.
@@ -22,8 +22,7 @@ impl PublicCopy {
     fn new(name: &str) -> PublicCopy {
         let scratch = Scratch::new(name);
         fs::set_permissions(scratch.path(), Permissions::from_mode(0o755)).unwrap();
-        fs::copy(Stalld::path(), scratch.join("stalld")).unwrap();
-        fs::set_permissions(scratch.join("stalld"), Permissions::from_mode(0o755)).unwrap();
+        scratch::install(Path::new(Stalld::path()), &scratch.join("stalld"));
         PublicCopy(scratch)
     }
 

@@ -1,6 +1,7 @@
 //! packaging/setup.sh on a machine that lacks clang: its messages, and the packages it installs.
 
-use std::os::unix::fs::{PermissionsExt, symlink};
+use rig::scratch;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::{env, fs};
@@ -65,8 +66,7 @@ impl Machine {
 
     fn script(&self, name: &str, body: &str) {
         let path = self.root.join("bin").join(name);
-        fs::write(&path, format!("#!/bin/sh\n{body}\n")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        scratch::script(&path, body);
     }
 
     fn setup(&self, args: &[&str]) -> Output {

@@ -1,6 +1,6 @@
 //! The scripts that choose and fetch the systems for tests. A stand-in for apt makes tests/vm/fetch.sh fail.
 
-use std::os::unix::fs::PermissionsExt;
+use rig::scratch;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::{env, fs};
@@ -12,8 +12,7 @@ fn fetch(name: &str, apt_get: &str, apt_cache: &str) -> Output {
     fs::create_dir_all(root.join("bin")).unwrap();
     for (command, body) in [("apt-get", apt_get), ("apt-cache", apt_cache)] {
         let path = root.join("bin").join(command);
-        fs::write(&path, format!("#!/bin/sh\n{body}\n")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        scratch::script(&path, body);
     }
     let path = format!("{}:{}", root.join("bin").display(), env::var("PATH").unwrap());
     let output = Command::new("sh")

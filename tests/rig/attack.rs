@@ -1,6 +1,6 @@
 //! The example program `attack`, run by a user without any privilege.
 
-use crate::scratch::Scratch;
+use crate::scratch::{self, Scratch};
 use crate::{Event, Program, Rig, TIMEOUT, hogged_cpu, online, process};
 use stalld::sys::sched;
 use stalld::task::{Nanos, Tid};
@@ -120,12 +120,9 @@ fn copy() -> (Scratch, PathBuf) {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     let scratch = Scratch::new(&format!("attack-{}", COUNT.fetch_add(1, Relaxed)));
     let (original, copy) = (Rig::path().with_file_name("attack"), scratch.join("attack"));
-    fs::copy(&original, &copy).unwrap_or_else(|e| {
-        panic!("cannot copy {}: {e}; 'cargo build --examples' builds it", original.display())
-    });
-    for path in [scratch.path(), &copy] {
-        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("cannot change a mode");
-    }
+    assert!(original.exists(), "there is no {}; 'cargo build --examples' builds it", original.display());
+    scratch::install(&original, &copy);
+    fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o755)).expect("cannot change a mode");
     (scratch, copy)
 }
 

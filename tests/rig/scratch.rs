@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// Removed with all that is in it when dropped.
 pub struct Scratch(PathBuf);
@@ -35,4 +36,22 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
+}
+
+/// Copies a program, executable for all users.
+///
+/// Another process does it. Had this one the copy open for writing, a process that another test
+/// starts at that moment would share the descriptor, and the kernel executes no file that is open for
+/// writing.
+pub fn install(from: &Path, to: &Path) {
+    let status = Command::new("install").args(["-m", "755"]).args([from, to]).status();
+    assert!(status.is_ok_and(|status| status.success()), "cannot copy {}", from.display());
+}
+
+/// Writes a shell script that all users can execute.
+pub fn script(path: &Path, body: &str) {
+    let text = path.with_extension("text");
+    fs::write(&text, format!("#!/bin/sh\n{body}\n")).unwrap();
+    install(&text, path);
+    fs::remove_file(text).unwrap();
 }

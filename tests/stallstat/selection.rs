@@ -1,7 +1,7 @@
 //! Whom stallstat shows, and how it shows them.
 
 use rig::json::Json;
-use rig::scratch::Scratch;
+use rig::scratch::{self, Scratch};
 use rig::stallstat::{Report, Stallstat, path as stallstat_path};
 use rig::worker::Worker;
 use rig::{hogged_cpu, live, process};
@@ -10,7 +10,6 @@ use stalld::sys::{clock, sched};
 use stalld::task::{Comm, Cpu, Nanos, Tid};
 use std::fs;
 use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -37,8 +36,7 @@ struct Script(PathBuf);
 
 impl Script {
     fn new(scratch: &Scratch, name: &str, text: &str) -> Script {
-        scratch.file(name, &format!("#!/bin/sh\n{text}\n"));
-        fs::set_permissions(scratch.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+        scratch::script(&scratch.join(name), text);
         Script(scratch.join(name))
     }
 
@@ -290,7 +288,7 @@ fn whoever_has_no_right_to_look_is_told_in_a_line_what_is_missing() {
     let nobody = ["--reuid", "65534", "--regid", "65534", "--clear-groups"];
     let scratch = Scratch::new("stallstat-nobody");
     // The directories above the one that cargo builds in may be closed to others.
-    fs::copy(stallstat_path(), scratch.join("stallstat")).unwrap();
+    scratch::install(&stallstat_path(), &scratch.join("stallstat"));
     let output =
         Command::new("setpriv").args(nobody).arg(scratch.join("stallstat")).arg("-1").output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
