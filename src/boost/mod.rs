@@ -11,4 +11,5 @@ pub mod journal_file;
 pub mod kernel;
 pub mod plan;
 pub mod recover;
+pub mod rules;
 pub mod undo;

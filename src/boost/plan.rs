@@ -7,43 +7,16 @@ pub use super::active::Ward;
 use super::active::{Active, Id, Lifted, Ranks, id};
 use super::event::{Event, Refusal};
 use super::journal::{Boosted, How, Saved, Slot};
+pub use super::rules::Rules;
+use super::rules::may_be_deadline;
 use super::undo::{Undone, share};
-use crate::detect::{Limits, ROOM, Starving};
+use crate::detect::{ROOM, Starving};
 use crate::fault::{self, Fault};
 use crate::observe::Snapshot;
 use crate::sorted::Sorted;
 use crate::steps;
 use crate::sys::memory;
 use crate::task::{Cpu, Nanos, Owner, Task, Tid};
-use crate::timing::Boost;
-
-/// What the command line and the host allow.
-#[derive(Clone, Copy, Debug)]
-pub struct Rules {
-    pub how: How,
-    pub runtime: Nanos,
-    pub period: Nanos,
-    pub duration: Nanos,
-    /// What a run may really take: the budget, or a tick where no timer enforces it.
-    pub cost: Nanos,
-    /// Leave those alone who wait for their turn among equals: at short thresholds that is a busy host.
-    pub only_outranked: bool,
-    /// A task that could not be boosted is tried again after this.
-    pub retry: Nanos,
-}
-
-/// Below it, a fair task that waits among fair tasks is a busy host, and no starvation.
-const BUSY_HOST: Nanos = Nanos::from_secs(1);
-
-impl Rules {
-    /// `cost` is what a run by DEADLINE may really take. A pulse by FIFO takes its runtime.
-    pub fn new(how: How, boost: &Boost, limits: &Limits, cost: Nanos) -> Rules {
-        let Boost { duration, period, runtime } = *boost;
-        let cost = if how == How::Fifo { runtime } else { cost };
-        let only_outranked = limits.threshold < BUSY_HOST;
-        Rules { how, runtime, period, duration, cost, only_outranked, retry: limits.granularity }
-    }
-}
 
 /// Boosts of a CPU start this far apart, so that the hog gets the CPU back in between, in every period.
 const SPACING: Nanos = Nanos::from_millis(20);
@@ -68,22 +41,6 @@ const MAX_PASSES: u32 = 20;
 
 /// A look that an end makes due comes this much later: others may end with it.
 const BETWEEN_LOOKS: Nanos = Nanos::from_millis(1);
-
-/// Returns whether a task may be boosted as SCHED_DEADLINE; any other task is boosted in pulses.
-///
-/// By priority inheritance, the boost of a task that blocks goes on to the owner of the lock, and the kernel does
-/// not enforce an inherited budget. So an unprivileged user could lend the boost of one task to another one, which
-/// then keeps a CPU for as long as the boost lasts.
-///
-/// The kernel thread that starts and stops a CPU would be moved to another CPU with its budget used up once its own
-/// is out of use, and the kernel dies of that [5.10].
-fn may_be_deadline(task: &Task, owner: Owner) -> bool {
-    match owner {
-        Owner::Kernel => !task.comm.as_bytes().trim_ascii_start().starts_with(b"cpuhp/"),
-        Owner::Privileged => true,
-        Owner::Unknown | Owner::User(_) => false,
-    }
-}
 
 /// What a boost does to the host.
 pub trait Hands: Send {

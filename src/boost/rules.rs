@@ -1,0 +1,50 @@
+//! The rules by which tasks are boosted.
+
+use super::journal::How;
+use crate::detect::Limits;
+use crate::task::{Nanos, Owner, Task};
+use crate::timing::Boost;
+
+/// What the command line and the host allow.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    pub how: How,
+    pub runtime: Nanos,
+    pub period: Nanos,
+    pub duration: Nanos,
+    /// What a run may really take: the budget, or a tick where no timer enforces it.
+    pub cost: Nanos,
+    /// Leave those alone who wait for their turn among equals: at short thresholds that is a busy host.
+    pub only_outranked: bool,
+    /// A task that could not be boosted is tried again after this.
+    pub retry: Nanos,
+}
+
+/// Below it, a fair task that waits among fair tasks is a busy host, and no starvation.
+const BUSY_HOST: Nanos = Nanos::from_secs(1);
+
+impl Rules {
+    /// `cost` is what a run by DEADLINE may really take. A pulse by FIFO takes its runtime.
+    pub fn new(how: How, boost: &Boost, limits: &Limits, cost: Nanos) -> Rules {
+        let Boost { duration, period, runtime } = *boost;
+        let cost = if how == How::Fifo { runtime } else { cost };
+        let only_outranked = limits.threshold < BUSY_HOST;
+        Rules { how, runtime, period, duration, cost, only_outranked, retry: limits.granularity }
+    }
+}
+
+/// Returns whether a task may be boosted as SCHED_DEADLINE; any other task is boosted in pulses.
+///
+/// By priority inheritance, the boost of a task that blocks goes on to the owner of the lock, and the kernel does
+/// not enforce an inherited budget. So an unprivileged user could lend the boost of one task to another one, which
+/// then keeps a CPU for as long as the boost lasts.
+///
+/// The kernel thread that starts and stops a CPU would be moved to another CPU with its budget used up once its own
+/// is out of use, and the kernel dies of that [5.10].
+pub fn may_be_deadline(task: &Task, owner: Owner) -> bool {
+    match owner {
+        Owner::Kernel => !task.comm.as_bytes().trim_ascii_start().starts_with(b"cpuhp/"),
+        Owner::Privileged => true,
+        Owner::Unknown | Owner::User(_) => false,
+    }
+}
