@@ -27,7 +27,10 @@ struct record {
 	int prio;
 	unsigned int policy;
 	unsigned int kind;
-	unsigned int owner;
+	unsigned char owner;
+	/* It has a real-time rank that is not its own. */
+	unsigned char misranked;
+	unsigned short spare;
 	unsigned int uid;
 	unsigned char comm[16];
 };

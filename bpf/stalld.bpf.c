@@ -72,6 +72,7 @@ int look(struct bpf_iter__task *ctx)
 	else if (may_raise_itself(p))
 		record.owner = OWNER_PRIVILEGED;
 	record.uid = p->cred->uid.val;
+	record.misranked = misranked(p);
 	for (unsigned int i = 0; i < sizeof(record.comm); i++)
 		record.comm[i] = p->comm[i];
 	bpf_seq_write(ctx->meta->seq, &record, sizeof(record));

@@ -12,6 +12,8 @@
 
 #define TASK_RUNNING 0
 #define TASK_DEAD 0x80
+#define SCHED_FIFO 1
+#define SCHED_RR 2
 #define SCHED_DEADLINE 6
 #define MAX_RT_PRIO 100
 #define PF_KTHREAD 0x00200000
@@ -65,6 +67,15 @@ static __always_inline bool may_raise_itself(struct task_struct *p)
 	else
 		permitted = old->cap_permitted.cap[0];
 	return permitted & 1ULL << CAP_SYS_NICE;
+}
+
+/* Returns whether a fair task has a real-time rank that no other task lends it. It was forked while its
+ * parent got a real-time policy: copied before, and given the rank of its parent after. */
+static __always_inline bool misranked(struct task_struct *p)
+{
+	if (p->prio >= MAX_RT_PRIO || p->policy == SCHED_FIFO || p->policy == SCHED_RR || p->policy == SCHED_DEADLINE)
+		return false;
+	return bpf_core_field_exists(p->pi_top_task) && !p->pi_top_task;
 }
 
 static __always_inline __u64 switches(struct task_struct *p)

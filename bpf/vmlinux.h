@@ -126,6 +126,7 @@ struct task_struct {
 	char comm[16];
 	struct css_set *cgroups;
 	struct cred *cred;
+	struct task_struct *pi_top_task;
 };
 
 /* Up to 5.13, before 2f064a59a11f ("sched: Change task_struct::state"). */

@@ -14,7 +14,7 @@ use crate::task::{Cpu, Nanos, Task, Tid};
 pub const LATE: Nanos = Nanos::from_millis(100);
 
 /// No rest after a scan is longer, however much CPU time the scan took.
-const MAX_REST: Nanos = Nanos::from_millis(100);
+const MAX_REST: Nanos = Nanos::from_millis(300);
 
 /// The task that holds a CPU.
 #[derive(Clone, Copy, Debug)]
@@ -150,7 +150,8 @@ impl Engine {
 
     /// Returns when to call again.
     pub fn next(&self) -> Nanos {
-        let boosts = self.booster().into_iter().flat_map(|it| [it.next_end(), it.next_adoption()]);
+        let boosts =
+            self.booster().into_iter().flat_map(|it| [it.next_end(), it.next_adoption(), it.next_check()]);
         boosts.flatten().fold(self.next_scan(), Nanos::min)
     }
 
@@ -160,11 +161,11 @@ impl Engine {
         due.max(self.rested)
     }
 
-    /// Lets no scan begin for as long as the one that has just ended had a CPU, so that stalld uses
-    /// at most half of one. A scan that was blocked or preempted did not use that time. Ends of
+    /// Lets no scan begin for three times as long as the one that has just ended had a CPU, so that stalld
+    /// uses at most a quarter of one. A scan that was blocked or preempted did not use that time. Ends of
     /// boosts and pulses never wait for this.
     pub fn rest(&mut self, ended: Nanos, used: Nanos) {
-        self.rested = ended + used.min(MAX_REST);
+        self.rested = ended + Nanos(used.0.saturating_mul(3)).min(MAX_REST);
     }
 
     /// Ends all boosts.
@@ -400,6 +401,14 @@ mod tests {
     struct Obliging;
 
     impl Hands for Obliging {
+        fn lower_late(&mut self, _: &Raised) -> Option<Undone> {
+            None
+        }
+
+        fn take_foreign_rank(&mut self, _: &Task) -> bool {
+            false
+        }
+
         fn owner(&self, _: &Task) -> Owner {
             Owner::Privileged
         }

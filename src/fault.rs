@@ -23,6 +23,12 @@ pub enum Fault {
     NamesUnescaped,
     /// A symbolic link in place of a file is followed.
     LinksFollowed,
+    /// A rank that a task has given itself in a pulse stays.
+    RankKept,
+    /// All tasks are boosted as SCHED_DEADLINE, and lend that on.
+    RankLent,
+    /// A user with many starving tasks comes before one with few.
+    NoTurns,
 }
 
 #[cfg(all(feature = "seeded-faults", not(debug_assertions)))]
@@ -36,7 +42,8 @@ pub const VARIABLE: &str = "STALLD_SEEDED_FAULT";
 impl Fault {
     /// Faults that revert what bounds an attack. The table of tests/adversary/mutants.rs names the test that
     /// finds each of them.
-    pub const OF_ATTACKS: [Fault; 2] = [Fault::NamesUnescaped, Fault::LinksFollowed];
+    pub const OF_ATTACKS: [Fault; 5] =
+        [Fault::NamesUnescaped, Fault::LinksFollowed, Fault::RankKept, Fault::RankLent, Fault::NoTurns];
 
     /// The fault of the whole process.
     fn of_process() -> Option<Fault> {

@@ -14,6 +14,11 @@ impl<K: Ord + Copy, V: Copy> Sorted<K, V> {
         Sorted { entries: memory::room_for(room, some) }
     }
 
+    /// Makes an empty map with some memory for what has no value to fill it with.
+    pub fn new() -> Sorted<K, V> {
+        Sorted { entries: Vec::with_capacity(64) }
+    }
+
     pub fn get(&self, key: K) -> Option<V> {
         self.find(key).ok().and_then(|index| self.entries.get(index)).map(|&(_, value)| value)
     }
@@ -57,6 +62,16 @@ impl<K: Ord + Copy, V: Copy> Sorted<K, V> {
     pub fn retain(&mut self, mut stays: impl FnMut(&V) -> bool) {
         steps::count(self.entries.len());
         self.entries.retain(|(_, value)| stays(value));
+    }
+
+    /// Calls `stays` for each value, which it may change, and drops those for which it returns false.
+    pub fn update(&mut self, mut stays: impl FnMut(&mut V) -> bool) {
+        steps::count(self.entries.len());
+        self.entries.retain_mut(|(_, value)| stays(value));
+    }
+
+    pub fn len(&self) -> usize {
+        self.entries.len()
     }
 
     /// All entries, in the order of their keys.

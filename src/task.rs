@@ -254,7 +254,7 @@ impl fmt::Display for Sched {
 }
 
 /// Whose a task is, as far as that matters to a boost.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Owner {
     /// The backend does not know.
     #[default]
@@ -281,6 +281,9 @@ pub struct Task {
     pub progress: u64,
     pub sched: Sched,
     pub owner: Owner,
+    /// It has a real-time rank that neither its policy nor priority inheritance gives it, as far as the
+    /// backend can tell.
+    pub misranked: bool,
     pub comm: Comm,
 }
 

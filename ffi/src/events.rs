@@ -120,6 +120,9 @@ impl Queue {
                 }
                 self.push(event);
             }
+            Event::Lowered { task: Task { tid, comm, .. }, from, before } => log.warning(format_args!(
+                "lowered pid {tid} ({comm}) from {from} to {before}: it got that rank by a pulse"
+            )),
             Event::Adopted { parent, child, policy } => log.info(format_args!(
                 "gave pid {child}, started by pid {} ({}) during its boost, its policy {policy}",
                 parent.tid, parent.comm

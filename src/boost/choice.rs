@@ -1,7 +1,34 @@
 //! Which starving tasks are to be boosted, and whether their CPU has a place for one more boost.
 
-use super::{Booster, Cpu, Event, Fault, Hands, Nanos, SPACING, Snapshot, Starving, Task, fault, id, steps};
+use super::{
+    Booster, Cpu, Event, Fault, Hands, Nanos, SPACING, Saved, Snapshot, Starving, Task, Undone, fault, id,
+    steps,
+};
 use crate::boost::active::Active;
+use crate::boost::probation::Entry;
+use crate::task::Policy;
+
+/// A turn is remembered for so long: as long as 500 boosts of a CPU take.
+const MEMORY_OF_TURNS: Nanos = Nanos::from_secs(10);
+
+/// So many turns are remembered: a user may have thousands of uids.
+const MAX_TURNS: usize = 1024;
+
+/// Lowers the rank of a task that is on probation. Returns whether that is over.
+fn lower(hands: &mut dyn Hands, entry: &Entry, events: &mut Vec<Event>) -> bool {
+    if fault::is(Fault::RankKept) {
+        return false;
+    }
+    match hands.lower_late(&entry.raised) {
+        Some(Undone::Lowered { from, .. }) => {
+            let before = entry.raised.boosted.before;
+            events.push(Event::Lowered { task: entry.task, from, before });
+            false
+        }
+        Some(Undone::Gone) => true,
+        _ => false,
+    }
+}
 
 impl Booster {
     pub(super) fn on(&self, cpu: Cpu) -> impl Iterator<Item = &Active> {
@@ -19,6 +46,54 @@ impl Booster {
     pub(super) fn rank(&mut self, snapshot: &Snapshot) {
         let Booster { ranks, boosted, .. } = self;
         ranks.refill(snapshot, |task| boosted.contains(id(task)));
+    }
+
+    /// Puts the starving tasks, which are in the order of their waits, in that in which they are served.
+    pub(super) fn put_in_order(&mut self, now: Nanos, starving: &[Starving]) {
+        let Booster { served, order, .. } = self;
+        served.retain(|&at| now < at + MEMORY_OF_TURNS);
+        if served.len() >= MAX_TURNS {
+            served.clear();
+        }
+        let last = |task: &Task| served.get((task.cpu, task.owner)).unwrap_or(Nanos::ZERO);
+        order.clear();
+        order.extend(starving.iter().map(|starving| last(&starving.task)).zip(0..));
+        if !fault::is(Fault::NoTurns) {
+            order.sort_unstable();
+        }
+        steps::count(order.len() * (order.len().max(1).ilog2() as usize + 1));
+    }
+
+    /// Lowers ranks that tasks have been given since their pulses.
+    pub(super) fn check_ranks(&mut self, now: Nanos, hands: &mut dyn Hands, events: &mut Vec<Event>) {
+        let Booster { probation, .. } = self;
+        probation.check(now, |entry| lower(hands, entry, events));
+    }
+
+    /// Takes the ranks that tasks of a scan have from pulses of theirs or of their parents.
+    pub(super) fn take_ranks(&mut self, snapshot: &Snapshot, hands: &mut dyn Hands, events: &mut Vec<Event>) {
+        if fault::is(Fault::RankKept) {
+            return;
+        }
+        let waiting = snapshot.waiters.iter().map(|waiter| &waiter.task);
+        for task in snapshot.running.iter().chain(waiting).filter(|task| task.sched.prio < 100) {
+            let entry = if task.misranked { None } else { self.probation.of(task) };
+            if entry.is_some_and(|entry| lower(hands, &entry, events)) {
+                self.probation.end(task);
+            }
+            if task.misranked && hands.take_foreign_rank(task) {
+                let priority = (99 - task.sched.prio).clamp(0, 99) as u32;
+                let own = Saved {
+                    policy: task.sched.policy.unwrap_or_default(),
+                    priority: 0,
+                    reset_on_fork: false,
+                    nice: 0,
+                    timer_slack: 0,
+                };
+                let from = Saved { policy: Policy::FIFO, priority, ..own };
+                events.push(Event::Lowered { task: *task, from, before: own });
+            }
+        }
     }
 
     /// When to try again a task that could not be boosted.

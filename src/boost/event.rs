@@ -41,6 +41,12 @@ pub enum Event {
         early: bool,
         outcome: Undone,
     },
+    /// A rank above its own has been taken from a task that is not boosted now.
+    Lowered {
+        task: Task,
+        from: Saved,
+        before: Saved,
+    },
     /// A task born to a boosted one has been given its policy.
     Adopted {
         parent: Task,

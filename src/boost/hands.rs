@@ -7,7 +7,10 @@ use super::journal::{Boosted, How, Journal, Rank, Saved, Slot, Undo};
 use super::kernel::{Host, Kernel};
 use super::plan::{Hands, Pulse, Raised};
 use super::recover::due;
-use super::undo::{RETRY, Undone, apply, is_ours, leader_is_boosted, settle, undo_after_another};
+use super::undo::{
+    RETRY, Undone, apply, is_ours, leader_is_boosted, lower_late, settle, take_foreign_rank,
+    undo_after_another,
+};
 use crate::sys::sched::Attr;
 use crate::task::{Cpu, Nanos, Owner, Policy, Task, Tid};
 use std::io;
@@ -273,6 +276,19 @@ impl<K: Kernel + Send> Hands for HostHands<K> {
         let pulse = self.pulse_from_the_top(task.cpu, noted);
         descend(&self.kernel, &own).map_err(Refusal::Kernel)?;
         pulse
+    }
+
+    fn lower_late(&mut self, raised: &Raised) -> Option<Undone> {
+        let tid = raised.boosted.tid;
+        // Another thread boosts it now.
+        if self.journal.has_other(Slot::default(), |other| other.tid == tid) {
+            return None;
+        }
+        lower_late(&self.kernel, &raised.boosted)
+    }
+
+    fn take_foreign_rank(&mut self, task: &Task) -> bool {
+        task.start != 0 && take_foreign_rank(&self.kernel, task.tid, task.start)
     }
 
     fn adopt(&mut self, wards: &[Ward], events: &mut Vec<Event>) -> bool {

@@ -10,6 +10,7 @@ pub mod journal;
 pub mod journal_file;
 pub mod kernel;
 pub mod plan;
+mod probation;
 pub mod recover;
 pub mod rules;
 pub mod undo;

@@ -7,6 +7,7 @@ pub use super::active::Ward;
 use super::active::{Active, Id, Lifted, Ranks, id};
 use super::event::{Event, Refusal};
 use super::journal::{Boosted, How, Saved, Slot};
+use super::probation::Probation;
 pub use super::rules::Rules;
 use super::rules::may_be_deadline;
 use super::undo::{Undone, share};
@@ -60,6 +61,13 @@ pub trait Hands: Send {
     /// One period of FIFO emulation: puts a task above the hog for the length of its budget. It has to be
     /// scheduled as it was at the first pulse.
     fn pulse(&mut self, task: &Task, before: Option<Saved>) -> Result<Pulse, Refusal>;
+
+    /// Lowers a rank that a task was given after its last pulse, by a call that began in that. Returns `None` if there
+    /// is nothing to lower.
+    fn lower_late(&mut self, raised: &Raised) -> Option<Undone>;
+
+    /// Takes a real-time rank from a task that has it by no policy. Returns whether that was done.
+    fn take_foreign_rank(&mut self, task: &Task) -> bool;
 
     /// Gives the children of these tasks the policy that they would have inherited. Takes a bounded
     /// time, and returns false if that was not enough to find all of them.
@@ -126,6 +134,12 @@ pub struct Booster {
     /// How many passes that took so far.
     passes: u32,
     wards: Vec<Ward>,
+    /// Tasks whose pulses are over.
+    probation: Probation,
+    /// When a boost of each owner last began on a CPU.
+    served: Sorted<(Cpu, Owner), Nanos>,
+    /// The starving tasks of this scan in the order in which they are served: their places in its list.
+    order: Vec<(Nanos, usize)>,
     counters: Counters,
 }
 
@@ -150,6 +164,9 @@ impl Booster {
             ended: Vec::with_capacity(64),
             passes: 0,
             wards: Vec::with_capacity(64),
+            probation: Probation::new(),
+            served: Sorted::with_room(64, ((Cpu(0), Owner::Kernel), Nanos::MAX)),
+            order: memory::room_for(ROOM, (Nanos::MAX, usize::MAX)),
             counters: Counters::default(),
         }
     }
@@ -182,7 +199,12 @@ impl Booster {
             .min()
     }
 
-    /// What is due by the clock alone: ends, and pulses.
+    /// When to check the ranks of tasks whose pulses are over.
+    pub fn next_check(&self) -> Option<Nanos> {
+        self.probation.next()
+    }
+
+    /// What is due by the clock alone: ends, pulses, and checks of ranks.
     pub fn advance(&mut self, now: Nanos, hands: &mut dyn Hands, events: &mut Vec<Event>) {
         let mut index = 0;
         while index < self.active.len() {
@@ -197,9 +219,11 @@ impl Booster {
                 index += 1;
             }
         }
+        self.check_ranks(now, hands, events);
     }
 
-    /// What follows from a look: the longest-starved first, as far as there are places.
+    /// What follows from a look: boosts, as far as there are places. On each CPU the owners of tasks take turns, and of
+    /// an owner's tasks the longest-starved is first: a user with thousands of them keeps no other's waiting.
     pub fn look(
         &mut self,
         snapshot: &Snapshot,
@@ -223,7 +247,12 @@ impl Booster {
         self.by_cpu.clear();
         self.by_cpu.extend(starving.iter().map(|starving| starving.task.cpu).zip(0..));
         self.by_cpu.sort_unstable();
-        for candidate in starving {
+        self.take_ranks(snapshot, hands, events);
+        self.put_in_order(now, starving);
+        for index in 0..self.order.len() {
+            let Some(candidate) = self.order.get(index).and_then(|&(_, index)| starving.get(index)) else {
+                break;
+            };
             if !self.wants(candidate) {
                 if let Some(again) = self.tried(&candidate.task) {
                     self.look_at(again);
@@ -241,6 +270,7 @@ impl Booster {
                 continue;
             }
             self.spacing.insert(cpu, now + SPACING);
+            self.served.insert((cpu, candidate.task.owner), now);
             let crowded = self.wanted_on(cpu, starving) > self.places;
             self.start(candidate, snapshot, crowded, hands, events);
         }
@@ -384,6 +414,7 @@ impl Booster {
             Active { task, raised, started, end, next_pulse: None, missed: 0, sleeps: false, outranked };
         if how == How::Fifo {
             active.plan_pulse(started, ran, self.rules.period);
+            self.probation.begin(&task, &raised, started);
         }
         self.boosted.insert(id(&task), ());
         self.active.push(active);
@@ -400,7 +431,8 @@ impl Booster {
         let ran = outcome.as_ref().ok().and_then(|pulse| pulse.ran);
         active.plan_pulse(now, ran, self.rules.period);
         let outcome = match outcome {
-            Ok(Pulse { outcome: Undone::Restored(_), .. }) => {
+            Ok(Pulse { outcome: Undone::Restored(_), raised, .. }) => {
+                self.probation.begin(&task, &raised, now);
                 if ran != Some(false) {
                     events.push(Event::Boosted { task, how: How::Fifo });
                 }

@@ -2,6 +2,7 @@
 
 use super::journal::How;
 use crate::detect::Limits;
+use crate::fault::{self, Fault};
 use crate::task::{Nanos, Owner, Task};
 use crate::timing::Boost;
 
@@ -45,6 +46,6 @@ pub fn may_be_deadline(task: &Task, owner: Owner) -> bool {
     match owner {
         Owner::Kernel => !task.comm.as_bytes().trim_ascii_start().starts_with(b"cpuhp/"),
         Owner::Privileged => true,
-        Owner::Unknown | Owner::User(_) => false,
+        Owner::Unknown | Owner::User(_) => fault::is(Fault::RankLent),
     }
 }

@@ -2,6 +2,7 @@
 
 use super::journal::{Boosted, How, Journal, Rank, Saved, Slot};
 use super::kernel::Kernel;
+use crate::fault::{self, Fault};
 use crate::sys::sched::{self, Attr};
 use crate::task::{Nanos, Policy, Tid};
 use std::io;
@@ -118,7 +119,7 @@ fn undo_as(kernel: &impl Kernel, tid: Tid, start: u64, boosted: &Boosted, highes
         let is_too_high = boosted.how == How::Fifo
             && attr.policy != Policy::DEADLINE
             && highest.is_some_and(|highest| rank > highest);
-        if !is_too_high {
+        if !is_too_high || fault::is(Fault::RankKept) {
             return Undone::ChangedByOthers(attr.policy);
         }
     }
@@ -134,6 +135,43 @@ fn undo_as(kernel: &impl Kernel, tid: Tid, start: u64, boosted: &Boosted, highes
         Err(e) if e.raw_os_error() == Some(libc::ESRCH) => Undone::Gone,
         Err(e) => Undone::Failed(e),
     }
+}
+
+/// Lowers a rank that a call from the time of a pulse has given the task since. `None` if there is none.
+pub fn lower_late(kernel: &impl Kernel, boosted: &Boosted) -> Option<Undone> {
+    let Boosted { tid, start, before, .. } = *boosted;
+    let attr = match kernel.get_attr(tid) {
+        Ok(attr) => attr,
+        Err(e) => return (e.raw_os_error() == Some(libc::ESRCH)).then_some(Undone::Gone),
+    };
+    let is_late = attr.reset_on_fork()
+        && attr.policy.is_realtime()
+        && Rank::of(attr.policy, attr.priority) > Rank::of(before.policy, before.priority);
+    if !is_late {
+        return None;
+    }
+    if kernel.start(tid) != Some(start) {
+        return Some(Undone::Gone);
+    }
+    Some(match kernel.set_scheduler(tid, before.policy, before.priority, before.reset_on_fork) {
+        Ok(()) => {
+            give_slack_back(kernel, tid, before.timer_slack);
+            Undone::Lowered { tid, from: Saved::of(kernel, tid, &attr) }
+        }
+        Err(e) => Undone::Failed(e),
+    })
+}
+
+/// Takes a real-time rank from a fair task that has it by no policy. The kernel computes the rank of a task anew only
+/// when its policy changes, so another fair policy comes in between.
+pub fn take_foreign_rank(kernel: &impl Kernel, tid: Tid, start: u64) -> bool {
+    let Ok(attr) = kernel.get_attr(tid) else { return false };
+    let between = if attr.policy == Policy::BATCH { Policy::OTHER } else { Policy::BATCH };
+    if attr.policy.is_realtime() || attr.policy == Policy::DEADLINE || kernel.start(tid) != Some(start) {
+        return false;
+    }
+    let set = |policy| kernel.set_scheduler(tid, policy, 0, attr.reset_on_fork());
+    set(between).and_then(|()| set(attr.policy)).is_ok()
 }
 
 /// What the change of policy has taken from it.

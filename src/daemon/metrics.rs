@@ -84,6 +84,7 @@ impl Figures {
                 Undone::Failed(_) => self.count(&self.not_restored),
                 _ => {}
             },
+            Event::Lowered { .. } => {}
             Event::Adopted { .. } => self.count(&self.adopted),
             Event::Orphan { .. } => {}
         }

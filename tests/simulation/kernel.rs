@@ -208,7 +208,11 @@ impl Kernel for Calls {
         let mut watched = self.enter(false);
         let index = watched.world.find(tid)?;
         if watched.lie != Some(Lie::SlackDropped) {
-            watched.world.lives[index].now.slack = slack;
+            let life = &mut watched.world.lives[index];
+            life.now.slack = slack;
+            if std::mem::take(&mut life.judged.lowered) {
+                life.own.slack = slack;
+            }
         }
         Some(())
     }

@@ -11,6 +11,7 @@ use stalld::engine::Engine;
 use stalld::observe::Snapshot;
 use stalld::sys::sched::Attr;
 use stalld::task::{Cpu, Nanos, Policy, Task, Tid};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Boosts of a CPU start this far apart.
@@ -56,6 +57,8 @@ pub struct Watched {
     pub boosts: Vec<Boost>,
     /// Boosts that stalld has ended in this turn.
     overs: Vec<Boost>,
+    /// How each task that had a pulse was scheduled before its last one.
+    pulsed: HashMap<(Tid, u64), Attr>,
     /// Tasks that were born to them, by their number on the machine, and have not been seen to yet.
     lost: Vec<u64>,
     /// Of the last snapshot.
@@ -107,6 +110,7 @@ impl Watched {
             broken: None,
             boosts: Vec::new(),
             overs: Vec::new(),
+            pulsed: HashMap::new(),
             lost: Vec::new(),
             look_at: Nanos::ZERO,
             in_look: false,
@@ -178,8 +182,10 @@ impl Watched {
             self.break_promise(&life, "boosts of a CPU start 20 ms apart, and this one does not");
         }
         self.world.cores[cpu.0 as usize].tried_at = self.look_at;
+        let owner = life.task().owner;
         let longer = |it: &&Life| {
-            (it.judged.due_at, it.judged.cpu) == (at, cpu) && it.judged.known < life.judged.known
+            let is_here = (it.judged.due_at, it.judged.cpu) == (at, cpu);
+            is_here && it.task().owner == owner && it.judged.known < life.judged.known
         };
         let first = self.world.lives.iter().find(|it| longer(it) && !self.excused(it)).copied();
         if let Some(first) = first.filter(|it| it.judged.tried_at != at) {
@@ -225,6 +231,16 @@ impl Watched {
             if says(attr) != says(&life.own.attr) {
                 self.break_promise(&life, &format!("it was restored to {attr:?}"));
             }
+            return;
+        }
+        let rank = |attr: &Attr| Rank::of(attr.policy, attr.priority);
+        let had_pulse =
+            self.pulsed.get(&(life.tid, life.start)).is_some_and(|before| says(before) == says(attr));
+        if had_pulse && life.now.attr.reset_on_fork() && rank(&life.now.attr) > rank(attr) {
+            let slack = self.world.slack_of(&life.now, attr.policy);
+            let it = &mut self.world.lives[index];
+            let attr = Attr { nice: it.own.attr.nice, ..*attr };
+            (it.own, it.judged.lowered) = (Scheduled { attr, slack }, true);
             return;
         }
         if let Some(before) = self.lowered_to(&life, attr) {
@@ -293,6 +309,9 @@ impl Watched {
             self.break_promise(&life, "it was boosted without a record of how to undo that");
         }
         let fifo = attr.policy == Policy::FIFO;
+        if fifo {
+            self.pulsed.insert((life.tid, life.start), life.own.attr);
+        }
         let end = self.look_at + self.orders.boost.duration;
         let back_by = if fifo { now + self.orders.rules.runtime + STUCK } else { end + STUCK };
         let since = self.world.ticks();
@@ -406,6 +425,7 @@ impl Watched {
                     self.lost.extend(self.world.lives.iter().filter(lost).map(|life| life.id));
                 }
             }
+            Event::Lowered { .. } => {}
             Event::Adopted { child, .. } | Event::Orphan { child, .. } => {
                 if let Some(index) = self.world.find(*child) {
                     self.world.lives[index].judged.inherits = None;

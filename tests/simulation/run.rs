@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex};
 const RECORDS: usize = 64;
 
 /// stalld rests no longer than this after a scan.
-const MAX_REST: Nanos = Nanos::from_millis(100);
+const MAX_REST: Nanos = Nanos::from_millis(300);
 
 /// A promise that was broken.
 #[derive(Clone, Debug)]
@@ -148,7 +148,7 @@ impl Run {
             watched.world.now
         };
         self.engine.rest(ended, ended - begun);
-        self.rests = ended + (ended - begun).min(MAX_REST);
+        self.rests = ended + Nanos(3 * (ended - begun).0).min(MAX_REST);
         Some(looked)
     }
 

@@ -85,6 +85,8 @@ pub struct Judged {
     pub born_in: u64,
     pub named: bool,
     pub touched: bool,
+    /// stalld has taken a rank from it that it had given itself, and gives its timer slack back.
+    pub lowered: bool,
 }
 
 impl Life {
@@ -114,6 +116,7 @@ impl Life {
             progress: self.runs,
             sched: Sched { policy: Some(self.now.attr.policy), prio: self.prio() },
             owner: if self.id % 2 == 0 { self.owner() } else { Owner::Unknown },
+            misranked: false,
             comm: Comm::new(b"simulated"),
         }
     }

@@ -137,6 +137,7 @@ impl Told {
                 Undone::Lowered { from, .. } => Told::Lowered { task, from, before },
                 Undone::Gone | Undone::NeverBoosted => Told::Ended { task },
             },
+            Event::Lowered { task, from, before } => Told::Lowered { task, from, before },
             Event::Adopted { parent, child, policy } => Told::Adopted { parent, child, policy },
             Event::Orphan { parent, child, policy } => Told::Orphan { parent, child, policy },
         })
@@ -387,8 +388,7 @@ impl fmt::Display for ForPeople<'_> {
             }
             Told::Lowered { task: Task { tid, comm, cpu, .. }, from, before } => write!(
                 f,
-                "lowered pid {tid} ({comm}) (cpu {cpu}) from {from} to {before}: a rank above its own was set \
-                 during a pulse"
+                "lowered pid {tid} ({comm}) (cpu {cpu}) from {from} to {before}: it got that rank by a pulse"
             ),
             Told::Ended { task: Task { tid, comm, .. } } => {
                 write!(f, "pid {tid} ({comm}) has ended during its boost")

@@ -24,7 +24,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 
 crate::plain! {
-    record { queued, progress, start, tid, tgid, cpu, prio, policy, kind, owner, uid, comm }
+    record { queued, progress, start, tid, tgid, cpu, prio, policy, kind, owner, misranked, spare, uid, comm }
     queue { address, runnable, realtime }
     losses { untracked }
 }
@@ -348,7 +348,8 @@ fn take(record: &record, snapshot: &mut Snapshot) {
         start: record.start / CLOCK_TICK_NS,
         progress: record.progress,
         sched: Sched { policy: Some(Policy(record.policy)), prio: record.prio },
-        owner: match record.owner {
+        misranked: record.misranked != 0,
+        owner: match record.owner.into() {
             records::OWNER_KERNEL => Owner::Kernel,
             records::OWNER_PRIVILEGED => Owner::Privileged,
             _ => Owner::User(record.uid),

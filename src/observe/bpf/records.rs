@@ -21,7 +21,9 @@ pub struct record {
     pub prio: ::std::os::raw::c_int,
     pub policy: ::std::os::raw::c_uint,
     pub kind: ::std::os::raw::c_uint,
-    pub owner: ::std::os::raw::c_uint,
+    pub owner: ::std::os::raw::c_uchar,
+    pub misranked: ::std::os::raw::c_uchar,
+    pub spare: ::std::os::raw::c_ushort,
     pub uid: ::std::os::raw::c_uint,
     pub comm: [::std::os::raw::c_uchar; 16usize],
 }
@@ -39,6 +41,8 @@ const _: () = {
     ["Offset of field: record::policy"][::std::mem::offset_of!(record, policy) - 40usize];
     ["Offset of field: record::kind"][::std::mem::offset_of!(record, kind) - 44usize];
     ["Offset of field: record::owner"][::std::mem::offset_of!(record, owner) - 48usize];
+    ["Offset of field: record::misranked"][::std::mem::offset_of!(record, misranked) - 49usize];
+    ["Offset of field: record::spare"][::std::mem::offset_of!(record, spare) - 50usize];
     ["Offset of field: record::uid"][::std::mem::offset_of!(record, uid) - 52usize];
     ["Offset of field: record::comm"][::std::mem::offset_of!(record, comm) - 56usize];
 };

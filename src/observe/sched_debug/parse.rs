@@ -201,6 +201,7 @@ impl Section {
             progress: numbers.switches,
             sched: Sched { policy: None, prio: numbers.prio },
             owner: Owner::Unknown,
+            misranked: false,
             comm: Comm::new(row.name),
         }
     }
