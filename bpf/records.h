@@ -42,6 +42,9 @@ struct queue {
 	unsigned long long address;
 	unsigned int runnable;
 	unsigned int realtime;
+	/* Of the task that runs; a prio of 0 and a policy of 0 if they could not be read. */
+	int prio;
+	unsigned int policy;
 };
 
 /* When a task was last queued, in the run queue's clock, and how often it had been switched out by

@@ -79,6 +79,19 @@ int look(struct bpf_iter__task *ctx)
 	return 0;
 }
 
+/* A task that ends is freed an RCU grace period later at the earliest, and this program runs in one. */
+static __always_inline void note_running(struct queue *queue, struct rq *rq)
+{
+	struct task_struct *curr;
+
+	queue->prio = 0;
+	queue->policy = 0;
+	if (bpf_core_read(&curr, sizeof(curr), &rq->curr) ||
+	    bpf_core_read(&queue->policy, sizeof(queue->policy), &curr->policy) ||
+	    bpf_core_read(&queue->prio, sizeof(queue->prio), &curr->prio))
+		queue->prio = 0;
+}
+
 /* Run by BPF_PROG_TEST_RUN; returns the CPU it ran on. Needs bpf_probe_read, so a kernel locked down to
  * confidentiality refuses it and every look is a walk. */
 SEC("raw_tp")
@@ -95,6 +108,8 @@ int runnable(void *ctx)
 		if (!rq || bpf_core_read(&queue->runnable, sizeof(queue->runnable), &rq->nr_running) ||
 		    bpf_core_read(&queue->realtime, sizeof(queue->realtime), &rq->rt.rt_nr_running))
 			queue->runnable = RUNNABLE_UNKNOWN;
+		else
+			note_running(queue, rq);
 	}
 	return this_cpu();
 }

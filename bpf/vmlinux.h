@@ -42,6 +42,7 @@ struct rt_rq {
 
 struct rq {
 	unsigned int nr_running;
+	struct task_struct *curr;
 	struct rt_rq rt;
 	struct task_struct *stop;
 	__u64 clock;

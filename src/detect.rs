@@ -135,11 +135,12 @@ impl Detector {
         other
     }
 
-    /// Takes in what one look saw. Whom `ignore` says so of does not starve, whatever his wait.
+    /// Takes in what one scan saw. A task for which `ignore` returns true, given the beginning of its wait, never
+    /// starves.
     pub fn look(
         &mut self,
         snapshot: &mut Snapshot,
-        ignore: &mut impl FnMut(&Task) -> bool,
+        ignore: &mut impl FnMut(&Task, Nanos) -> bool,
         verdict: &mut Verdict,
     ) {
         snapshot.waiters.sort_unstable_by_key(|waiter| waiter.task.tid);
@@ -205,7 +206,7 @@ impl Detector {
         self.dropped
     }
 
-    fn judge(&mut self, now: Nanos, ignore: &mut impl FnMut(&Task) -> bool, verdict: &mut Verdict) {
+    fn judge(&mut self, now: Nanos, ignore: &mut impl FnMut(&Task, Nanos) -> bool, verdict: &mut Verdict) {
         let Limits { threshold, granularity } = self.limits;
         let threshold = if fault::is(Fault::ThresholdHalved) { Nanos(threshold.0 / 2) } else { threshold };
         verdict.starving.clear();
@@ -218,7 +219,7 @@ impl Detector {
                 if wait.missed == 0 || wait.missed == 1 && wait.named.is_none() {
                     next = next.min(due);
                 }
-            } else if wait.missed == 0 && !ignore(&wait.task) {
+            } else if wait.missed == 0 && !ignore(&wait.task, wait.since) {
                 let Wait { task, since, named, .. } = *wait;
                 let again = named.is_some();
                 let due = named.is_none_or(|named| now >= named + granularity.min(REPEAT));

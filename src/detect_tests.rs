@@ -30,7 +30,7 @@ impl Looks {
 
     fn at(&mut self, at: Nanos, waiters: &[Waiter]) -> Vec<(i32, Nanos)> {
         let mut snapshot = Snapshot { at, complete: true, waiters: waiters.to_vec(), ..Snapshot::default() };
-        self.detector.look(&mut snapshot, &mut |task| task.tid == IGNORED, &mut self.verdict);
+        self.detector.look(&mut snapshot, &mut |task, _| task.tid == IGNORED, &mut self.verdict);
         let named = self.verdict.starving.iter().filter(|starving| starving.due);
         named.map(|starving| (starving.task.tid.0, starving.wait)).collect()
     }
@@ -139,7 +139,7 @@ fn an_idle_machine_is_looked_at_once_per_granularity() {
     let limits = Limits { threshold: Nanos::from_secs(60), granularity: G };
     let mut detector = Detector::new(limits);
     let mut verdict = Verdict::default();
-    detector.look(&mut Snapshot { at: ms(10), ..Snapshot::default() }, &mut |_| false, &mut verdict);
+    detector.look(&mut Snapshot { at: ms(10), ..Snapshot::default() }, &mut |_, _| false, &mut verdict);
     assert_eq!(verdict.next_look, ms(10) + G);
 }
 

@@ -6,12 +6,17 @@ use crate::boost::plan::{Booster, Hands};
 use crate::denylist::{Ignore, Ignored};
 use crate::detect::{Detector, Limits, PATIENCE, ROOM, Starving, Verdict};
 use crate::error::Result;
+use crate::fault::{self, Fault};
 use crate::observe::{Backend, Effort, Kind, Snapshot, Waiter};
 use crate::steps;
 use crate::task::{Cpu, Nanos, Task, Tid};
 
 /// A look that is this much later than planned is worth a word.
 pub const LATE: Nanos = Nanos::from_millis(100);
+
+/// While a task is boosted as SCHED_DEADLINE, stalld checks so often that the task has not lent that to another one,
+/// for which the kernel enforces no budget.
+const LENDING: Nanos = Nanos::from_millis(10);
 
 /// No rest after a scan is longer, however much CPU time the scan took.
 const MAX_REST: Nanos = Nanos::from_millis(300);
@@ -43,6 +48,8 @@ pub struct Engine {
     rescues: bool,
     /// No scan is due before.
     rested: Nanos,
+    /// When to check next that no boost is lent.
+    next_lending: Nanos,
     events: Vec<Event>,
 }
 
@@ -87,6 +94,7 @@ impl Engine {
             boosts: None,
             rescues: false,
             rested: Nanos::ZERO,
+            next_lending: Nanos::ZERO,
             events: Vec::with_capacity(ROOM),
         }
     }
@@ -133,6 +141,13 @@ impl Engine {
     pub fn advance(&mut self, now: Nanos) -> bool {
         if let Some((booster, hands)) = &mut self.boosts {
             booster.advance(now, hands.as_mut(), &mut self.events);
+            if now >= self.next_lending {
+                self.next_lending = now + LENDING;
+                let is_lent = booster.can_lend() && self.backend.lends_deadline();
+                if is_lent && !fault::is(Fault::LoanIgnored) {
+                    booster.end_lent(now, hands.as_mut(), &mut self.events);
+                }
+            }
         }
         let is_due = now >= self.next_scan();
         if !is_due {
@@ -152,7 +167,9 @@ impl Engine {
     pub fn next(&self) -> Nanos {
         let boosts =
             self.booster().into_iter().flat_map(|it| [it.next_end(), it.next_adoption(), it.next_check()]);
-        boosts.flatten().fold(self.next_scan(), Nanos::min)
+        let can_lend = |booster: &&Booster| booster.can_lend() && self.backend.sees_loans();
+        let lending = self.booster().filter(can_lend).map(|_| self.next_lending);
+        boosts.flatten().chain(lending).fold(self.next_scan(), Nanos::min)
     }
 
     fn next_scan(&self) -> Nanos {
@@ -218,7 +235,14 @@ impl Engine {
             return Err(e);
         }
         let at = self.snapshot.at;
-        self.detector.look(&mut self.snapshot, &mut |task| self.ignore.covers(task, at), &mut self.verdict);
+        if let Some((booster, _)) = &mut self.boosts {
+            booster.see(&self.snapshot);
+        }
+        let boosts = self.boosts.as_ref().map(|(booster, _)| booster);
+        let mut ignore = |task: &Task, since| {
+            boosts.is_some_and(|booster| booster.displaces(task, since)) || self.ignore.covers(task, at)
+        };
+        self.detector.look(&mut self.snapshot, &mut ignore, &mut self.verdict);
         // Somebody may be waiting, most likely for a tick.
         self.put_off &= !self.snapshot.complete && self.snapshot.load.iter().any(|load| load.runnable > 1);
         if self.put_off {
@@ -227,6 +251,9 @@ impl Engine {
         if let Some((booster, hands)) = &mut self.boosts {
             let candidates = if self.rescues { self.verdict.starving.as_slice() } else { &[] };
             booster.look(&self.snapshot, candidates, hands.as_mut(), &mut self.events);
+        }
+        if self.next_lending < at {
+            self.next_lending = at + LENDING;
         }
         if self.snapshot.complete {
             self.note_hogs();

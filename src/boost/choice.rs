@@ -35,6 +35,21 @@ impl Booster {
         self.active.iter().inspect(|_| steps::count(1)).filter(move |active| active.task.cpu == cpu)
     }
 
+    /// Takes in a scan, before it is judged which of its tasks starve.
+    pub fn see(&mut self, snapshot: &Snapshot) {
+        self.follow(snapshot);
+        self.rank(snapshot);
+    }
+
+    /// Returns whether boosts keep a real-time task off its CPU, and no other task does: one began before its wait,
+    /// and it would have the CPU otherwise.
+    pub fn displaces(&self, task: &Task, since: Nanos) -> bool {
+        task.sched.is_realtime()
+            && self.on(task.cpu).any(|active| active.started <= since)
+            && !self.ranks.outrank(task)
+            && !fault::is(Fault::HogRescued)
+    }
+
     /// Takes over from a scan where the boosted tasks run now.
     pub(super) fn follow(&mut self, snapshot: &Snapshot) {
         self.running.refill(snapshot.running.iter().map(|task| (id(task), task.cpu)));

@@ -279,9 +279,10 @@ impl<K: Kernel + Send> Hands for HostHands<K> {
     }
 
     fn lower_late(&mut self, raised: &Raised) -> Option<Undone> {
-        let tid = raised.boosted.tid;
-        // Another thread boosts it now.
-        if self.journal.has_other(Slot::default(), |other| other.tid == tid) {
+        let Boosted { tid, start, .. } = raised.boosted;
+        // Another thread boosts it now, or it has this number by exec(2), and its boost goes by another one.
+        let is_of_it = |other: &Boosted| other.tid == tid || (other.tgid, other.leader_start) == (tid, start);
+        if self.journal.has_other(Slot::default(), is_of_it) {
             return None;
         }
         lower_late(&self.kernel, &raised.boosted)

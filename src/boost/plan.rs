@@ -40,6 +40,9 @@ const NEXT_PASS: Nanos = Nanos::from_millis(100);
 /// How many passes look for the children of a boost that is over.
 const MAX_PASSES: u32 = 20;
 
+/// For so long after a boost was lent, all boosts are pulses.
+const ONLY_PULSES: Nanos = Nanos::from_secs(60);
+
 /// A look that an end makes due comes this much later: others may end with it.
 const BETWEEN_LOOKS: Nanos = Nanos::from_millis(1);
 
@@ -140,6 +143,8 @@ pub struct Booster {
     served: Sorted<(Cpu, Owner), Nanos>,
     /// The starving tasks of this scan in the order in which they are served: their places in its list.
     order: Vec<(Nanos, usize)>,
+    /// A boost has been lent to another task, so until then all boosts are pulses.
+    pulses_until: Nanos,
     counters: Counters,
 }
 
@@ -167,6 +172,7 @@ impl Booster {
             probation: Probation::new(),
             served: Sorted::with_room(64, ((Cpu(0), Owner::Kernel), Nanos::MAX)),
             order: memory::room_for(ROOM, (Nanos::MAX, usize::MAX)),
+            pulses_until: Nanos::ZERO,
             counters: Counters::default(),
         }
     }
@@ -197,6 +203,20 @@ impl Booster {
             .iter()
             .map(|active| active.next_pulse.map_or(active.end, |next| next.min(active.end)))
             .min()
+    }
+
+    /// Whether a task is boosted as SCHED_DEADLINE, and could lend that to another task.
+    pub fn can_lend(&self) -> bool {
+        self.active.iter().any(|active| active.next_pulse.is_none())
+    }
+
+    /// Ends the boosts that a task may have lent to another one, and makes only pulses for a while.
+    pub fn end_lent(&mut self, now: Nanos, hands: &mut dyn Hands, events: &mut Vec<Event>) {
+        self.pulses_until = now + ONLY_PULSES;
+        while let Some(index) = self.active.iter().position(|active| active.next_pulse.is_none()) {
+            self.end(index, now, true, hands, events);
+        }
+        self.look_at(now + BETWEEN_LOOKS);
     }
 
     /// When to check the ranks of tasks whose pulses are over.
@@ -234,10 +254,6 @@ impl Booster {
         let now = snapshot.at;
         self.waiting = 0;
         self.next_start = None;
-        if !self.active.is_empty() || !starving.is_empty() {
-            self.follow(snapshot);
-            self.rank(snapshot);
-        }
         if now >= self.next_care && self.care(snapshot, hands, events) {
             self.rank(snapshot);
         }
@@ -373,7 +389,7 @@ impl Booster {
             Owner::Unknown => hands.owner(task),
             known => known,
         };
-        if how != How::Fifo && may_be_deadline(task, owner()) {
+        if how != How::Fifo && started >= self.pulses_until && may_be_deadline(task, owner()) {
             match hands.raise(task, started + self.rules.duration) {
                 // Somebody has turned RT throttling on again, say: the kernel admits no pinned task then.
                 Err(Refusal::Kernel(e)) => {

@@ -144,6 +144,7 @@ impl Scene {
         };
         let starving: Vec<Starving> = waiting.iter().map(starves).collect();
         self.booster.advance(self.now, &mut self.host, &mut self.events);
+        self.booster.see(&snapshot);
         self.booster.look(&snapshot, &starving, &mut self.host, &mut self.events);
     }
 
@@ -210,12 +211,14 @@ fn boosted_tasks_that_come_from_other_cpus_take_places_too() {
     for tid in 1..=6 {
         let starving = Starving { task: come(tid), since: Nanos(1), wait: D, due: true, again: false };
         let snapshot = Snapshot { at: scene.now, complete: true, ..Snapshot::default() };
+        scene.booster.see(&snapshot);
         scene.booster.look(&snapshot, &[starving], &mut scene.host, &mut scene.events);
         scene.pass(SPACING);
     }
     let running = (1..=6).map(|tid| task(tid, 98)).collect();
     let snapshot = Snapshot { at: scene.now, complete: true, running, ..Snapshot::default() };
     let one_more = Starving { task: task(7, 98), since: Nanos(1), wait: D, due: true, again: false };
+    scene.booster.see(&snapshot);
     scene.booster.look(&snapshot, &[one_more], &mut scene.host, &mut scene.events);
     assert_eq!((scene.raised().len(), scene.booster.load().0), (7, 5));
 }
@@ -228,6 +231,7 @@ fn a_hog_with_the_number_of_a_boosted_task_that_has_ended_is_a_hog() {
     let hog = Task { start: 6, ..task(1, 49) };
     let snapshot = Snapshot { at: scene.now, complete: true, running: vec![hog], ..Snapshot::default() };
     let fair = Starving { task: task(2, 120), since: Nanos(1), wait: D, due: true, again: false };
+    scene.booster.see(&snapshot);
     scene.booster.look(&snapshot, &[fair], &mut scene.host, &mut scene.events);
     assert_eq!(scene.raised(), [1, 2]);
 }
@@ -265,9 +269,11 @@ fn at_short_thresholds_equals_who_take_turns_are_left_alone() {
     let fair = Starving { task: task(1, 120), since: Nanos(1), wait: D, due: true, again: false };
     let mut snapshot = Snapshot { at: scene.now, complete: true, ..Snapshot::default() };
     snapshot.running.push(task(999, 110));
+    scene.booster.see(&snapshot);
     scene.booster.look(&snapshot, &[fair], &mut scene.host, &mut scene.events);
     assert!(scene.host.raised.is_empty() && !scene.booster.is_busy());
     snapshot.running.push(task(998, 49));
+    scene.booster.see(&snapshot);
     scene.booster.look(&snapshot, &[fair], &mut scene.host, &mut scene.events);
     assert_eq!(scene.raised(), [1]);
 }
@@ -319,6 +325,7 @@ fn a_boosted_task_is_followed_to_the_cpu_that_it_runs_on() {
     scene.look(&[1], Some(49));
     let moved = Task { cpu: Cpu(3), ..task(1, 98) };
     let snapshot = Snapshot { at: scene.now, complete: true, running: vec![moved], ..Snapshot::default() };
+    scene.booster.see(&snapshot);
     scene.booster.look(&snapshot, &[], &mut scene.host, &mut scene.events);
     scene.booster.end_all(scene.now, &mut scene.host, &mut scene.events);
     assert!(matches!(scene.events.last(), Some(Event::Over { task: Task { cpu: Cpu(3), .. }, .. })));
@@ -448,6 +455,7 @@ fn a_scan_of_many_starving_tasks_takes_steps_in_proportion_to_them() {
         let (mut snapshot, starving) = crowd(30_000, cpus);
         for _ in 0..10 {
             let steps = crate::steps::of(|| {
+                scene.booster.see(&snapshot);
                 scene.booster.look(&snapshot, &starving, &mut scene.host, &mut scene.events);
             });
             assert!(steps < 30_000 * 100, "{steps} steps on {cpus} CPUs, refusing {refuses:?}");

@@ -84,9 +84,8 @@ impl Figures {
                 Undone::Failed(_) => self.count(&self.not_restored),
                 _ => {}
             },
-            Event::Lowered { .. } => {}
             Event::Adopted { .. } => self.count(&self.adopted),
-            Event::Orphan { .. } => {}
+            Event::Lowered { .. } | Event::Orphan { .. } => {}
         }
     }
 

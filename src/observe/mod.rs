@@ -69,6 +69,16 @@ pub trait Backend: Send {
     /// Looks once. `woke` is when the calling thread last came out of a sleep.
     fn snapshot(&mut self, woke: Nanos, effort: Effort, snapshot: &mut Snapshot) -> Result<()>;
 
+    /// Returns whether `lends_deadline` can tell.
+    fn sees_loans(&self) -> bool {
+        false
+    }
+
+    /// Returns whether a task runs at the rank of a SCHED_DEADLINE task that waits for it.
+    fn lends_deadline(&mut self) -> bool {
+        false
+    }
+
     /// A process of ours that works for it.
     fn helper(&self) -> Option<Tid> {
         None

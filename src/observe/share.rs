@@ -122,6 +122,15 @@ impl Backend for View {
         Ok(())
     }
 
+    fn sees_loans(&self) -> bool {
+        self.shared.kind != Kind::SchedDebug
+    }
+
+    fn lends_deadline(&mut self) -> bool {
+        // A monitor that finds all of them busy asks again soon.
+        self.shared.lookers.iter().find_map(take).is_some_and(|mut looker| looker.backend.lends_deadline())
+    }
+
     fn helper(&self) -> Option<Tid> {
         self.shared.helper
     }

@@ -41,14 +41,21 @@ pub fn guardian(stalld: &Stalld) -> Tid {
     eventually("there is a guardian", || process::children(stalld.pid()).into_iter().find(is_it))
 }
 
-/// Starts a rig with one victim and waits until that is boosted.
+/// Starts a rig with one victim and waits until that is boosted as SCHED_DEADLINE.
 pub fn boosted_victim(stalld: &mut Stalld, rig: &[&str]) -> (Rig, Event) {
-    let mut rig = Rig::start(rig);
-    let victim = rig.event("victim");
-    let boosted = stalld.event_of("boosted", victim.tid());
-    assert_eq!((boosted.number("cpu"), boosted.text("policy")), (hogged_cpu().0.into(), "SCHED_DEADLINE"));
-    assert!(is_boosted(victim.tid()));
-    (rig, victim)
+    for _ in 0..5 {
+        let mut rig = Rig::start(rig);
+        let victim = rig.event("victim");
+        let boosted = stalld.event_of("boosted", victim.tid());
+        assert_eq!(boosted.number("cpu"), hogged_cpu().0.into());
+        // If a hypervisor takes the CPU away for 2 ms, the victim does not run in time, and stalld
+        // boosts it in pulses instead.
+        if boosted.text("policy") == "SCHED_DEADLINE" {
+            assert!(is_boosted(victim.tid()));
+            return (rig, victim);
+        }
+    }
+    panic!("no victim of five was boosted as SCHED_DEADLINE");
 }
 
 /// The journal, as stalld and its guardian share it.

@@ -57,8 +57,8 @@ pub struct Watched {
     pub boosts: Vec<Boost>,
     /// Boosts that stalld has ended in this turn.
     overs: Vec<Boost>,
-    /// How each task that had a pulse was scheduled before its last one.
-    pulsed: HashMap<(Tid, u64), Attr>,
+    /// How each task that had pulses was scheduled before them.
+    pulsed: HashMap<(Tid, u64), Vec<Attr>>,
     /// Tasks that were born to them, by their number on the machine, and have not been seen to yet.
     lost: Vec<u64>,
     /// Of the last snapshot.
@@ -234,8 +234,8 @@ impl Watched {
             return;
         }
         let rank = |attr: &Attr| Rank::of(attr.policy, attr.priority);
-        let had_pulse =
-            self.pulsed.get(&(life.tid, life.start)).is_some_and(|before| says(before) == says(attr));
+        let pulsed = self.pulsed.get(&(life.tid, life.start)).into_iter().flatten();
+        let had_pulse = pulsed.into_iter().any(|before| says(before) == says(attr));
         if had_pulse && life.now.attr.reset_on_fork() && rank(&life.now.attr) > rank(attr) {
             let slack = self.world.slack_of(&life.now, attr.policy);
             let it = &mut self.world.lives[index];
@@ -310,7 +310,7 @@ impl Watched {
         }
         let fifo = attr.policy == Policy::FIFO;
         if fifo {
-            self.pulsed.insert((life.tid, life.start), life.own.attr);
+            self.pulsed.entry((life.tid, life.start)).or_default().push(life.own.attr);
         }
         let end = self.look_at + self.orders.boost.duration;
         let back_by = if fifo { now + self.orders.rules.runtime + STUCK } else { end + STUCK };

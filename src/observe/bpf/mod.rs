@@ -25,7 +25,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 crate::plain! {
     record { queued, progress, start, tid, tgid, cpu, prio, policy, kind, owner, misranked, spare, uid, comm }
-    queue { address, runnable, realtime }
+    queue { address, runnable, realtime, prio, policy }
     losses { untracked }
 }
 
@@ -259,6 +259,19 @@ impl Backend for BpfBackend {
         }
         let now = clock::monotonic();
         if now - woke > FRESH { self.walk(snapshot) } else { self.walk_from(now, snapshot) }.map(drop)
+    }
+
+    fn sees_loans(&self) -> bool {
+        self.runnable.is_some()
+    }
+
+    fn lends_deadline(&mut self) -> bool {
+        let Some(Ok(_)) = self.runnable.as_ref().map(Program::run) else { return false };
+        let queues = self.watch.cpus.iter().map_while(|cpu| self.queues.get(cpu.0 as usize));
+        // The rank of a SCHED_DEADLINE task without its policy.
+        queues
+            .filter(|queue| queue.address != 0)
+            .any(|queue| queue.prio < 0 && queue.policy != Policy::DEADLINE.0)
     }
 
     fn helper(&self) -> Option<Tid> {

@@ -52,14 +52,18 @@ pub struct queue {
     pub address: ::std::os::raw::c_ulonglong,
     pub runnable: ::std::os::raw::c_uint,
     pub realtime: ::std::os::raw::c_uint,
+    pub prio: ::std::os::raw::c_int,
+    pub policy: ::std::os::raw::c_uint,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of queue"][::std::mem::size_of::<queue>() - 16usize];
+    ["Size of queue"][::std::mem::size_of::<queue>() - 24usize];
     ["Alignment of queue"][::std::mem::align_of::<queue>() - 8usize];
     ["Offset of field: queue::address"][::std::mem::offset_of!(queue, address) - 0usize];
     ["Offset of field: queue::runnable"][::std::mem::offset_of!(queue, runnable) - 8usize];
     ["Offset of field: queue::realtime"][::std::mem::offset_of!(queue, realtime) - 12usize];
+    ["Offset of field: queue::prio"][::std::mem::offset_of!(queue, prio) - 16usize];
+    ["Offset of field: queue::policy"][::std::mem::offset_of!(queue, policy) - 20usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
