@@ -8,9 +8,10 @@ use super::kernel::{Host, Kernel};
 use super::plan::{Hands, Pulse, Raised};
 use super::recover::due;
 use super::undo::{
-    RETRY, Undone, apply, is_ours, leader_is_boosted, lower_late, settle, take_foreign_rank,
-    undo_after_another,
+    RETRY, Undone, apply, is_ours, leader_is_boosted, lower_late, lower_until_none_comes, settle,
+    take_foreign_rank, undo_after_another,
 };
+use crate::fault::{self, Fault};
 use crate::sys::sched::Attr;
 use crate::task::{Cpu, Nanos, Owner, Policy, Task, Tid};
 use std::io;
@@ -228,6 +229,12 @@ impl<K: Kernel> HostHands<K> {
             ran
         };
         let outcome = self.undo(raised.slot, &raised.boosted);
+        let outcome = match outcome {
+            Undone::Restored(_) | Undone::Lowered { .. } if !fault::is(Fault::RankKept) => {
+                lower_until_none_comes(&self.kernel, &raised.boosted).unwrap_or(outcome)
+            }
+            outcome => outcome,
+        };
         Ok(Pulse { raised, outcome, ran })
     }
 
@@ -285,7 +292,11 @@ impl<K: Kernel + Send> Hands for HostHands<K> {
         if self.journal.has_other(Slot::default(), is_of_it) {
             return None;
         }
-        lower_late(&self.kernel, &raised.boosted)
+        let outcome = lower_late(&self.kernel, &raised.boosted);
+        match outcome {
+            Some(Undone::Lowered { .. }) => lower_until_none_comes(&self.kernel, &raised.boosted).or(outcome),
+            outcome => outcome,
+        }
     }
 
     fn take_foreign_rank(&mut self, task: &Task) -> bool {

@@ -446,9 +446,11 @@ impl Booster {
         let outcome = hands.pulse(&Task { start: boosted.start, ..task }, Some(boosted.before));
         let ran = outcome.as_ref().ok().and_then(|pulse| pulse.ran);
         active.plan_pulse(now, ran, self.rules.period);
+        if let Ok(Pulse { raised, .. }) = &outcome {
+            self.probation.begin(&task, raised, now);
+        }
         let outcome = match outcome {
-            Ok(Pulse { outcome: Undone::Restored(_), raised, .. }) => {
-                self.probation.begin(&task, &raised, now);
+            Ok(Pulse { outcome: Undone::Restored(_), .. }) => {
                 if ran != Some(false) {
                     events.push(Event::Boosted { task, how: How::Fifo });
                 }

@@ -10,11 +10,12 @@ use crate::sorted::Sorted;
 use crate::task::{Nanos, Task};
 
 /// The first check of a task comes so long after its pulse. Each of the next ones is twice as far from the one
-/// before.
+/// before, up to `MAX_PAUSE`: for so long the task can have the CPU.
 const FIRST_CHECK: Nanos = Nanos::from_millis(5);
+const MAX_PAUSE: Nanos = Nanos::from_millis(80);
 
 /// A task is checked for so long. Later its rank is lowered only if a scan finds it.
-const TIME: Nanos = Nanos::from_secs(60);
+const TIME: Nanos = Nanos::from_secs(30);
 
 /// At most so many tasks are on probation. Of more than that the ones that have been for longest are forgotten.
 const MAX_TASKS: usize = 1024;
@@ -74,7 +75,7 @@ impl Probation {
             if entry.next > now {
                 return true;
             }
-            entry.pause = entry.pause + entry.pause;
+            entry.pause = (entry.pause + entry.pause).min(MAX_PAUSE);
             entry.next = now + entry.pause;
             !is_over(entry) && now < entry.begun + TIME
         });
@@ -121,7 +122,8 @@ mod tests {
             });
         }
         assert_eq!(checks[..4], [5, 15, 35, 75]);
-        assert!(checks.len() < 20 && *checks.last().unwrap() >= 60_000, "{checks:?}");
+        assert!(checks.is_sorted_by(|one, next| next - one <= 80), "{checks:?}");
+        assert!(checks.len() < 400 && *checks.last().unwrap() >= 30_000, "{checks:?}");
         assert!(probation.of(&task(1)).is_none());
     }
 

@@ -13,6 +13,9 @@ use std::thread::{self, JoinHandle};
 /// The interval of the readings.
 const INTERVAL: Nanos = Nanos::from_millis(20);
 
+/// A task may give itself a rank within a pulse, and a call that began there is undone within this time.
+const MAX_KEPT: Nanos = Nanos::from_millis(100);
+
 /// A task may have the priority of a pulse, or a lent rank, for so long at a stretch.
 const MAX_HIGH: Nanos = Nanos::from_millis(200);
 
@@ -222,6 +225,8 @@ impl Readings {
                 return;
             }
         } else if is_boosting && (is_pulse && high_for <= MAX_HIGH || is_budget && high_for <= MAX_BOOST) {
+            return;
+        } else if high_for <= MAX_KEPT {
             return;
         } else if is_pulse || is_budget {
             let _ = sched::set_scheduler(tid, Policy::OTHER, 0, false);

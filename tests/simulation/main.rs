@@ -62,7 +62,7 @@ fn search(seeds: impl Iterator<Item = u64>, steps: u64, lie: Option<Lie>) -> Res
 
 /// How many steps the search takes altogether: STALLD_SIMULATION_STEPS, or a number that takes seconds.
 fn steps() -> u64 {
-    std::env::var("STALLD_SIMULATION_STEPS").map_or(2_000_000, |steps| steps.parse().unwrap())
+    std::env::var("STALLD_SIMULATION_STEPS").map_or(2_600_000, |steps| steps.parse().unwrap())
 }
 
 /// Half of the machines, so that two threads share the work.
