@@ -46,8 +46,8 @@ pub const VARIABLE: &str = "STALLD_SEEDED_FAULT";
 impl Fault {
     /// Faults that revert what bounds an attack. The table of tests/adversary/mutants.rs names the test that
     /// finds each of them.
-    pub const OF_ATTACKS: [Fault; 5] =
-        [Fault::NamesUnescaped, Fault::LinksFollowed, Fault::RankKept, Fault::RankLent, Fault::NoTurns];
+    pub const OF_ATTACKS: [Fault; 4] =
+        [Fault::NamesUnescaped, Fault::LinksFollowed, Fault::RankKept, Fault::RankLent];
 
     /// The fault of the whole process.
     fn of_process() -> Option<Fault> {

@@ -1,5 +1,6 @@
 //! Lets starving tasks run for a bounded moment, and puts everything back.
 
+pub mod actions;
 mod active;
 mod adopt;
 pub mod changes;

@@ -3,10 +3,11 @@
 //!
 //! No clock is read here, and what is done to a task is done by [`Hands`], which a test can simulate.
 
+pub use super::actions::{Hands, Pulse, Raised};
 pub use super::active::Ward;
 use super::active::{Active, Id, Lifted, Ranks, id};
 use super::event::{Event, Refusal};
-use super::journal::{Boosted, How, Saved, Slot};
+use super::journal::{How, Saved};
 use super::probation::Probation;
 pub use super::rules::Rules;
 use super::rules::may_be_deadline;
@@ -45,57 +46,6 @@ const ONLY_PULSES: Nanos = Nanos::from_secs(60);
 
 /// A look that an end makes due comes this much later: others may end with it.
 const BETWEEN_LOOKS: Nanos = Nanos::from_millis(1);
-
-/// What a boost does to the host.
-pub trait Hands: Send {
-    /// Returns the owner of a task where the backend does not know it.
-    fn owner(&self, task: &Task) -> Owner;
-
-    /// Makes a task SCHED_DEADLINE, and notes first how to undo that.
-    fn raise(&mut self, task: &Task, end: Nanos) -> Result<Raised, Refusal>;
-
-    /// Undoes that, or finds it undone: between two pulses, or by a guardian that was faster.
-    fn restore(&mut self, raised: &Raised) -> Undone;
-
-    /// Waits, for no longer than a run may take, until a task just raised has had its budget. False if it has
-    /// not been given its CPU, None where the kernel does not tell.
-    fn let_run(&mut self, raised: &Raised) -> Option<bool>;
-
-    /// One period of FIFO emulation: puts a task above the hog for the length of its budget. It has to be
-    /// scheduled as it was at the first pulse.
-    fn pulse(&mut self, task: &Task, before: Option<Saved>) -> Result<Pulse, Refusal>;
-
-    /// Lowers a rank that a task was given after its last pulse, by a call that began in that. Returns `None` if there
-    /// is nothing to lower.
-    fn lower_late(&mut self, raised: &Raised) -> Option<Undone>;
-
-    /// Takes a real-time rank from a task that has it by no policy. Returns whether that was done.
-    fn take_foreign_rank(&mut self, task: &Task) -> bool;
-
-    /// Gives the children of these tasks the policy that they would have inherited. Takes a bounded
-    /// time, and returns false if that was not enough to find all of them.
-    fn adopt(&mut self, wards: &[Ward], events: &mut Vec<Event>) -> bool;
-}
-
-/// A pulse that is over.
-#[derive(Debug)]
-pub struct Pulse {
-    pub raised: Raised,
-    pub outcome: Undone,
-    /// Whether the task was given its CPU; None where the kernel does not tell.
-    pub ran: Option<bool>,
-}
-
-/// A task that has been raised.
-#[derive(Clone, Copy, Debug)]
-pub struct Raised {
-    pub boosted: Boosted,
-    pub slot: Slot,
-    /// In clock ticks since boot: who started later was born during the boost.
-    pub since: u64,
-    /// How often it had been given a CPU before, where the kernel tells.
-    pub runs: Option<u64>,
-}
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {

@@ -141,17 +141,19 @@ fn undo_as(kernel: &impl Kernel, tid: Tid, start: u64, boosted: &Boosted, highes
 pub const CALL: Nanos = Nanos::from_micros(4);
 
 /// How often a rank is lowered without a pause.
-const LOWERINGS_IN_A_ROW: u32 = 4;
+const LOWERINGS_IN_A_ROW: u32 = 5;
 
 /// How often a rank is lowered at once that comes back again and again.
-const MAX_LOWERINGS: u32 = 25;
+const MAX_LOWERINGS: u64 = 60;
 
 /// Lowers a rank that a call has set which was under way at the end of a pulse, until none comes any more. `Lowered`
 /// if there was one, else `None`. A call of a task that was preempted comes later: see `lower_late`.
 pub fn lower_until_none_comes(kernel: &impl Kernel, boosted: &Boosted) -> Option<Undone> {
     let mut outcome = None;
-    for _ in 0..MAX_LOWERINGS {
-        kernel.spin_until(kernel.now() + CALL);
+    for round in 0..MAX_LOWERINGS {
+        // Each pause is another one, so that the task does not make its calls in step with it.
+        let pause = CALL + Nanos(round * 370 % 3000);
+        kernel.spin_until(kernel.now() + pause);
         match lower_late(kernel, boosted) {
             Some(lowered @ Undone::Lowered { .. }) => outcome = Some(lowered),
             _ => break,

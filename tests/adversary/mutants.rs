@@ -17,6 +17,8 @@ const MUTANTS: &[(Fault, &str, &str)] = &[
         "files::nothing_in_place_of_the_trace_is_followed_or_blocks",
         "--trace, link to a file",
     ),
+    (Fault::RankKept, "ranks::a_victim_does_not_keep_sched_fifo", "which it did not begin with"),
+    (Fault::RankLent, "lending::a_spinning_owner_on_the_same_cpu_is_lent_no_rank", "has had the rank"),
 ];
 
 /// The words by which a test of this program reports that an attack succeeded.

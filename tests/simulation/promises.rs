@@ -233,6 +233,10 @@ impl Watched {
             }
             return;
         }
+        // A rank is lowered several times in a row.
+        if says(&life.now.attr) == says(attr) {
+            return;
+        }
         let rank = |attr: &Attr| Rank::of(attr.policy, attr.priority);
         let pulsed = self.pulsed.get(&(life.tid, life.start)).into_iter().flatten();
         let had_pulse = pulsed.into_iter().any(|before| says(before) == says(attr));

@@ -1,0 +1,152 @@
+use super::*;
+
+use crate::boost::event::Refusal;
+use crate::boost::journal::{Boosted, How, Rank, Saved, Slot};
+use crate::boost::plan::{Pulse, Raised, Rules, Ward};
+use crate::boost::undo::Undone;
+use crate::error::Error;
+use crate::task::{Owner, Policy};
+use crate::timing::Boost;
+
+/// Plays back what it is given, one snapshot a look.
+struct Script(Vec<Result<Snapshot>>);
+
+impl Backend for Script {
+    fn kind(&self) -> Kind {
+        Kind::SchedDebug
+    }
+
+    fn snapshot(&mut self, _woke: Nanos, _effort: Effort, snapshot: &mut Snapshot) -> Result<()> {
+        *snapshot = self.0.remove(0)?;
+        Ok(())
+    }
+}
+
+fn running(at: u64, tids: &[i32]) -> Result<Snapshot> {
+    let task = |&tid: &i32| Task { tid: Tid(tid), cpu: Cpu(1), ..Task::default() };
+    let running = tids.iter().map(task).collect();
+    Ok(Snapshot { at: Nanos::from_secs(at), complete: true, running, ..Snapshot::default() })
+}
+
+fn engine(script: Vec<Result<Snapshot>>) -> Engine {
+    let limits = Limits { threshold: Nanos::from_secs(60), granularity: Nanos::from_secs(5) };
+    Engine::new(Box::new(Script(script)), limits, Ignore::default())
+}
+
+#[test]
+fn a_hog_is_seen_since_the_first_look_that_found_it_without_a_break() {
+    let mut engine = engine(vec![running(1, &[7]), running(2, &[7]), running(3, &[8]), running(4, &[7])]);
+    let mut seen = || {
+        engine.look(Nanos::ZERO, Nanos::ZERO).unwrap();
+        engine.hog(Cpu(1)).map(|hog| (hog.task.tid.0, hog.seen_since.as_secs()))
+    };
+    assert_eq!([seen(), seen(), seen(), seen()], [Some((7, 1)), Some((7, 1)), Some((8, 3)), Some((7, 4))]);
+}
+
+#[test]
+fn of_two_tasks_that_run_on_a_cpu_the_hog_is_the_one_of_the_better_rank() {
+    let task = |tid, cpu, prio| Task {
+        tid: Tid(tid),
+        cpu: Cpu(cpu),
+        sched: crate::task::Sched { policy: None, prio },
+        ..Task::default()
+    };
+    let running = vec![task(9, 2, 49), task(5, 0, 120), task(1, 2, 120), task(2, 2, 90)];
+    let snapshot = Snapshot { at: Nanos::from_secs(1), complete: true, running, ..Snapshot::default() };
+    let mut engine = engine(vec![Ok(snapshot)]);
+    engine.look(Nanos::ZERO, Nanos::ZERO).unwrap();
+    let hog = |cpu| engine.hog(Cpu(cpu)).map(|hog| hog.task.tid.0);
+    assert_eq!([hog(0), hog(1), hog(2), hog(3)], [Some(5), None, Some(9), None]);
+}
+
+/// Boosts a task by name only.
+struct Obliging;
+
+impl Hands for Obliging {
+    fn lower_late(&mut self, _: &Raised) -> Option<Undone> {
+        None
+    }
+
+    fn take_foreign_rank(&mut self, _: &Task) -> bool {
+        false
+    }
+
+    fn owner(&self, _: &Task) -> Owner {
+        Owner::Privileged
+    }
+
+    fn raise(&mut self, task: &Task, end: Nanos) -> std::result::Result<Raised, Refusal> {
+        let Task { tid, start, .. } = *task;
+        let before =
+            Saved { policy: Policy::OTHER, priority: 0, reset_on_fork: false, nice: 0, timer_slack: 0 };
+        let how = How::Deadline { runtime: Nanos(1), period: Nanos(2) };
+        let (leader_rank, grace) = (Rank::FAIR, Nanos::ZERO);
+        let boosted =
+            Boosted { tid, tgid: tid, start, leader_start: start, leader_rank, end, grace, before, how };
+        Ok(Raised { boosted, slot: Slot::default(), since: 0, runs: None })
+    }
+
+    fn restore(&mut self, raised: &Raised) -> Undone {
+        Undone::Restored(raised.boosted.tid)
+    }
+
+    fn let_run(&mut self, _: &Raised) -> Option<bool> {
+        None
+    }
+
+    fn pulse(&mut self, _: &Task, _: Option<Saved>) -> std::result::Result<Pulse, Refusal> {
+        Err(Refusal::Gone)
+    }
+
+    fn adopt(&mut self, _: &[Ward], _: &mut Vec<Event>) -> bool {
+        true
+    }
+}
+
+#[test]
+fn the_end_of_a_boost_waits_for_no_rest_and_a_rest_is_short() {
+    let secs = Nanos::from_secs;
+    let limits = Limits { threshold: secs(60), granularity: secs(5) };
+    let boost = Boost::fit(secs(60), Some(secs(3)), None, None);
+    let how = How::Deadline { runtime: boost.runtime, period: boost.period };
+    let script = vec![running(100, &[7]), running(163, &[7])];
+    let mut engine = Engine::new(Box::new(Script(script)), limits, Ignore::default());
+    engine.boost(Booster::new(Rules::new(how, &boost, &limits, boost.runtime)), Obliging);
+    engine.look(secs(100), secs(100)).unwrap();
+    let task = Task { tid: Tid(5), ..Task::default() };
+    assert!(matches!(engine.boost_task(&task, true, secs(100)), Some(Ok(()))));
+    // A scan that had a CPU for a minute is followed by a short rest, and the end comes in the
+    // middle of it.
+    let end = secs(103);
+    engine.rest(Nanos(end.0 - 1), secs(60));
+    assert_eq!(engine.next(), end);
+    assert!(!engine.advance(end), "it rests, so no scan is due");
+    assert!(engine.events().any(|event| matches!(event, Event::Over { .. })));
+    assert_eq!(engine.next(), Nanos(end.0 - 1) + MAX_REST);
+    assert!(engine.advance(engine.next()));
+    // A scan that was blocked for a minute has used no CPU, and needs no rest.
+    engine.look(secs(163), secs(163)).unwrap();
+    engine.rest(secs(163), Nanos(1000));
+    assert_eq!(engine.next(), secs(168));
+}
+
+#[test]
+fn a_hog_on_each_of_many_cpus_takes_one_step() {
+    let task = |n: u32| Task { tid: Tid(n as i32), cpu: Cpu(n), ..Task::default() };
+    let running: Vec<Task> = (0..8192).map(task).collect();
+    let snapshot = Snapshot { at: Nanos::from_secs(1), complete: true, running, ..Snapshot::default() };
+    let mut engine = engine(vec![Ok(snapshot.clone()), Ok(snapshot)]);
+    for _ in 0..2 {
+        let steps = steps::of(|| engine.look(Nanos::ZERO, Nanos::ZERO).unwrap());
+        assert!(steps <= 2 * 8192, "{steps} steps");
+    }
+}
+
+#[test]
+fn a_look_that_fails_is_counted_and_the_next_one_is_not_rushed() {
+    let mut engine = engine(vec![Err(Error::new("garbled")), running(9, &[])]);
+    assert!(engine.look(Nanos::ZERO, Nanos::from_secs(3)).is_err());
+    assert_eq!(engine.next_look(), Nanos::from_secs(8));
+    assert!(engine.look(Nanos::ZERO, Nanos::from_secs(8)).is_ok());
+    assert_eq!((engine.counters().looks, engine.counters().failed_looks), (2, 1));
+}
