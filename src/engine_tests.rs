@@ -67,6 +67,14 @@ impl Hands for Obliging {
         None
     }
 
+    fn parent(&self, _: &Task) -> Option<Tid> {
+        None
+    }
+
+    fn lower_child(&mut self, _: &Task, _: &Raised) -> Option<Undone> {
+        None
+    }
+
     fn take_foreign_rank(&mut self, _: &Task) -> bool {
         false
     }

@@ -74,6 +74,10 @@ impl<K: Ord + Copy, V: Copy> Sorted<K, V> {
         self.entries.len()
     }
 
+    pub fn values(&self) -> impl Iterator<Item = &V> {
+        self.entries.iter().inspect(|_| steps::count(1)).map(|(_, value)| value)
+    }
+
     /// All entries, in the order of their keys.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (K, &mut V)> {
         self.entries.iter_mut().map(|(key, value)| (*key, value))

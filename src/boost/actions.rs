@@ -4,7 +4,7 @@ use super::active::Ward;
 use super::event::{Event, Refusal};
 use super::journal::{Boosted, Saved, Slot};
 use super::undo::Undone;
-use crate::task::{Nanos, Owner, Task};
+use crate::task::{Nanos, Owner, Task, Tid};
 
 /// What a boost does to the host.
 pub trait Hands: Send {
@@ -28,6 +28,13 @@ pub trait Hands: Send {
     /// Lowers a rank that a task was given after its last pulse, by a call that began in that. Returns `None` if there
     /// is nothing to lower.
     fn lower_late(&mut self, raised: &Raised) -> Option<Undone>;
+
+    /// Returns the process that has started a task or, for a thread, its process.
+    fn parent(&self, task: &Task) -> Option<Tid>;
+
+    /// Gives a task that was born with the policy of a pulse what its boosted parent had before. Returns `None` if
+    /// the task does not have that policy.
+    fn lower_child(&mut self, task: &Task, parent: &Raised) -> Option<Undone>;
 
     /// Takes a real-time rank from a task that has it by no policy. Returns whether that was done.
     fn take_foreign_rank(&mut self, task: &Task) -> bool;

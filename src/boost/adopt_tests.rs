@@ -175,6 +175,10 @@ impl Kernel for Family {
         self.of(tid, |it| it.tgid)
     }
 
+    fn parent(&self, _: Tid) -> Option<Tid> {
+        None
+    }
+
     fn is_child(&self, _: Tid, _: Tid, _: Tid) -> Option<bool> {
         None
     }

@@ -6,6 +6,7 @@ use super::{
 };
 use crate::boost::active::Active;
 use crate::boost::probation::Entry;
+use crate::boost::undo::FIFO_PRIORITY;
 use crate::task::Policy;
 
 /// A turn is remembered for so long: as long as 500 boosts of a CPU take.
@@ -28,6 +29,11 @@ fn lower(hands: &mut dyn Hands, entry: &Entry, events: &mut Vec<Event>) -> bool 
         Some(Undone::Gone) => true,
         _ => false,
     }
+}
+
+fn has_policy_of_pulse(task: &Task) -> bool {
+    let is_fifo = task.sched.policy.is_none_or(|policy| policy == Policy::FIFO);
+    is_fifo && task.sched.prio == 99 - FIFO_PRIORITY as i32 && !task.misranked && task.start != 0
 }
 
 impl Booster {
@@ -96,6 +102,9 @@ impl Booster {
             if entry.is_some_and(|entry| lower(hands, &entry, events)) {
                 self.probation.end(task);
             }
+            if entry.is_none() && has_policy_of_pulse(task) {
+                self.lower_child(task, hands, events);
+            }
             if task.misranked && hands.take_foreign_rank(task) {
                 let priority = (99 - task.sched.prio).clamp(0, 99) as u32;
                 let own = Saved {
@@ -108,6 +117,22 @@ impl Booster {
                 let from = Saved { policy: Policy::FIFO, priority, ..own };
                 events.push(Event::Lowered { task: *task, from, before: own });
             }
+        }
+    }
+
+    /// Lowers a task that was born with the policy of a pulse of its parent, or of a thread of its process.
+    fn lower_child(&self, task: &Task, hands: &mut dyn Hands, events: &mut Vec<Event>) {
+        if self.boosted.contains(id(task)) {
+            return;
+        }
+        let family = [task.tgid, hands.parent(task)];
+        let is_parent = |entry: &&Entry| {
+            let tgid = entry.raised.boosted.tgid;
+            task.start >= entry.births && family.contains(&Some(tgid))
+        };
+        let Some(parent) = self.probation.iter().find(is_parent) else { return };
+        if let Some(Undone::Lowered { from, .. }) = hands.lower_child(task, &parent.raised) {
+            events.push(Event::Lowered { task: *task, from, before: parent.raised.boosted.before });
         }
     }
 

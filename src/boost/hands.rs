@@ -8,8 +8,8 @@ use super::kernel::{Host, Kernel};
 use super::plan::{Hands, Pulse, Raised};
 use super::recover::due;
 use super::undo::{
-    RETRY, Undone, apply, is_ours, leader_is_boosted, lower_late, lower_until_none_comes, settle,
-    take_foreign_rank, undo_after_another,
+    RETRY, Undone, apply, is_ours, leader_is_boosted, lower_child, lower_late, lower_until_none_comes,
+    settle, take_foreign_rank, undo_after_another,
 };
 use crate::fault::{self, Fault};
 use crate::sys::sched::Attr;
@@ -297,6 +297,14 @@ impl<K: Kernel + Send> Hands for HostHands<K> {
             Some(Undone::Lowered { .. }) => lower_until_none_comes(&self.kernel, &raised.boosted).or(outcome),
             outcome => outcome,
         }
+    }
+
+    fn parent(&self, task: &Task) -> Option<Tid> {
+        self.kernel.parent(task.tid)
+    }
+
+    fn lower_child(&mut self, task: &Task, parent: &Raised) -> Option<Undone> {
+        lower_child(&self.kernel, task.tid, task.start, &parent.boosted.before)
     }
 
     fn take_foreign_rank(&mut self, task: &Task) -> bool {

@@ -126,6 +126,10 @@ impl Kernel for Scripted {
         Some(if self.state().threads.contains(&tid) { TASK } else { tid })
     }
 
+    fn parent(&self, tid: Tid) -> Option<Tid> {
+        Some(if self.state().children.contains(&tid) { TASK } else { Tid(1) })
+    }
+
     fn is_child(&self, _: Tid, tid: Tid, child: Tid) -> Option<bool> {
         Some(tid == TASK && self.state().children.contains(&child))
     }

@@ -34,6 +34,9 @@ pub trait Kernel {
     /// The process that a newborn task is a thread of.
     fn process_of(&self, tid: Tid) -> Option<Tid>;
 
+    /// Returns the process that has started a task, or that has started its process if it is a thread.
+    fn parent(&self, tid: Tid) -> Option<Tid>;
+
     /// Whether this thread of a process has started a child; `None` where the kernel does not show
     /// that.
     fn is_child(&self, tgid: Tid, tid: Tid, child: Tid) -> Option<bool>;
@@ -110,6 +113,10 @@ impl Kernel for Host {
 
     fn process_of(&self, tid: Tid) -> Option<Tid> {
         proc::tgid(tid)
+    }
+
+    fn parent(&self, tid: Tid) -> Option<Tid> {
+        proc::parent(tid)
     }
 
     fn is_child(&self, tgid: Tid, tid: Tid, child: Tid) -> Option<bool> {

@@ -19,6 +19,10 @@ struct Simulated {
     taken: bool,
     /// A task in a pulse gives itself a rank that it keeps.
     raises_itself: bool,
+    /// Children of task 1.
+    children: Vec<Tid>,
+    /// Tasks from which a rank was taken that was not their own.
+    taken_from: Vec<Tid>,
     /// Those whose children each pass looked for, and whether there were too many of them.
     adoptions: Vec<Vec<Tid>>,
     crowded: bool,
@@ -44,12 +48,22 @@ fn raised(task: &Task, how: How, end: Nanos) -> Raised {
 }
 
 impl Hands for Simulated {
-    fn lower_late(&mut self, _: &Raised) -> Option<Undone> {
-        None
+    fn lower_late(&mut self, raised: &Raised) -> Option<Undone> {
+        let Boosted { tid, before, .. } = raised.boosted;
+        self.raises_itself.then_some(Undone::Lowered { tid, from: Saved { priority: 97, ..before } })
     }
 
-    fn take_foreign_rank(&mut self, _: &Task) -> bool {
-        false
+    fn parent(&self, task: &Task) -> Option<Tid> {
+        self.children.contains(&task.tid).then_some(Tid(1))
+    }
+
+    fn lower_child(&mut self, task: &Task, parent: &Raised) -> Option<Undone> {
+        Some(Undone::Lowered { tid: task.tid, from: Saved { priority: 98, ..parent.boosted.before } })
+    }
+
+    fn take_foreign_rank(&mut self, task: &Task) -> bool {
+        self.taken_from.push(task.tid);
+        true
     }
 
     fn owner(&self, _: &Task) -> Owner {

@@ -30,6 +30,8 @@ pub struct Probation {
 pub struct Entry {
     pub task: Task,
     pub raised: Raised,
+    /// Tasks that were started later than that, in clock ticks since boot, may be born in a pulse of this one.
+    pub births: u64,
     begun: Nanos,
     next: Nanos,
     pause: Nanos,
@@ -48,12 +50,18 @@ impl Probation {
         }
         let next = now + FIRST_CHECK;
         let (task, raised) = (*task, *raised);
-        self.tasks.insert(id(&task), Entry { task, raised, begun: now, next, pause: FIRST_CHECK });
+        let births = self.of(&task).map_or(raised.since, |before| before.births);
+        self.tasks.insert(id(&task), Entry { task, raised, births, begun: now, next, pause: FIRST_CHECK });
         self.next = Some(self.next.map_or(next, |earlier| earlier.min(next)));
     }
 
     pub fn of(&self, task: &Task) -> Option<Entry> {
         self.tasks.get(id(task))
+    }
+
+    /// The tasks, in no order that matters.
+    pub fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.tasks.values()
     }
 
     pub fn end(&mut self, task: &Task) {

@@ -192,6 +192,20 @@ pub fn lower_late(kernel: &impl Kernel, boosted: &Boosted) -> Option<Undone> {
     })
 }
 
+/// Gives a task what its parent had before a pulse, if it has the policy of that. A fork copies the parent without a
+/// lock: the policy of a pulse, and RESET_ON_FORK, which it should have obeyed, from before or after it.
+pub fn lower_child(kernel: &impl Kernel, tid: Tid, start: u64, before: &Saved) -> Option<Undone> {
+    let attr = kernel.get_attr(tid).ok()?;
+    let is_of_pulse = (attr.policy, attr.priority) == (Policy::FIFO, FIFO_PRIORITY);
+    if !is_of_pulse || kernel.start(tid) != Some(start) {
+        return None;
+    }
+    match kernel.set_scheduler(tid, before.policy, before.priority, before.reset_on_fork) {
+        Ok(()) => Some(Undone::Lowered { tid, from: Saved::of(kernel, tid, &attr) }),
+        Err(e) => Some(Undone::Failed(e)),
+    }
+}
+
 /// Takes a real-time rank from a fair task that has it by no policy. The kernel computes the rank of a task anew only
 /// when its policy changes, so another fair policy comes in between.
 pub fn take_foreign_rank(kernel: &impl Kernel, tid: Tid, start: u64) -> bool {

@@ -229,6 +229,10 @@ impl Kernel for Calls {
         watched.world.find(tid).map(|index| watched.world.lives[index].tgid)
     }
 
+    fn parent(&self, _tid: Tid) -> Option<Tid> {
+        None
+    }
+
     fn is_child(&self, _tgid: Tid, tid: Tid, child: Tid) -> Option<bool> {
         let watched = self.enter(false);
         let parent = watched.world.find(tid).map(|index| watched.world.lives[index].id)?;
