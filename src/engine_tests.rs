@@ -5,6 +5,7 @@ use crate::boost::journal::{Boosted, How, Rank, Saved, Slot};
 use crate::boost::plan::{Pulse, Raised, Rules, Ward};
 use crate::boost::undo::Undone;
 use crate::error::Error;
+use crate::proc::Birth;
 use crate::task::{Owner, Policy};
 use crate::timing::Boost;
 
@@ -67,11 +68,11 @@ impl Hands for Obliging {
         None
     }
 
-    fn parent(&self, _: &Task) -> Option<Tid> {
+    fn birth(&self, _: &Task) -> Option<Birth> {
         None
     }
 
-    fn lower_child(&mut self, _: &Task, _: &Raised) -> Option<Undone> {
+    fn lower_child(&mut self, _: &Birth, _: &Raised) -> Option<Undone> {
         None
     }
 

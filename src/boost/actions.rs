@@ -4,7 +4,8 @@ use super::active::Ward;
 use super::event::{Event, Refusal};
 use super::journal::{Boosted, Saved, Slot};
 use super::undo::Undone;
-use crate::task::{Nanos, Owner, Task, Tid};
+use crate::proc::Birth;
+use crate::task::{Nanos, Owner, Task};
 
 /// What a boost does to the host.
 pub trait Hands: Send {
@@ -29,12 +30,12 @@ pub trait Hands: Send {
     /// is nothing to lower.
     fn lower_late(&mut self, raised: &Raised) -> Option<Undone>;
 
-    /// Returns the process that has started a task or, for a thread, its process.
-    fn parent(&self, task: &Task) -> Option<Tid>;
+    /// Returns when and by which process a task was started.
+    fn birth(&self, task: &Task) -> Option<Birth>;
 
-    /// Gives a task that was born with the policy of a pulse what its boosted parent had before. Returns `None` if
-    /// the task does not have that policy.
-    fn lower_child(&mut self, task: &Task, parent: &Raised) -> Option<Undone>;
+    /// Gives a task that was born with the policy or the rank of a pulse what its boosted parent had before. Returns
+    /// `None` if it has neither.
+    fn lower_child(&mut self, child: &Birth, parent: &Raised) -> Option<Undone>;
 
     /// Takes a real-time rank from a task that has it by no policy. Returns whether that was done.
     fn take_foreign_rank(&mut self, task: &Task) -> bool;

@@ -175,7 +175,7 @@ impl Kernel for Family {
         self.of(tid, |it| it.tgid)
     }
 
-    fn parent(&self, _: Tid) -> Option<Tid> {
+    fn birth(&self, _: Tid) -> Option<Birth> {
         None
     }
 

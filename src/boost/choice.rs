@@ -33,7 +33,7 @@ fn lower(hands: &mut dyn Hands, entry: &Entry, events: &mut Vec<Event>) -> bool 
 
 fn has_policy_of_pulse(task: &Task) -> bool {
     let is_fifo = task.sched.policy.is_none_or(|policy| policy == Policy::FIFO);
-    is_fifo && task.sched.prio == 99 - FIFO_PRIORITY as i32 && !task.misranked && task.start != 0
+    is_fifo && task.sched.prio == 99 - FIFO_PRIORITY as i32 && !task.misranked
 }
 
 impl Booster {
@@ -125,13 +125,13 @@ impl Booster {
         if self.boosted.contains(id(task)) {
             return;
         }
-        let family = [task.tgid, hands.parent(task)];
+        let Some(birth) = hands.birth(task) else { return };
         let is_parent = |entry: &&Entry| {
             let tgid = entry.raised.boosted.tgid;
-            task.start >= entry.births && family.contains(&Some(tgid))
+            birth.start >= entry.births && (birth.parent == tgid || task.tgid == Some(tgid))
         };
         let Some(parent) = self.probation.iter().find(is_parent) else { return };
-        if let Some(Undone::Lowered { from, .. }) = hands.lower_child(task, &parent.raised) {
+        if let Some(Undone::Lowered { from, .. }) = hands.lower_child(&birth, &parent.raised) {
             events.push(Event::Lowered { task: *task, from, before: parent.raised.boosted.before });
         }
     }

@@ -12,6 +12,7 @@ use super::undo::{
     settle, take_foreign_rank, undo_after_another,
 };
 use crate::fault::{self, Fault};
+use crate::proc::Birth;
 use crate::sys::sched::Attr;
 use crate::task::{Cpu, Nanos, Owner, Policy, Task, Tid};
 use std::io;
@@ -299,12 +300,12 @@ impl<K: Kernel + Send> Hands for HostHands<K> {
         }
     }
 
-    fn parent(&self, task: &Task) -> Option<Tid> {
-        self.kernel.parent(task.tid)
+    fn birth(&self, task: &Task) -> Option<Birth> {
+        self.kernel.birth(task.tid).filter(|birth| task.start == 0 || birth.start == task.start)
     }
 
-    fn lower_child(&mut self, task: &Task, parent: &Raised) -> Option<Undone> {
-        lower_child(&self.kernel, task.tid, task.start, &parent.boosted.before)
+    fn lower_child(&mut self, child: &Birth, parent: &Raised) -> Option<Undone> {
+        lower_child(&self.kernel, child, &parent.boosted.before)
     }
 
     fn take_foreign_rank(&mut self, task: &Task) -> bool {

@@ -126,8 +126,9 @@ impl Kernel for Scripted {
         Some(if self.state().threads.contains(&tid) { TASK } else { tid })
     }
 
-    fn parent(&self, tid: Tid) -> Option<Tid> {
-        Some(if self.state().children.contains(&tid) { TASK } else { Tid(1) })
+    fn birth(&self, tid: Tid) -> Option<Birth> {
+        let parent = if self.state().children.contains(&tid) { TASK } else { Tid(1) };
+        Some(Birth { tid, start: self.start(tid)?, parent })
     }
 
     fn is_child(&self, _: Tid, tid: Tid, child: Tid) -> Option<bool> {

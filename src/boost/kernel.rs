@@ -34,8 +34,8 @@ pub trait Kernel {
     /// The process that a newborn task is a thread of.
     fn process_of(&self, tid: Tid) -> Option<Tid>;
 
-    /// Returns the process that has started a task, or that has started its process if it is a thread.
-    fn parent(&self, tid: Tid) -> Option<Tid>;
+    /// Returns when and by which process a task was started.
+    fn birth(&self, tid: Tid) -> Option<Birth>;
 
     /// Whether this thread of a process has started a child; `None` where the kernel does not show
     /// that.
@@ -115,8 +115,8 @@ impl Kernel for Host {
         proc::tgid(tid)
     }
 
-    fn parent(&self, tid: Tid) -> Option<Tid> {
-        proc::parent(tid)
+    fn birth(&self, tid: Tid) -> Option<Birth> {
+        proc::birth(tid)
     }
 
     fn is_child(&self, tgid: Tid, tid: Tid, child: Tid) -> Option<bool> {

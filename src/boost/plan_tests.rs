@@ -2,6 +2,7 @@ use super::*;
 use crate::boost::active::{AGAIN, AGAIN_ASLEEP, TRIES};
 use crate::boost::journal::{Boosted, Rank, Slot};
 use crate::observe::Waiter;
+use crate::proc::Birth;
 use crate::task::{Comm, Policy, Sched};
 use std::io;
 
@@ -53,12 +54,13 @@ impl Hands for Simulated {
         self.raises_itself.then_some(Undone::Lowered { tid, from: Saved { priority: 97, ..before } })
     }
 
-    fn parent(&self, task: &Task) -> Option<Tid> {
-        self.children.contains(&task.tid).then_some(Tid(1))
+    fn birth(&self, task: &Task) -> Option<Birth> {
+        let Task { tid, start, .. } = *task;
+        self.children.contains(&tid).then_some(Birth { tid, start, parent: Tid(1) })
     }
 
-    fn lower_child(&mut self, task: &Task, parent: &Raised) -> Option<Undone> {
-        Some(Undone::Lowered { tid: task.tid, from: Saved { priority: 98, ..parent.boosted.before } })
+    fn lower_child(&mut self, child: &Birth, parent: &Raised) -> Option<Undone> {
+        Some(Undone::Lowered { tid: child.tid, from: Saved { priority: 98, ..parent.boosted.before } })
     }
 
     fn take_foreign_rank(&mut self, task: &Task) -> bool {

@@ -3,6 +3,7 @@
 use super::journal::{Boosted, How, Journal, Rank, Saved, Slot};
 use super::kernel::Kernel;
 use crate::fault::{self, Fault};
+use crate::proc::Birth;
 use crate::sys::sched::{self, Attr};
 use crate::task::{Nanos, Policy, Tid};
 use std::io;
@@ -194,8 +195,13 @@ pub fn lower_late(kernel: &impl Kernel, boosted: &Boosted) -> Option<Undone> {
 
 /// Gives a task what its parent had before a pulse, if it has the policy of that. A fork copies the parent without a
 /// lock: the policy of a pulse, and RESET_ON_FORK, which it should have obeyed, from before or after it.
-pub fn lower_child(kernel: &impl Kernel, tid: Tid, start: u64, before: &Saved) -> Option<Undone> {
+pub fn lower_child(kernel: &impl Kernel, child: &Birth, before: &Saved) -> Option<Undone> {
+    let Birth { tid, start, .. } = *child;
     let attr = kernel.get_attr(tid).ok()?;
+    if !attr.policy.is_realtime() && take_foreign_rank(kernel, tid, start) {
+        let rank = Saved { policy: Policy::FIFO, priority: FIFO_PRIORITY, ..Saved::of(kernel, tid, &attr) };
+        return Some(Undone::Lowered { tid, from: rank });
+    }
     let is_of_pulse = (attr.policy, attr.priority) == (Policy::FIFO, FIFO_PRIORITY);
     if !is_of_pulse || kernel.start(tid) != Some(start) {
         return None;

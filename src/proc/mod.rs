@@ -191,11 +191,8 @@ pub struct Birth {
     pub parent: Tid,
 }
 
-pub fn parent(tid: Tid) -> Option<Tid> {
-    birth(tid).map(|birth| birth.parent)
-}
-
-fn birth(tid: Tid) -> Option<Birth> {
+/// Returns when and by which process a task was started.
+pub fn birth(tid: Tid) -> Option<Birth> {
     // The shorter path adds up the times of all threads of the process, which may be many.
     let stat = Text::try_of(format_args!("/proc/{tid}/task/{tid}/stat")).ok()?;
     let stat = stat.as_bytes();

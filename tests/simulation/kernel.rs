@@ -229,7 +229,7 @@ impl Kernel for Calls {
         watched.world.find(tid).map(|index| watched.world.lives[index].tgid)
     }
 
-    fn parent(&self, _tid: Tid) -> Option<Tid> {
+    fn birth(&self, _tid: Tid) -> Option<Birth> {
         None
     }
 
