@@ -70,6 +70,13 @@ impl<K: Ord + Copy, V: Copy> Sorted<K, V> {
         self.entries.retain_mut(|(_, value)| stays(value));
     }
 
+    /// Drops the values for which `stays` returns false if there are as many as `most`.
+    pub fn update_if(&mut self, most: usize, stays: impl FnMut(&V) -> bool) {
+        if self.entries.len() >= most {
+            self.retain(stays);
+        }
+    }
+
     pub fn len(&self) -> usize {
         self.entries.len()
     }

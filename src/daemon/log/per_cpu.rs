@@ -1,16 +1,21 @@
-//! How many lines a second each CPU may have in a log, so that a crowd of tasks on one CPU hides no
-//! other.
+//! How many lines a second the tasks of each owner may have in a log, for each CPU, so that a crowd of
+//! one user on one CPU hides no other.
 
 use super::Told;
 use crate::sorted::Sorted;
-use crate::task::{Cpu, Nanos};
+use crate::task::{Cpu, Nanos, Owner};
 
 const SECOND: Nanos = Nanos::from_secs(1);
 
-/// The lines of each CPU in the current second.
+/// So many owners have lines of their own. A user may have thousands of uids: all others share one window.
+const MAX_WINDOWS: usize = 256;
+
+/// The lines of each CPU and owner in the current second.
 pub struct PerCpu {
     limit: u32,
-    windows: Sorted<Cpu, Window>,
+    windows: Sorted<(Cpu, Owner), Window>,
+    /// Which lines each CPU has had in its second.
+    firsts: Sorted<Cpu, Firsts>,
     /// When the first summary is due.
     due: Option<Nanos>,
 }
@@ -20,12 +25,32 @@ pub struct PerCpu {
 struct Window {
     begun: Nanos,
     lines: u32,
-    has_starved: bool,
-    has_boosted: bool,
     /// The starving tasks that were left out, the longest wait of one of them, and the other lines.
     tasks: u64,
     longest: Nanos,
     others: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Firsts {
+    begun: Nanos,
+    has_starved: bool,
+    has_boosted: bool,
+}
+
+impl Firsts {
+    fn new(begun: Nanos) -> Firsts {
+        Firsts { begun, has_starved: false, has_boosted: false }
+    }
+
+    fn is_first(&mut self, told: &Told) -> bool {
+        let has_one = match told {
+            Told::Starved { .. } => &mut self.has_starved,
+            Told::Boosted { .. } => &mut self.has_boosted,
+            _ => return false,
+        };
+        !std::mem::replace(has_one, true)
+    }
 }
 
 /// What becomes of a line.
@@ -40,28 +65,11 @@ pub enum Admission {
 
 impl Window {
     fn new(begun: Nanos) -> Window {
-        Window {
-            begun,
-            lines: 0,
-            has_starved: false,
-            has_boosted: false,
-            tasks: 0,
-            longest: Nanos::ZERO,
-            others: 0,
-        }
+        Window { begun, lines: 0, tasks: 0, longest: Nanos::ZERO, others: 0 }
     }
 
     fn end(&self) -> Nanos {
         self.begun + SECOND
-    }
-
-    fn is_first(&mut self, told: &Told) -> bool {
-        let has_one = match told {
-            Told::Starved { .. } => &mut self.has_starved,
-            Told::Boosted { .. } => &mut self.has_boosted,
-            _ => return false,
-        };
-        !std::mem::replace(has_one, true)
     }
 
     fn leave_out(&mut self, told: &Told) {
@@ -80,20 +88,28 @@ impl Window {
 }
 
 impl PerCpu {
-    /// Allows each CPU this many lines a second.
+    /// Allows each owner this many lines a second on each CPU.
     pub fn new(limit: u32) -> PerCpu {
-        PerCpu { limit, windows: Sorted::with_room(64, (Cpu(u32::MAX), Window::new(Nanos::MAX))), due: None }
+        PerCpu { limit, windows: Sorted::new(), firsts: Sorted::new(), due: None }
     }
 
     /// Decides about a line. Summaries that are due have to be taken before.
     pub fn admit(&mut self, told: &Told, now: Nanos) -> Admission {
-        let Some(cpu) = told.cpu() else { return Admission::Granted };
-        let window = self.windows.entry(cpu, Window::new(now));
+        let Some((cpu, owner)) = told.owner() else { return Admission::Granted };
+        let firsts = self.firsts.entry(cpu, Firsts::new(now));
+        if now >= firsts.begun + SECOND {
+            *firsts = Firsts::new(now);
+        }
+        let is_first = firsts.is_first(told);
+        self.windows.update_if(MAX_WINDOWS, |window| now < window.end() || window.has_left_out());
+        let is_known = self.windows.contains((cpu, owner)) || self.windows.len() < MAX_WINDOWS;
+        let key = (cpu, if is_known { owner } else { Owner::Unknown });
+        let window = self.windows.entry(key, Window::new(now));
         if now >= window.end() && !window.has_left_out() {
             *window = Window::new(now);
         }
         window.lines = window.lines.saturating_add(1);
-        if window.is_first(told) {
+        if is_first {
             Admission::First
         } else if window.lines <= self.limit {
             Admission::Granted
@@ -117,10 +133,10 @@ impl PerCpu {
         }
         let mut summary = None;
         self.due = None;
-        for (cpu, window) in self.windows.iter_mut().filter(|(_, window)| window.has_left_out()) {
+        for ((cpu, owner), window) in self.windows.iter_mut().filter(|(_, window)| window.has_left_out()) {
             if summary.is_none() && window.end() <= now {
                 let Window { tasks, longest, others, .. } = *window;
-                summary = Some(Told::LeftOut { cpu, tasks, longest, others });
+                summary = Some(Told::LeftOut { cpu, owner, tasks, longest, others });
                 *window = Window::new(now);
             } else {
                 self.due = Some(self.due.map_or(window.end(), |due| due.min(window.end())));
@@ -162,7 +178,7 @@ mod tests {
         assert!(
             matches!(
                 summary,
-                Some(Told::LeftOut { cpu: Cpu(3), tasks: 350, longest, others: 0 })
+                Some(Told::LeftOut { cpu: Cpu(3), tasks: 350, longest, others: 0, .. })
                     if longest == Nanos::from_secs(399)
             ),
             "{summary:?}"
@@ -203,6 +219,29 @@ mod tests {
             }
         }
         assert_eq!(summaries, 4 * 9);
+    }
+
+    #[test]
+    fn a_crowd_of_one_owner_leaves_the_lines_of_another_on_its_cpu_alone() {
+        let mut cpus = PerCpu::new(50);
+        let owned = |owner, wait| {
+            let Told::Starved { task, since, wait, exact } = starved(3, wait) else { unreachable!() };
+            Told::Starved { task: Task { owner, ..task }, since, wait, exact }
+        };
+        let granted = |n| cpus.admit(&owned(Owner::User(7), n), ms(n)) != Admission::LeftOut;
+        assert_eq!((0..400).map(granted).filter(|&granted| granted).count(), 50);
+        for n in 0..50 {
+            assert_eq!(cpus.admit(&owned(Owner::Kernel, n), ms(400 + n)), Admission::Granted);
+        }
+        let summary = cpus.take_due(ms(1000));
+        assert!(
+            matches!(summary, Some(Told::LeftOut { owner: Owner::User(7), tasks: 350, .. })),
+            "{summary:?}"
+        );
+        // Thousands of uids share what is left, and bring no more lines than that.
+        let many = (0..5000).map(|uid| cpus.admit(&owned(Owner::User(uid), 1), ms(2000)));
+        let granted = many.filter(|&admission| admission != Admission::LeftOut).count();
+        assert!(granted <= MAX_WINDOWS + 51 && cpus.windows.len() <= MAX_WINDOWS + 1, "{granted}");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::engine::Hog;
 use crate::error::Reason;
 use crate::json::Value;
 use crate::proc;
-use crate::task::{Cpu, Nanos, Policy, Sched, Task, Tid};
+use crate::task::{Cpu, Nanos, Owner, Policy, Sched, Task, Tid};
 use std::{fmt, io};
 
 #[derive(Clone, Copy, Debug)]
@@ -101,6 +101,7 @@ pub enum Told {
     /// Lines of a CPU in one second that were too many for the log.
     LeftOut {
         cpu: Cpu,
+        owner: Owner,
         /// Starving tasks, and the longest wait of one of them.
         tasks: u64,
         longest: Nanos,
@@ -184,22 +185,22 @@ impl Told {
         }
     }
 
-    /// The CPU whose tasks it is about. `None` for what is never left out: failures, and answers to
-    /// a signal.
-    pub fn cpu(&self) -> Option<Cpu> {
+    /// The CPU whose tasks it is about, and their owner. `None` for what is never left out: failures, and
+    /// answers to a signal.
+    pub fn owner(&self) -> Option<(Cpu, Owner)> {
         match *self {
             Told::Starved { task, .. }
             | Told::MightStarve { task, .. }
             | Told::Boosted { task, .. }
             | Told::Refused { task, .. }
             | Told::Restored { task, .. }
-            | Told::Lowered { task, .. }
             | Told::LeftAlone { task, .. }
+            | Told::Lowered { task, .. }
             | Told::Ended { task }
             | Told::Adopted { parent: task, .. }
             | Told::Orphan { parent: task, .. }
-            | Told::Ignored(Ignored { task, .. }) => Some(task.cpu),
-            Told::Held { cpu, .. } => Some(cpu),
+            | Told::Ignored(Ignored { task, .. }) => Some((task.cpu, task.owner)),
+            Told::Held { cpu, hog, .. } => Some((cpu, hog.task.owner)),
             Told::RestoreFailed { .. }
             | Told::Waiting { .. }
             | Told::Late { .. }
@@ -290,8 +291,11 @@ impl Told {
             Told::Late { late } => give("late_ns", number(late.0)),
             Told::Looked { waiting, .. } => give("waiting", number(waiting as u64)),
             Told::Dropped { lines } => give("lines", number(lines)),
-            Told::LeftOut { cpu, tasks, longest, others } => {
+            Told::LeftOut { cpu, owner, tasks, longest, others } => {
                 give("cpu", number(cpu.0.into()));
+                if let Owner::User(uid) = owner {
+                    give("uid", number(uid.into()));
+                }
                 give("tasks", number(tasks));
                 give("waited_ns", number(longest.0));
                 give("lines", number(others));
@@ -421,7 +425,7 @@ impl fmt::Display for ForPeople<'_> {
             Told::LeftOut { cpu, tasks: 0, others, .. } => {
                 write!(f, "{others} more lines about tasks of CPU {cpu}")
             }
-            Told::LeftOut { cpu, tasks, longest, others } => {
+            Told::LeftOut { cpu, tasks, longest, others, .. } => {
                 write!(f, "{tasks} more tasks starve on CPU {cpu}, the longest for {} s", longest.as_secs())?;
                 match others {
                     0 => Ok(()),
