@@ -336,7 +336,15 @@ fn descend(kernel: &impl Kernel, own: &Attr) -> io::Result<()> {
 /// For a backend that can't tell when a task started: it has told its name.
 fn same_by_name(kernel: &impl Kernel, task: &Task) -> Result<u64, Refusal> {
     let start = kernel.try_start(task.tid).map_err(Refusal::Kernel)?.ok_or(Refusal::Gone)?;
-    let comm = kernel.comm(task.tid).ok_or(Refusal::Gone)?;
+    let Some(comm) = kernel.comm(task.tid) else {
+        // Its name can't be read for want of memory, say, unless it has ended meanwhile.
+        let is_there = kernel.try_start(task.tid).map_err(Refusal::Kernel)?.is_some();
+        return Err(if is_there {
+            Refusal::Kernel(io::ErrorKind::PermissionDenied.into())
+        } else {
+            Refusal::Gone
+        });
+    };
     // The text pads names on the left.
     match comm.as_bytes().trim_ascii_start() == task.comm.as_bytes().trim_ascii_start() {
         true => Ok(start),

@@ -406,3 +406,10 @@ fn a_rank_that_is_set_after_the_guardian_has_restored_the_task_stays() {
     journal.clear(raised.slot);
     assert!(matches!(hands.restore(&raised), Undone::ChangedByOthers(Policy::FIFO)));
 }
+
+#[test]
+fn a_task_whose_name_can_not_be_read_has_not_ended() {
+    let (kernel, journal) = (Scripted::default(), journal());
+    let outcome = hands(&kernel, &journal, |_| {}).raise(&Task { start: 0, ..task() }, PERIOD);
+    assert!(matches!(outcome, Err(Refusal::Kernel(_))), "{outcome:?}");
+}
