@@ -7,7 +7,7 @@ use super::undo::Undone;
 use crate::proc::Birth;
 use crate::task::{Nanos, Owner, Task};
 
-/// What a boost does to the host.
+/// The actions on tasks, which a test can simulate.
 pub trait Hands: Send {
     /// Returns the owner of a task where the backend does not know it.
     fn owner(&self, task: &Task) -> Owner;

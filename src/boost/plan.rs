@@ -174,7 +174,7 @@ impl Booster {
         self.probation.next()
     }
 
-    /// What is due by the clock alone: ends, pulses, and checks of ranks.
+    /// Does what is due by the clock alone: ends, pulses, and checks of ranks.
     pub fn advance(&mut self, now: Nanos, hands: &mut dyn Hands, events: &mut Vec<Event>) {
         let mut index = 0;
         while index < self.active.len() {
@@ -192,7 +192,7 @@ impl Booster {
         self.check_ranks(now, hands, events);
     }
 
-    /// What follows from a look: boosts, as far as there are places. On each CPU the owners of tasks take turns, and of
+    /// Starts the boosts that follow from a scan, as far as there are places. On each CPU the owners of tasks take turns, and of
     /// an owner's tasks the longest-starved is first: a user with thousands of them keeps no other's waiting.
     pub fn look(
         &mut self,

@@ -1,7 +1,7 @@
 //! Tasks whose pulses are over, and to which a call that began in a pulse may still give a rank.
 //!
 //! The kernel checks whether a process may set a priority before it locks the task. A thread that is preempted in
-//! between sets it after the pulse, and no restore sees that. As long as a task is SCHED_RESET_ON_FORK, an
+//! between sets it after the pulse, and no restore sees that. While a task is SCHED_RESET_ON_FORK, an
 //! unprivileged process can't take that flag from it, so a rank without the flag was set by a privileged process.
 
 use super::active::{Id, id};

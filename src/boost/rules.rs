@@ -6,16 +6,17 @@ use crate::fault::{self, Fault};
 use crate::task::{Nanos, Owner, Task};
 use crate::timing::Boost;
 
-/// What the command line and the host allow.
+/// The rules that the command line and the host set.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
     pub how: How,
     pub runtime: Nanos,
     pub period: Nanos,
     pub duration: Nanos,
-    /// What a run may really take: the budget, or a tick where no timer enforces it.
+    /// The longest time of a run: the budget, or a tick where no timer enforces it.
     pub cost: Nanos,
-    /// Leave those alone who wait for their turn among equals: at short thresholds that is a busy host.
+    /// Boost only tasks that a higher-ranked one keeps off the CPU. At a short threshold, tasks that wait among equals
+    /// are the sign of a busy host.
     pub only_outranked: bool,
     /// A task that could not be boosted is tried again after this.
     pub retry: Nanos,
