@@ -192,8 +192,9 @@ impl Booster {
         self.check_ranks(now, hands, events);
     }
 
-    /// Starts the boosts that follow from a scan, as far as there are places. On each CPU the owners of tasks take turns, and of
-    /// an owner's tasks the longest-starved is first: a user with thousands of them keeps no other's waiting.
+    /// Starts the boosts that follow from a scan, as far as there are places. On each CPU the owners of
+    /// tasks take turns, and of an owner's tasks the longest-starved is first. So a user with thousands
+    /// of them keeps no other task waiting.
     pub fn look(
         &mut self,
         snapshot: &Snapshot,
