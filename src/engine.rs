@@ -6,7 +6,6 @@ use crate::boost::plan::{Booster, Hands};
 use crate::denylist::{Ignore, Ignored};
 use crate::detect::{Detector, Limits, PATIENCE, ROOM, Starving, Verdict};
 use crate::error::Result;
-use crate::fault::{self, Fault};
 use crate::observe::{Backend, Effort, Kind, Snapshot, Waiter};
 use crate::steps;
 use crate::task::{Cpu, Nanos, Task, Tid};
@@ -143,8 +142,7 @@ impl Engine {
             booster.advance(now, hands.as_mut(), &mut self.events);
             if now >= self.next_lending {
                 self.next_lending = now + LENDING;
-                let is_lent = booster.can_lend() && self.backend.lends_deadline();
-                if is_lent && !fault::is(Fault::LoanIgnored) {
+                if booster.can_lend() && self.backend.lends_deadline() {
                     booster.end_lent(now, hands.as_mut(), &mut self.events);
                 }
             }

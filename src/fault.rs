@@ -27,12 +27,6 @@ pub enum Fault {
     RankKept,
     /// All tasks are boosted as SCHED_DEADLINE, and lend that on.
     RankLent,
-    /// A boost that a task has lent to another one goes on.
-    LoanIgnored,
-    /// A hog that waits for the end of a boost is taken to starve.
-    HogRescued,
-    /// A user with many starving tasks comes before one with few.
-    NoTurns,
 }
 
 #[cfg(all(feature = "seeded-faults", not(debug_assertions)))]

@@ -53,7 +53,6 @@ impl Booster {
         task.sched.is_realtime()
             && self.on(task.cpu).any(|active| active.started <= since)
             && !self.ranks.outrank(task)
-            && !fault::is(Fault::HogRescued)
     }
 
     /// Takes over from a scan where the boosted tasks run now.
@@ -79,9 +78,7 @@ impl Booster {
         let last = |task: &Task| served.get((task.cpu, task.owner)).unwrap_or(Nanos::ZERO);
         order.clear();
         order.extend(starving.iter().map(|starving| last(&starving.task)).zip(0..));
-        if !fault::is(Fault::NoTurns) {
-            order.sort_unstable();
-        }
+        order.sort_unstable();
         steps::count(order.len() * (order.len().max(1).ilog2() as usize + 1));
     }
 
