@@ -25,7 +25,7 @@ PEER    ?=
 # Kernels that `make test-vm` boots: names in tests/vm/packages.lock, some with words for the kernel's
 # command line. KERNEL=FILE boots a kernel of your own. FEW_KERNELS are for `make test-vm-few`.
 ALL_KERNELS = 5.10-rt 6.1 6.1-rt 6.12 6.12-rt 7.2 7.2-rt
-KERNELS     = $(ALL_KERNELS) 6.1-rt+cpus=4 6.1-rt+isolcpus=2+nohz_full=2+rcu_nocbs=2 \
+KERNELS     = $(ALL_KERNELS) 6.1+attacks 6.1-rt+attacks 7.2-rt+attacks 6.1-rt+cpus=4 6.1-rt+isolcpus=2+nohz_full=2+rcu_nocbs=2 \
 	6.1+debugfs=off 6.1+btf=off 6.1+bpf=off 6.1+groups=v1 \
 	$(ALL_KERNELS:%=%+lockdown=integrity) $(ALL_KERNELS:%=%+lockdown=confidentiality)
 FEW_KERNELS = 5.10-rt+few 6.1-rt+few 7.2-rt+few 6.12-rt+lockdown=confidentiality
@@ -142,7 +142,7 @@ tests: ## build the tests
 
 test-vm: ## boot other kernels in emulation, and test there: KERNELS="6.1-rt 6.12", or KERNEL=FILE
 	@$(SETUP) --check rust $(STATIC_TOOLS)
-	CARGO="$(CARGO) $(CARGOFLAGS)" sh packaging/static.sh $(STATIC) $(STATIC_FEATURES) $(STAT_BIN) --example starve
+	CARGO="$(CARGO) $(CARGOFLAGS)" sh packaging/static.sh $(STATIC) $(STATIC_FEATURES) $(STAT_BIN) --example starve --example attack
 	CARGO="$(CARGO) $(CARGOFLAGS)" sh packaging/static.sh $(STATIC)-nobpf --no-default-features
 	sh tests/vm/run.sh $(STATIC) $(if $(KERNEL),$(abspath $(KERNEL)),$(KERNELS))
 

@@ -3,7 +3,7 @@
 #
 #   setup.sh [--check | --dry-run | --root | --cargo] [PART...]
 #
-# The parts are rust, bpf, lib, test, static, libc, lint, regen, abi, dist, deb, rpm, packages, fuzz,
+# The parts are rust, bpf, lib, test, static, libc, lint, linters, regen, abi, dist, deb, rpm, packages, fuzz,
 # monitoring and soak; without any, rust and bpf. It prints which tools are missing, then installs
 # them. If none is missing, it prints nothing.
 #   --check    says in one line what is missing and how to install it, and fails if anything is
@@ -33,6 +33,8 @@ tools_of() {
     static) echo clang llvm-strip make pkg-config autoreconf automake autopoint flex bison gawk libc.a ;;
     libc) echo libc.a ;;
     lint) echo cargo-clippy cargo-fmt cppcheck shellcheck mandoc groff readelf ;;
+    # For the linters that no distribution packages: see .ci/linters.txt.
+    linters) echo venv ;;
     regen) echo libclang cargo-fmt ;;
     # Tools that only tests run.
     test) echo bash gzip python3 strace script setpriv taskset unshare g++ clang++ sanitizers valgrind ;;
@@ -64,6 +66,7 @@ is_there() {
     sanitizers) case $("${CC:-cc}" -print-file-name=libasan.so 2>/dev/null) in */*) ;; *) return 1 ;; esac ;;
     libfuzzer) [ -e "$("${CLANG:-clang}" --print-runtime-dir 2>/dev/null)/libclang_rt.fuzzer-$(uname -m).a" ] ;;
     llvm-cov) PATH=$(cargo_dir):$PATH sh fuzz/coverage.sh --tool >/dev/null 2>&1 ;;
+    venv) python3 -c "import ensurepip, venv" 2>/dev/null ;;
     yaml) python3 -c "import yaml" 2>/dev/null ;;
     *) command -v "$1" >/dev/null ;;
     esac
@@ -137,6 +140,8 @@ packages_of() {
     apt-get:libclang) echo libclang-dev ;;
     apt-get:promtool) echo prometheus ;;
     *:libclang) echo clang-libs ;;
+    apt-get:venv) echo python3-venv ;;
+    *:venv) echo python3 ;;
     apt-get:yaml) echo python3-yaml ;;
     *:yaml) echo python3-pyyaml ;;
     apt-get:xz) echo xz-utils ;;

@@ -4,7 +4,7 @@
 
 use crate::cpus::CpuSet;
 use crate::fault::{self, Fault};
-use crate::observe::Snapshot;
+use crate::observe::{ROOM, Snapshot};
 use crate::sys::memory;
 use crate::task::{Nanos, Task, Tid};
 
@@ -43,9 +43,6 @@ impl Verdict {
         Verdict { starving: memory::room_for(ROOM, one), next_look: Nanos::ZERO }
     }
 }
-
-/// As many tasks may wait at once before a look has to allocate.
-pub const ROOM: usize = 256;
 
 /// A starving task is named again at each look, but no sooner than this, however short the threshold.
 const REPEAT: Nanos = Nanos::from_secs(1);
@@ -146,6 +143,12 @@ impl Detector {
         snapshot.waiters.sort_unstable_by_key(|waiter| waiter.task.tid);
         self.merge(snapshot);
         self.judge(snapshot.at, ignore, verdict);
+    }
+
+    /// Gives back the memory that a crowd has taken.
+    pub fn shrink(&mut self) {
+        self.waits.shrink_to(ROOM);
+        self.merged.shrink_to(ROOM);
     }
 
     /// Whether the look of this moment may be put off by `PATIENCE`: no known wait is starvation by now.

@@ -4,9 +4,10 @@ use crate::boost::event::Event;
 use crate::boost::plan::request::Denial;
 use crate::boost::plan::{Booster, Hands};
 use crate::denylist::{Ignore, Ignored};
-use crate::detect::{Detector, Limits, PATIENCE, ROOM, Starving, Verdict};
+use crate::detect::{Detector, Limits, PATIENCE, Starving, Verdict};
 use crate::error::Result;
-use crate::observe::{Backend, Effort, Kind, Snapshot, Waiter};
+use crate::fault::{self, Fault};
+use crate::observe::{Backend, Effort, Kind, ROOM, Snapshot, Waiter};
 use crate::steps;
 use crate::task::{Cpu, Nanos, Task, Tid};
 
@@ -17,8 +18,15 @@ pub const LATE: Nanos = Nanos::from_millis(100);
 /// for which the kernel enforces no budget.
 const LENDING: Nanos = Nanos::from_millis(10);
 
+/// The rest after a scan is as many times as long as stalld had a CPU. So stalld uses at most a quarter of a CPU in any
+/// second, even in one that begins and ends with a scan of 60 ms.
+const REST: u64 = 4;
+
 /// No rest after a scan is longer, however much CPU time the scan took.
 const MAX_REST: Nanos = Nanos::from_millis(300);
+
+/// The memory that a crowd has taken is given back so long after the crowd has gone.
+const CROWD_GONE: Nanos = Nanos::from_secs(10);
 
 /// The task that holds a CPU.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +57,8 @@ pub struct Engine {
     rested: Nanos,
     /// When to check next that no boost is lent.
     next_lending: Nanos,
+    /// When more tasks waited than there was room for at the start, unless their memory has been given back.
+    crowded: Option<Nanos>,
     events: Vec<Event>,
 }
 
@@ -94,6 +104,7 @@ impl Engine {
             rescues: false,
             rested: Nanos::ZERO,
             next_lending: Nanos::ZERO,
+            crowded: None,
             events: Vec::with_capacity(ROOM),
         }
     }
@@ -142,7 +153,7 @@ impl Engine {
             booster.advance(now, hands.as_mut(), &mut self.events);
             if now >= self.next_lending {
                 self.next_lending = now + LENDING;
-                if booster.can_lend() && self.backend.lends_deadline() {
+                if booster.can_lend() && self.backend.lends_deadline() && !fault::is(Fault::RankLent) {
                     booster.end_lent(now, hands.as_mut(), &mut self.events);
                 }
             }
@@ -176,11 +187,13 @@ impl Engine {
         due.max(self.rested)
     }
 
-    /// Lets no scan begin for three times as long as the one that has just ended had a CPU, so that stalld
-    /// uses at most a quarter of one. A scan that was blocked or preempted did not use that time. Ends of
-    /// boosts and pulses never wait for this.
+    /// Lets no scan begin for a while after one that has just ended; stalld has had a CPU for the time `used` since
+    /// the end of the scan before. A scan that was blocked or preempted did not use that time. Ends of boosts and
+    /// pulses never wait for this.
     pub fn rest(&mut self, ended: Nanos, used: Nanos) {
-        self.rested = ended + Nanos(used.0.saturating_mul(3)).min(MAX_REST);
+        if !fault::is(Fault::RestIgnored) {
+            self.rested = ended + Nanos(used.0.saturating_mul(REST)).min(MAX_REST);
+        }
     }
 
     /// Ends all boosts.
@@ -213,6 +226,24 @@ impl Engine {
         outcome
     }
 
+    /// Gives back the memory that a crowd of tasks has taken, if the crowd has gone. Returns whether there was any. It
+    /// is to be called when nothing is left to do that a starving task waits for.
+    pub fn shrink(&mut self) -> bool {
+        let is_busy = self.booster().is_some_and(Booster::is_busy);
+        if is_busy || self.crowded.is_none_or(|at| self.snapshot.at < at + CROWD_GONE) {
+            return false;
+        }
+        self.crowded = None;
+        self.snapshot.shrink();
+        self.verdict.starving.shrink_to(ROOM);
+        self.detector.shrink();
+        self.backend.shrink();
+        if let Some((booster, _)) = &mut self.boosts {
+            booster.shrink();
+        }
+        true
+    }
+
     fn scan(&mut self, woke: Nanos, now: Nanos) -> Result<()> {
         self.counters.looks += 1;
         let boosting = self.boosts.as_ref().is_some_and(|(booster, _)| booster.is_busy());
@@ -233,6 +264,9 @@ impl Engine {
             return Err(e);
         }
         let at = self.snapshot.at;
+        if self.snapshot.waiters.len() > ROOM {
+            self.crowded = Some(at);
+        }
         if let Some((booster, _)) = &mut self.boosts {
             booster.see(&self.snapshot);
         }

@@ -140,6 +140,25 @@ fn the_end_of_a_boost_waits_for_no_rest_and_a_rest_is_short() {
 }
 
 #[test]
+fn the_memory_of_a_crowd_is_given_back_once_the_crowd_has_gone() {
+    let waiting = |at, count: i32| {
+        let waiter = |tid| Waiter { task: Task { tid: Tid(tid), ..Task::default() }, since: None };
+        let waiters = (1..=count).map(waiter).collect();
+        Ok(Snapshot { at: Nanos::from_secs(at), complete: true, waiters, ..Snapshot::default() })
+    };
+    let script = vec![waiting(1, 3000), waiting(70, 3000), waiting(79, 3), waiting(80, 3), waiting(99, 3)];
+    let mut engine = engine(script);
+    let mut look = || {
+        engine.look(Nanos::ZERO, Nanos::ZERO).unwrap();
+        (engine.shrink(), engine.verdict.starving.capacity() > ROOM)
+    };
+    assert_eq!(
+        [look(), look(), look(), look(), look()],
+        [(false, false), (false, true), (false, true), (true, false), (false, false)]
+    );
+}
+
+#[test]
 fn a_hog_on_each_of_many_cpus_takes_one_step() {
     let task = |n: u32| Task { tid: Tid(n as i32), cpu: Cpu(n), ..Task::default() };
     let running: Vec<Task> = (0..8192).map(task).collect();

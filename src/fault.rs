@@ -25,8 +25,16 @@ pub enum Fault {
     LinksFollowed,
     /// A rank that a task has given itself in a pulse stays.
     RankKept,
-    /// All tasks are boosted as SCHED_DEADLINE, and lend that on.
+    /// All tasks are boosted as SCHED_DEADLINE, and lend that on without being noticed.
     RankLent,
+    /// A scan may follow another one at once, whatever that has cost.
+    RestIgnored,
+    /// The tasks of all owners are served in one line.
+    TurnsIgnored,
+    /// A task that /proc hides is taken for one that has ended.
+    HiddenIsGone,
+    /// The guardian leaves its memory to the kernel.
+    GuardianUnlocked,
 }
 
 #[cfg(all(feature = "seeded-faults", not(debug_assertions)))]
@@ -40,8 +48,16 @@ pub const VARIABLE: &str = "STALLD_SEEDED_FAULT";
 impl Fault {
     /// Faults that revert what bounds an attack. The table of tests/adversary/mutants.rs names the test that
     /// finds each of them.
-    pub const OF_ATTACKS: [Fault; 4] =
-        [Fault::NamesUnescaped, Fault::LinksFollowed, Fault::RankKept, Fault::RankLent];
+    pub const OF_ATTACKS: [Fault; 8] = [
+        Fault::NamesUnescaped,
+        Fault::LinksFollowed,
+        Fault::RankKept,
+        Fault::RankLent,
+        Fault::RestIgnored,
+        Fault::TurnsIgnored,
+        Fault::HiddenIsGone,
+        Fault::GuardianUnlocked,
+    ];
 
     /// The fault of the whole process.
     fn of_process() -> Option<Fault> {

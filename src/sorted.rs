@@ -59,6 +59,11 @@ impl<K: Ord + Copy, V: Copy> Sorted<K, V> {
         self.entries.clear();
     }
 
+    /// Gives back memory that is not needed for `room` entries.
+    pub fn shrink(&mut self, room: usize) {
+        self.entries.shrink_to(room);
+    }
+
     pub fn retain(&mut self, mut stays: impl FnMut(&V) -> bool) {
         steps::count(self.entries.len());
         self.entries.retain(|(_, value)| stays(value));

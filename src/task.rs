@@ -267,6 +267,13 @@ pub enum Owner {
     User(u32),
 }
 
+impl Owner {
+    /// Returns whether the task may take any rank by itself, so that it gains none by a boost.
+    pub fn may_take_any_rank(self) -> bool {
+        matches!(self, Owner::Kernel | Owner::Privileged)
+    }
+}
+
 /// One task at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Task {

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Runs the tests, those included that need root, and counts them:
 #   run.sh fast|long|adversary|mutants [CARGO-TEST-ARGUMENT...]
-# `mutants` reverts each fix of an attack in turn, and checks that a test of `adversary` finds that.
+# `mutants` reverts each fix of an attack in turn, and checks that a test finds that.
 #
 # CARGO is the cargo command, FEATURES its words on features. The tests of an ordinary user that need root
 # run through sudo. A test of tests/skips is left out where its condition fails. The script fails if any
@@ -10,15 +10,16 @@ set -eu
 cd "$(dirname "$0")/.."
 which=$1
 shift
+features=
 case $which in
 fast) targets="--workspace" ;;
 long)
-    targets="--test long --test simulation --features seeded-faults"
+    targets="--test long --test simulation" features="--features seeded-faults"
     export STALLD_SIMULATION_STEPS=10000000
     ;;
 adversary) targets="--test adversary" ;;
 mutants)
-    targets="--test adversary --features seeded-faults"
+    targets="--test adversary --test daemon" features="--features seeded-faults"
     set -- mutants:: "$@"
     ;;
 *)
@@ -36,16 +37,19 @@ trap 'rm -rf "$work"' EXIT
 # cargo_test CARGO-ARGUMENT... -- TEST-ARGUMENT...
 cargo_test() {
     # shellcheck disable=SC2086 # lists of words
-    ${CARGO:-cargo} test ${FEATURES-} $targets --no-fail-fast "$@" || echo "$?" >>"$work/code"
+    ${CARGO:-cargo} test ${FEATURES-} $targets $features --no-fail-fast "$@" || echo "$?" >>"$work/code"
 }
 
 begun=$(date +%s)
-cargo_test --no-run 2>&1
+cargo_test --no-run 2>&1 | tee "$work/log"
+# NAME=PATH: for each test program, for `mutants`.
+STALLD_TEST_PROGRAMS=$(sed -n "s|^ *Executable tests/\(.*\)/main.rs (\(.*\))|\1=$PWD/\2|p" "$work/log" | tr '\n' :)
+export STALLD_TEST_PROGRAMS
 # Cargo builds the examples by itself only with all tests of a package.
 case $which in
 adversary | mutants)
     # shellcheck disable=SC2086 # lists of words
-    ${CARGO:-cargo} build ${FEATURES-} ${targets#--test adversary} --examples || exit 1
+    ${CARGO:-cargo} build ${FEATURES-} $features --examples || exit 1
     ;;
 esac
 [ ! -s "$work/code" ] || exit 1
@@ -75,7 +79,7 @@ done <tests/skips
         cargo_test "$@" -- $skips
         export "CARGO_TARGET_$(rustc -vV | sed -n 's/^host: //p' | tr a-z- A-Z_)_RUNNER=\
 sudo env PATH=$PATH CI=${CI-} STALLD_BUILT_LIBRARY=yes STALLD_SIMULATION_STEPS=${STALLD_SIMULATION_STEPS-} \
-STALLD_THREADS=${STALLD_THREADS-2000}"
+STALLD_THREADS=${STALLD_THREADS-2000} STALLD_TEST_PROGRAMS=$STALLD_TEST_PROGRAMS"
         cargo_test "$@" -- --ignored $skips
     fi
 } 2>&1 | tee "$work/log"

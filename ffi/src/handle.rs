@@ -173,6 +173,7 @@ impl Watching {
             self.engine.rest(clock::monotonic(), clock::thread_cpu() - used);
         }
         self.tell_boosts();
+        self.engine.shrink();
         self.planned = self.engine.next();
         looked
     }

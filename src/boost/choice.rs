@@ -5,6 +5,7 @@ use super::{
     steps,
 };
 use crate::boost::active::Active;
+use crate::boost::plan::Raised;
 use crate::boost::probation::Entry;
 use crate::boost::undo::FIFO_PRIORITY;
 use crate::task::Policy;
@@ -75,11 +76,21 @@ impl Booster {
         if served.len() >= MAX_TURNS {
             served.clear();
         }
-        let last = |task: &Task| served.get((task.cpu, task.owner)).unwrap_or(Nanos::ZERO);
+        let last = |task: &Task| match fault::is(Fault::TurnsIgnored) {
+            true => Nanos::ZERO,
+            false => served.get((task.cpu, task.owner)).unwrap_or(Nanos::ZERO),
+        };
         order.clear();
         order.extend(starving.iter().map(|starving| last(&starving.task)).zip(0..));
         order.sort_unstable();
         steps::count(order.len() * (order.len().max(1).ilog2() as usize + 1));
+    }
+
+    /// Puts a task on probation after a pulse. One that may take any rank by itself gains none by a pulse.
+    pub(super) fn put_on_probation(&mut self, task: &Task, raised: &Raised, now: Nanos) {
+        if !task.owner.may_take_any_rank() {
+            self.probation.begin(task, raised, now);
+        }
     }
 
     /// Lowers ranks that tasks have been given since their pulses.

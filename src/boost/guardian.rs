@@ -13,6 +13,7 @@ use super::kernel::Host;
 use super::recover::{self, Recovered};
 use crate::cpus::{self, CpuSet};
 use crate::error::{Context, Error, Result};
+use crate::fault::{self, Fault};
 use crate::sys::process::{self, Fork};
 use crate::sys::{clock, file, memory, sched};
 use crate::task::{Nanos, Policy, Tid};
@@ -104,6 +105,9 @@ impl Guardian {
 /// Makes the guardian as safe from a shortage of memory as stalld makes itself: a child inherits neither its parent's
 /// locks nor what the parent sets later. stalld has the same rights, and logs what it lacks.
 fn settle_in() {
+    if fault::is(Fault::GuardianUnlocked) {
+        return;
+    }
     memory::fault_in_stack();
     let _ = memory::load_and_lock_all();
     let _ = memory::spare_from_oom_killer();

@@ -114,6 +114,7 @@ impl<K: Kernel> HostHands<K> {
         let attr = self.attr_of(tid, before)?;
         let rank = |attr: &Attr| Rank::of(attr.policy, attr.priority);
         let leader_rank = match self.kernel.get_attr(tgid) {
+            _ if task.owner.may_take_any_rank() => Rank::ANY,
             Ok(leader) if tgid != tid => rank(&leader),
             _ => rank(&attr),
         };

@@ -304,10 +304,14 @@ fn a_new_thread_is_as_the_others_are_if_they_are_all_alike() {
 /// Runs a pulse during which `meanwhile` happens to the task, and returns its outcome and the task's
 /// policy, priority and timer slack afterwards.
 fn pulse_of(before: Attr, how: How, meanwhile: Attr) -> (Undone, Policy, u32, u64) {
+    pulse_of_task(&task(), before, how, meanwhile)
+}
+
+fn pulse_of_task(task: &Task, before: Attr, how: How, meanwhile: Attr) -> (Undone, Policy, u32, u64) {
     let (kernel, journal) = (Scripted::default(), journal());
     (kernel.state().attr, kernel.state().slack) = (before, 50_000);
     let mut hands = hands(&kernel, &journal, |_| {});
-    let raised = hands.note(&task(), None, how, PERIOD).and_then(|noted| hands.make(noted)).unwrap();
+    let raised = hands.note(task, None, how, PERIOD).and_then(|noted| hands.make(noted)).unwrap();
     (kernel.state().attr, kernel.state().slack) = (meanwhile, 0);
     let outcome = hands.restore(&raised);
     let state = kernel.state();
@@ -335,6 +339,15 @@ fn a_rank_above_its_own_that_is_set_in_a_pulse_is_lowered() {
         assert_eq!((policy, priority), (before.policy, before.priority));
         let has_slack = !before.policy.is_realtime();
         assert_eq!(slack, if has_slack { 50_000 } else { 0 });
+    }
+}
+
+#[test]
+fn a_privileged_task_keeps_a_rank_that_is_set_in_a_pulse() {
+    for (owner, policy) in [(Owner::Privileged, Policy::FIFO), (Owner::User(1000), Policy::OTHER)] {
+        let task = Task { owner, ..task() };
+        let (_, policy_after, ..) = pulse_of_task(&task, Attr::default(), How::Fifo, FIFO_97);
+        assert_eq!(policy_after, policy, "{owner:?}");
     }
 }
 

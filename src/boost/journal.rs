@@ -32,7 +32,7 @@ pub struct Boosted {
     pub start: u64,
     /// The same of the leader of its process.
     pub leader_start: u64,
-    /// The rank of the leader of its process.
+    /// The rank of the leader of its process; `ANY` if the task may take any rank by itself.
     pub leader_rank: Rank,
     /// When it is over, on CLOCK_MONOTONIC.
     pub end: Nanos,
@@ -42,12 +42,27 @@ pub struct Boosted {
     pub how: How,
 }
 
+impl Boosted {
+    /// Returns the highest rank that the task may have after a pulse, and the highest one if it has the number of its
+    /// process by exec(2): it may be either thread then, and keeps the rank that either had.
+    pub fn highest_ranks(&self) -> (Rank, Rank) {
+        let own = Rank::of(self.before.policy, self.before.priority);
+        match self.leader_rank {
+            Rank::ANY => (Rank::ANY, Rank::ANY),
+            leader => (own, leader.max(own)),
+        }
+    }
+}
+
 /// Which of two tasks runs first, as far as their policies decide that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rank(i32);
 
 impl Rank {
     pub const FAIR: Rank = Rank(0);
+
+    /// Above all ranks.
+    pub const ANY: Rank = Rank(i32::MAX);
 
     pub fn of(policy: Policy, priority: u32) -> Rank {
         Rank(match policy {

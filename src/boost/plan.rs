@@ -12,9 +12,9 @@ use super::probation::Probation;
 pub use super::rules::Rules;
 use super::rules::may_be_deadline;
 use super::undo::{Undone, share};
-use crate::detect::{ROOM, Starving};
+use crate::detect::Starving;
 use crate::fault::{self, Fault};
-use crate::observe::Snapshot;
+use crate::observe::{ROOM, Snapshot};
 use crate::sorted::Sorted;
 use crate::steps;
 use crate::sys::memory;
@@ -125,6 +125,13 @@ impl Booster {
             pulses_until: Nanos::ZERO,
             counters: Counters::default(),
         }
+    }
+
+    /// Gives back the memory that a crowd has taken.
+    pub fn shrink(&mut self) {
+        self.refused.shrink(ROOM);
+        self.by_cpu.shrink_to(ROOM);
+        self.order.shrink_to(ROOM);
     }
 
     pub fn counters(&self) -> Counters {
@@ -336,11 +343,13 @@ impl Booster {
         events: &mut Vec<Event>,
     ) -> Result<Lifted, (How, Refusal)> {
         let how = self.rules.how;
-        let owner = || match task.owner {
-            Owner::Unknown => hands.owner(task),
-            known => known,
+        // Without a start the backend may take the task for an earlier one with its number.
+        let owner = match task.owner {
+            owner if owner == Owner::Unknown || task.start == 0 => hands.owner(task),
+            owner => owner,
         };
-        if how != How::Fifo && started >= self.pulses_until && may_be_deadline(task, owner()) {
+        let task = &Task { owner, ..*task };
+        if how != How::Fifo && started >= self.pulses_until && may_be_deadline(task) {
             match hands.raise(task, started + self.rules.duration) {
                 // Somebody has turned RT throttling on again, say: the kernel admits no pinned task then.
                 Err(Refusal::Kernel(e)) => {
@@ -351,7 +360,7 @@ impl Booster {
                 Ok(raised) if waits && hands.let_run(&raised) == Some(false) => {
                     hands.restore(&raised);
                 }
-                Ok(raised) => return Ok(Lifted { how, raised, ran: None, over: None }),
+                Ok(raised) => return Ok(Lifted { how, owner, raised, ran: None, over: None }),
                 Err(why) => return Err((how, why)),
             }
         }
@@ -359,17 +368,18 @@ impl Booster {
         // A restore that has failed is tried again, by this boost or by the guardian.
         let goes_on = matches!(outcome, Undone::Restored(_) | Undone::Failed(_));
         let over = (!goes_on).then_some(outcome);
-        Ok(Lifted { how: How::Fifo, raised, ran, over })
+        Ok(Lifted { how: How::Fifo, owner, raised, ran, over })
     }
 
     fn begin(
         &mut self,
         task: Task,
-        Lifted { how, raised, ran, over }: Lifted,
+        Lifted { how, owner, raised, ran, over }: Lifted,
         started: Nanos,
         outranked: bool,
         events: &mut Vec<Event>,
     ) {
+        let task = Task { owner, ..task };
         self.counters.boosts += 1;
         events.push(Event::Boosted { task, how });
         if self.active.is_empty() {
@@ -381,7 +391,7 @@ impl Booster {
             Active { task, raised, started, end, next_pulse: None, missed: 0, sleeps: false, outranked };
         if how == How::Fifo {
             active.plan_pulse(started, ran, self.rules.period);
-            self.probation.begin(&task, &raised, started);
+            self.put_on_probation(&task, &raised, started);
         }
         self.boosted.insert(id(&task), ());
         self.active.push(active);
@@ -398,7 +408,7 @@ impl Booster {
         let ran = outcome.as_ref().ok().and_then(|pulse| pulse.ran);
         active.plan_pulse(now, ran, self.rules.period);
         if let Ok(Pulse { raised, .. }) = &outcome {
-            self.probation.begin(&task, raised, now);
+            self.put_on_probation(&task, raised, now);
         }
         let outcome = match outcome {
             Ok(Pulse { outcome: Undone::Restored(_), .. }) => {

@@ -20,6 +20,8 @@ struct Simulated {
     taken: bool,
     /// A task in a pulse gives itself a rank that it keeps.
     raises_itself: bool,
+    /// All tasks are of an ordinary user.
+    is_of_user: bool,
     /// Children of task 1.
     children: Vec<Tid>,
     /// Tasks from which a rank was taken that was not their own.
@@ -69,7 +71,7 @@ impl Hands for Simulated {
     }
 
     fn owner(&self, _: &Task) -> Owner {
-        Owner::Privileged
+        if self.is_of_user { Owner::User(1000) } else { Owner::Privileged }
     }
 
     fn raise(&mut self, task: &Task, end: Nanos) -> Result<Raised, Refusal> {
@@ -358,17 +360,19 @@ fn a_task_that_deadline_leaves_waiting_is_put_back_and_boosted_in_pulses() {
 
 #[test]
 fn only_kernel_threads_and_privileged_tasks_are_boosted_as_deadline() {
-    for (owner, comm, is_deadline) in [
-        (Owner::Kernel, "kworker/1:1", true),
-        (Owner::Kernel, "cpuhp/1", false),
-        (Owner::Privileged, "cpuhp/1", true),
-        // The host says that it is privileged.
-        (Owner::Unknown, "victim", true),
-        (Owner::User(0), "victim", false),
-        (Owner::User(1000), "victim", false),
+    for (owner, start, comm, is_deadline) in [
+        (Owner::Kernel, 5, "kworker/1:1", true),
+        (Owner::Kernel, 5, "cpuhp/1", false),
+        (Owner::Privileged, 5, "cpuhp/1", true),
+        (Owner::User(0), 5, "victim", false),
+        (Owner::User(1000), 5, "victim", false),
+        // The host says that the task is privileged.
+        (Owner::Unknown, 5, "victim", true),
+        (Owner::User(1000), 0, "victim", true),
     ] {
         let mut scene = Scene::new(rules(20));
-        scene.look_at(&[Task { owner, comm: Comm::new(comm.as_bytes()), ..task(1, 120) }], Some(49));
+        let comm = Comm::new(comm.as_bytes());
+        scene.look_at(&[Task { owner, start, comm, ..task(1, 120) }], Some(49));
         let (raised, pulses) = (scene.host.raised.len(), scene.host.pulses.len());
         assert_eq!((raised, pulses), if is_deadline { (1, 0) } else { (0, 1) }, "{owner:?} {comm}");
     }

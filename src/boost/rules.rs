@@ -43,8 +43,8 @@ impl Rules {
 ///
 /// The kernel thread that starts and stops a CPU would be moved to another CPU with its budget used up once its own
 /// is out of use, and the kernel dies of that [5.10].
-pub fn may_be_deadline(task: &Task, owner: Owner) -> bool {
-    match owner {
+pub fn may_be_deadline(task: &Task) -> bool {
+    match task.owner {
         Owner::Kernel => !task.comm.as_bytes().trim_ascii_start().starts_with(b"cpuhp/"),
         Owner::Privileged => true,
         Owner::Unknown | Owner::User(_) => fault::is(Fault::RankLent),

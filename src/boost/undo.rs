@@ -34,36 +34,36 @@ pub enum Undone {
 /// is lost on newer kernels, whichever call is used, and is given back.
 ///
 /// During a pulse an unprivileged task can set any priority below 98 for itself and would keep it. So a rank above
-/// the task's own is lowered after a pulse. No unprivileged task can go from SCHED_DEADLINE to a real-time policy,
+/// the task's own is lowered after a pulse of such a task. No unprivileged task can go from SCHED_DEADLINE to a real-time policy,
 /// so after a DEADLINE boost another policy was set by a privileged process and stays.
 ///
 /// The thread that calls exec(2) gets the number of its process, and the start of its leader, wherever it was
 /// before. A leader that has a boost of its own, as `leader_is_boosted` says, is not that thread.
 pub fn undo(kernel: &impl Kernel, boosted: &Boosted, leader_is_boosted: bool) -> Undone {
-    undo_within(kernel, boosted, leader_is_boosted, Some(boosted.leader_rank))
+    let (own, by_exec) = boosted.highest_ranks();
+    undo_within(kernel, boosted, leader_is_boosted, [own, by_exec])
 }
 
 /// The same for a boost that another party has claimed, and may have undone long ago: a rank that the task has
 /// been given since then is no leftover of the boost, and stays.
 pub fn undo_after_another(kernel: &impl Kernel, boosted: &Boosted, leader_is_boosted: bool) -> Undone {
-    undo_within(kernel, boosted, leader_is_boosted, None)
+    undo_within(kernel, boosted, leader_is_boosted, [Rank::ANY; 2])
 }
 
-/// With `leader_rank`, ranks are lowered. After exec(2), the task may be either thread: it keeps what either had.
+/// `highest` are the highest ranks that the task may keep: by its own number, and by that of its process.
 fn undo_within(
     kernel: &impl Kernel,
     boosted: &Boosted,
     leader_is_boosted: bool,
-    leader_rank: Option<Rank>,
+    highest: [Rank; 2],
 ) -> Undone {
-    let own_rank = Rank::of(boosted.before.policy, boosted.before.priority);
-    let outcome = undo_as(kernel, boosted.tid, boosted.start, boosted, leader_rank.map(|_| own_rank));
+    let [own, by_exec] = highest;
+    let outcome = undo_as(kernel, boosted.tid, boosted.start, boosted, own);
     let may_have_moved = boosted.tgid != boosted.tid && !leader_is_boosted;
     if !matches!(outcome, Undone::Gone) || !may_have_moved {
         return outcome;
     }
-    let highest = leader_rank.map(|leader_rank| leader_rank.max(own_rank));
-    match undo_as(kernel, boosted.tgid, boosted.leader_start, boosted, highest) {
+    match undo_as(kernel, boosted.tgid, boosted.leader_start, boosted, by_exec) {
         Undone::ChangedByOthers(_) | Undone::NeverBoosted => Undone::Gone,
         outcome => outcome,
     }
@@ -97,8 +97,8 @@ pub fn settle(
     outcome
 }
 
-/// `highest` is the highest rank that the task may keep; `None` if it may keep any.
-fn undo_as(kernel: &impl Kernel, tid: Tid, start: u64, boosted: &Boosted, highest: Option<Rank>) -> Undone {
+/// `highest` is the highest rank that the task may keep.
+fn undo_as(kernel: &impl Kernel, tid: Tid, start: u64, boosted: &Boosted, highest: Rank) -> Undone {
     let attr = match kernel.get_attr(tid) {
         Ok(attr) => attr,
         Err(e) if e.raw_os_error() == Some(libc::ESRCH) => return Undone::Gone,
@@ -117,9 +117,7 @@ fn undo_as(kernel: &impl Kernel, tid: Tid, start: u64, boosted: &Boosted, highes
             return Undone::Gone;
         }
         let rank = Rank::of(attr.policy, attr.priority);
-        let is_too_high = boosted.how == How::Fifo
-            && attr.policy != Policy::DEADLINE
-            && highest.is_some_and(|highest| rank > highest);
+        let is_too_high = boosted.how == How::Fifo && attr.policy != Policy::DEADLINE && rank > highest;
         if !is_too_high || fault::is(Fault::RankKept) {
             return Undone::ChangedByOthers(attr.policy);
         }
@@ -170,9 +168,9 @@ pub fn lower_late(kernel: &impl Kernel, boosted: &Boosted) -> Option<Undone> {
         Ok(attr) => attr,
         Err(e) => return (e.raw_os_error() == Some(libc::ESRCH)).then_some(Undone::Gone),
     };
-    let is_late = attr.reset_on_fork()
-        && attr.policy.is_realtime()
-        && Rank::of(attr.policy, attr.priority) > Rank::of(before.policy, before.priority);
+    let (highest, _) = boosted.highest_ranks();
+    let is_late =
+        attr.reset_on_fork() && attr.policy.is_realtime() && Rank::of(attr.policy, attr.priority) > highest;
     if !is_late {
         return None;
     }

@@ -2,7 +2,7 @@
 
 use super::report::Reporter;
 use crate::engine::Engine;
-use crate::sys::clock;
+use crate::sys::{clock, memory};
 use crate::task::Nanos;
 
 /// What came of a turn.
@@ -20,16 +20,18 @@ pub struct Watcher {
     reporter: Reporter,
     /// When this thread last came out of a sleep. The time since start-up is not time since a sleep.
     woke: Nanos,
+    /// The CPU time of this process up to the end of the last look.
+    used: Nanos,
 }
 
 impl Watcher {
     pub fn new(engine: Engine, reporter: Reporter) -> Watcher {
-        Watcher { engine, reporter, woke: Nanos::ZERO }
+        Watcher { engine, reporter, woke: Nanos::ZERO, used: clock::process_cpu() }
     }
 
     /// Does what is due, and looks in any case if somebody has asked.
     pub fn turn(&mut self, asked: bool) -> Turn {
-        let (begun, used) = (clock::monotonic(), clock::thread_cpu());
+        let begun = clock::monotonic();
         let mut turn = Turn::Rested;
         if asked {
             self.engine.insist();
@@ -46,11 +48,16 @@ impl Watcher {
                     Turn::Failed
                 }
             };
-            self.engine.rest(clock::monotonic(), clock::thread_cpu() - used);
+            // What pulses and the log have used since the last look counts too.
+            let before = std::mem::replace(&mut self.used, clock::process_cpu());
+            self.engine.rest(clock::monotonic(), self.used - before);
         }
         self.reporter.boosts(&mut self.engine);
         if asked {
             self.reporter.status(&self.engine);
+        }
+        if turn == Turn::Looked && self.engine.shrink() {
+            memory::trim_heap();
         }
         turn
     }

@@ -31,6 +31,9 @@ pub struct Load {
     pub realtime: u32,
 }
 
+/// As many tasks may wait at once before a look has to allocate.
+pub const ROOM: usize = 256;
+
 /// What one look saw, of the monitored CPUs only. Reused from look to look, so that a warm one
 /// allocates nothing.
 #[derive(Clone, Debug, Default)]
@@ -60,6 +63,12 @@ impl Snapshot {
         self.running.clear();
         self.load.clear();
     }
+
+    /// Gives back the memory that a crowd has taken.
+    pub fn shrink(&mut self) {
+        self.waiters.shrink_to(ROOM);
+        self.running.shrink_to(ROOM);
+    }
 }
 
 /// A way to see the run queues.
@@ -83,6 +92,9 @@ pub trait Backend: Send {
     fn helper(&self) -> Option<Tid> {
         None
     }
+
+    /// Gives back the memory that a crowd has taken.
+    fn shrink(&mut self) {}
 
     /// What an admin should know of since this was last asked, a sentence each.
     fn remarks(&mut self) -> Vec<String> {

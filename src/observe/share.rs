@@ -1,6 +1,6 @@
 //! One look for many: threads that watch a CPU each share what one of them has seen.
 
-use super::{Backend, Effort, Kind, Snapshot, Watch, open_one};
+use super::{Backend, Effort, Kind, ROOM, Snapshot, Watch, open_one};
 use crate::cpus::CpuSet;
 use crate::error::{Error, Result};
 use crate::sys::clock;
@@ -40,7 +40,7 @@ impl Shared {
         // A second record of all events would cost the host as much again; the kernel's own serves as well.
         let spare = if kind == Kind::QueueTrack { Kind::TaskIter } else { kind };
         let backends = [Some(backend), open_one(spare, watch).ok()];
-        let looker = |backend| Mutex::new(Looker { backend, last: Snapshot::with_room(crate::detect::ROOM) });
+        let looker = |backend| Mutex::new(Looker { backend, last: Snapshot::with_room(ROOM) });
         Arc::new(Shared { kind, helper, lookers: backends.into_iter().flatten().map(looker).collect() })
     }
 
@@ -133,6 +133,13 @@ impl Backend for View {
 
     fn helper(&self) -> Option<Tid> {
         self.shared.helper
+    }
+
+    fn shrink(&mut self) {
+        for mut looker in self.shared.lookers.iter().filter_map(take) {
+            looker.last.shrink();
+            looker.backend.shrink();
+        }
     }
 
     /// Whoever asks first is told.

@@ -2,11 +2,13 @@
 
 pub mod text;
 
+use crate::fault::{self, Fault};
 use crate::sys::sched;
 use crate::task::{Comm, Owner, Task, Tid};
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::sync::OnceLock;
 
 /// The beginning of a file of /proc, on the stack: who is about to boost must not have to wait for memory.
@@ -102,8 +104,10 @@ fn start_of(read: impl Fn() -> io::Result<Text>, exists: impl Fn() -> bool) -> i
                 return text::start(stat.as_bytes()).map(Some).ok_or(io::ErrorKind::InvalidData.into());
             }
             Err(e) if !is_missing(&e) => return Err(e),
-            Err(_) if is_second => return Err(io::Error::from_raw_os_error(HIDDEN)),
-            Err(_) if !exists() => return Ok(None),
+            Err(_) if is_second && !fault::is(Fault::HiddenIsGone) => {
+                return Err(io::Error::from_raw_os_error(HIDDEN));
+            }
+            Err(_) if is_second || !exists() => return Ok(None),
             // The number may have been given to the next task in between, so /proc is asked once more.
             Err(_) => is_second = true,
         }
@@ -134,6 +138,11 @@ pub fn owner(tid: Tid) -> Owner {
         Some(false) => of_process().unwrap_or_default(),
         None => Owner::Unknown,
     }
+}
+
+/// Returns the effective user of a task.
+pub fn uid(tid: Tid) -> Option<u32> {
+    with(format_args!("/proc/{tid}"), |path| fs::metadata(path).ok()).map(|directory| directory.uid())
 }
 
 /// How often it has been given a CPU; None without CONFIG_SCHED_INFO.

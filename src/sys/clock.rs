@@ -13,10 +13,19 @@ pub fn monotonic() -> Nanos {
 
 /// Returns how long the calling thread has had a CPU since it started.
 pub fn thread_cpu() -> Nanos {
+    used(libc::CLOCK_THREAD_CPUTIME_ID)
+}
+
+/// Returns how long the threads of this process have had a CPU since it started.
+pub fn process_cpu() -> Nanos {
+    used(libc::CLOCK_PROCESS_CPUTIME_ID)
+}
+
+fn used(clock: libc::clockid_t) -> Nanos {
     let mut used = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `used` is a timespec that outlives the call. Each thread has the clock, on every
+    // SAFETY: `used` is a timespec that outlives the call. Each thread and each process has its clock, on every
     // kernel.
-    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut used) };
+    unsafe { libc::clock_gettime(clock, &mut used) };
     Nanos::from_secs(used.tv_sec as u64) + Nanos(used.tv_nsec as u64)
 }
 
@@ -86,13 +95,20 @@ mod tests {
 
     #[test]
     fn a_thread_uses_its_cpu_while_it_spins_and_not_while_it_sleeps() {
-        let begun = thread_cpu();
-        while thread_cpu() - begun < Nanos::from_millis(5) {
-            std::hint::spin_loop();
-        }
+        let spin = || {
+            let begun = thread_cpu();
+            while thread_cpu() - begun < Nanos::from_millis(5) {
+                std::hint::spin_loop();
+            }
+        };
+        spin();
         let slept = thread_cpu();
         nap(Nanos::from_millis(500));
         assert!(thread_cpu() - slept < Nanos::from_millis(400));
+        // All threads of the process count.
+        let before = process_cpu();
+        std::thread::spawn(spin).join().unwrap();
+        assert!(process_cpu() >= before + Nanos::from_millis(5));
     }
 
     #[test]

@@ -70,7 +70,7 @@ pub fn room_for<T: Clone>(count: usize, value: T) -> Vec<T> {
     room
 }
 
-/// Gives back what start-up took and no longer needs.
+/// Gives back what start-up or a crowd took and nothing needs any more.
 pub fn trim_heap() {
     // SAFETY: a call without arguments that matter; glibc only.
     #[cfg(target_env = "gnu")]

@@ -31,8 +31,8 @@ const SPACING: Nanos = Nanos::from_millis(20);
 /// No task of the user may keep the CPU from the hog for so long at a stretch.
 const MAX_GAP: Nanos = Nanos::from_millis(200);
 
-/// The memory of stalld may grow by so much.
-const MAX_GROWTH_KIB: u64 = 1024;
+/// The memory of stalld may grow by so much, and by one KiB for each task of a crowd as long as that is there.
+pub const MAX_GROWTH_KIB: u64 = 1024;
 
 /// An attack outlives the hog by so much, so that its ranks can be read when stalld has ended.
 const AFTERMATH: Nanos = Nanos::from_secs(4);
@@ -114,6 +114,8 @@ pub struct Scene {
     pub max_share: u64,
     /// Tasks that starve at the same time, each of which may delay another one's boost by the spacing.
     pub crowd: u64,
+    /// How much the memory of stalld may grow.
+    pub max_growth_kib: u64,
     /// What the acts need from the administrator. Dropped when the runs are over.
     #[expect(dead_code, reason = "it is only held until the scene is dropped")]
     pub setting: Box<dyn Send>,
@@ -123,7 +125,17 @@ impl Scene {
     pub fn new(name: &'static str, runs: &'static [Run], acts: Vec<Act>) -> Scene {
         let crowd = acts.len() as u64;
         let length = Nanos::from_secs(4);
-        Scene { name, acts, runs, length, watches_all: false, max_share: 50, crowd, setting: Box::new(()) }
+        Scene {
+            name,
+            acts,
+            runs,
+            length,
+            watches_all: false,
+            max_share: 50,
+            crowd,
+            max_growth_kib: MAX_GROWTH_KIB,
+            setting: Box::new(()),
+        }
     }
 
     pub fn with(self, setting: impl Send + 'static) -> Scene {
@@ -255,13 +267,16 @@ fn play(scene: &Scene, run: Run) -> Vec<Finding> {
         return [findings, observer.finish()].concat();
     }
     let grown = process::anonymous_kib(stalld.pid()).saturating_sub(memory);
-    if grown > MAX_GROWTH_KIB {
+    if grown > scene.max_growth_kib {
         find(None, format!("the memory of stalld has grown by {grown} KiB"));
     }
     stalld.signal("TERM");
     let (code, lines) = stalld.finish_with_text();
     if code != Some(0) {
         find(None, format!("stalld ended with {code:?}"));
+    }
+    if gap > MAX_GAP {
+        print_last_lines(&lines, "the hog", &[hog.tid()]);
     }
     // The log leaves out some lines of a crowd, so the victims count their boosts too.
     let mut served: Vec<Tid> = Vec::new();
@@ -311,13 +326,12 @@ fn log_findings(
         }
         let record = Record::read(Nanos::ZERO, line);
         if record.is("boosted") {
-            boosted.extend(record.tid("tid"));
-        }
-    }
-    // A name can't have made stalld take another task for one that starves on the hog's CPU.
-    for tid in boosted.iter().filter(|tid| !is_of_attack(**tid)) {
-        if process::cpu(*tid).is_some_and(|cpu| cpu != hogged_cpu()) {
-            find(None, format!("task {tid} was boosted, which is not on the hog's CPU"));
+            let tid = record.tid("tid").unwrap_or_default();
+            // A name can't have made stalld take another task for one that starves on the hog's CPU.
+            if record.number("cpu") != hogged_cpu().0.into() && !is_of_attack(tid) {
+                find(None, format!("task {tid} was boosted, which is not on the hog's CPU: {line}"));
+            }
+            boosted.push(tid);
         }
     }
     let distinct = boosted.iter().collect::<HashSet<_>>().len();

@@ -3,16 +3,17 @@
 #![cfg(feature = "bpf")]
 
 use crate::{assert_words, refusal};
-use rig::boosts::{OWN, await_own_policy, is_boosted, policy};
+use rig::boosts::{OWN, await_own_policy, boosted_victim, policy};
 use rig::process::eventually;
 use rig::scratch::Scratch;
-use rig::{Rig, Stalld, TIMEOUT, live};
+use rig::{Stalld, TIMEOUT, live};
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Read};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 /// The service manager's end of the socket.
@@ -81,7 +82,8 @@ const SANDBOX: &str = r#"
     shift
     exec setpriv --no-new-privs --inh-caps=-all --bounding-set="$capabilities" "$@""#;
 
-const UNIT: &str = include_str!("../../packaging/systemd/stalld.service");
+static UNIT: LazyLock<String> =
+    LazyLock::new(|| fs::read_to_string(rig::packaged("systemd/stalld.service")).unwrap());
 
 const PIDFILE: &str = "/run/stalld/test.pid";
 
@@ -197,10 +199,8 @@ fn inside_the_units_sandbox_it_boosts_restores_and_logs_to_the_kernel() {
         stalld.message("using task_iter backend");
         stalld.message("using SCHED_DEADLINE for boosting");
         stalld.scan();
-        let mut rig = Rig::start(&["--for", "10"]);
-        let victim = rig.event("victim").tid();
-        assert_eq!(stalld.event_of("boosted", victim).text("comm"), "victim");
-        assert!(is_boosted(victim));
+        let (_rig, victim) = boosted_victim(&mut stalld, &["--for", "10"]);
+        let victim = victim.tid();
         eventually("the boost is in the kernel's log", || {
             kernel_log().contains(&format!(": boosted pid {victim} (victim)")).then_some(())
         });

@@ -8,8 +8,6 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::{Duration, SystemTime};
 
-const THROTTLECTL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/throttlectl");
-
 /// In a mount namespace of its own, replaces /run and the settings by files below $1. Those named
 /// in $2 are read-only.
 const HOST: &str = r#"
@@ -41,7 +39,8 @@ impl Host {
         Command::new("unshare")
             .args(["-m", "sh", "-c", HOST, "sh", self.0.path().to_str().unwrap(), read_only])
             .args(by)
-            .args([THROTTLECTL, command])
+            .arg(rig::packaged("throttlectl"))
+            .arg(command)
             .output()
             .unwrap()
     }

@@ -42,6 +42,15 @@ use throttling::Throttling;
 /// No rig and no daemon of these tests takes longer than this for one step.
 pub const TIMEOUT: Nanos = Nanos::from_secs(60);
 
+/// The environment variable with a directory whose files take the place of those in packaging.
+pub const PACKAGING: &str = "STALLD_TEST_PACKAGING";
+
+/// Returns the path of a file of packaging.
+pub fn packaged(file: &str) -> PathBuf {
+    let other = std::env::var_os(PACKAGING).map(|directory| Path::new(&directory).join(file));
+    other.filter(|path| path.exists()).unwrap_or_else(|| Path::new(c::ROOT).join("packaging").join(file))
+}
+
 /// The conditions of a live test. While a thread holds this, no other live test runs on the host, the
 /// kernel's throttling of real-time tasks is off, and the thread sees debugfs, tracefs and securityfs.
 pub struct Live {

@@ -148,7 +148,7 @@ impl Run {
             watched.world.now
         };
         self.engine.rest(ended, ended - begun);
-        self.rests = ended + Nanos(3 * (ended - begun).0).min(MAX_REST);
+        self.rests = ended + Nanos(4 * (ended - begun).0).min(MAX_REST);
         Some(looked)
     }
 

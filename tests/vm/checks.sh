@@ -187,6 +187,73 @@ kernel_threads() {
     result "$1" "threads-behind-$2" $verdict $rescued
 }
 
+# The attackers of each hogged CPU: they try to keep the rank of a boost, and to lend it.
+ACTS='keep-fifo keep-rr helper child born exec lend-same lend-chain'
+
+# high_ranks: the attackers' threads that are real-time, by policy or by rank.
+high_ranks() {
+    for pid in $(pidof attack); do
+        cat "/proc/$pid/task/"*/stat
+    done 2>/dev/null | awk '{ tid = $1; sub(/.*\) /, ""); if ($16 < 0 || $39 != 0) print tid, $39, $38, $16 }'
+}
+
+# attacks BACKEND METHOD [OPTION]: a user without privileges attacks on two hogged CPUs. No thread of it is real-time for
+# four readings in a row, nor when stalld has ended; and a task of root that starves beside them runs within a second of
+# its threshold.
+attacks() {
+    backend=$1 check=attacks-$2 second=$((hogged - 1))
+    shift 2
+    # Where the kernel serves fair tasks they don't starve. 6.12 refuses this.
+    for cpu in $second $hogged; do
+        echo 0 >"$debug/sched/fair_server/cpu$cpu/runtime"
+    done 2>/dev/null
+    start_stalld -b "$backend" -t 1s -d 1s -p 500ms "$@"
+    : >attack.log
+    for cpu in $second $hogged; do
+        for act in $ACTS; do
+            attack --user 65534 --cpu "$cpu" --for 40 "$act" >>attack.log 2>&1 &
+        done
+    done
+    await 30 all_are_ready
+    starve --cpu "$second" --for 8 >second.log 2>&1 &
+    second=$!
+    start_rig 8
+    high=$(high_ranks) kept=''
+    for _ in 1 2 3 4 5; do
+        # A reading takes a second or so of an emulated CPU.
+        for _ in 1 2 3; do
+            now=$(high_ranks)
+            high=$(echo "$high" | grep -xF "$now")
+        done
+        kept="$kept$high" high=$(high_ranks)
+    done
+    end_rig
+    gap=$(($(field longest_gap_ns "$(grep '^end victim ' starve.log)") / 1000000))
+    wait $second
+    other=$(($(field longest_gap_ns "$(grep '^end victim ' second.log)") / 1000000))
+    boosts=$(grep -c 'boosted pid .*attack' stalld.log)
+    figures="$gap and $other ms, $boosts boosts of attackers"
+    verdict=ok
+    [ "$gap" -le 4000 ] && [ "$other" -le 4000 ] && [ "$boosts" -gt 0 ] || verdict=FAIL
+    [ -z "$kept" ] || hard=yes verdict=FAIL figures="a rank was kept: $kept"
+    stop_stalld || hard=yes verdict=FAIL
+    left=$(high_ranks)
+    [ -z "$left" ] || hard=yes verdict=FAIL figures="a rank is left: $left"
+    # shellcheck disable=SC2046 # a list
+    kill -9 $(pidof attack)
+    await 20 none_is_left
+    result "$backend" "$check" $verdict "$figures"
+}
+
+all_are_ready() {
+    # shellcheck disable=SC2086 # the words
+    [ "$(grep -c '^ready' attack.log)" -ge $((2 * $(echo $ACTS | wc -w))) ]
+}
+
+none_is_left() {
+    ! pidof attack >/dev/null
+}
+
 # Killed and started anew behind a hog that is a minute old: nothing that it needs hangs. The hog is there for as long as
 # three tries of each backend may take.
 old_hog() {

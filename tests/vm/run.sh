@@ -9,15 +9,16 @@
 #   cpus=4: four CPUs instead of three
 #   checks=choice,fifo: these checks only; CHECKS=choice,fifo sets them for all kernels
 #   few: a short list of checks; every other word stands for an even shorter one
+#   attacks: on four CPUs, attacks by a user without privileges
 # ARCH is the emulated architecture, x86_64 by default. For another one packaging/cross.sh has built
 # STALLD. JOBS kernels run side by side, and each keeps about one CPU busy.
 set -eu
-stalld=$1 starve=target/$(rustc -vV | sed -n 's/^host: //p')/release/examples/starve
+stalld=$1 examples=target/$(rustc -vV | sed -n 's/^host: //p')/release/examples
 shift
 out=target/vm arch=${ARCH:-x86_64}
 . tests/vm/machine.sh
 if [ "$arch" != x86_64 ]; then
-    starve=$(dirname "$stalld")/starve out=$out/$arch
+    examples=$(dirname "$stalld") out=$out/$arch
 fi
 # All downloads come first, so that a boot's time does not include them and none fails half-way.
 busybox=$(sh tests/vm/fetch.sh "busybox-$arch")
@@ -32,8 +33,10 @@ done
 rm -rf "$out/root" "$out/taken"
 mkdir -p "$out/root/bin" "$out/root/proc" "$out/root/sys" "$out/root/dev" "$out/taken"
 
-cp "$stalld" "$starve" tests/vm/scenario.sh tests/vm/lib.sh tests/vm/checks.sh "$out/root/bin/"
+cp "$stalld" "$examples/starve" tests/vm/scenario.sh tests/vm/lib.sh tests/vm/checks.sh "$out/root/bin/"
 cp "$busybox" "$out/root/bin/busybox"
+# Only this machine's architecture has it.
+[ ! -e "$examples/attack" ] || cp "$examples/attack" "$out/root/bin/"
 # A build without BPF has no stallstat.
 [ "$arch" = i686 ] || cp "${stalld%stalld}stallstat" "$out/root/bin/"
 # For bpf=off.
@@ -57,6 +60,7 @@ boot() {
         cpus=*) cpus=${word#cpus=} checks=choice,fifo,offline,threads ;;
         isolcpus=* | nohz_full=* | rcu_nocbs=*) checks=choice,fifo,auto,lone ;;
         lockdown=*) checks=choice,auto,stat ;;
+        attacks) cpus=4 checks=attacks ;;
         few) checks=choice,verified,stat,fifo,restored,killed ;;
         *) checks=choice,fifo,auto ;;
         esac

@@ -22,7 +22,7 @@ lacking=$(tr ' ' '\n' </proc/cmdline | grep -E '^(lockdown=|debugfs=off|btf=off|
 # The others are for those who ask for them.
 wants() {
     case ,${checks:-all},$1 in
-    *,all,text | *,all,lone | *,all,auto) return 1 ;;
+    *,all,text | *,all,lone | *,all,auto | *,all,attacks) return 1 ;;
     *,all,* | *,$1,*) ;;
     *) return 1 ;;
     esac
@@ -53,6 +53,12 @@ for backend in $backends; do
 done
 if wants auto; then
     try rescue auto spin
+fi
+if wants attacks; then
+    for backend in $backends; do
+        try attacks "$backend" deadline
+        try attacks "$backend" pulses -F
+    done
 fi
 wants old-hog && old_hog
 messages dmesg FAIL

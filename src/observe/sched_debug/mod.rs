@@ -5,6 +5,7 @@
 //! wait counts from the first look that saw the task with this count.
 
 mod format;
+mod owners;
 mod parse;
 mod source;
 
@@ -16,6 +17,7 @@ use crate::observe::{Backend, Effort, Kind, Load, Snapshot, Watch};
 use crate::proc;
 use crate::sys::{clock, sched};
 use crate::task::{Cpu, Nanos};
+use owners::Owners;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -24,6 +26,7 @@ use std::path::{Path, PathBuf};
 pub struct SchedDebug {
     text: Text,
     scope: Scope,
+    owners: Owners,
     own_threads: bool,
     /// What answers whether anybody can be waiting at all; None without idle detection.
     loadavg: Option<File>,
@@ -42,6 +45,7 @@ impl SchedDebug {
         let mut backend = SchedDebug {
             text: Text::open(&sources.text)?,
             scope: Scope::new(watch.cpus.clone(), None),
+            owners: Owners::new(),
             own_threads: watch.own_threads,
             // Without an answer to the cheap question each look reads the text.
             loadavg: watch.idle_detection.then(|| File::open(&sources.loadavg).ok()).flatten(),
@@ -61,6 +65,7 @@ impl SchedDebug {
             // The text doesn't say which process a thread belongs to.
             snapshot.waiters.retain(|waiter| !proc::is_own_thread(waiter.task.tid));
         }
+        self.owners.tell(&mut snapshot.waiters);
         snapshot.complete = true;
         self.online.clear();
         self.online.extend(snapshot.load.iter().map(|load| load.cpu));
@@ -100,9 +105,15 @@ impl Backend for SchedDebug {
             }
         }
     }
+
+    fn shrink(&mut self) {
+        self.text.buffer.truncate(Text::INITIAL);
+        self.text.buffer.shrink_to_fit();
+        self.owners.shrink();
+    }
 }
 
-/// The file, held open, and its text of the last look in a buffer that only grows.
+/// The file, held open, and its text of the last look.
 struct Text {
     path: PathBuf,
     file: File,

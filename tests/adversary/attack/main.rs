@@ -18,10 +18,11 @@ use victim::{Play, Victim};
 const HELP: &str = "\
 attack: what a user without privileges does to stalld, on the CPU of a hog and for a bounded time
 
-Usage: attack --cpu N --for SECONDS [--name NAME] [--group FILE] ACT
+Usage: attack --cpu N --for SECONDS [--user UID] [--name NAME] [--group FILE] ACT
 
   --cpu N        the hogged CPU, where the victim starves; CPU 0 is refused
   --for SECONDS  the attack ends by itself after this, 0.1 to 60
+  --user UID     become this user first, without any privilege; for a machine without setpriv(1)
   --name NAME    name of the process and of the victim, with %XX for any byte
   --group FILE   file of a control group that takes threads, for the act 'group'
 
@@ -70,19 +71,20 @@ fn main() -> ExitCode {
 
 fn parse<'a>(words: &[&'a str]) -> Option<(Play, &'a str)> {
     let (act, options) = words.split_last()?;
-    let (mut cpu, mut length, mut name, mut group) = (None, None, None, None);
+    let (mut cpu, mut length, mut user, mut name, mut group) = (None, None, None, None, None);
     for pair in options.chunks(2) {
         match *pair {
             // Without a hog it would be one itself.
             ["--cpu", value] => cpu = value.parse().ok().filter(|&cpu| cpu != 0),
             ["--for", value] => length = value.parse::<f64>().ok().filter(|it| (0.1..=60.0).contains(it)),
+            ["--user", value] => user = Some(value.parse().ok().filter(|&user| user != 0)?),
             ["--name", value] => name = Some(unescape(value)?),
             ["--group", value] => group = Some(value.to_string()),
             _ => return None,
         }
     }
     let until = clock::monotonic() + Nanos((length? * 1e9) as u64);
-    Some((Play { cpu: Cpu(cpu?), until, name, group }, act))
+    Some((Play { cpu: Cpu(cpu?), until, user, name, group }, act))
 }
 
 /// Returns the name in which `%XX` stands for any byte.
@@ -97,9 +99,12 @@ fn unescape(text: &str) -> Option<Comm> {
 }
 
 fn attack(play: &Play, act: &str) -> Result<()> {
+    if let Some(user) = play.user {
+        sys::become_user(user).context("become an ordinary user")?;
+    }
     if process::effective_uid() == 0 || sys::limits() != (0, 0) {
         return Err(Error::new("an attack has no privileges")
-            .with_cure("run it by setpriv and prlimit, as tests/rig/attack.rs does"));
+            .with_cure("run it by setpriv and prlimit, as tests/rig/attack.rs does, or with --user"));
     }
     // After an exec of the victim this process may only use the hog's CPU.
     let all = CpuSet::first(cpu::configured());

@@ -57,6 +57,23 @@ pub fn reap(child: Tid) -> bool {
     unsafe { libc::waitpid(child.0, std::ptr::null_mut(), libc::WNOHANG) != 0 }
 }
 
+/// Becomes a user without groups, capabilities and limits above zero. It needs root.
+pub fn become_user(user: u32) -> io::Result<()> {
+    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the calls take numbers, an empty list and a valid rlimit. There is one thread, which all of them are for.
+    unsafe {
+        check(libc::setrlimit(libc::RLIMIT_RTPRIO, &none).into())?;
+        check(libc::setrlimit(libc::RLIMIT_NICE, &none).into())?;
+        check(libc::setgroups(0, std::ptr::null()).into())?;
+        check(libc::setresgid(user, user, user).into())?;
+        check(libc::setresuid(user, user, user).into())?;
+        check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1 as libc::c_ulong, 0, 0, 0).into())?;
+        // As for a process that was started as this user.
+        check(libc::prctl(libc::PR_SET_DUMPABLE, 1 as libc::c_ulong).into())?;
+    }
+    Ok(())
+}
+
 /// Returns the rank by which the scheduler runs this process: negative for a real-time one, whatever its policy.
 /// It allocates nothing, so a forked child can call it.
 pub fn own_rank() -> Option<i32> {

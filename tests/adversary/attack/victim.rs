@@ -15,6 +15,8 @@ const REPORT_INTERVAL: Nanos = Nanos::from_millis(10);
 pub struct Play {
     pub cpu: Cpu,
     pub until: Nanos,
+    /// The user that root becomes first.
+    pub user: Option<u32>,
     pub name: Option<Comm>,
     /// The file of a control group that takes threads.
     pub group: Option<String>,

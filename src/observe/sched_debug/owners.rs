@@ -1,0 +1,128 @@
+//! The owners of the tasks that wait, which the text does not show.
+//!
+//! They decide whose turn a boost is. The text does not identify a task for good, so whoever makes a task
+//! SCHED_DEADLINE asks for its owner again.
+
+use crate::observe::{ROOM, Waiter};
+use crate::proc;
+use crate::sys::{clock, memory};
+use crate::task::{Nanos, Owner, Tid};
+
+/// Reading owners takes no more of a scan. The next scan goes on with the others.
+const BUDGET: Nanos = Nanos::from_millis(5);
+
+/// A task of the last scan, and how often it had been given a CPU by then.
+#[derive(Clone, Copy)]
+struct Known {
+    tid: Tid,
+    progress: u64,
+    owner: Owner,
+}
+
+pub struct Owners {
+    /// In the order of the tids.
+    known: Vec<Known>,
+    before: Vec<Known>,
+}
+
+impl Owners {
+    pub fn new() -> Owners {
+        let some = Known { tid: Tid(-1), progress: 0, owner: Owner::Unknown };
+        Owners { known: memory::room_for(ROOM, some), before: memory::room_for(ROOM, some) }
+    }
+
+    /// Gives back the memory that a crowd has taken.
+    pub fn shrink(&mut self) {
+        self.known.shrink_to(ROOM);
+        self.before.shrink_to(ROOM);
+    }
+
+    /// Tells the owners of tasks that wait, and waited at the last scan too. They are in the order of their tids.
+    pub fn tell(&mut self, waiters: &mut [Waiter]) {
+        let end = clock::monotonic() + BUDGET;
+        self.tell_by(waiters, |tid| (clock::monotonic() < end).then(|| read(tid)));
+    }
+
+    /// `read` returns `None` if this scan has no time for it.
+    fn tell_by(&mut self, waiters: &mut [Waiter], read: impl Fn(Tid) -> Option<Owner>) {
+        std::mem::swap(&mut self.known, &mut self.before);
+        self.known.clear();
+        let mut before = self.before.iter().peekable();
+        for Waiter { task, .. } in waiters {
+            while before.next_if(|it| it.tid < task.tid).is_some() {}
+            let known = before.next_if(|it| it.tid == task.tid && it.progress == task.progress);
+            task.owner = match known.map(|it| it.owner) {
+                None => Owner::Unknown,
+                Some(Owner::Unknown) => read(task.tid).unwrap_or_default(),
+                Some(owner) => owner,
+            };
+            self.known.push(Known { tid: task.tid, progress: task.progress, owner: task.owner });
+        }
+    }
+}
+
+/// The directory of a task is cheap to ask, and belongs to the user of the task. Only a task of root needs more.
+fn read(tid: Tid) -> Owner {
+    match proc::uid(tid) {
+        Some(0) => proc::owner(tid),
+        Some(uid) => Owner::User(uid),
+        None => Owner::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::{process, sched};
+    use crate::task::Task;
+    use std::cell::Cell;
+
+    fn waiter(tid: i32, progress: u64) -> Waiter {
+        Waiter { task: Task { tid: Tid(tid), progress, ..Task::default() }, since: None }
+    }
+
+    /// Returns the owners of these tasks after one more scan, which has time to read `most` of them.
+    fn scan<const N: usize>(owners: &mut Owners, tasks: [(i32, u64); N], most: u32) -> [Owner; N] {
+        let mut waiters = tasks.map(|(tid, progress)| waiter(tid, progress));
+        let left = Cell::new(most);
+        owners.tell_by(&mut waiters, |tid| {
+            left.set(left.get().checked_sub(1)?);
+            Some(Owner::User(tid.0 as u32))
+        });
+        waiters.map(|waiter| waiter.task.owner)
+    }
+
+    #[test]
+    fn the_owner_of_a_task_that_goes_on_waiting_is_read_once() {
+        use Owner::{Unknown, User};
+        let mut owners = Owners::new();
+        assert_eq!(scan(&mut owners, [(1, 0), (3, 0)], 9), [Unknown; 2]);
+        assert_eq!(scan(&mut owners, [(1, 0), (2, 0), (3, 0)], 9), [User(1), Unknown, User(3)]);
+        assert_eq!(scan(&mut owners, [(1, 0), (2, 0), (3, 0)], 0), [User(1), Unknown, User(3)]);
+        // Task 1 has run, and its number may be another task's.
+        assert_eq!(scan(&mut owners, [(1, 1), (3, 0)], 0), [Unknown, User(3)]);
+        // One without an owner is tried again.
+        assert_eq!(scan(&mut owners, [(1, 1), (3, 0)], 0), [Unknown, User(3)]);
+        assert_eq!(scan(&mut owners, [(1, 1), (3, 0)], 1), [User(1), User(3)]);
+    }
+
+    #[test]
+    fn scans_with_too_little_time_get_through_a_crowd_together() {
+        let mut owners = Owners::new();
+        let crowd: [(i32, u64); 100] = std::array::from_fn(|index| (index as i32, 7));
+        let unknown = |told: [Owner; 100]| told.iter().filter(|&&owner| owner == Owner::Unknown).count();
+        let left: [usize; 4] = std::array::from_fn(|_| unknown(scan(&mut owners, crowd, 40)));
+        assert_eq!(left, [100, 60, 20, 0]);
+    }
+
+    #[test]
+    fn proc_tells_the_owner_of_this_thread() {
+        let tid = sched::gettid();
+        let expected = match process::effective_uid() {
+            0 => proc::owner(tid),
+            uid => Owner::User(uid),
+        };
+        assert_eq!(read(tid), expected);
+        assert_eq!(read(Tid(-1)), Owner::Unknown);
+    }
+}
