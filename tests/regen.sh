@@ -4,7 +4,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-generated="src/observe/bpf/records.rs include/stalld.h"
+generated="src/observe/bpf/records.rs src/stat/records.rs include/stalld.h"
 
 if [ "${CI-}" != true ] && ! reason=$(sh packaging/setup.sh --check regen 2>&1); then
     echo "skipped: $generated against their sources ($reason)"
@@ -12,14 +12,16 @@ if [ "${CI-}" != true ] && ! reason=$(sh packaging/setup.sh --check regen 2>&1);
 fi
 before=$(mktemp -d)
 trap 'rm -rf "$before"' EXIT
-# shellcheck disable=SC2086 # a list of words
-cp -p $generated "$before"
+for file in $generated; do
+    mkdir -p "$before/${file%/*}"
+    cp -p "$file" "$before/$file"
+done
 "$@"
 for file in $generated; do
-    cmp -s "$before/${file##*/}" "$file" || {
+    cmp -s "$before/$file" "$file" || {
         echo "stalld: $file was not what its source gives: commit what 'make regen' has written now" >&2
         exit 1
     }
     # With the old time of change, so that nothing is built again for nothing.
-    cp -p "$before/${file##*/}" "$file"
+    cp -p "$before/$file" "$file"
 done
