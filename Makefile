@@ -97,7 +97,7 @@ endif
 	setup-soak setup-all \
 	static cross run test test-long test-adversary test-mutants test-run test-vm test-vm-few test-vm-fetch test-cross test-service test-fresh tests fuzz coverage \
 	install install-lib install-stat uninstall dist \
-	dist-static deb rpm test-packages lint regen bench bench-rig soak annocheck abi msrv clean help
+	dist-static deb rpm test-packages lint regen regen-options bench bench-rig soak annocheck abi msrv clean help
 
 all: ## build target/release/stalld and stallstat (DEBUG=1: in target/debug; BPF=0: without libbpf, and so no stallstat)
 	@$(SETUP) --check $(TOOLS)
@@ -289,12 +289,16 @@ lint: ## check formatting, lints, scripts, manual pages, and the rules of the tr
 	mandoc -T lint -W warning $(PAGES) $(LIBPAGES)
 	! groff -mandoc -T utf8 -ww -W break -z $(PAGES) $(LIBPAGES) 2>&1 | grep .
 	sh tests/tree.sh
-	sh tests/regen.sh $(MAKE) --no-print-directory regen
+	sh tests/regen.sh $(MAKE) --no-print-directory
 
-regen: ## write again the committed sources and headers that come from each other
+regen: regen-options ## write again the committed files that come from others: sources, a header, completions, manual pages
 	@$(SETUP) --check rust bpf regen
 	$(CARGO) check $(CARGOFLAGS) --features regen
 	$(CARGO) check $(CARGOFLAGS) --package libstalld --features regen
+
+regen-options: ## write the options of the programs again into completions and manual pages
+	@$(SETUP) --check rust bpf
+	$(CARGO) run $(CARGOFLAGS) --example options
 
 bench-rig:
 	@$(SETUP) --check $(TOOLS)

@@ -99,7 +99,7 @@ fn programs() -> Vec<(&'static str, String, &'static str, &'static str)> {
 
 #[test]
 fn the_help_and_the_man_page_list_the_same_options() {
-    for (program, help, page, _) in programs() {
+    for (program, help, page, ..) in programs() {
         let in_help: BTreeSet<Listed> = help.lines().filter_map(listed_in_help).collect();
         let in_page: BTreeSet<Listed> = page.lines().filter_map(listed_in_page).collect();
         assert!(in_help.len() > 15, "{program}");
@@ -138,12 +138,13 @@ fn the_completions_offer_values_and_commands() {
     for name in bash("stalld -b", "").lines() {
         assert!(name == "auto" || stdout(&["-h"]).contains(name), "{name}");
     }
-    for (option, value) in [("-b", "backend"), ("--log-format", "format")] {
+    for (option, value) in [("-b", "name"), ("--log-format", "format")] {
         let in_zsh =
             include_str!("../../packaging/completions/_stalld").split(&format!(":{value}:(")).nth(1).unwrap();
         let values: BTreeSet<&str> = in_zsh.split(')').next().unwrap().split(' ').collect();
         assert_eq!(values, bash(&format!("stalld {option}"), "").lines().collect(), "{option}");
     }
+    assert_eq!(bash("stalld --metrics", "Cargo.t"), "Cargo.toml\n");
     assert_eq!(bash("stalld --backend =", "sched"), "sched_debug\n");
     assert_eq!(bash("stalld -t", ""), "");
     assert_eq!(bash("stallstat", ""), "hogs\njitter\nrecord\ntrace\n");
@@ -155,6 +156,20 @@ fn the_completions_offer_values_and_commands() {
         for name in bash("stallstat -g", "").lines().chain(bash("stallstat --by", "").lines()) {
             assert!(help.contains(name), "{name}");
         }
+    }
+}
+
+#[test]
+fn zsh_offers_an_option_again_only_if_it_adds_up() {
+    let zsh = include_str!("../../packaging/completions/_stalld");
+    for offered in [
+        "'*'{-i,",
+        "'*'{-I,",
+        "'(-t --starving_threshold)'{-t,",
+        "'(-O --power_mode -M --adaptive_mode -A --aggressive_mode)'{-M,",
+        "'(- *)'{-h,",
+    ] {
+        assert!(zsh.contains(offered), "{offered}");
     }
 }
 
