@@ -7,6 +7,7 @@ DOCDIR  = $(PREFIX)/share/doc/stalld
 UNITDIR = $(PREFIX)/lib/systemd/system
 BASHDIR = $(PREFIX)/share/bash-completion/completions
 ZSHDIR  = $(PREFIX)/share/zsh/site-functions
+FISHDIR = $(PREFIX)/share/fish/vendor_completions.d
 # Where an administrator looks for the options of services.
 CONFDIR ?= $(if $(wildcard /etc/debian_version),/etc/default,/etc/sysconfig)
 LIBDIR  ?= $(PREFIX)/lib
@@ -225,6 +226,8 @@ install: $(BINARY) $(if $(wildcard $(LIBRARY)),install-lib) ## install below DES
 	install -D -m 644 packaging/completions/stalld.bash $(DESTDIR)$(BASHDIR)/stalld
 	ln -sf stalld $(DESTDIR)$(BASHDIR)/throttlectl
 	install -D -m 644 -t $(DESTDIR)$(ZSHDIR) packaging/completions/_stalld
+	install -D -m 644 -t $(DESTDIR)$(FISHDIR) packaging/completions/stalld.fish
+	ln -sf stalld.fish $(DESTDIR)$(FISHDIR)/throttlectl.fish
 # An administrator's own stays.
 	[ -e $(DESTDIR)$(CONFDIR)/stalld ] || install -D -m 644 packaging/systemd/stalld.conf $(DESTDIR)$(CONFDIR)/stalld
 	@if [ -e $(STAT) ]; then $(MAKE) --no-print-directory install-stat; fi
@@ -234,6 +237,7 @@ install-stat:
 	install -D -m 644 -t $(DESTDIR)$(MANDIR)/man8 $(STATPAGE)
 	install -D -m 644 packaging/completions/stallstat.bash $(DESTDIR)$(BASHDIR)/stallstat
 	install -D -m 644 -t $(DESTDIR)$(ZSHDIR) packaging/completions/_stallstat
+	install -D -m 644 -t $(DESTDIR)$(FISHDIR) packaging/completions/stallstat.fish
 
 $(BINARY):
 	$(MAKE) all
@@ -253,6 +257,7 @@ uninstall: ## remove what `make install` installed, but for the service's option
 	rm -f $(addprefix $(DESTDIR)$(BINDIR)/,stalld stallstat throttlectl) $(DESTDIR)$(UNITDIR)/stalld.service
 	rm -f $(addprefix $(DESTDIR)$(MANDIR)/man8/,$(notdir $(PAGES)))
 	rm -f $(addprefix $(DESTDIR)$(BASHDIR)/,stalld stallstat throttlectl) $(addprefix $(DESTDIR)$(ZSHDIR)/,_stalld _stallstat)
+	rm -f $(patsubst %,$(DESTDIR)$(FISHDIR)/%.fish,stalld stallstat throttlectl)
 	rm -rf $(DESTDIR)$(DOCDIR)
 	rm -f $(DESTDIR)$(LIBDIR)/libstalld.* $(DESTDIR)$(LIBDIR)/pkgconfig/libstalld.pc $(DESTDIR)$(INCLUDEDIR)/stalld.h
 	rm -f $(addprefix $(DESTDIR)$(MANDIR)/man3/,$(notdir $(LIBPAGES)))

@@ -32,6 +32,7 @@ fn write<D>(program: &str, table: &[Opt<D>]) -> Result<(), String> {
     };
     completion(&format!("{program}.bash"), bash(table))?;
     completion(&format!("_{program}"), table.iter().map(|opt| zsh(opt, table)).collect())?;
+    completion(&format!("{program}.fish"), table.iter().map(|opt| fish(program, opt)).collect())?;
     rewrite(&format!("man/{program}.8"), |page| with_names(page, table))
 }
 
@@ -117,6 +118,23 @@ fn excluded<D>(opt: &Opt<D>, table: &[Opt<D>]) -> String {
         }
         _ => spelt(opt).join(" "),
     }
+}
+
+/// Returns a command of fish that adds the option.
+fn fish<D>(program: &str, opt: &Opt<D>) -> String {
+    let short = opt.short.map(|letter| format!(" -s {letter}")).unwrap_or_default();
+    let argument = match &opt.takes {
+        Takes::Nothing(_) => String::new(),
+        Takes::Path(..) => " -rF".to_string(),
+        Takes::Name(word, names, _) if is_list(word) => {
+            format!(" -xa '(__fish_append , {})'", names().join(" "))
+        }
+        Takes::Name(_, names, _) => format!(" -xa '{}'", names().join(" ")),
+        Takes::Text("PID" | "PIDS", _) => " -xa '(__fish_complete_pids)'".to_string(),
+        Takes::Text(..) => " -x".to_string(),
+    };
+    let text = summary(opt).replace('\'', "\\'");
+    format!("complete -c {program}{short} -l {}{argument} -d '{text}'", opt.long)
 }
 
 /// Writes the names of each option into the manual page, and checks that each option is described once.
