@@ -7,6 +7,7 @@ DOCDIR  = $(PREFIX)/share/doc/stalld
 UNITDIR = $(PREFIX)/lib/systemd/system
 BASHDIR = $(PREFIX)/share/bash-completion/completions
 ZSHDIR  = $(PREFIX)/share/zsh/site-functions
+FISHDIR = $(PREFIX)/share/fish/vendor_completions.d
 # Where an administrator looks for the options of services.
 CONFDIR ?= $(if $(wildcard /etc/debian_version),/etc/default,/etc/sysconfig)
 LIBDIR  ?= $(PREFIX)/lib
@@ -97,7 +98,7 @@ endif
 	setup-soak setup-all \
 	static cross run test test-long test-adversary test-mutants test-run test-vm test-vm-few test-vm-fetch test-cross test-service test-fresh tests fuzz coverage \
 	install install-lib install-stat uninstall dist \
-	dist-static deb rpm test-packages lint regen bench bench-rig soak annocheck abi msrv clean help
+	dist-static deb rpm test-packages lint regen regen-options bench bench-rig soak annocheck abi msrv clean help
 
 all: ## build target/release/stalld and stallstat (DEBUG=1: in target/debug; BPF=0: without libbpf, and so no stallstat)
 	@$(SETUP) --check $(TOOLS)
@@ -225,6 +226,8 @@ install: $(BINARY) $(if $(wildcard $(LIBRARY)),install-lib) ## install below DES
 	install -D -m 644 packaging/completions/stalld.bash $(DESTDIR)$(BASHDIR)/stalld
 	ln -sf stalld $(DESTDIR)$(BASHDIR)/throttlectl
 	install -D -m 644 -t $(DESTDIR)$(ZSHDIR) packaging/completions/_stalld
+	install -D -m 644 -t $(DESTDIR)$(FISHDIR) packaging/completions/stalld.fish
+	ln -sf stalld.fish $(DESTDIR)$(FISHDIR)/throttlectl.fish
 # An administrator's own stays.
 	[ -e $(DESTDIR)$(CONFDIR)/stalld ] || install -D -m 644 packaging/systemd/stalld.conf $(DESTDIR)$(CONFDIR)/stalld
 	@if [ -e $(STAT) ]; then $(MAKE) --no-print-directory install-stat; fi
@@ -234,6 +237,7 @@ install-stat:
 	install -D -m 644 -t $(DESTDIR)$(MANDIR)/man8 $(STATPAGE)
 	install -D -m 644 packaging/completions/stallstat.bash $(DESTDIR)$(BASHDIR)/stallstat
 	install -D -m 644 -t $(DESTDIR)$(ZSHDIR) packaging/completions/_stallstat
+	install -D -m 644 -t $(DESTDIR)$(FISHDIR) packaging/completions/stallstat.fish
 
 $(BINARY):
 	$(MAKE) all
@@ -253,6 +257,7 @@ uninstall: ## remove what `make install` installed, but for the service's option
 	rm -f $(addprefix $(DESTDIR)$(BINDIR)/,stalld stallstat throttlectl) $(DESTDIR)$(UNITDIR)/stalld.service
 	rm -f $(addprefix $(DESTDIR)$(MANDIR)/man8/,$(notdir $(PAGES)))
 	rm -f $(addprefix $(DESTDIR)$(BASHDIR)/,stalld stallstat throttlectl) $(addprefix $(DESTDIR)$(ZSHDIR)/,_stalld _stallstat)
+	rm -f $(patsubst %,$(DESTDIR)$(FISHDIR)/%.fish,stalld stallstat throttlectl)
 	rm -rf $(DESTDIR)$(DOCDIR)
 	rm -f $(DESTDIR)$(LIBDIR)/libstalld.* $(DESTDIR)$(LIBDIR)/pkgconfig/libstalld.pc $(DESTDIR)$(INCLUDEDIR)/stalld.h
 	rm -f $(addprefix $(DESTDIR)$(MANDIR)/man3/,$(notdir $(LIBPAGES)))
@@ -289,12 +294,16 @@ lint: ## check formatting, lints, scripts, manual pages, and the rules of the tr
 	mandoc -T lint -W warning $(PAGES) $(LIBPAGES)
 	! groff -mandoc -T utf8 -ww -W break -z $(PAGES) $(LIBPAGES) 2>&1 | grep .
 	sh tests/tree.sh
-	sh tests/regen.sh $(MAKE) --no-print-directory regen
+	sh tests/regen.sh $(MAKE) --no-print-directory
 
-regen: ## write again the committed sources and headers that come from each other
+regen: regen-options ## write again the committed files that come from others: sources, a header, completions, manual pages
 	@$(SETUP) --check rust bpf regen
 	$(CARGO) check $(CARGOFLAGS) --features regen
 	$(CARGO) check $(CARGOFLAGS) --package libstalld --features regen
+
+regen-options: ## write the options of the programs again into completions and manual pages
+	@$(SETUP) --check rust bpf
+	$(CARGO) run $(CARGOFLAGS) --example options
 
 bench-rig:
 	@$(SETUP) --check $(TOOLS)

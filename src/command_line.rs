@@ -28,10 +28,14 @@ pub struct Opt<D: 'static> {
     pub help: &'static str,
 }
 
-/// What follows an option, under the name that the help has for it, and what the option does.
+/// The argument of an option, under the word that the help has for it, and what the option does.
+///
+/// A word in the plural, such as CPUS, stands for a list that is separated by commas.
 pub enum Takes<D: 'static> {
     Nothing(fn(&mut D)),
     Text(&'static str, fn(&mut D, &str, &Host) -> Result<(), String>),
+    /// A name, or a list of names. The first function returns all names, for completions and error messages.
+    Name(&'static str, fn() -> Vec<&'static str>, fn(&mut D, &str, &Host) -> Result<(), String>),
     Path(&'static str, fn(&mut D, PathBuf)),
 }
 
@@ -75,7 +79,7 @@ pub fn read<D>(
                 }
                 set(draft);
             }
-            Takes::Text(what, set) => {
+            Takes::Text(what, set) | Takes::Name(what, _, set) => {
                 let value = parser.value().map_err(|_| missing(what))?;
                 let text = value.to_str().ok_or_else(|| refused(&value, "not UTF-8"))?;
                 set(draft, text, host).map_err(|reason| refused(&value, &reason))?;
@@ -160,12 +164,18 @@ impl<D> Opt<D> {
         }
     }
 
+    /// Returns the word for the argument; `None` for an option without one.
+    pub fn word(&self) -> Option<&'static str> {
+        match self.takes {
+            Takes::Nothing(_) => None,
+            Takes::Text(word, _) | Takes::Name(word, ..) | Takes::Path(word, _) => Some(word),
+        }
+    }
+
     fn synopsis(&self) -> String {
         let short = self.short.map_or("    ".to_string(), |letter| format!("-{letter}, "));
-        match self.takes {
-            Takes::Nothing(_) => format!("{short}--{}", self.long),
-            Takes::Text(what, _) | Takes::Path(what, _) => format!("{short}--{} {what}", self.long),
-        }
+        let word = self.word().map_or(String::new(), |word| format!(" {word}"));
+        format!("{short}--{}{word}", self.long)
     }
 }
 

@@ -131,6 +131,9 @@ program_has_modes() {
 644 usr/share/bash-completion/completions/stalld
 644 usr/share/bash-completion/completions/stallstat
 777 usr/share/bash-completion/completions/throttlectl
+644 usr/share/fish/vendor_completions.d/stalld.fish
+644 usr/share/fish/vendor_completions.d/stallstat.fish
+777 usr/share/fish/vendor_completions.d/throttlectl.fish
 END
     for file in _stalld _stallstat stalld.8 stallstat.8 throttlectl.8; do
         find "$root/usr/share/zsh" "$root/usr/share/man/man8" -name "$file*" -perm 644 | grep . || { echo "there is no $file"; return 1; }

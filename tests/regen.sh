@@ -1,25 +1,30 @@
 #!/bin/sh
-# Checks that the committed generated files are what their sources give now: regen.sh COMMAND...
-# where the command writes them again. Without libclang that is skipped, except in CI.
+# Checks that the committed generated files are what their sources give now: regen.sh MAKE...
+# Without libclang only the files that need none are checked, except in CI.
 set -eu
 cd "$(dirname "$0")/.."
 
-generated="src/observe/bpf/records.rs include/stalld.h"
-
-if [ "${CI-}" != true ] && ! reason=$(sh packaging/setup.sh --check regen 2>&1); then
-    echo "skipped: $generated against their sources ($reason)"
-    exit
+generated="packaging/completions/* man/stalld.8 man/stallstat.8"
+headers="src/observe/bpf/records.rs src/stat/records.rs include/stalld.h"
+target=regen
+if [ "${CI-}" = true ] || reason=$(sh packaging/setup.sh --check regen 2>&1); then
+    generated="$generated $headers"
+else
+    echo "skipped: $headers against their sources ($reason)"
+    target=regen-options
 fi
 before=$(mktemp -d)
 trap 'rm -rf "$before"' EXIT
-# shellcheck disable=SC2086 # a list of words
-cp -p $generated "$before"
-"$@"
 for file in $generated; do
-    cmp -s "$before/${file##*/}" "$file" || {
+    mkdir -p "$before/${file%/*}"
+    cp -p "$file" "$before/$file"
+done
+"$@" "$target"
+for file in $generated; do
+    cmp -s "$before/$file" "$file" || {
         echo "stalld: $file was not what its source gives: commit what 'make regen' has written now" >&2
         exit 1
     }
     # With the old time of change, so that nothing is built again for nothing.
-    cp -p "$before/${file##*/}" "$file"
+    cp -p "$before/$file" "$file"
 done

@@ -9,28 +9,68 @@ _stalld() {
     elif [ "$current" = "=" ]; then
         current=
     fi
-    COMPREPLY=()
+    # Options, written by `make regen`; do not edit.
+    local takes="" words="" options="
+        -c --cpu
+        -a --affinity
+        -t --starving_threshold
+        -g --granularity
+        -b --backend
+        -N --no_idle_detect
+        -i --ignore_threads
+        -I --ignore_processes
+        -d --boost_duration
+        -p --boost_period
+        -r --boost_runtime
+        -F --force_fifo
+        -O --power_mode
+        -M --adaptive_mode
+        -A --aggressive_mode
+        -R --reservation
+        -S --systemd
+        -l --log_only
+        -v --verbose
+        -k --log_kmsg
+        -s --log_syslog
+        --log-format
+        -f --foreground
+        -P --pidfile
+        --no-pidfile
+        --metrics
+        --trace
+        --check
+        --recover
+        --write-pidfile
+        -V --version
+        -h --help
+    "
     case $option in
-    -b | --backend)
-        mapfile -t COMPREPLY < <(compgen -W "auto task_iter queue_track sched_debug" -- "$current")
-        ;;
-    --log-format)
-        mapfile -t COMPREPLY < <(compgen -W "text json" -- "$current")
-        ;;
-    -P | --pidfile | --metrics | --trace)
+    -c | --cpu) takes=text ;;
+    -a | --affinity) takes=text ;;
+    -t | --starving_threshold) takes=text ;;
+    -g | --granularity) takes=text ;;
+    -b | --backend) takes=name words="auto task_iter queue_track sched_debug" ;;
+    -i | --ignore_threads) takes=text ;;
+    -I | --ignore_processes) takes=text ;;
+    -d | --boost_duration) takes=text ;;
+    -p | --boost_period) takes=text ;;
+    -r | --boost_runtime) takes=text ;;
+    -R | --reservation) takes=text ;;
+    --log-format) takes=name words="text json" ;;
+    -P | --pidfile) takes=path ;;
+    --metrics) takes=path ;;
+    --trace) takes=path ;;
+    --write-pidfile) takes=text ;;
+    esac
+    # End of the options.
+    COMPREPLY=()
+    case $takes in
+    name) mapfile -t COMPREPLY < <(compgen -W "$words" -- "$current") ;;
+    path)
         compopt -o filenames 2>/dev/null
         mapfile -t COMPREPLY < <(compgen -f -- "$current")
         ;;
-    -[acdgiIprRt] | --affinity | --cpu | --boost_duration | --granularity | --ignore_threads | \
-        --write-pidfile | --ignore_processes | --boost_period | --boost_runtime | --reservation | --starving_threshold) ;;
-    *)
-        mapfile -t COMPREPLY < <(compgen -W "
-            -c --cpu -a --affinity -t --starving_threshold -g --granularity -b --backend -N --no_idle_detect
-            -i --ignore_threads -I --ignore_processes -d --boost_duration -p --boost_period -r --boost_runtime
-            -F --force_fifo -O --power_mode -M --adaptive_mode -A --aggressive_mode -R --reservation -S --systemd
-            -l --log_only -v --verbose -k --log_kmsg -s --log_syslog --log-format -f --foreground -P --pidfile
-            --no-pidfile --metrics --trace --check --recover --write-pidfile -V --version -h --help" -- "$current")
-        ;;
+    "") mapfile -t COMPREPLY < <(compgen -W "$options" -- "$current") ;;
     esac
 }
 complete -F _stalld stalld

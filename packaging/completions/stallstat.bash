@@ -14,37 +14,62 @@ _stallstat() {
         hogs | jitter | record | trace) command=$word ;;
         esac
     done
-    COMPREPLY=()
+    # Options, written by `make regen`; do not edit.
+    local takes="" words="" options="
+        -g --group
+        -i --interval
+        -r --run-time
+        -1 --once
+        -c --comm
+        --cgroup
+        --global-comm
+        -p --pid
+        --cpu
+        -l --min-latency
+        -C --no-collapse
+        -d --detailed
+        -e --event
+        --json
+        --csv
+        --by
+        --period
+        --fifo
+        -V --version
+        -h --help
+    "
     case $option in
-    -g | --group)
-        # Of a list, the last one.
+    -g | --group) takes=names words="latency slice sleep waking migration schedstat perf most all" ;;
+    -i | --interval) takes=text ;;
+    -r | --run-time) takes=text ;;
+    -c | --comm) takes=text ;;
+    --cgroup) takes=text ;;
+    --global-comm) takes=text ;;
+    -p | --pid) takes=text ;;
+    --cpu) takes=text ;;
+    -l | --min-latency) takes=text ;;
+    -e | --event) takes=text ;;
+    --by) takes=name words="name task cgroup container pod" ;;
+    --period) takes=text ;;
+    --fifo) takes=text ;;
+    esac
+    # End of the options.
+    COMPREPLY=()
+    case $takes:$option:$current in
+    names:*)
+        # The last name of the list.
         local before=
         [[ $current != *,* ]] || before=${current%,*},
-        mapfile -t COMPREPLY < <(compgen -P "$before" -W "latency slice sleep waking migration schedstat perf most all" \
-            -- "${current##*,}")
+        mapfile -t COMPREPLY < <(compgen -P "$before" -W "$words" -- "${current##*,}")
         ;;
-    --by)
-        mapfile -t COMPREPLY < <(compgen -W "name task cgroup container pod" -- "$current")
-        ;;
-    record | trace)
+    name:*) mapfile -t COMPREPLY < <(compgen -W "$words" -- "$current") ;;
+    :record:* | :trace:*)
         compopt -o filenames 2>/dev/null
         mapfile -t COMPREPLY < <(compgen -f -- "$current")
         ;;
-    -[ceilpr] | --comm | --global-comm | --cgroup | --cpu | --event | --interval | --min-latency | --pid | --run-time | \
-        --period | --fifo) ;;
-    *)
-        case $current in
-        -*)
-            mapfile -t COMPREPLY < <(compgen -W "
-                -g --group -i --interval -r --run-time -1 --once -c --comm --global-comm --cgroup -p --pid --cpu
-                -l --min-latency -C --no-collapse -d --detailed -e --event --json --csv --by --period --fifo
-                -V --version -h --help" -- "$current")
-            ;;
-        *)
-            [ -n "$command" ] ||
-                mapfile -t COMPREPLY < <(compgen -W "hogs jitter record trace" -- "$current")
-            ;;
-        esac
+    :*:-*) mapfile -t COMPREPLY < <(compgen -W "$options" -- "$current") ;;
+    :*)
+        [ -n "$command" ] ||
+            mapfile -t COMPREPLY < <(compgen -W "hogs jitter record trace" -- "$current")
         ;;
     esac
 }

@@ -1,7 +1,7 @@
 //! The command line of stallstat.
 
 use super::collector::Kind;
-use crate::command_line::Takes::{Nothing, Text};
+use crate::command_line::Takes::{Name, Nothing, Text};
 use crate::command_line::{self, Host, Opt, UsageError, set};
 use crate::cpus::CpuSet;
 use crate::denylist::Denylist;
@@ -150,11 +150,12 @@ const PERIOD: Limits = Limits {
 const DAY: Nanos = Nanos::from_secs(24 * 3600);
 const EVENTS: usize = super::records::EVENTS as usize;
 
-const TABLE: &[Opt<Draft>] = &[
+/// All options, in the order of `--help`. `make regen` writes them into completions and manual pages.
+pub const TABLE: &[Opt<Draft>] = &[
     Opt {
         short: Some('g'),
         long: "group",
-        takes: Text("GROUPS", |d, list, _| groups(list).map(|groups| d.options.groups = groups)),
+        takes: Name("GROUPS", group_names, |d, list, _| groups(list).map(|groups| d.options.groups = groups)),
         help: "count these: latency, slice, sleep, waking, migration, schedstat, perf;\nmost is all but waking and perf, all is all (latency)",
     },
     Opt {
@@ -178,15 +179,15 @@ const TABLE: &[Opt<Draft>] = &[
     },
     Opt {
         short: None,
-        long: "global-comm",
-        takes: Text("REGEXES", |d, list, _| d.options.global_names.add(list)),
-        help: "and those whose name matches, whatever group they are in",
-    },
-    Opt {
-        short: None,
         long: "cgroup",
         takes: Text("REGEXES", |d, list, _| d.options.control_groups.add(list)),
         help: "only tasks in control groups whose path matches, and below them",
+    },
+    Opt {
+        short: None,
+        long: "global-comm",
+        takes: Text("REGEXES", |d, list, _| d.options.global_names.add(list)),
+        help: "and those whose name matches, whatever group they are in",
     },
     Opt {
         short: Some('p'),
@@ -241,7 +242,7 @@ const TABLE: &[Opt<Draft>] = &[
     Opt {
         short: None,
         long: "by",
-        takes: Text("WHAT", |d, what, _| by(what).map(|by| d.options.by = by)),
+        takes: Name("WHAT", by_names, |d, what, _| by(what).map(|by| d.options.by = by)),
         help: "of hogs: add up by name, task, cgroup, container or pod (name)",
     },
     Opt {
@@ -367,10 +368,10 @@ fn groups(list: &str) -> Result<Vec<Group>, String> {
             }
             _ => {
                 let found = Group::ALL.iter().find(|group| group.name() == name);
-                groups.push(*found.ok_or_else(|| {
-                    let names = Group::ALL.map(Group::name).join(", ");
-                    format!("'{name}' is no group: give {names}, most or all")
-                })?);
+                groups.push(
+                    *found
+                        .ok_or_else(|| format!("'{name}' is no group: give {}", group_names().join(", ")))?,
+                );
             }
         }
     }
@@ -384,11 +385,17 @@ fn groups(list: &str) -> Result<Vec<Group>, String> {
     Ok(groups)
 }
 
+fn group_names() -> Vec<&'static str> {
+    [&Group::ALL.map(Group::name)[..], &["most", "all"]].concat()
+}
+
 fn by(what: &str) -> Result<By, String> {
     let found = By::ALL.iter().find(|(_, name)| *name == what);
-    found
-        .map(|(by, _)| *by)
-        .ok_or_else(|| format!("no way to add up: give {}", By::ALL.map(|(_, name)| name).join(", ")))
+    found.map(|(by, _)| *by).ok_or_else(|| format!("no way to add up: give {}", by_names().join(", ")))
+}
+
+fn by_names() -> Vec<&'static str> {
+    By::ALL.map(|(_, name)| name).to_vec()
 }
 
 fn pids(list: &str) -> Result<Vec<Tid>, String> {

@@ -78,14 +78,18 @@ fn help_that_can_not_be_written_is_an_error() {
 /// An option: its letter, its name, its value.
 type Listed = (Option<String>, String, Option<String>);
 
-/// Each program with long options: its name, help, manual page, and completion for zsh.
-fn programs() -> Vec<(&'static str, String, &'static str, &'static str)> {
+/// The same, with whether it has a value.
+type InFish = (Option<String>, String, bool);
+
+/// Each program with long options: its name, help, manual page, and completions for zsh and fish.
+fn programs() -> Vec<(&'static str, String, &'static str, &'static str, &'static str)> {
     vec![
         (
             "stalld",
             stdout(&["-h"]),
             include_str!("../../man/stalld.8"),
             include_str!("../../packaging/completions/_stalld"),
+            include_str!("../../packaging/completions/stalld.fish"),
         ),
         #[cfg(feature = "bpf")]
         (
@@ -93,13 +97,14 @@ fn programs() -> Vec<(&'static str, String, &'static str, &'static str)> {
             printed(env!("CARGO_BIN_EXE_stallstat"), &["-h"]),
             include_str!("../../man/stallstat.8"),
             include_str!("../../packaging/completions/_stallstat"),
+            include_str!("../../packaging/completions/stallstat.fish"),
         ),
     ]
 }
 
 #[test]
 fn the_help_and_the_man_page_list_the_same_options() {
-    for (program, help, page, _) in programs() {
+    for (program, help, page, ..) in programs() {
         let in_help: BTreeSet<Listed> = help.lines().filter_map(listed_in_help).collect();
         let in_page: BTreeSet<Listed> = page.lines().filter_map(listed_in_page).collect();
         assert!(in_help.len() > 15, "{program}");
@@ -121,9 +126,13 @@ fn the_completions_offer_the_options_of_the_help() {
         let offered = bash(program, "-");
         assert_eq!(spelt, offered.lines().map(str::to_string).collect(), "{program}");
     }
-    for (program, help, _, zsh) in programs() {
+    for (program, help, _, zsh, fish) in programs() {
         let in_zsh: BTreeSet<String> = zsh.lines().flat_map(listed_in_zsh).collect();
         let in_help: BTreeSet<Listed> = help.lines().filter_map(listed_in_help).collect();
+        let in_fish: BTreeSet<InFish> =
+            fish.lines().filter_map(|line| listed_in_fish(program, line)).collect();
+        let flags = in_help.iter().map(|(short, long, value)| (short.clone(), long.clone(), value.is_some()));
+        assert_eq!(in_fish, flags.collect(), "{program}");
         let spelt = in_help.into_iter().flat_map(|(short, long, value)| {
             let long = format!("--{long}{}", if value.is_some() { "=" } else { "" });
             short.map(|letter| format!("-{letter}")).into_iter().chain([long])
@@ -138,12 +147,13 @@ fn the_completions_offer_values_and_commands() {
     for name in bash("stalld -b", "").lines() {
         assert!(name == "auto" || stdout(&["-h"]).contains(name), "{name}");
     }
-    for (option, value) in [("-b", "backend"), ("--log-format", "format")] {
+    for (option, value) in [("-b", "name"), ("--log-format", "format")] {
         let in_zsh =
             include_str!("../../packaging/completions/_stalld").split(&format!(":{value}:(")).nth(1).unwrap();
         let values: BTreeSet<&str> = in_zsh.split(')').next().unwrap().split(' ').collect();
         assert_eq!(values, bash(&format!("stalld {option}"), "").lines().collect(), "{option}");
     }
+    assert_eq!(bash("stalld --metrics", "Cargo.t"), "Cargo.toml\n");
     assert_eq!(bash("stalld --backend =", "sched"), "sched_debug\n");
     assert_eq!(bash("stalld -t", ""), "");
     assert_eq!(bash("stallstat", ""), "hogs\njitter\nrecord\ntrace\n");
@@ -159,6 +169,20 @@ fn the_completions_offer_values_and_commands() {
 }
 
 #[test]
+fn zsh_offers_an_option_again_only_if_it_adds_up() {
+    let zsh = include_str!("../../packaging/completions/_stalld");
+    for offered in [
+        "'*'{-i,",
+        "'*'{-I,",
+        "'(-t --starving_threshold)'{-t,",
+        "'(-O --power_mode -M --adaptive_mode -A --aggressive_mode)'{-M,",
+        "'(- *)'{-h,",
+    ] {
+        assert!(zsh.contains(offered), "{offered}");
+    }
+}
+
+#[test]
 fn throttlectl_and_its_man_page_list_the_same_commands() {
     let help = throttlectl(&["--help"]);
     let words = help.lines().next().unwrap().strip_prefix("Usage: throttlectl ").unwrap();
@@ -170,6 +194,9 @@ fn throttlectl_and_its_man_page_list_the_same_commands() {
     }
     let in_zsh = include_str!("../../packaging/completions/_stalld").split("1:command:(").nth(1).unwrap();
     assert_eq!(commands, in_zsh.split(')').next().unwrap().split(' ').collect());
+    let in_fish = include_str!("../../packaging/completions/stalld.fish");
+    let in_fish = in_fish.split("complete -c throttlectl -n __fish_is_first_arg -a '").nth(1).unwrap();
+    assert_eq!(commands, in_fish.split('\'').next().unwrap().split(' ').collect());
     for args in [&["frob"][..], &[], &["on", "off"]] {
         let output = Command::new(THROTTLECTL).args(args).output().unwrap();
         assert_eq!(output.status.code(), Some(22), "{args:?}");
@@ -209,6 +236,14 @@ fn listed_in_zsh(line: &str) -> Vec<String> {
             .filter(|spelt| spelt.starts_with("--")),
     };
     spelt.into_iter().flat_map(|spelt| spelt.split(',')).map(str::to_string).collect()
+}
+
+/// Parses `complete -c stalld -s t -l starving_threshold -x -d 'text'`.
+fn listed_in_fish(program: &str, line: &str) -> Option<InFish> {
+    let flags = line.strip_prefix(&format!("complete -c {program} "))?.split(" -d ").next()?;
+    let words: Vec<&str> = flags.split(' ').collect();
+    let after = |flag| words.iter().skip_while(|word| **word != flag).nth(1).map(|word| (*word).to_string());
+    Some((after("-s"), after("-l")?, words.iter().any(|word| ["-x", "-xa", "-rF"].contains(word))))
 }
 
 /// Parses `  -t, --starving_threshold TIME   text`.

@@ -18,7 +18,7 @@ const fn limits(unit: Unit, least: Nanos, range: RangeInclusive<Nanos>) -> Limit
 }
 
 /// The options as they are given. What depends on others waits here for the last of them.
-pub(super) struct Draft {
+pub struct Draft {
     /// -h or -V, which end the command line where they stand.
     pub asked: Option<Command>,
     pub job: Job,
@@ -31,7 +31,7 @@ pub(super) struct Draft {
 
 /// What stalld does with the options.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Job {
+pub enum Job {
     Run,
     Check,
     WritePidfile(Tid),

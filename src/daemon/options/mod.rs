@@ -8,7 +8,7 @@ mod tests;
 pub use super::log::Format;
 pub use crate::command_line::{Host, UsageError};
 pub use crate::timing::Boost;
-pub use table::help;
+pub use table::{TABLE, help};
 
 use crate::command_line;
 use crate::cpus::CpuSet;
@@ -18,7 +18,6 @@ use crate::task::{Nanos, Tid};
 use draft::Draft;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
-use table::TABLE;
 
 /// What the user wants of stalld.
 #[derive(Clone, Debug)]

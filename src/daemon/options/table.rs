@@ -2,14 +2,15 @@
 
 use super::draft::{DURATION, Draft, GRANULARITY, Job, PERIOD, RUNTIME, THRESHOLD};
 use super::{Command, Format, Mode};
-use crate::command_line::Takes::{Nothing, Path, Text};
+use crate::command_line::Takes::{Name, Nothing, Path, Text};
 use crate::command_line::{self, Opt, set};
 use crate::cpus::CpuSet;
 use crate::length::Length;
 use crate::observe::Kind;
 use crate::task::Tid;
 
-pub(super) const TABLE: &[Opt<Draft>] = &[
+/// All options, in the order of `--help`. `make regen` writes them into completions and manual pages.
+pub const TABLE: &[Opt<Draft>] = &[
     Opt {
         short: Some('c'),
         long: "cpu",
@@ -43,7 +44,7 @@ pub(super) const TABLE: &[Opt<Draft>] = &[
     Opt {
         short: Some('b'),
         long: "backend",
-        takes: Text("NAME", |d, name, _| backend(name).map(|kind| d.options.backend = kind)),
+        takes: Name("NAME", backend_names, |d, name, _| backend(name).map(|kind| d.options.backend = kind)),
         help: "look through task_iter (T), queue_track (Q) or sched_debug (S)\n(auto: the best that works here)",
     },
     Opt {
@@ -145,7 +146,9 @@ pub(super) const TABLE: &[Opt<Draft>] = &[
     Opt {
         short: None,
         long: "log-format",
-        takes: Text("FORMAT", |d, name, _| format(name).map(|format| d.options.log_format = format)),
+        takes: Name("FORMAT", format_names, |d, name, _| {
+            format(name).map(|format| d.options.log_format = format)
+        }),
         help: "log to the terminal as text, or as json: one object a line",
     },
     Opt {
@@ -210,22 +213,28 @@ pub(super) const TABLE: &[Opt<Draft>] = &[
     },
 ];
 
+const FORMATS: [(Format, &str); 2] = [(Format::Text, "text"), (Format::Json, "json")];
+
 fn backend(name: &str) -> Result<Option<Kind>, String> {
     match Kind::from_name(name) {
-        None if name != "auto" => {
-            let names = Kind::ALL.map(Kind::name).join(", ");
-            Err(format!("no such backend: give auto, {names}"))
-        }
+        None if name != "auto" => Err(format!("no such backend: give {}", backend_names().join(", "))),
         kind => Ok(kind),
     }
 }
 
+fn backend_names() -> Vec<&'static str> {
+    [&["auto"][..], &Kind::ALL.map(Kind::name)].concat()
+}
+
 fn format(name: &str) -> Result<Format, String> {
-    match name {
-        "text" => Ok(Format::Text),
-        "json" => Ok(Format::Json),
-        _ => Err("no such format: give text or json".to_string()),
-    }
+    let found = FORMATS.iter().find(|(_, known)| *known == name);
+    found
+        .map(|(format, _)| *format)
+        .ok_or_else(|| format!("no such format: give {}", format_names().join(" or ")))
+}
+
+fn format_names() -> Vec<&'static str> {
+    FORMATS.map(|(_, name)| name).to_vec()
 }
 
 fn percent(number: &str) -> Result<u8, String> {

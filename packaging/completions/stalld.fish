@@ -1,0 +1,41 @@
+# Completion for stalld and throttlectl in fish.
+
+complete -c stalld -f
+# Options, written by `make regen`; do not edit.
+complete -c stalld -s c -l cpu -x -d 'watch these CPUs, such as 0,2-4 (all)'
+complete -c stalld -s a -l affinity -x -d 'run stalld itself on these CPUs only'
+complete -c stalld -s t -l starving_threshold -x -d 'a task starves once it has waited this long (60 s)'
+complete -c stalld -s g -l granularity -x -d 'sleep no longer than this between two looks (5 s)'
+complete -c stalld -s b -l backend -xa 'auto task_iter queue_track sched_debug' -d 'look through task_iter (T), queue_track (Q) or sched_debug (S)'
+complete -c stalld -s N -l no_idle_detect -d 'look at CPUs that have idle time too'
+complete -c stalld -s i -l ignore_threads -x -d 'leave threads alone whose name matches one of these'
+complete -c stalld -s I -l ignore_processes -x -d 'leave threads of processes alone whose name matches'
+complete -c stalld -s d -l boost_duration -x -d 'boost a starving task for this long (3 s)'
+complete -c stalld -s p -l boost_period -x -d 'let it run once in each such period (1000000000 ns)'
+complete -c stalld -s r -l boost_runtime -x -d 'for this long each time (20000 ns)'
+complete -c stalld -s F -l force_fifo -d 'boost with SCHED_FIFO instead of SCHED_DEADLINE'
+complete -c stalld -s O -l power_mode -d 'watch all CPUs with one thread (this is the default)'
+complete -c stalld -s M -l adaptive_mode -d 'give a CPU a monitor once a task may starve there'
+complete -c stalld -s A -l aggressive_mode -d 'give each CPU a monitor from the start'
+complete -c stalld -s R -l reservation -x -d 'reserve 10 to 90 percent of a CPU for stalld (off)'
+complete -c stalld -s S -l systemd -d 'leave RT throttling alone, only check that it is off'
+complete -c stalld -s l -l log_only -d 'report what starves, boost nothing'
+complete -c stalld -s v -l verbose -d 'log to the terminal, in more detail; implies -f'
+complete -c stalld -s k -l log_kmsg -d 'log to the kernel\'s log'
+complete -c stalld -s s -l log_syslog -d 'log to syslog (on unless in the foreground)'
+complete -c stalld -l log-format -xa 'text json' -d 'log to the terminal as text, or as json: one object a line'
+complete -c stalld -s f -l foreground -d 'do not daemonize'
+complete -c stalld -s P -l pidfile -rF -d 'write stalld\'s pid to this file'
+complete -c stalld -l no-pidfile -d 'write no pidfile, whatever -P before this says'
+complete -c stalld -l metrics -rF -d 'keep numbers for Prometheus in this file'
+complete -c stalld -l trace -rF -d 'write to this file who waits and who is boosted, for Perfetto'
+complete -c stalld -l check -d 'say what this host offers and lacks for such a run, and exit'
+complete -c stalld -l recover -d 'undo what a stalld that was killed has left behind, and exit'
+complete -c stalld -l write-pidfile -xa '(__fish_complete_pids)' -d 'write this pid to the file of -P, and exit'
+complete -c stalld -s V -l version -d 'print the version and exit'
+complete -c stalld -s h -l help -d 'print this text and exit'
+# End of the options.
+
+complete -c throttlectl -f
+complete -c throttlectl -s h -l help -d 'print a summary'
+complete -c throttlectl -n __fish_is_first_arg -a 'off on show'
