@@ -5,7 +5,7 @@
 use crate::cpus::CpuSet;
 use crate::fault::{self, Fault};
 use crate::observe::Snapshot;
-use crate::sys::memory;
+use crate::room::{ROOM, room_for};
 use crate::task::{Nanos, Task, Tid};
 
 /// When a wait is starvation, and how long stalld may look away.
@@ -40,12 +40,9 @@ impl Verdict {
     pub fn new() -> Verdict {
         let task = Task { tid: Tid(-1), ..Task::default() };
         let one = Starving { task, since: Nanos::ZERO, wait: Nanos::ZERO, due: false, again: false };
-        Verdict { starving: memory::room_for(ROOM, one), next_look: Nanos::ZERO }
+        Verdict { starving: room_for(ROOM, one), next_look: Nanos::ZERO }
     }
 }
-
-/// As many tasks may wait at once before a look has to allocate.
-pub const ROOM: usize = 256;
 
 /// A starving task is named again at each look, but no sooner than this, however short the threshold.
 const REPEAT: Nanos = Nanos::from_secs(1);
@@ -114,7 +111,7 @@ impl Detector {
     pub fn new(limits: Limits) -> Detector {
         let nobody = Task { tid: Tid(-1), ..Task::default() };
         let wait = Wait { task: nobody, since: Nanos::ZERO, seen: Nanos::ZERO, missed: 0, named: None };
-        let room = || memory::room_for(ROOM, wait);
+        let room = || room_for(ROOM, wait);
         Detector {
             limits,
             in_step: false,

@@ -4,9 +4,10 @@ use crate::boost::event::Event;
 use crate::boost::plan::request::Denial;
 use crate::boost::plan::{Booster, Hands};
 use crate::denylist::{Ignore, Ignored};
-use crate::detect::{Detector, Limits, PATIENCE, ROOM, Starving, Verdict};
+use crate::detect::{Detector, Limits, PATIENCE, Starving, Verdict};
 use crate::error::Result;
 use crate::observe::{Backend, Effort, Kind, Snapshot, Waiter};
+use crate::room::ROOM;
 use crate::steps;
 use crate::task::{Cpu, Nanos, Task, Tid};
 

@@ -20,6 +20,7 @@ pub mod json;
 pub mod length;
 pub mod observe;
 pub mod proc;
+mod room;
 mod sorted;
 #[cfg(feature = "bpf")]
 pub mod stat;

@@ -12,12 +12,12 @@ use super::probation::Probation;
 pub use super::rules::Rules;
 use super::rules::may_be_deadline;
 use super::undo::{Undone, share};
-use crate::detect::{ROOM, Starving};
+use crate::detect::Starving;
 use crate::fault::{self, Fault};
 use crate::observe::Snapshot;
+use crate::room::{ROOM, room_for};
 use crate::sorted::Sorted;
 use crate::steps;
-use crate::sys::memory;
 use crate::task::{Cpu, Nanos, Owner, Task, Tid};
 
 /// Boosts of a CPU start this far apart, so that the hog gets the CPU back in between, in every period.
@@ -111,7 +111,7 @@ impl Booster {
             full: Sorted::with_room(64, (Cpu(u32::MAX), ())),
             ranks: Ranks::new(),
             running: Sorted::with_room(64, (NO_TASK, Cpu(0))),
-            by_cpu: memory::room_for(ROOM, (Cpu(0), usize::MAX)),
+            by_cpu: room_for(ROOM, (Cpu(0), usize::MAX)),
             waiting: 0,
             next_start: None,
             next_care: Nanos::MAX,
@@ -121,7 +121,7 @@ impl Booster {
             wards: Vec::with_capacity(64),
             probation: Probation::new(),
             served: Sorted::with_room(64, ((Cpu(0), Owner::Kernel), Nanos::MAX)),
-            order: memory::room_for(ROOM, (Nanos::MAX, usize::MAX)),
+            order: room_for(ROOM, (Nanos::MAX, usize::MAX)),
             pulses_until: Nanos::ZERO,
             counters: Counters::default(),
         }

@@ -9,7 +9,7 @@ pub use share::Shared;
 
 use crate::cpus::CpuSet;
 use crate::error::{Error, Result};
-use crate::sys::memory;
+use crate::room::room_for;
 use crate::task::{Cpu, Nanos, Task, Tid};
 
 /// A task that is queued on a CPU and not running.
@@ -50,7 +50,7 @@ impl Snapshot {
     /// With room for so many waiters, so that a look at a host that is suddenly busy need not wait for memory.
     pub fn with_room(waiters: usize) -> Snapshot {
         let task = Task { tid: Tid(-1), ..Task::default() };
-        Snapshot { waiters: memory::room_for(waiters, Waiter { task, since: None }), ..Snapshot::default() }
+        Snapshot { waiters: room_for(waiters, Waiter { task, since: None }), ..Snapshot::default() }
     }
 
     pub fn clear(&mut self) {

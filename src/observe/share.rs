@@ -3,6 +3,7 @@
 use super::{Backend, Effort, Kind, Snapshot, Watch, open_one};
 use crate::cpus::CpuSet;
 use crate::error::{Error, Result};
+use crate::room::ROOM;
 use crate::sys::clock;
 use crate::task::{Cpu, Nanos, Tid};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
@@ -40,7 +41,7 @@ impl Shared {
         // A second record of all events would cost the host as much again; the kernel's own serves as well.
         let spare = if kind == Kind::QueueTrack { Kind::TaskIter } else { kind };
         let backends = [Some(backend), open_one(spare, watch).ok()];
-        let looker = |backend| Mutex::new(Looker { backend, last: Snapshot::with_room(crate::detect::ROOM) });
+        let looker = |backend| Mutex::new(Looker { backend, last: Snapshot::with_room(ROOM) });
         Arc::new(Shared { kind, helper, lookers: backends.into_iter().flatten().map(looker).collect() })
     }
 

@@ -61,15 +61,6 @@ pub fn fault_in_stack() {
     black_box(&stack);
 }
 
-/// An empty vector with room for so many values, in memory that is there already. The value that it is
-/// tried out with must not be all zeros: an allocator that is asked for those may give out pages that only
-/// come when they are used.
-pub fn room_for<T: Clone>(count: usize, value: T) -> Vec<T> {
-    let mut room = vec![value; count];
-    black_box(&mut room).clear();
-    room
-}
-
 /// Gives back what start-up took and no longer needs.
 pub fn trim_heap() {
     // SAFETY: a call without arguments that matter; glibc only.
