@@ -77,7 +77,7 @@ endif
 BINARY  = target/$(BUILD)/stalld
 STATIC  = target/static/stalld
 DIST    = target/packages
-SCRIPTS = $(wildcard packaging/*.sh packaging/completions/*.bash tests/*.sh tests/vm/*.sh tests/vm/bin/* fuzz/*.sh) packaging/throttlectl packaging/debian/tests/library tests/vm/init .ci/run
+SCRIPTS = $(wildcard packaging/*.sh packaging/completions/*.bash tests/*.sh tests/lint/*.sh tests/vm/*.sh tests/vm/bin/* fuzz/*.sh) packaging/throttlectl packaging/debian/tests/library tests/vm/init .ci/run
 LIBRARY = target/lib/libstalld.pc
 PAGES   = $(wildcard man/*.8)
 STATPAGE = man/stallstat.8
@@ -289,6 +289,8 @@ lint: ## check formatting, lints, scripts, manual pages, and the rules of the tr
 	mandoc -T lint -W warning $(PAGES) $(LIBPAGES)
 	! groff -mandoc -T utf8 -ww -W break -z $(PAGES) $(LIBPAGES) 2>&1 | grep .
 	sh tests/tree.sh
+	sh tests/layers.sh --self-test
+	sh tests/layers.sh
 	sh tests/regen.sh $(MAKE) --no-print-directory regen
 
 regen: ## write again the committed sources and headers that come from each other
