@@ -289,6 +289,8 @@ lint: ## check formatting, lints, scripts, manual pages, and the rules of the tr
 	mandoc -T lint -W warning $(PAGES) $(LIBPAGES)
 	! groff -mandoc -T utf8 -ww -W break -z $(PAGES) $(LIBPAGES) 2>&1 | grep .
 	sh tests/tree.sh
+	sh tests/style.sh --self-test
+	sh tests/style.sh
 	sh tests/layers.sh --self-test
 	sh tests/layers.sh
 	sh tests/regen.sh $(MAKE) --no-print-directory regen
