@@ -4,10 +4,11 @@ use crate::abi::{self, stalld_log_fn, stalld_options};
 use crate::failure::{Failure, Result};
 use crate::input::{self, Versioned};
 use libc::{EINVAL, c_char, c_int, c_void};
-use stalld::cpus::{self, CpuSet};
+use stalld::cpus::CpuSet;
 use stalld::denylist::{Denylist, Ignore};
 use stalld::detect::Limits;
 use stalld::observe::Kind;
+use stalld::sys::cpu;
 use stalld::task::Nanos;
 use stalld::timing::{self, Boost, Misfit};
 use std::ffi::{CStr, CString};
@@ -84,7 +85,7 @@ impl Options {
                 input::text(raw.journal, "journal")?,
             ]
         };
-        let configured = cpus::configured();
+        let configured = cpu::configured();
         Ok(Options {
             flags: raw.flags,
             limits,
@@ -226,7 +227,7 @@ mod tests {
             assert_eq!(options.limits.granularity, Nanos::from_secs(5));
             assert_eq!(options.boost, Boost::fit(Nanos::from_secs(60), None, None, None));
             assert_eq!((options.flags, options.events, options.backend), (0, 1024, None));
-            assert_eq!(options.cpus, CpuSet::first(cpus::configured()));
+            assert_eq!(options.cpus, CpuSet::first(cpu::configured()));
         }
     }
 

@@ -10,8 +10,8 @@ use crate::api::{stalld_last_error, stalld_open};
 use crate::input::Places;
 use crate::options::{self, Options};
 use libc::{E2BIG, EFAULT, EINVAL, c_char, c_int, c_void};
-use stalld::cpus;
 use stalld::observe::Kind;
+use stalld::sys::cpu;
 use stalld::timing::{DURATION, GRANULARITY, PERIOD, RUNTIME, THRESHOLD};
 use std::ffi::{CStr, CString};
 use std::mem::offset_of;
@@ -90,7 +90,7 @@ fn check(options: &Options) {
     assert!(DURATION.contains(&boost.duration) && PERIOD.contains(&boost.period), "{boost:?}");
     assert!(RUNTIME.contains(&boost.runtime) && boost.misfit(options.limits.threshold).is_none());
     assert!(options.flags < 16 && (1..=65536).contains(&options.events), "{options:?}");
-    let configured = cpus::configured();
+    let configured = cpu::configured();
     assert!(!options.cpus.is_empty() && options.cpus.iter().all(|cpu| cpu.0 < configured), "{options:?}");
     assert!(options.journal.as_ref().is_none_or(|path| !path.as_os_str().is_empty()));
     let number = options.backend.map_or(0, options::number_of);

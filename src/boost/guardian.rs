@@ -11,10 +11,10 @@
 use super::journal::{Journal, Undo};
 use super::kernel::Host;
 use super::recover::{self, Recovered};
-use crate::cpus::{self, CpuSet};
+use crate::cpus::CpuSet;
 use crate::error::{Context, Error, Result};
 use crate::sys::process::{self, Fork};
-use crate::sys::{clock, file, memory, sched};
+use crate::sys::{clock, cpu, file, memory, sched};
 use crate::task::{Nanos, Policy, Tid};
 use std::fs::File;
 use std::io::{Read, Write};
@@ -74,7 +74,7 @@ impl Guardian {
         // Above all, and wherever there is room: it sleeps until there is something to undo, and what it has to
         // undo may be what keeps a CPU. Not left to the guardian, which may not have run yet when it is needed.
         // Without the right to that it is an ordinary process.
-        let _ = sched::set_affinity(tid, &CpuSet::first(cpus::configured()));
+        let _ = sched::set_affinity(tid, &CpuSet::first(cpu::configured()));
         let _ = sched::set_scheduler(tid, Policy::FIFO, 99, true);
         Ok(Guardian { line: Arc::new(ours), tid })
     }

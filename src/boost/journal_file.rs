@@ -3,11 +3,10 @@
 use super::journal::Journal;
 use super::kernel::Host;
 use super::recover::{self, Recovered};
-use crate::cpus;
 use crate::error::{Context, Error, Result};
 use crate::host::own_file::{self, judge, refusal};
 use crate::sys::shared::{SharedWords, nameless_file};
-use crate::sys::{clock, lock};
+use crate::sys::{clock, cpu, lock};
 use crate::task::{Nanos, Tid};
 use std::path::Path;
 use std::{fmt, fs};
@@ -67,7 +66,7 @@ pub fn in_memory() -> Result<Journal> {
 }
 
 fn words() -> usize {
-    Journal::words(RECORDS_PER_CPU * cpus::configured() as usize + SETTINGS)
+    Journal::words(RECORDS_PER_CPU * cpu::configured() as usize + SETTINGS)
 }
 
 fn owner() -> Tid {

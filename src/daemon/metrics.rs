@@ -5,10 +5,10 @@
 use crate::boost::event::Event;
 use crate::boost::journal::How;
 use crate::boost::undo::Undone;
-use crate::cpus;
 use crate::error::{Context, Error, Result};
 use crate::host::own_file;
 use crate::observe::Kind;
+use crate::sys::cpu;
 use crate::sys::process;
 use crate::task::{Cpu, Nanos};
 use std::fmt::{self, Display, Write as _};
@@ -43,7 +43,7 @@ pub struct Figures {
 
 impl Figures {
     pub fn new() -> Figures {
-        Figures::of(cpus::configured())
+        Figures::of(cpu::configured())
     }
 
     fn of(cpus: u32) -> Figures {

@@ -12,7 +12,7 @@ use super::options::{Mode, Options};
 use super::report::{Reporter, Role};
 use super::watcher::{Turn, Watcher};
 use crate::boost::plan::Booster;
-use crate::cpus::{self, CpuSet};
+use crate::cpus::CpuSet;
 use crate::denylist::Ignore;
 use crate::detect::Limits;
 use crate::engine::Engine;
@@ -21,7 +21,7 @@ use crate::host;
 use crate::observe::{self, Shared, Watch};
 use crate::sys::process::{self, Ready};
 use crate::sys::signal::{Signal, Signals};
-use crate::sys::{clock, memory, sched};
+use crate::sys::{clock, cpu, memory, sched};
 use crate::task::{Nanos, Policy, Tid};
 use std::io;
 use std::path::{self, Path};
@@ -109,7 +109,7 @@ fn watch(
 ) -> Result<()> {
     announce(options, log);
     let watch = Watch {
-        cpus: options.cpus.clone().unwrap_or_else(|| CpuSet::first(cpus::configured())),
+        cpus: options.cpus.clone().unwrap_or_else(|| CpuSet::first(cpu::configured())),
         idle_detection: options.idle_detection,
         own_threads: false,
     };

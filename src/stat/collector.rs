@@ -6,14 +6,14 @@ use super::records::{
     COUNT_VOLUNTARY, COUNT_WAKING, EVENTS, entry, histogram, losses, place, settings, turn,
 };
 use super::topology::Topology;
-use crate::cpus::{self, CpuSet};
+use crate::cpus::CpuSet;
 use crate::error::{Context, Error, Result};
 use crate::host::{self, privilege};
 use crate::proc;
 use crate::sys::bpf::{Iterator, Keeper, Object, ObjectBytes};
-use crate::sys::clock;
 use crate::sys::map::{self, Plain, Queue};
 use crate::sys::perf::{self, Event};
+use crate::sys::{clock, cpu};
 use crate::task::{Comm, Cpu, Nanos, Tid};
 use std::ffi::CStr;
 use std::fs::{self, File};
@@ -305,7 +305,7 @@ fn layout(plan: &Plan) -> settings {
         }
     }
     settings {
-        cpus: cpus::configured(),
+        cpus: cpu::configured(),
         events: plan.events.len().min(EVENTS as usize) as u32,
         task_size: size(histograms.into()),
         // What was counted, and behind it what of that was read.
@@ -377,7 +377,7 @@ fn highest_tid() -> u32 {
 }
 
 pub fn online() -> CpuSet {
-    host::online_cpus(Path::new("/")).unwrap_or_else(|| CpuSet::first(cpus::configured()))
+    host::online_cpus(Path::new("/")).unwrap_or_else(|| CpuSet::first(cpu::configured()))
 }
 
 /// Walks over a map by one of the programs that write out and take away.

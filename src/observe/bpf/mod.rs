@@ -9,13 +9,12 @@
 mod records;
 
 use super::{Backend, Effort, Kind, Load, Snapshot, Waiter, Watch};
-use crate::cpus;
 use crate::error::{Context, Error, Result};
 use crate::host::privilege;
 use crate::sys::bpf::{self, Iterator, Keeper, Object, ObjectBytes, Program};
-use crate::sys::clock;
 use crate::sys::map::{self, SharedArray};
 use crate::sys::sched;
+use crate::sys::{clock, cpu};
 use crate::task::{Comm, Cpu, Nanos, Owner, Policy, Sched, Task, Tid};
 use records::{losses, queue, record, settings};
 use std::ffi::CStr;
@@ -320,7 +319,7 @@ fn is_passing(e: &io::Error) -> bool {
 fn settings_for(kind: Kind) -> settings {
     let tracking = kind == Kind::QueueTrack;
     settings {
-        cpus: cpus::configured(),
+        cpus: cpu::configured(),
         tracking: tracking.into(),
         by_tid: (tracking && !bpf::has_task_storage()).into(),
         own_threads: 0,
