@@ -78,7 +78,7 @@ endif
 BINARY  = target/$(BUILD)/stalld
 STATIC  = target/static/stalld
 DIST    = target/packages
-SCRIPTS = $(wildcard packaging/*.sh packaging/completions/*.bash tests/*.sh tests/vm/*.sh tests/vm/bin/* fuzz/*.sh) packaging/throttlectl packaging/debian/tests/library tests/vm/init .ci/run
+SCRIPTS = $(wildcard packaging/*.sh packaging/completions/*.bash tests/*.sh tests/lint/*.sh tests/vm/*.sh tests/vm/bin/* fuzz/*.sh) packaging/throttlectl packaging/debian/tests/library tests/vm/init .ci/run
 LIBRARY = target/lib/libstalld.pc
 PAGES   = $(wildcard man/*.8)
 STATPAGE = man/stallstat.8
@@ -294,6 +294,10 @@ lint: ## check formatting, lints, scripts, manual pages, and the rules of the tr
 	mandoc -T lint -W warning $(PAGES) $(LIBPAGES)
 	! groff -mandoc -T utf8 -ww -W break -z $(PAGES) $(LIBPAGES) 2>&1 | grep .
 	sh tests/tree.sh
+	sh tests/style.sh --self-test
+	sh tests/style.sh
+	sh tests/layers.sh --self-test
+	sh tests/layers.sh
 	sh tests/regen.sh $(MAKE) --no-print-directory
 
 regen: regen-options ## write again the committed files that come from others: sources, a header, completions, manual pages

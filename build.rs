@@ -94,7 +94,8 @@ fn run(command: &mut Command, tool: &str, package: &str) -> Result<(), String> {
     Err(format!("{tool} failed:\n{}", String::from_utf8_lossy(&output.stderr)))
 }
 
-/// Rust's view of what the BPF programs and the programs around them share, from the headers of the former.
+/// Rust's view of what the BPF programs and the programs around them share, from the headers of the
+/// former.
 #[cfg(feature = "regen")]
 fn regenerate() {
     let stalld = bindgen::Builder::default()

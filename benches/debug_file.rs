@@ -2,11 +2,11 @@
 
 use crate::figures::{Effort, Line, Row, median, millis};
 use crate::load::{Load, Role};
-use stalld::cpus::{self, CpuSet};
+use stalld::cpus::CpuSet;
 use stalld::error::{Context, Result};
 use stalld::observe::sched_debug::{SchedDebug, Sources};
 use stalld::observe::{self, Backend, Snapshot, Watch};
-use stalld::sys::clock;
+use stalld::sys::{clock, cpu};
 use stalld::task::{Cpu, Nanos};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -25,7 +25,7 @@ pub fn rows() -> Vec<Row> {
 
 fn measure(effort: &Effort) -> Result<Vec<Line>> {
     let _sleepers = Load::start(Role::Sleep, THREADS, Cpu(0))?;
-    let watch = Watch { cpus: CpuSet::first(cpus::configured()), idle_detection: false, own_threads: false };
+    let watch = Watch { cpus: CpuSet::first(cpu::configured()), idle_detection: false, own_threads: false };
     let mut backend = SchedDebug::open(&watch)?;
     let text = Sources::find(Path::new("/"))?.text;
     let file = File::open(&text).context(format!("read {}", text.display()))?;

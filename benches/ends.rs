@@ -30,7 +30,8 @@ fn terminated_name(backend: &str) -> String {
     format!("SIGTERM in a boost to exit, {backend}")
 }
 
-/// From just before a shell is started that sends the signal to the moment at which there is no process any more.
+/// From just before a shell is started that sends the signal to the moment at which there is no
+/// process any more.
 fn terminated(backend: &str, effort: &Effort) -> Result<Vec<Line>> {
     let mut measured = Vec::new();
     let mut met = true;
@@ -69,7 +70,8 @@ fn terminated(backend: &str, effort: &Effort) -> Result<Vec<Line>> {
 
 const KILLED: &str = "SIGKILL in a boost to all as it was";
 
-/// From the system call to the moment at which every victim has its own policy, and RT throttling is what it was.
+/// From the system call to the moment at which every victim has its own policy, and RT throttling
+/// is what it was.
 fn killed(effort: &Effort) -> Result<Vec<Line>> {
     let wanted = effort.choose(10, 100);
     let (mut times, mut kills) = (Vec::new(), 0);

@@ -1,5 +1,6 @@
-//! What queue_track adds to each scheduler event: the programs of a running daemon by the kernel's own
-//! account, less what the kernel takes to run programs that do nothing at the same events. The same of stallstat.
+//! What queue_track adds to each scheduler event: the programs of a running daemon by the kernel's
+//! own account, less what the kernel takes to run programs that do nothing at the same events. The
+//! same of stallstat.
 
 use crate::figures::{Effort, Line, Row, median};
 use crate::load::{Load, Role, pin};
@@ -38,8 +39,8 @@ pub fn above_empty(row: &str, pid: Tid, bound_ns: f64, effort: &Effort) -> Resul
     let cpu = hogged_cpu();
     let wakeup = Pair::attach(pid, "sched_wakeup", c"empty_wakeup")?;
     let switch = Pair::attach(pid, "sched_switch", c"empty_switch")?;
-    // All work is real-time: 2,000 tasks of the lowest weight together still take most of a CPU from a fair
-    // one, a tick at a time.
+    // All work is real-time: 2,000 tasks of the lowest weight together still take most of a CPU
+    // from a fair one, a tick at a time.
     let mut pipe = PingPong::start_realtime(cpu)?;
     let mut lines = Vec::new();
     let pairs = [&wakeup, &switch];
@@ -62,7 +63,8 @@ pub fn above_empty(row: &str, pid: Tid, bound_ns: f64, effort: &Effort) -> Resul
             ));
         }
         if crowd > 1 {
-            // Each of them has its turn once in seconds, so all that belongs to it has left the caches.
+            // Each of them has its turn once in seconds, so all that belongs to it has left the
+            // caches.
             let turns = extra(&pairs, effort, || {
                 clock::nap(Nanos::from_secs(1));
                 Ok(())
@@ -123,8 +125,8 @@ impl Pair {
     }
 }
 
-/// What each pair's programs took more than the empty ones during some work, and what those took, in ns a
-/// run: medians of some repetitions.
+/// What each pair's programs took more than the empty ones during some work, and what those took,
+/// in ns a run: medians of some repetitions.
 fn extra(pairs: &[&Pair], effort: &Effort, mut work: impl FnMut() -> Result<()>) -> Result<Vec<(f64, f64)>> {
     let mut samples: Vec<(Vec<f64>, Vec<f64>)> = vec![Default::default(); pairs.len()];
     for _ in 0..effort.choose(3, 7) {

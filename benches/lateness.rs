@@ -1,6 +1,6 @@
-//! How late the first report of a starving task comes: from the moment it last ran, by its own account, to
-//! the moment an observer has the line. stalld's own times count for nothing here; how late it says it was
-//! woken stands beside it.
+//! How late the first report of a starving task comes: from the moment it last ran, by its own
+//! account, to the moment an observer has the line. stalld's own times count for nothing here; how
+//! late it says it was woken stands beside it.
 
 use crate::figures::{Effort, Line, Row, median, millis, quantile};
 use crate::load::{Load, Role};
@@ -108,8 +108,8 @@ impl Case {
         Ok(stalld)
     }
 
-    /// Lets one task starve, at any phase of stalld's sleep: how late the report of it is, in ms, negative
-    /// where it is early; None where there is none within seconds.
+    /// Lets one task starve, at any phase of stalld's sleep: how late the report of it is, in ms,
+    /// negative where it is early; None where there is none within seconds.
     fn one_start(&self, stalld: &mut Stalld, start: usize) -> Option<f64> {
         let (_, threshold) = self.threshold;
         clock::nap(Nanos(random() % threshold.0));

@@ -2,10 +2,10 @@
 
 use crate::figures::{Effort, Line, Row, median};
 use rig::c::{Program, run};
-use stalld::cpus::{self, CpuSet};
+use stalld::cpus::CpuSet;
 use stalld::error::{Error, Result};
 use stalld::observe::{self, Snapshot, Watch};
-use stalld::sys::clock;
+use stalld::sys::{clock, cpu};
 use stalld::task::Nanos;
 
 /// Times the backend's own.
@@ -19,7 +19,7 @@ pub fn rows() -> Vec<Row> {
 
 fn measure(effort: &Effort) -> Result<Vec<Line>> {
     let program = Program::build("examples/waiters.c", &[]);
-    let watch = Watch { cpus: CpuSet::first(cpus::configured()), idle_detection: true, own_threads: true };
+    let watch = Watch { cpus: CpuSet::first(cpu::configured()), idle_detection: true, own_threads: true };
     let (mut backend, _) = observe::open(None, &watch)?;
     let mut snapshot = Snapshot::default();
     let looks: usize = effort.choose(200, 1000);

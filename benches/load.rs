@@ -1,6 +1,8 @@
-//! Other processes that keep the machine busy while something is measured: this program again, in a role.
+//! Other processes that keep the machine busy while something is measured: this program again, in a
+//! role.
 //!
-//! Whatever happens to the measurement, they end: with their stdin, at the latest after ten minutes.
+//! Whatever happens to the measurement, they end: with their stdin, at the latest after ten
+//! minutes.
 
 use stalld::cpus::CpuSet;
 use stalld::error::{Context, Error, Result};

@@ -1,4 +1,5 @@
-//! Another stalld beside ours, in turn, by what both know of: the options and the lines of the C program.
+//! Another stalld beside ours, in turn, by what both know of: the options and the lines of the C
+//! program.
 
 use crate::figures::{Effort, Line, Row, median, millis, quantile};
 use crate::lateness::random;

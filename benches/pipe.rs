@@ -1,5 +1,5 @@
-//! What the default backend costs everybody else: two processes pass a byte to and fro on one CPU, with
-//! and without stalld, in turn.
+//! What the default backend costs everybody else: two processes pass a byte to and fro on one CPU,
+//! with and without stalld, in turn.
 
 use crate::figures::{Effort, Line, Row, median};
 use crate::load::{Load, Role, pin};
@@ -101,8 +101,8 @@ impl fmt::Display for Turns {
     }
 }
 
-/// A byte that goes to and fro between this process and another on the same CPU: each way is a wakeup and
-/// a switch.
+/// A byte that goes to and fro between this process and another on the same CPU: each way is a
+/// wakeup and a switch.
 pub struct PingPong {
     other: Load,
     cpu: Cpu,

@@ -6,11 +6,11 @@ use crate::events::EMPTY;
 use crate::figures::{Effort, Line, Point, Row, grouped, median};
 use crate::load::{Load, Role};
 use crate::process;
-use stalld::cpus::{self, CpuSet};
+use stalld::cpus::CpuSet;
 use stalld::error::{Context, Error, Result};
 use stalld::observe::{self, Backend, Kind, Snapshot, Watch};
 use stalld::sys::bpf::{self, Object};
-use stalld::sys::clock;
+use stalld::sys::{clock, cpu};
 use stalld::task::{Cpu, Nanos};
 use std::fs::File;
 use std::io::Read;
@@ -52,7 +52,7 @@ struct Subject {
 impl Subject {
     fn open(kind: Kind) -> Result<Subject> {
         let watch =
-            Watch { cpus: CpuSet::first(cpus::configured()), idle_detection: true, own_threads: false };
+            Watch { cpus: CpuSet::first(cpu::configured()), idle_detection: true, own_threads: false };
         let (mut backend, _) = observe::open(Some(kind), &watch)?;
         let until = clock::monotonic() + ATTACH_TIMEOUT;
         // Its scans find what its programs at events record.

@@ -1,4 +1,5 @@
-//! What stallstat costs everybody else while it counts, what it takes itself, and whether it loses anything.
+//! What stallstat costs everybody else while it counts, what it takes itself, and whether it loses
+//! anything.
 
 use crate::events::above_empty;
 use crate::figures::{Effort, Line, Row, median, millis};
@@ -15,7 +16,8 @@ use stalld::task::{Cpu, Nanos};
 use std::fs;
 use std::process::Command;
 
-/// What is asked for, and how much longer a round trip may take meanwhile. Only the default group has a bound.
+/// What is asked for, and how much longer a round trip may take meanwhile. Only the default group
+/// has a bound.
 const KINDS: [(&str, Option<f64>); 10] = [
     ("-g latency", Some(1.15)),
     ("-g slice", None),

@@ -1,4 +1,5 @@
-//! The text of sched_debug for machines of any size, made from one that a kernel printed, and how fast it is read.
+//! The text of sched_debug for machines of any size, made from one that a kernel printed, and how
+//! fast it is read.
 
 use crate::figures::{Effort, Line, Row, grouped, median};
 use stalld::cpus::CpuSet;
@@ -15,8 +16,8 @@ const MACHINES: [(u32, usize); 7] =
 
 const BOUND_MB_PER_S: f64 = 300.0;
 
-/// How much a byte of the largest text may cost, in terms of one of the cheapest: which is one of a text that fits into
-/// the caches and has long lines.
+/// How much a byte of the largest text may cost, in terms of one of the cheapest: which is one of a
+/// text that fits into the caches and has long lines.
 const LINEAR: f64 = 3.0;
 
 const ROW: &str = "sched_debug, reading the text of";
@@ -64,8 +65,8 @@ fn measure(effort: &Effort) -> Result<Vec<Line>> {
     Ok(lines)
 }
 
-/// As the kernel would print it: its own first section for each CPU, with the rows of its table over and over,
-/// a number of its own in each.
+/// As the kernel would print it: its own first section for each CPU, with the rows of its table
+/// over and over, a number of its own in each.
 fn simulated(cpus: u32, threads: usize) -> Result<Vec<u8>> {
     let broken = || Error::new("the text to make others from has no section");
     let (head, sections) = PRINTED.split_once("cpu#0,").ok_or_else(broken)?;

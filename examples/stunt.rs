@@ -1,5 +1,5 @@
-//! A victim that does something difficult as soon as it has been rescued: a process of its own, for the live
-//! tests, next to a hog that is somebody else's. `stunt --help` says how it goes.
+//! A victim that does something difficult as soon as it has been rescued: a process of its own, for
+//! the live tests, next to a hog that is somebody else's. `stunt --help` says how it goes.
 
 use stalld::error::{Context, Error, Result};
 use stalld::sys::{clock, process, sched};
@@ -90,8 +90,8 @@ impl Stunt {
     }
 
     fn play(self) -> Result<()> {
-        // A fair task that runs behind a hog, in the time that the kernel's DL server gives it, and makes itself
-        // real-time just then keeps the CPU from the hog [6.18].
+        // A fair task that runs behind a hog, in the time that the kernel's DL server gives it, and
+        // makes itself real-time just then keeps the CPU from the hog [6.18].
         let elsewhere = sched::get_affinity(Tid(0)).context("ask for the CPUs that it may use")?;
         let elsewhere = elsewhere.iter().filter(|&cpu| cpu != self.cpu).collect();
         sched::set_affinity(Tid(0), &elsewhere).context("keep away from the hog")?;

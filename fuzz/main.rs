@@ -1,7 +1,8 @@
 //! Gives bytes to whatever reads what comes from outside, and checks what becomes of them.
 //!
-//! Built by `make fuzz` it is libFuzzer's program, and the variable FUZZ names the target. Else it takes a target and
-//! files, or directories of them, and runs each file once: `fuzz cpu_list fuzz/corpus/cpu_list`.
+//! Built by `make fuzz` it is libFuzzer's program, and the variable FUZZ names the target. Else it
+//! takes a target and files, or directories of them, and runs each file once: `fuzz cpu_list
+//! fuzz/corpus/cpu_list`.
 
 // libFuzzer calls a C function, and one target is a C interface.
 #![allow(unsafe_code)]
@@ -38,7 +39,8 @@ extern "C" fn LLVMFuzzerTestOneInput(bytes: *const u8, len: usize) -> libc::c_in
     static TARGET: OnceLock<targets::Target> = OnceLock::new();
     let named = || targets::find(&std::env::var("FUZZ").unwrap_or_default());
     let target = TARGET.get_or_init(|| named().expect("FUZZ names no target"));
-    // SAFETY: libFuzzer passes `len` bytes that stay for the time of this call. An empty input may be NULL.
+    // SAFETY: libFuzzer passes `len` bytes that stay for the time of this call. An empty input may
+    // be NULL.
     target(if len == 0 { &[] } else { unsafe { std::slice::from_raw_parts(bytes, len) } });
     0
 }

@@ -46,8 +46,9 @@
 // Start a process that restores what is boosted should this one be killed.
 #define STALLD_GUARDIAN 2
 
-// Turn RT throttling (kernel.sched_rt_runtime_us) off for as long as the handle is open. While it is on, the
-// kernel lets no task that is pinned to a CPU be SCHED_DEADLINE, and boosts are made by SCHED_FIFO.
+// Turn RT throttling (kernel.sched_rt_runtime_us) off for as long as the handle is open. While it
+// is on, the kernel lets no task that is pinned to a CPU be SCHED_DEADLINE, and boosts are made by
+// SCHED_FIFO.
 #define STALLD_UNTHROTTLE 4
 
 // Boost by SCHED_FIFO only.
@@ -62,11 +63,12 @@
 
 #define STALLD_BACKEND_SCHED_DEBUG 3
 
-// A task has waited for the threshold or longer: `task`, `wait_ns`, and in `hog` who holds its CPU.
+// A task has waited for the threshold or longer: `task`, `wait_ns`, and in `hog` who holds its
+// CPU.
 #define STALLD_EVENT_STARVING 1
 
-// A task has been boosted, by `policy`. By SCHED_FIFO it has been lowered again already: such a boost is a
-// pulse in each period, with an event for each.
+// A task has been boosted, by `policy`. By SCHED_FIFO it has been lowered again already: such a
+// boost is a pulse in each period, with an event for each.
 #define STALLD_EVENT_BOOSTED 2
 
 // A boost is over after `length_ns`, and the task has its own `policy` and `priority` again.
@@ -75,8 +77,8 @@
 // A task could not be boosted or, with STALLD_EVENT_RESTORE, not be restored; `error` is why.
 #define STALLD_EVENT_FAILED 4
 
-// A boost is over after `length_ns` with nothing to restore: the task has ended (`policy` is -1), or somebody
-// else has given it another `policy`, which it keeps.
+// A boost is over after `length_ns` with nothing to restore: the task has ended (`policy` is -1),
+// or somebody else has given it another `policy`, which it keeps.
 #define STALLD_EVENT_ENDED 5
 
 // `backend` is in use from here on.
@@ -88,7 +90,8 @@
 // In `flags` of an event: starving, and told before, in the same wait.
 #define STALLD_EVENT_AGAIN 1
 
-// Restored before its time, because nothing outranks the task any more, or another needs the place.
+// Restored before its time, because nothing outranks the task any more, or another needs the
+// place.
 #define STALLD_EVENT_EARLY 2
 
 // What failed was to restore the task.
@@ -113,8 +116,9 @@
 // A handle.
 struct stalld;
 
-// Takes a message: one line, without a newline, good until it returns. It is called only while a function of the
-// library runs, in the same thread, and must not call the library with that handle: -EBUSY.
+// Takes a message: one line, without a newline, good until it returns. It is called only while a
+// function of the library runs, in the same thread, and must not call the library with that
+// handle: -EBUSY.
 typedef void (*stalld_log_fn)(void *userdata, int level, const char *message);
 
 // What is asked for. All zeros but for `sz` is a good set of options.
@@ -131,16 +135,18 @@ struct stalld_options {
   uint64_t runtime_ns;
   // ... in each period, 200 ms to 4 s; 0 is 1 s, or the duration where that is shorter.
   uint64_t period_ns;
-  // How long a boost lasts: one period to 1 min; 0 is 3 s, or the threshold where that is shorter.
+  // How long a boost lasts: one period to 1 min; 0 is 3 s, or the threshold where that is
+  // shorter.
   uint64_t duration_ns;
   // The CPUs to watch, such as "0,2-4"; NULL is all.
   const char *cpus;
-  // Let threads alone whose names match one of these regular expressions, separated by commas; NULL is none.
+  // Let threads alone whose names match one of these regular expressions, separated by commas;
+  // NULL is none.
   const char *ignore_threads;
   // The same by the name of the process.
   const char *ignore_processes;
-  // A file for the record of what is to be restored, so that it outlives both this process and the guardian; NULL
-  // keeps it in memory.
+  // A file for the record of what is to be restored, so that it outlives both this process and
+  // the guardian; NULL keeps it in memory.
   const char *journal;
   // Takes messages; NULL for none.
   stalld_log_fn log;
@@ -160,11 +166,13 @@ struct stalld_task {
   uint32_t cpu;
   // SCHED_OTHER and others; -1 where the backend can't tell.
   int32_t policy;
-  // On the kernel's scale, inheritance included: below 0 SCHED_DEADLINE, 0 to 98 real-time, 100 to 139 fair.
+  // On the kernel's scale, inheritance included: below 0 SCHED_DEADLINE, 0 to 98 real-time, 100
+  // to 139 fair.
   int32_t prio;
   // The same on the users' scale: 1 to 99 where it is real-time, else 0.
   int32_t rt_priority;
-  // When it started, in clock ticks since boot as in /proc/PID/stat; 0 where the backend can't tell.
+  // When it started, in clock ticks since boot as in /proc/PID/stat; 0 where the backend can't
+  // tell.
   uint64_t start;
   // Its name, as any bytes, with a NUL at the end.
   char comm[16];
@@ -193,7 +201,8 @@ struct stalld_event {
   int32_t priority;
   // STALLD_BACKEND_TASK_ITER and others: what was in use.
   int32_t backend;
-  // The number that a restored task goes by now: a thread takes that of its process by execve(2).
+  // The number that a restored task goes by now: a thread takes that of its process by
+  // execve(2).
   int32_t now_tid;
   // STALLD_EVENT_AGAIN and others.
   uint32_t flags;
@@ -240,66 +249,71 @@ struct stalld_stats {
 extern "C" {
 #endif // __cplusplus
 
-// Opens a handle, by options or, where `options` is NULL, by defaults, and puts it into `*handle`. The program owns
-// it, and gives it back to stalld_close(). Where this fails, `*handle` is NULL.
+// Opens a handle, by options or, where `options` is NULL, by defaults, and puts it into `*handle`.
+// The program owns it, and gives it back to stalld_close(). Where this fails, `*handle` is NULL.
 //
 // -EFAULT: `handle` is NULL. -EINVAL: an option is out of range, or a flag unknown. -E2BIG: the options are larger
-// than this version knows, and ask for something there; or `sz` is not set. -EPERM and others: what no backend
-// could do without, where one errno is behind it; else -STALLD_EBACKEND.
+// than this version knows, and ask for something there; or `sz` is not set. -EPERM and others:
+// what no backend could do without, where one errno is behind it; else -STALLD_EBACKEND.
 int stalld_open(struct stalld **handle,
                 const struct stalld_options *options);
 
-// Restores every boost that is in flight, puts back all else that was changed, and frees the handle. NULL is
-// allowed, and does nothing. In a child that was forked since, it frees the child's copy and restores nothing,
-// which is for the parent to do: -ECHILD.
+// Restores every boost that is in flight, puts back all else that was changed, and frees the
+// handle. NULL is allowed, and does nothing. In a child that was forked since, it frees the
+// child's copy and restores nothing, which is for the parent to do: -ECHILD.
 //
 // -EBUSY: it is called by the log function, and nothing was done.
 int stalld_close(struct stalld *handle);
 
-// The file descriptor to wait on, with poll(2), select(2) or in an epoll set, for input: then stalld_dispatch() is
-// to be called. It belongs to the handle: it must be neither read nor closed.
+// The file descriptor to wait on, with poll(2), select(2) or in an epoll set, for input: then
+// stalld_dispatch() is to be called. It belongs to the handle: it must be neither read nor closed.
 //
 // -EFAULT: `handle` is NULL. -ECHILD: it is the parent's.
 int stalld_fd(const struct stalld *handle);
 
-// Does what is due: looks, boosts, restores. It never waits for something to happen, and may be called at any
-// time. Returns how many events there are to be taken by stalld_next_event().
+// Does what is due: looks, boosts, restores. It never waits for something to happen, and may be
+// called at any time. Returns how many events there are to be taken by stalld_next_event().
 //
 // -ECANCELED: stalld_stop() was called, and everything has been put back. -EFAULT, -ECHILD, -EBUSY,
 // -STALLD_EPANIC. Other errors are of this one look, and the next one is due in time: -STALLD_ELOOK, or an errno.
 int stalld_dispatch(struct stalld *handle);
 
-// Takes the oldest event into `*event`, which is `sz` bytes long. Returns 1, or 0 where there is none.
+// Takes the oldest event into `*event`, which is `sz` bytes long. Returns 1, or 0 where there is
+// none.
 //
 // -EFAULT: a pointer is NULL. -EINVAL, -E2BIG: `sz` is not sizeof(struct stalld_event). -ECHILD, -EBUSY,
 // -STALLD_EPANIC.
 int stalld_next_event(struct stalld *handle, struct stalld_event *event, size_t sz);
 
-// Has the next stalld_dispatch() put everything back and return -ECANCELED, and the descriptor ready for that. It
-// may be called from any thread, and from a signal handler.
+// Has the next stalld_dispatch() put everything back and return -ECANCELED, and the descriptor
+// ready for that. It may be called from any thread, and from a signal handler.
 //
 // -EFAULT: `handle` is NULL. -ECHILD: it is the parent's.
 int stalld_stop(struct stalld *handle);
 
-// Boosts a task, starving or not: SCHED_DEADLINE with the options' budget, or in pulses of SCHED_FIFO, until
-// stalld_restore(), stalld_stop() or stalld_close(), but no longer than the options' duration. It is lowered again by
-// stalld_dispatch(), which has to be called in time. No flag is needed.
+// Boosts a task, starving or not: SCHED_DEADLINE with the options' budget, or in pulses of
+// SCHED_FIFO, until stalld_restore(), stalld_stop() or stalld_close(), but no longer than the
+// options' duration. It is lowered again by stalld_dispatch(), which has to be called in time. No
+// flag is needed.
 //
 // -EINVAL: no number of a task, or the task is SCHED_DEADLINE. -ESRCH: there is no such task. -EPERM: the kernel does not
-// allow it. -EALREADY: it is boosted by this handle. -EAGAIN: its CPU has as many boosts as it can bear, or somebody else
-// is about to change the task. -ENOSPC: the journal is full. -ECANCELED: stopped. -EFAULT, -ECHILD, -EBUSY, -STALLD_EPANIC.
+// allow it. -EALREADY: it is boosted by this handle. -EAGAIN: its CPU has as many boosts as it can
+// bear, or somebody else is about to change the task. -ENOSPC: the journal is full. -ECANCELED:
+// stopped. -EFAULT, -ECHILD, -EBUSY, -STALLD_EPANIC.
 int stalld_boost(struct stalld *handle,
                  int32_t tid);
 
-// Ends the boost of a task, whether it was asked for or not. How it went is an event: STALLD_EVENT_RESTORED or another.
+// Ends the boost of a task, whether it was asked for or not. How it went is an event:
+// STALLD_EVENT_RESTORED or another.
 //
 // -ENOENT: this handle does not boost it. -EINVAL: no number of a task. -ECANCELED: stopped, and all is restored. -EFAULT,
 // -ECHILD, -EBUSY, -STALLD_EPANIC.
 int stalld_restore(struct stalld *handle,
                    int32_t tid);
 
-// Looks once, and puts all tasks that wait into `waiters`, `count` places of `sz` bytes each, in no particular order.
-// Returns how many wait; where that is more than `count`, the rest is left out. `waiters` may be NULL if `count` is 0.
+// Looks once, and puts all tasks that wait into `waiters`, `count` places of `sz` bytes each, in
+// no particular order. Returns how many wait; where that is more than `count`, the rest is left
+// out. `waiters` may be NULL if `count` is 0.
 //
 // -EFAULT, -ECHILD, -EBUSY, -STALLD_EPANIC. -EINVAL, -E2BIG: `sz` is not sizeof(struct stalld_waiter). -STALLD_ELOOK or
 // an errno: the look failed.
@@ -318,21 +332,24 @@ int stalld_get_stats(struct stalld *handle, struct stalld_stats *stats, size_t s
 // -EFAULT, -ECHILD, -EBUSY, -STALLD_EPANIC.
 int stalld_backend(struct stalld *handle);
 
-// The name of a backend, such as "task_iter"; NULL where there is none of this number. It lives forever.
+// The name of a backend, such as "task_iter"; NULL where there is none of this number. It lives
+// forever.
 const char *stalld_backend_name(int backend);
 
-// What a number means that a function has returned, with its minus or without. The text is good until this
-// thread calls it again.
+// What a number means that a function has returned, with its minus or without. The text is good
+// until this thread calls it again.
 const char *stalld_strerror(int error);
 
-// What the last call that failed in this thread has to say about it: one line, without a newline; "" where none has.
-// The text is good until the next call fails in this thread. stalld_stop() leaves none.
+// What the last call that failed in this thread has to say about it: one line, without a newline;
+// "" where none has. The text is good until the next call fails in this thread. stalld_stop()
+// leaves none.
 const char *stalld_last_error(void);
 
 // The version of the library, such as "0.1.0". It lives forever.
 const char *stalld_version(void);
 
-// The version of the library as one number: 65536 times the major one, 256 times the minor one, and the patch.
+// The version of the library as one number: 65536 times the major one, 256 times the minor one,
+// and the patch.
 int stalld_version_number(void);
 
 #ifdef __cplusplus

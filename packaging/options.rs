@@ -1,8 +1,9 @@
-//! Writes the options of stalld and stallstat into their completions and manual pages: `make regen`.
+//! Writes the options of stalld and stallstat into their completions and manual pages: `make
+//! regen`.
 //!
-//! The source is the table that the parser and `--help` use. A completion has the options between two
-//! marks. In a manual page only the line with the names of an option is written, so that the text
-//! below it can say more than `--help`.
+//! The source is the table that the parser and `--help` use. A completion has the options between
+//! two marks. In a manual page only the line with the names of an option is written, so that the
+//! text below it can say more than `--help`.
 
 use stalld::command_line::{Opt, Takes};
 use stalld::{daemon, stat};
@@ -137,8 +138,9 @@ fn fish<D>(program: &str, opt: &Opt<D>) -> String {
     format!("complete -c {program}{short} -l {}{argument} -d '{text}'", opt.long)
 }
 
-/// Writes the names of each option into the manual page, and checks that each option is described once.
-/// The options of a list have the order of `--help`; which list an option is in is up to the page.
+/// Writes the names of each option into the manual page, and checks that each option is described
+/// once. The options of a list have the order of `--help`; which list an option is in is up to the
+/// page.
 fn with_names<D>(page: &str, table: &[Opt<D>]) -> Result<String, String> {
     let mut text = String::new();
     let mut described = Vec::new();

@@ -1,6 +1,7 @@
 //! Traces that Perfetto and chrome://tracing show: a JSON array of events, one a line.
 //!
-//! Both read an array without its end, so what a program that was killed has written can be shown, too.
+//! Both read an array without its end, so what a program that was killed has written can be shown,
+//! too.
 
 use crate::error::{Context, Error, Result};
 use crate::host::own_file;
@@ -16,8 +17,8 @@ const BUFFER: usize = 64 * 1024;
 /// What closes the array.
 const END: &str = "\n]\n";
 
-/// One event. Viewers show a process as a group of tracks, and a thread as one of them: either can stand for
-/// something else, a CPU for example.
+/// One event. Viewers show a process as a group of tracks, and a thread as one of them: either can
+/// stand for something else, a CPU for example.
 #[derive(Clone, Copy)]
 pub struct Event<'a> {
     pub phase: Phase,

@@ -1,5 +1,5 @@
-//! What the command lines of all programs here have in common: options in a table, from which come the parser, the
-//! abbreviations and the help text.
+//! What the command lines of all programs here have in common: options in a table, from which come
+//! the parser, the abbreviations and the help text.
 
 use crate::error::Error;
 use crate::task::Escaped;
@@ -34,13 +34,14 @@ pub struct Opt<D: 'static> {
 pub enum Takes<D: 'static> {
     Nothing(fn(&mut D)),
     Text(&'static str, fn(&mut D, &str, &Host) -> Result<(), String>),
-    /// A name, or a list of names. The first function returns all names, for completions and error messages.
+    /// A name, or a list of names. The first function returns all names, for completions and error
+    /// messages.
     Name(&'static str, fn() -> Vec<&'static str>, fn(&mut D, &str, &Host) -> Result<(), String>),
     Path(&'static str, fn(&mut D, PathBuf)),
 }
 
-/// Why a command line was refused, as one line. What the user typed is in it as it was typed, and is
-/// escaped when shown.
+/// Why a command line was refused, as one line. What the user typed is in it as it was typed, and
+/// is escaped when shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UsageError(OsString);
 
@@ -147,8 +148,8 @@ impl<D> Opt<D> {
         }
         let fits = |opt: &&Opt<D>| !name.is_empty() && opt.long.starts_with(name);
         let mut candidates: Vec<&Opt<D>> = table.iter().filter(fits).collect();
-        // An option without a letter takes no abbreviation away from one that has one: to stalld, --c is --cpu, as
-        // it is to the C stalld.
+        // An option without a letter takes no abbreviation away from one that has one: to stalld,
+        // --c is --cpu, as it is to the C stalld.
         if candidates.len() > 1 {
             candidates.retain(|opt| opt.short.is_some());
         }

@@ -8,8 +8,8 @@ use std::hash::{BuildHasher, RandomState};
 
 /// A task is on the list if one of the expressions matches its name somewhere, case and all.
 ///
-/// Names are bytes, expressions text: a name that is not UTF-8 is matched in the escaped form in which
-/// it stands in the log.
+/// Names are bytes, expressions text: a name that is not UTF-8 is matched in the escaped form in
+/// which it stands in the log.
 #[derive(Clone, Debug, Default)]
 pub struct Denylist {
     regexes: Vec<Regex>,
@@ -17,9 +17,9 @@ pub struct Denylist {
 }
 
 impl Denylist {
-    /// Adds the expressions of a list such as `^ktimers/,rcu`. A comma always separates two of them, so
-    /// none can contain one; blanks around them are not part of them. If one is refused, the reason
-    /// comes back and the list stays as it was.
+    /// Adds the expressions of a list such as `^ktimers/,rcu`. A comma always separates two of
+    /// them, so none can contain one; blanks around them are not part of them. If one is refused,
+    /// the reason comes back and the list stays as it was.
     pub fn add(&mut self, list: &str) -> Result<(), String> {
         let regexes = list.split(',').map(|item| compile(item.trim())).collect::<Result<Vec<_>, _>>()?;
         self.regexes.extend(regexes);
@@ -92,8 +92,8 @@ pub enum Why {
     Name,
     /// ... or that of its process.
     Process(Comm),
-    /// The name of its process could not be read, for want of memory or descriptors, and may be on a denylist. It is
-    /// asked for again each time.
+    /// The name of its process could not be read, for want of memory or descriptors, and may be on
+    /// a denylist. It is asked for again each time.
     Unknown,
 }
 

@@ -4,8 +4,8 @@
 
 use crate::cpus::CpuSet;
 use crate::fault::{self, Fault};
-use crate::observe::{ROOM, Snapshot};
-use crate::sys::memory;
+use crate::observe::Snapshot;
+use crate::room::{ROOM, room_for};
 use crate::task::{Nanos, Task, Tid};
 
 /// When a wait is starvation, and how long stalld may look away.
@@ -40,11 +40,12 @@ impl Verdict {
     pub fn new() -> Verdict {
         let task = Task { tid: Tid(-1), ..Task::default() };
         let one = Starving { task, since: Nanos::ZERO, wait: Nanos::ZERO, due: false, again: false };
-        Verdict { starving: memory::room_for(ROOM, one), next_look: Nanos::ZERO }
+        Verdict { starving: room_for(ROOM, one), next_look: Nanos::ZERO }
     }
 }
 
-/// A starving task is named again at each look, but no sooner than this, however short the threshold.
+/// A starving task is named again at each look, but no sooner than this, however short the
+/// threshold.
 const REPEAT: Nanos = Nanos::from_secs(1);
 
 /// Where the threshold is long enough, a look that nobody is due at may come this much later, ...
@@ -99,8 +100,8 @@ struct Wait {
 
 impl Wait {
     fn is_of(&self, task: &Task) -> bool {
-        // A task leaves its queue only by running: as long as it has not run it is the same wait, wherever
-        // it was queued anew meanwhile.
+        // A task leaves its queue only by running: as long as it has not run it is the same wait,
+        // wherever it was queued anew meanwhile.
         self.task.tid == task.tid
             && (self.task.start == task.start || fault::is(Fault::StartIgnored))
             && (self.task.progress == task.progress || fault::is(Fault::ProgressIgnored))
@@ -111,7 +112,7 @@ impl Detector {
     pub fn new(limits: Limits) -> Detector {
         let nobody = Task { tid: Tid(-1), ..Task::default() };
         let wait = Wait { task: nobody, since: Nanos::ZERO, seen: Nanos::ZERO, missed: 0, named: None };
-        let room = || memory::room_for(ROOM, wait);
+        let room = || room_for(ROOM, wait);
         Detector {
             limits,
             in_step: false,
@@ -123,8 +124,8 @@ impl Detector {
         }
     }
 
-    /// One with other limits that knows the same waits, and has named nobody yet. It looks when all others do
-    /// that come from this, so that they can share what one of them sees.
+    /// One with other limits that knows the same waits, and has named nobody yet. It looks when all
+    /// others do that come from this, so that they can share what one of them sees.
     pub fn in_step(&self, limits: Limits) -> Detector {
         let mut other =
             Detector { in_step: true, max_unseen: MAX_UNSEEN_OF_MONITOR, ..Detector::new(limits) };
@@ -132,8 +133,8 @@ impl Detector {
         other
     }
 
-    /// Takes in what one scan saw. A task for which `ignore` returns true, given the beginning of its wait, never
-    /// starves.
+    /// Takes in what one scan saw. A task for which `ignore` returns true, given the beginning of
+    /// its wait, never starves.
     pub fn look(
         &mut self,
         snapshot: &mut Snapshot,
@@ -151,7 +152,8 @@ impl Detector {
         self.merged.shrink_to(ROOM);
     }
 
-    /// Whether the look of this moment may be put off by `PATIENCE`: no known wait is starvation by now.
+    /// Whether the look of this moment may be put off by `PATIENCE`: no known wait is starvation by
+    /// now.
     pub fn can_wait(&self, now: Nanos) -> bool {
         let Limits { threshold, .. } = self.limits;
         threshold >= LONG_ENOUGH
@@ -231,8 +233,8 @@ impl Detector {
             }
         }
         verdict.starving.sort_unstable_by_key(|starving| (starving.since, starving.task.tid));
-        // One of a CPU is named at a look: who has not been yet comes first, and of the others the one that
-        // has waited longest.
+        // One of a CPU is named at a look: who has not been yet comes first, and of the others the
+        // one that has waited longest.
         self.named.clear();
         for starving in verdict.starving.iter_mut().filter(|it| it.due && !it.again) {
             let cpu = starving.task.cpu;

@@ -7,19 +7,20 @@ use crate::denylist::{Ignore, Ignored};
 use crate::detect::{Detector, Limits, PATIENCE, Starving, Verdict};
 use crate::error::Result;
 use crate::fault::{self, Fault};
-use crate::observe::{Backend, Effort, Kind, ROOM, Snapshot, Waiter};
+use crate::observe::{Backend, Effort, Kind, Snapshot, Waiter};
+use crate::room::ROOM;
 use crate::steps;
 use crate::task::{Cpu, Nanos, Task, Tid};
 
 /// A look that is this much later than planned is worth a word.
 pub const LATE: Nanos = Nanos::from_millis(100);
 
-/// While a task is boosted as SCHED_DEADLINE, stalld checks so often that the task has not lent that to another one,
-/// for which the kernel enforces no budget.
+/// While a task is boosted as SCHED_DEADLINE, stalld checks so often that the task has not lent
+/// that to another one, for which the kernel enforces no budget.
 const LENDING: Nanos = Nanos::from_millis(10);
 
-/// The rest after a scan is as many times as long as stalld had a CPU. So stalld uses at most a quarter of a CPU in any
-/// second, even in one that begins and ends with a scan of 60 ms.
+/// The rest after a scan is as many times as long as stalld had a CPU. So stalld uses at most a
+/// quarter of a CPU in any second, even in one that begins and ends with a scan of 60 ms.
 const REST: u64 = 4;
 
 /// No rest after a scan is longer, however much CPU time the scan took.
@@ -57,7 +58,8 @@ pub struct Engine {
     rested: Nanos,
     /// When to check next that no boost is lent.
     next_lending: Nanos,
-    /// When more tasks waited than there was room for at the start, unless their memory has been given back.
+    /// When more tasks waited than there was room for at the start, unless their memory has been
+    /// given back.
     crowded: Option<Nanos>,
     events: Vec<Event>,
 }
@@ -109,7 +111,8 @@ impl Engine {
         }
     }
 
-    /// Another one, with other limits over another backend, that goes on from what this one knows of waits.
+    /// Another one, with other limits over another backend, that goes on from what this one knows
+    /// of waits.
     pub fn branch(&self, backend: Box<dyn Backend>, limits: Limits) -> Engine {
         let detector = self.detector.in_step(limits);
         Engine { detector, ..Engine::new(backend, limits, self.ignore.of_monitor()) }
@@ -187,9 +190,9 @@ impl Engine {
         due.max(self.rested)
     }
 
-    /// Lets no scan begin for a while after one that has just ended; stalld has had a CPU for the time `used` since
-    /// the end of the scan before. A scan that was blocked or preempted did not use that time. Ends of boosts and
-    /// pulses never wait for this.
+    /// Lets no scan begin for a while after one that has just ended; stalld has had a CPU for the
+    /// time `used` since the end of the scan before. A scan that was blocked or preempted did not
+    /// use that time. Ends of boosts and pulses never wait for this.
     pub fn rest(&mut self, ended: Nanos, used: Nanos) {
         if !fault::is(Fault::RestIgnored) {
             self.rested = ended + Nanos(used.0.saturating_mul(REST)).min(MAX_REST);
@@ -213,21 +216,23 @@ impl Engine {
         self.boosts.as_ref().map(|(booster, _)| booster)
     }
 
-    /// Lets the next look go as far as it takes to tell who waits, whether or not anybody can be due.
+    /// Lets the next look go as far as it takes to tell who waits, whether or not anybody can be
+    /// due.
     pub fn insist(&mut self) {
         self.put_off = true;
     }
 
-    /// Looks. `woke` is when the calling thread last came out of a sleep, and `now` what the clock says.
-    /// After an error nothing is known of this moment, and `next_look` is a granularity away.
+    /// Looks. `woke` is when the calling thread last came out of a sleep, and `now` what the clock
+    /// says. After an error nothing is known of this moment, and `next_look` is a granularity away.
     pub fn look(&mut self, woke: Nanos, now: Nanos) -> Result<()> {
         let outcome = self.scan(woke, now);
         self.adopt(now);
         outcome
     }
 
-    /// Gives back the memory that a crowd of tasks has taken, if the crowd has gone. Returns whether there was any. It
-    /// is to be called when nothing is left to do that a starving task waits for.
+    /// Gives back the memory that a crowd of tasks has taken, if the crowd has gone. Returns
+    /// whether there was any. It is to be called when nothing is left to do that a starving task
+    /// waits for.
     pub fn shrink(&mut self) -> bool {
         let is_busy = self.booster().is_some_and(Booster::is_busy);
         if is_busy || self.crowded.is_none_or(|at| self.snapshot.at < at + CROWD_GONE) {
@@ -320,7 +325,8 @@ impl Engine {
         })
     }
 
-    /// How long a task that was seen at a moment has waited, as far as it is known by its record or the last look.
+    /// How long a task that was seen at a moment has waited, as far as it is known by its record or
+    /// the last look.
     pub fn wait_of(&self, waiter: &Waiter, at: Nanos) -> Nanos {
         let known = self.detector.since(&waiter.task);
         waiter.since.into_iter().chain(known).min().map_or(Nanos::ZERO, |since| at - since)
@@ -341,8 +347,8 @@ impl Engine {
         self.ignore.take_unreported()
     }
 
-    /// Whether nobody had waited for so long at the last look, and nobody is boosted. None where that look did
-    /// not go far enough to tell.
+    /// Whether nobody had waited for so long at the last look, and nobody is boosted. None where
+    /// that look did not go far enough to tell.
     pub fn is_quiet(&self, wait: Nanos) -> Option<bool> {
         let boosts = self.boosts.as_ref().is_some_and(|(booster, _)| booster.is_busy());
         let waits = self.waiters().any(|(_, waited)| waited >= wait);
@@ -377,7 +383,8 @@ impl Engine {
         let place = |task: &Task| (task.cpu, task.tid, task.start);
         self.snapshot.running.sort_unstable_by_key(place);
         for here in self.snapshot.running.chunk_by(|one, other| one.cpu == other.cpu) {
-            // In the middle of a switch both tasks may count as running: the one to stay outranks the other.
+            // In the middle of a switch both tasks may count as running: the one to stay outranks
+            // the other.
             let best = here.iter().map(|task| task.sched.prio).min();
             for task in here.iter().filter(|task| Some(task.sched.prio) == best) {
                 steps::count(1);

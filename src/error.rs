@@ -3,12 +3,14 @@
 use std::borrow::Cow;
 use std::{fmt, io};
 
-/// What went wrong, as the sentence a user reads. The number is the errno behind it, if there was one.
+/// What went wrong, as the sentence a user reads. The number is the errno behind it, if there was
+/// one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
     message: Cow<'static, str>,
     errno: Option<i32>,
-    /// The message lacks the reason, which is in `errno`: it is put behind it as the error is shown.
+    /// The message lacks the reason, which is in `errno`: it is put behind it as the error is
+    /// shown.
     lacks_reason: bool,
 }
 

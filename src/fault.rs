@@ -1,7 +1,7 @@
 //! Faults that tests have to find: a test that can't fail says nothing.
 //!
-//! They exist with feature `seeded-faults` only. A thread of the simulation plants one for itself. A whole
-//! process has the one that the environment names, for the attacks of tests/adversary.
+//! They exist with feature `seeded-faults` only. A thread of the simulation plants one for itself.
+//! A whole process has the one that the environment names, for the attacks of tests/adversary.
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -46,8 +46,8 @@ pub const VARIABLE: &str = "STALLD_SEEDED_FAULT";
 
 #[cfg(feature = "seeded-faults")]
 impl Fault {
-    /// Faults that revert what bounds an attack. The table of tests/adversary/mutants.rs names the test that
-    /// finds each of them.
+    /// Faults that revert what bounds an attack. The table of tests/adversary/mutants.rs names the
+    /// test that finds each of them.
     pub const OF_ATTACKS: [Fault; 8] = [
         Fault::NamesUnescaped,
         Fault::LinksFollowed,

@@ -1,4 +1,5 @@
-//! JSON, as far as stalld writes it: objects of strings, numbers and flags, one after the other into a text.
+//! JSON, as far as stalld writes it: objects of strings, numbers and flags, one after the other
+//! into a text.
 
 use crate::fault::{self, Fault};
 use crate::task::is_visible;
@@ -12,7 +13,8 @@ pub enum Value<'a> {
     Ratio(f64),
     Flag(bool),
     Text(&'a str),
-    /// Bytes that came from outside, such as a task's name: what is no UTF-8 in them becomes U+FFFD.
+    /// Bytes that came from outside, such as a task's name: what is no UTF-8 in them becomes
+    /// U+FFFD.
     Bytes(&'a [u8]),
     /// A length of time or a moment in nanoseconds, shown as microseconds with three decimals.
     Micros(u64),

@@ -63,7 +63,8 @@ impl Length {
             return Err(unitless());
         }
         let fraction = part(fraction, unit).ok_or("finer than a nanosecond")?;
-        // Digits alone, so only their number can be wrong with them, and any such number is too large.
+        // Digits alone, so only their number can be wrong with them, and any such number is too
+        // large.
         let whole = Nanos(whole.parse().unwrap_or(u64::MAX).saturating_mul(unit.nanos));
         let nanos = whole + fraction;
         let least = if has_unit { limits.least_with_unit } else { limits.least };

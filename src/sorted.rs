@@ -1,7 +1,7 @@
 //! A map in one vector, in the order of its keys.
 
+use crate::room::room_for;
 use crate::steps;
-use crate::sys::memory;
 
 /// Looks a key up in few steps, and allocates only when more entries than ever before are in it.
 pub struct Sorted<K, V> {
@@ -11,7 +11,7 @@ pub struct Sorted<K, V> {
 impl<K: Ord + Copy, V: Copy> Sorted<K, V> {
     /// Makes an empty map with memory for `room` entries. `some` must not be all zeros.
     pub fn with_room(room: usize, some: (K, V)) -> Sorted<K, V> {
-        Sorted { entries: memory::room_for(room, some) }
+        Sorted { entries: room_for(room, some) }
     }
 
     /// Makes an empty map with some memory for what has no value to fill it with.
@@ -69,7 +69,8 @@ impl<K: Ord + Copy, V: Copy> Sorted<K, V> {
         self.entries.retain(|(_, value)| stays(value));
     }
 
-    /// Calls `stays` for each value, which it may change, and drops those for which it returns false.
+    /// Calls `stays` for each value, which it may change, and drops those for which it returns
+    /// false.
     pub fn update(&mut self, mut stays: impl FnMut(&mut V) -> bool) {
         steps::count(self.entries.len());
         self.entries.retain_mut(|(_, value)| stays(value));

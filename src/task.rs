@@ -66,8 +66,8 @@ impl std::ops::Sub for Nanos {
     }
 }
 
-/// A task's name as the kernel keeps it: up to 15 bytes that the task itself may have chosen, control
-/// characters and all. `Display` writes it so that it can't break out of a log line.
+/// A task's name as the kernel keeps it: up to 15 bytes that the task itself may have chosen,
+/// control characters and all. `Display` writes it so that it can't break out of a log line.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Comm {
     bytes: [u8; 16],
@@ -126,7 +126,8 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-/// A character, or `\xHH` for each of its bytes where a log or a terminal would obey it, not show it.
+/// A character, or `\xHH` for each of its bytes where a log or a terminal would obey it, not show
+/// it.
 pub struct Visible(pub char);
 
 impl fmt::Display for Visible {
@@ -149,9 +150,9 @@ fn is_unseen(c: char) -> bool {
     UNSEEN.get(after).is_some_and(|&(first, _)| first <= c)
 }
 
-/// Characters that reorder, hide or break the text around them, or show as nothing. In terms of Unicode 16 these
-/// are Bidi_Control, Default_Ignorable_Code_Point (with what is reserved for it), and the categories Cf, Zl and
-/// Zp. The ranges are in order, with their last character.
+/// Characters that reorder, hide or break the text around them, or show as nothing. In terms of
+/// Unicode 16 these are Bidi_Control, Default_Ignorable_Code_Point (with what is reserved for it),
+/// and the categories Cf, Zl and Zp. The ranges are in order, with their last character.
 const UNSEEN: [(char, char); 25] = [
     ('\u{ad}', '\u{ad}'),
     ('\u{34f}', '\u{34f}'),
@@ -261,7 +262,8 @@ pub enum Owner {
     Unknown,
     /// The task is a kernel thread.
     Kernel,
-    /// The task may give itself a real-time policy: it has CAP_SYS_NICE in the initial user namespace.
+    /// The task may give itself a real-time policy: it has CAP_SYS_NICE in the initial user
+    /// namespace.
     Privileged,
     /// The task is any other one, of the user with this uid.
     User(u32),
@@ -281,15 +283,15 @@ pub struct Task {
     /// The process it is a thread of; None where the backend can't tell.
     pub tgid: Option<Tid>,
     pub cpu: Cpu,
-    /// When it started, in clock ticks since boot as /proc/PID/stat has it; 0 where the backend can't
-    /// tell. With the tid it names a task for good: tids are used again.
+    /// When it started, in clock ticks since boot as /proc/PID/stat has it; 0 where the backend
+    /// can't tell. With the tid it names a task for good: tids are used again.
     pub start: u64,
     /// Grows whenever the task has been given a CPU.
     pub progress: u64,
     pub sched: Sched,
     pub owner: Owner,
-    /// It has a real-time rank that neither its policy nor priority inheritance gives it, as far as the
-    /// backend can tell.
+    /// It has a real-time rank that neither its policy nor priority inheritance gives it, as far as
+    /// the backend can tell.
     pub misranked: bool,
     pub comm: Comm,
 }

@@ -1,4 +1,5 @@
-//! How long things may take: what can be asked for, what is taken where nothing was, what does not go together.
+//! How long things may take: what can be asked for, what is taken where nothing was, what does not
+//! go together.
 
 use crate::task::Nanos;
 use std::ops::RangeInclusive;

@@ -11,7 +11,7 @@ use stalld::boost::kernel::Host;
 use stalld::boost::plan::{Booster, Rules};
 use stalld::boost::recover::{self, Recovered};
 use stalld::boost::undo::{Undone, apply};
-use stalld::cpus::{self, CpuSet};
+use stalld::cpus::CpuSet;
 use stalld::daemon::log::{Format, Level, Outlet, Terminal, Told, Writer};
 use stalld::denylist::Ignore;
 use stalld::detect::{Limits, Starving};
@@ -20,7 +20,7 @@ use stalld::host::settings;
 use stalld::observe::{self, HAS_BPF, Kind, Snapshot, Watch};
 use stalld::proc;
 use stalld::sys::shared::{SharedWords, nameless_file};
-use stalld::sys::{clock, sched};
+use stalld::sys::{clock, cpu, sched};
 use stalld::task::{Comm, Cpu, Nanos, Policy, Sched, Task, Tid};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -60,7 +60,7 @@ fn a_warm_scan_allocates_nothing() {
     rig::add_kernel_filesystems();
     for kind in Kind::ALL.into_iter().filter(|&kind| HAS_BPF || kind == Kind::SchedDebug) {
         for idle_detection in [true, false] {
-            let watch = Watch { cpus: CpuSet::first(cpus::configured()), idle_detection, own_threads: false };
+            let watch = Watch { cpus: CpuSet::first(cpu::configured()), idle_detection, own_threads: false };
             let (backend, _) = observe::open(Some(kind), &watch)
                 .unwrap_or_else(|e| panic!("backend {} does not work here: {e}", kind.name()));
             let limits = Limits { threshold: Nanos::from_millis(10), granularity: Nanos::from_millis(10) };

@@ -21,10 +21,6 @@ complain "unsafe code belongs in src/sys or ffi/src (or a test)" <<END
 $(echo "$rust" | grep -v '^src/sys/\|^ffi/src/\|^tests/\|^fuzz/' | xargs grep -nE '^[^/]*\bunsafe( *\{| +(fn|impl|extern|trait)\b|\()' || true)
 END
 
-complain "more than 500 lines: make it two files of one subject each" <<END
-$(echo "$rust" | grep '^src/\|^ffi/src/' | xargs wc -l | awk '$1 > 500 && $2 != "total" { print $2 }')
-END
-
 complain "tests/skips names a test that does not exist" <<END
 $(sed '/^#/d; s/ |.*//' tests/skips | while read -r name; do
     grep -rqE "^ *fn ${name##*::}\(" tests || echo "$name"

@@ -2,7 +2,8 @@
 
 use stalld::task::Nanos;
 
-/// Longer than any step of a thread that is let run, shorter than what anybody else does with its CPU.
+/// Longer than any step of a thread that is let run, shorter than what anybody else does with its
+/// CPU.
 const OWN_STEP: Nanos = Nanos::from_micros(5);
 
 /// The second is that of the last so many slices.
@@ -25,8 +26,8 @@ impl Default for Losses {
 }
 
 impl Losses {
-    /// The thread has looked at the clock at these two moments, and not in between. True if no second was worse
-    /// before.
+    /// The thread has looked at the clock at these two moments, and not in between. True if no
+    /// second was worse before.
     pub fn note(&mut self, before: Nanos, now: Nanos) -> bool {
         if now - before <= OWN_STEP {
             return false;

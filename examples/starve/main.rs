@@ -52,7 +52,8 @@ fn run(mut options: Options) -> Result<()> {
     }
     cast.actors.push(Actor::start_hog(options.hog, stage.clone())?);
     cast.wait_for("all threads to be set up", |actor| actor.is_parked())?;
-    // Only now, as the threads have inherited what this one was: what is printed ought to be timely.
+    // Only now, as the threads have inherited what this one was: what is printed ought to be
+    // timely.
     let _ = sched::set_fifo(Tid(0), 20);
     say("ready")?;
     play(&options, &stage, &mut cast)
@@ -146,7 +147,8 @@ fn report(cast: &Cast, before: &[u64]) -> Result<()> {
     Ok(())
 }
 
-/// All threads but the main one, the hog last. None of them outlives this, unless it starves for good.
+/// All threads but the main one, the hog last. None of them outlives this, unless it starves for
+/// good.
 struct Cast {
     stage: Arc<Stage>,
     actors: Vec<Actor>,
@@ -171,8 +173,8 @@ impl Drop for Cast {
     }
 }
 
-/// The threads report through atomics, and nothing else: a victim preempted while it holds the lock of a
-/// channel would stop the main thread for as long as it starves.
+/// The threads report through atomics, and nothing else: a victim preempted while it holds the lock
+/// of a channel would stop the main thread for as long as it starves.
 fn wait(what: &str, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
     let until = clock::monotonic() + PATIENCE;
     while !done()? {

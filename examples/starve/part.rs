@@ -90,7 +90,8 @@ impl Actor {
         Ok(Actor { part, record, thread: handle.thread().clone(), handle: Some(handle) })
     }
 
-    /// Lets the thread go: by a futex of its own, as those behind a lock would sleep there, not starve.
+    /// Lets the thread go: by a futex of its own, as those behind a lock would sleep there, not
+    /// starve.
     pub fn release(&self) {
         self.record.released.store(true, SeqCst);
         self.thread.unpark();
@@ -168,7 +169,8 @@ impl Record {
                 self.most_lost.store(losses.most_in_a_second().0, SeqCst);
             }
             before = now;
-            // Preempted right here, a victim finds the hog's moment set and its own look older than that.
+            // Preempted right here, a victim finds the hog's moment set and its own look older than
+            // that.
             let hog_at = stage.hog_at();
             if hog_at > Nanos::ZERO && now > hog_at && self.first_ran_after.load(SeqCst) == 0 {
                 self.first_ran_after.store(now.0, SeqCst);
@@ -203,8 +205,8 @@ fn look_for_child() -> Result<()> {
     wait::a_child_has_ended().map(|_| ()).context("wait for children")
 }
 
-/// Processes that sleep longer than any rig lives. While a task goes through them in waitpid(2), its
-/// state is already "sleeping": preempted there it stays queued, yet does not look runnable.
+/// Processes that sleep longer than any rig lives. While a task goes through them in waitpid(2),
+/// its state is already "sleeping": preempted there it stays queued, yet does not look runnable.
 struct Children(Vec<Child>);
 
 impl Children {

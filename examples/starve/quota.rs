@@ -29,7 +29,8 @@ impl Quota {
         if Path::new(V1).join("cpu.cfs_quota_us").exists() {
             return Quota::version_1();
         }
-        // What is enabled for the root's children is a choice of the whole system, and not changed here.
+        // What is enabled for the root's children is a choice of the whole system, and not changed
+        // here.
         let control = Path::new(V2).join("cgroup.subtree_control");
         match fs::read_to_string(&control) {
             Ok(enabled) if enabled.split_whitespace().any(|controller| controller == "cpu") => {
@@ -54,8 +55,8 @@ impl Quota {
         Ok(quota)
     }
 
-    /// Version 2 has single threads of a process in a group only below a group that the whole process
-    /// is in.
+    /// Version 2 has single threads of a process in a group only below a group that the whole
+    /// process is in.
     fn version_2() -> Result<Quota> {
         let own = fs::read_to_string("/proc/self/cgroup").context("read /proc/self/cgroup")?;
         let own = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
@@ -81,8 +82,9 @@ impl Quota {
 }
 
 impl Drop for Quota {
-    /// To be done when the threads inside have come to their end. They may still be in the kernel on
-    /// their last steps, and throttled there: so the quota is lifted, and the removal tried for a while.
+    /// To be done when the threads inside have come to their end. They may still be in the kernel
+    /// on their last steps, and throttled there: so the quota is lifted, and the removal tried for
+    /// a while.
     fn drop(&mut self) {
         let (limit, none) = &self.unlimited;
         let _ = write(limit, none);

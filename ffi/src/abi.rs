@@ -1,7 +1,7 @@
 //! The types and numbers of the C interface, as include/stalld.h has them.
 //!
-//! What comes in or goes out is plain numbers and never a Rust enum: C may pass any value. A struct that may grow comes
-//! with its size. `stalld_task` never grows, because others have it inside.
+//! What comes in or goes out is plain numbers and never a Rust enum: C may pass any value. A struct
+//! that may grow comes with its size. `stalld_task` never grows, because others have it inside.
 
 use libc::{c_char, c_int, c_void};
 
@@ -14,8 +14,9 @@ pub const STALLD_VERSION_PATCH: u32 = 0;
 pub const STALLD_RESCUE: u64 = 1;
 /// Start a process that restores what is boosted should this one be killed.
 pub const STALLD_GUARDIAN: u64 = 2;
-/// Turn RT throttling (kernel.sched_rt_runtime_us) off for as long as the handle is open. While it is on, the
-/// kernel lets no task that is pinned to a CPU be SCHED_DEADLINE, and boosts are made by SCHED_FIFO.
+/// Turn RT throttling (kernel.sched_rt_runtime_us) off for as long as the handle is open. While it
+/// is on, the kernel lets no task that is pinned to a CPU be SCHED_DEADLINE, and boosts are made by
+/// SCHED_FIFO.
 pub const STALLD_UNTHROTTLE: u64 = 4;
 /// Boost by SCHED_FIFO only.
 pub const STALLD_FORCE_FIFO: u64 = 8;
@@ -26,17 +27,18 @@ pub const STALLD_BACKEND_TASK_ITER: i32 = 1;
 pub const STALLD_BACKEND_QUEUE_TRACK: i32 = 2;
 pub const STALLD_BACKEND_SCHED_DEBUG: i32 = 3;
 
-/// A task has waited for the threshold or longer: `task`, `wait_ns`, and in `hog` who holds its CPU.
+/// A task has waited for the threshold or longer: `task`, `wait_ns`, and in `hog` who holds its
+/// CPU.
 pub const STALLD_EVENT_STARVING: u32 = 1;
-/// A task has been boosted, by `policy`. By SCHED_FIFO it has been lowered again already: such a boost is a
-/// pulse in each period, with an event for each.
+/// A task has been boosted, by `policy`. By SCHED_FIFO it has been lowered again already: such a
+/// boost is a pulse in each period, with an event for each.
 pub const STALLD_EVENT_BOOSTED: u32 = 2;
 /// A boost is over after `length_ns`, and the task has its own `policy` and `priority` again.
 pub const STALLD_EVENT_RESTORED: u32 = 3;
 /// A task could not be boosted or, with STALLD_EVENT_RESTORE, not be restored; `error` is why.
 pub const STALLD_EVENT_FAILED: u32 = 4;
-/// A boost is over after `length_ns` with nothing to restore: the task has ended (`policy` is -1), or somebody
-/// else has given it another `policy`, which it keeps.
+/// A boost is over after `length_ns` with nothing to restore: the task has ended (`policy` is -1),
+/// or somebody else has given it another `policy`, which it keeps.
 pub const STALLD_EVENT_ENDED: u32 = 5;
 /// `backend` is in use from here on.
 pub const STALLD_EVENT_BACKEND: u32 = 6;
@@ -45,7 +47,8 @@ pub const STALLD_EVENT_LATE: u32 = 7;
 
 /// In `flags` of an event: starving, and told before, in the same wait.
 pub const STALLD_EVENT_AGAIN: u32 = 1;
-/// Restored before its time, because nothing outranks the task any more, or another needs the place.
+/// Restored before its time, because nothing outranks the task any more, or another needs the
+/// place.
 pub const STALLD_EVENT_EARLY: u32 = 2;
 /// What failed was to restore the task.
 pub const STALLD_EVENT_RESTORE: u32 = 4;
@@ -67,8 +70,9 @@ pub struct stalld {
     _opaque: [u8; 0],
 }
 
-/// Takes a message: one line, without a newline, good until it returns. It is called only while a function of the
-/// library runs, in the same thread, and must not call the library with that handle: -EBUSY.
+/// Takes a message: one line, without a newline, good until it returns. It is called only while a
+/// function of the library runs, in the same thread, and must not call the library with that
+/// handle: -EBUSY.
 #[allow(non_camel_case_types)]
 pub type stalld_log_fn =
     Option<unsafe extern "C" fn(userdata: *mut c_void, level: c_int, message: *const c_char)>;
@@ -90,16 +94,18 @@ pub struct stalld_options {
     pub runtime_ns: u64,
     /// ... in each period, 200 ms to 4 s; 0 is 1 s, or the duration where that is shorter.
     pub period_ns: u64,
-    /// How long a boost lasts: one period to 1 min; 0 is 3 s, or the threshold where that is shorter.
+    /// How long a boost lasts: one period to 1 min; 0 is 3 s, or the threshold where that is
+    /// shorter.
     pub duration_ns: u64,
     /// The CPUs to watch, such as "0,2-4"; NULL is all.
     pub cpus: *const c_char,
-    /// Let threads alone whose names match one of these regular expressions, separated by commas; NULL is none.
+    /// Let threads alone whose names match one of these regular expressions, separated by commas;
+    /// NULL is none.
     pub ignore_threads: *const c_char,
     /// The same by the name of the process.
     pub ignore_processes: *const c_char,
-    /// A file for the record of what is to be restored, so that it outlives both this process and the guardian; NULL
-    /// keeps it in memory.
+    /// A file for the record of what is to be restored, so that it outlives both this process and
+    /// the guardian; NULL keeps it in memory.
     pub journal: *const c_char,
     /// Takes messages; NULL for none.
     pub log: stalld_log_fn,
@@ -122,11 +128,13 @@ pub struct stalld_task {
     pub cpu: u32,
     /// SCHED_OTHER and others; -1 where the backend can't tell.
     pub policy: i32,
-    /// On the kernel's scale, inheritance included: below 0 SCHED_DEADLINE, 0 to 98 real-time, 100 to 139 fair.
+    /// On the kernel's scale, inheritance included: below 0 SCHED_DEADLINE, 0 to 98 real-time, 100
+    /// to 139 fair.
     pub prio: i32,
     /// The same on the users' scale: 1 to 99 where it is real-time, else 0.
     pub rt_priority: i32,
-    /// When it started, in clock ticks since boot as in /proc/PID/stat; 0 where the backend can't tell.
+    /// When it started, in clock ticks since boot as in /proc/PID/stat; 0 where the backend can't
+    /// tell.
     pub start: u64,
     /// Its name, as any bytes, with a NUL at the end.
     pub comm: [c_char; 16],
@@ -158,7 +166,8 @@ pub struct stalld_event {
     pub priority: i32,
     /// STALLD_BACKEND_TASK_ITER and others: what was in use.
     pub backend: i32,
-    /// The number that a restored task goes by now: a thread takes that of its process by execve(2).
+    /// The number that a restored task goes by now: a thread takes that of its process by
+    /// execve(2).
     pub now_tid: i32,
     /// STALLD_EVENT_AGAIN and others.
     pub flags: u32,

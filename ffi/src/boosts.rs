@@ -1,4 +1,5 @@
-//! What it takes to boost: the journal, the guardian and the machine's settings, as far as the program asks for them.
+//! What it takes to boost: the journal, the guardian and the machine's settings, as far as the
+//! program asks for them.
 
 use crate::abi;
 use crate::failure::{Failure, Result};
@@ -122,8 +123,9 @@ impl Boosts {
 
 /// Forks the guardian of a program that may have threads.
 fn fork_beside_threads(name: &CStr, keep: &[i32], life: &mut dyn FnMut()) -> io::Result<Tid> {
-    // SAFETY: `life` is the guardian's. It restores tasks and RT throttling by system calls, and takes no lock and
-    // no memory from the allocator. The library never turns HRTICK on, whose restore would.
+    // SAFETY: `life` is the guardian's. It restores tasks and RT throttling by system calls, and
+    // takes no lock and no memory from the allocator. The library never turns HRTICK on, whose
+    // restore would.
     unsafe { process::child(name, keep, life) }
 }
 

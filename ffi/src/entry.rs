@@ -26,8 +26,8 @@ pub fn guarded_text(action: impl FnOnce() -> *const c_char) -> *const c_char {
         .unwrap_or(c"a panic inside of the library was caught".as_ptr())
 }
 
-/// The same for a call that one thread at a time may make. After a panic in it, all boosts are restored, and
-/// no such call goes through any more.
+/// The same for a call that one thread at a time may make. After a panic in it, all boosts are
+/// restored, and no such call goes through any more.
 ///
 /// # Safety
 /// `handle` is NULL or what stalld_open() gave out, and was not closed.
@@ -83,8 +83,8 @@ fn panicked() -> Failure {
     )
 }
 
-/// Has panics make no noise: stderr is the program's. What handles them is a part of this library, and no other
-/// Rust in the program knows of it.
+/// Has panics make no noise: stderr is the program's. What handles them is a part of this library,
+/// and no other Rust in the program knows of it.
 pub fn silence_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| panic::set_hook(Box::new(|_| {})));

@@ -19,7 +19,8 @@ use stalld::task::{Nanos, Task, Tid};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError, TryLockError};
 
-/// What the program holds. What is outside of the lock is for signal handlers and other threads too.
+/// What the program holds. What is outside of the lock is for signal handlers and other threads
+/// too.
 pub struct Handle {
     /// The process that it was opened in.
     process: u32,
@@ -268,8 +269,8 @@ impl Watching {
         self.engine.backend().kind()
     }
 
-    /// Looks once, beside what the engine sees, and tells of each waiter how long it has waited, and who has
-    /// its CPU.
+    /// Looks once, beside what the engine sees, and tells of each waiter how long it has waited,
+    /// and who has its CPU.
     pub fn snapshot(
         &mut self,
         mut tell: impl FnMut(&observe::Waiter, Nanos, Option<&Task>),

@@ -8,14 +8,15 @@ use std::ptr;
 /// No version of a struct will be larger: what claims to be is no size.
 const MOST: usize = 4096;
 
-/// A struct of integers and pointers only, that begins with its size. All zeros are a valid value of it.
+/// A struct of integers and pointers only, that begins with its size. All zeros are a valid value
+/// of it.
 ///
 /// # Safety
 /// It must be `repr(C)`, and be such a struct.
 pub unsafe trait Versioned: Copy {}
 
-/// Takes in a struct that C says to be `sz` bytes long. What a smaller one lacks is zeros; what a larger one has
-/// besides must be zeros, because this version could not do what it asks for.
+/// Takes in a struct that C says to be `sz` bytes long. What a smaller one lacks is zeros; what a
+/// larger one has besides must be zeros, because this version could not do what it asks for.
 ///
 /// # Safety
 /// If `from` is not NULL, as many bytes as its first word says are readable there.
@@ -44,8 +45,8 @@ pub unsafe fn take<T: Versioned>(from: *const T, name: &str) -> Result<T> {
         ));
     }
     let mut taken = std::mem::MaybeUninit::<T>::zeroed();
-    // SAFETY: both have `known` bytes, and `taken` is nobody else's. It is zeros or what C wrote, and any bytes
-    // are good for a `Versioned`.
+    // SAFETY: both have `known` bytes, and `taken` is nobody else's. It is zeros or what C wrote,
+    // and any bytes are good for a `Versioned`.
     unsafe {
         ptr::copy_nonoverlapping(bytes.as_ptr(), taken.as_mut_ptr().cast::<u8>(), known);
         Ok(taken.assume_init())
@@ -63,8 +64,8 @@ impl<T: Copy> Places<T> {
     /// `least` is the size of the first version.
     ///
     /// # Safety
-    /// If `start` is not NULL, `count` times `sz` bytes are writable there until this is dropped, and nobody else
-    /// reads or writes them.
+    /// If `start` is not NULL, `count` times `sz` bytes are writable there until this is dropped,
+    /// and nobody else reads or writes them.
     pub unsafe fn new(start: *mut T, count: usize, sz: usize, least: usize, name: &str) -> Result<Places<T>> {
         if count > 0 {
             not_null(start, name)?;
@@ -85,14 +86,15 @@ impl<T: Copy> Places<T> {
         Ok(Places { start, count, sz })
     }
 
-    /// Fills one of them, as far as it is known on both sides; what only C knows becomes zeros. False if there
-    /// are not so many.
+    /// Fills one of them, as far as it is known on both sides; what only C knows becomes zeros.
+    /// False if there are not so many.
     pub fn put(&mut self, index: usize, value: &T) -> bool {
         if index >= self.count {
             return false;
         }
         let known = self.sz.min(size_of::<T>());
-        // SAFETY: the place is one of those that `new` was given, `sz` bytes long, and `value` has `known` bytes.
+        // SAFETY: the place is one of those that `new` was given, `sz` bytes long, and `value` has
+        // `known` bytes.
         unsafe {
             let place = self.start.cast::<u8>().add(index * self.sz);
             ptr::copy_nonoverlapping(ptr::from_ref(value).cast::<u8>(), place, known);
@@ -147,7 +149,8 @@ mod tests {
     unsafe impl Versioned for Next {}
 
     fn take_as<T: Versioned>(next: &Next) -> Result<T> {
-        // SAFETY: `next` is as long as the longest version, and no test claims more without being refused for it.
+        // SAFETY: `next` is as long as the longest version, and no test claims more without being
+        // refused for it.
         unsafe { take(ptr::from_ref(next).cast::<T>(), "options") }
     }
 

@@ -1,7 +1,7 @@
 //! The C library: `stalld`'s engine behind an interface that stays as it is.
 //!
-//! [`api`] has the functions and [`abi`] the types; both are what include/stalld.h is made from. What stands behind
-//! them is [`handle`], and that is the engine of the daemon.
+//! [`api`] has the functions and [`abi`] the types; both are what include/stalld.h is made from.
+//! What stands behind them is [`handle`], and that is the engine of the daemon.
 
 // C's pointers are what it deals with.
 #![allow(unsafe_code)]

@@ -4,10 +4,11 @@ use crate::abi::{self, stalld_log_fn, stalld_options};
 use crate::failure::{Failure, Result};
 use crate::input::{self, Versioned};
 use libc::{EINVAL, c_char, c_int, c_void};
-use stalld::cpus::{self, CpuSet};
+use stalld::cpus::CpuSet;
 use stalld::denylist::{Denylist, Ignore};
 use stalld::detect::Limits;
 use stalld::observe::Kind;
+use stalld::sys::cpu;
 use stalld::task::Nanos;
 use stalld::timing::{self, Boost, Misfit};
 use std::ffi::{CStr, CString};
@@ -15,8 +16,8 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
-// SAFETY: it is repr(C), of integers and pointers, and begins with its size; a function pointer that may be NULL is
-// an Option.
+// SAFETY: it is repr(C), of integers and pointers, and begins with its size; a function pointer
+// that may be NULL is an Option.
 unsafe impl Versioned for stalld_options {}
 
 const FLAGS: u64 =
@@ -84,7 +85,7 @@ impl Options {
                 input::text(raw.journal, "journal")?,
             ]
         };
-        let configured = cpus::configured();
+        let configured = cpu::configured();
         Ok(Options {
             flags: raw.flags,
             limits,
@@ -174,8 +175,8 @@ pub struct Log {
     pub userdata: *mut c_void,
 }
 
-// SAFETY: the pointer is not used here, but handed back to the program, which knows that its function is called in
-// whatever thread it calls the library from.
+// SAFETY: the pointer is not used here, but handed back to the program, which knows that its
+// function is called in whatever thread it calls the library from.
 unsafe impl Send for Log {}
 
 impl Log {
@@ -194,8 +195,8 @@ impl Log {
     fn say(&self, level: c_int, message: impl Display) {
         let Some(function) = self.function else { return };
         let Ok(message) = CString::new(message.to_string()) else { return };
-        // SAFETY: the program has said by its options that this function takes these, with any `userdata` of its
-        // own; the message lives longer than the call.
+        // SAFETY: the program has said by its options that this function takes these, with any
+        // `userdata` of its own; the message lives longer than the call.
         unsafe { function(self.userdata, level, message.as_ptr()) };
     }
 }
@@ -226,7 +227,7 @@ mod tests {
             assert_eq!(options.limits.granularity, Nanos::from_secs(5));
             assert_eq!(options.boost, Boost::fit(Nanos::from_secs(60), None, None, None));
             assert_eq!((options.flags, options.events, options.backend), (0, 1024, None));
-            assert_eq!(options.cpus, CpuSet::first(cpus::configured()));
+            assert_eq!(options.cpus, CpuSet::first(cpu::configured()));
         }
     }
 

@@ -1,4 +1,5 @@
-//! The journal: first as memory that is shared with others, then as a file that somebody has left behind.
+//! The journal: first as memory that is shared with others, then as a file that somebody has left
+//! behind.
 
 use super::is_one_line;
 use stalld::boost::journal::{Boosted, How, Journal, Rank, Saved, Undo};
@@ -96,7 +97,8 @@ fn is_of(undo: &Undo, tid: Tid) -> bool {
     matches!(undo, Undo::Boost(boosted) if boosted.tid == tid)
 }
 
-/// What recovery may act upon: records of this boot, but of tasks only, by numbers that no kernel gives out.
+/// What recovery may act upon: records of this boot, but of tasks only, by numbers that no kernel
+/// gives out.
 fn harmless(bytes: &[u8]) -> Vec<u8> {
     let mut words: Vec<u64> = bytes
         .chunks(8)

@@ -1,4 +1,5 @@
-//! A length of time, as the value of an option that the first byte chooses, against a second reading of it.
+//! A length of time, as the value of an option that the first byte chooses, against a second
+//! reading of it.
 
 use super::choice;
 use stalld::daemon::options::{Command, Host, Options, parse};
@@ -36,7 +37,8 @@ pub fn run(input: &[u8]) {
     assert_eq!(found, expected, "{option} {text:?}");
 }
 
-/// Nanoseconds, and whether a unit was given. `digits` is by how many the point of a bare number is to be moved.
+/// Nanoseconds, and whether a unit was given. `digits` is by how many the point of a bare number is
+/// to be moved.
 fn read(text: &str, digits: u32) -> Option<(u128, bool)> {
     let units = [("ns", 0), ("us", 3), ("ms", 6), ("s", 9)];
     let unit = units.iter().find_map(|&(unit, digits)| Some((text.strip_suffix(unit)?, digits as usize)));

@@ -1,4 +1,5 @@
-//! What is fuzzed: each target takes any bytes, and panics if what becomes of them breaks a promise.
+//! What is fuzzed: each target takes any bytes, and panics if what becomes of them breaks a
+//! promise.
 
 mod command_line;
 mod cpu_list;

@@ -1,8 +1,8 @@
 //! The options of the C interface: a struct of any size with anything in it, read by stalld_open().
 //!
-//! A mask says which pointers are there. Then come the size, the struct's own bytes, what a larger one has besides,
-//! and the strings, with NULs between them. What is good is not opened, which would be to look at this machine. The
-//! same size is tried for what the library hands out.
+//! A mask says which pointers are there. Then come the size, the struct's own bytes, what a larger
+//! one has besides, and the strings, with NULs between them. What is good is not opened, which
+//! would be to look at this machine. The same size is tried for what the library hands out.
 
 use super::{choice, is_one_line, item};
 use crate::abi::{STALLD_EPANIC, STALLD_LOG_ERROR, STALLD_LOG_INFO, stalld_options, stalld_waiter};
@@ -10,8 +10,8 @@ use crate::api::{stalld_last_error, stalld_open};
 use crate::input::Places;
 use crate::options::{self, Options};
 use libc::{E2BIG, EFAULT, EINVAL, c_char, c_int, c_void};
-use stalld::cpus;
 use stalld::observe::Kind;
+use stalld::sys::cpu;
 use stalld::timing::{DURATION, GRANULARITY, PERIOD, RUNTIME, THRESHOLD};
 use std::ffi::{CStr, CString};
 use std::mem::offset_of;
@@ -60,7 +60,8 @@ pub fn run(input: &[u8]) {
         .collect();
     let options = memory.as_ptr().cast::<stalld_options>();
 
-    // SAFETY: as many bytes as it says, unless it says what is no size; its strings live to the end of this.
+    // SAFETY: as many bytes as it says, unless it says what is no size; its strings live to the end
+    // of this.
     match unsafe { Options::read(options) } {
         Ok(options) => check(&options),
         Err(failure) => {
@@ -90,7 +91,7 @@ fn check(options: &Options) {
     assert!(DURATION.contains(&boost.duration) && PERIOD.contains(&boost.period), "{boost:?}");
     assert!(RUNTIME.contains(&boost.runtime) && boost.misfit(options.limits.threshold).is_none());
     assert!(options.flags < 16 && (1..=65536).contains(&options.events), "{options:?}");
-    let configured = cpus::configured();
+    let configured = cpu::configured();
     assert!(!options.cpus.is_empty() && options.cpus.iter().all(|cpu| cpu.0 < configured), "{options:?}");
     assert!(options.journal.as_ref().is_none_or(|path| !path.as_os_str().is_empty()));
     let number = options.backend.map_or(0, options::number_of);

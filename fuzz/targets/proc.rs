@@ -1,4 +1,5 @@
-//! What a file of /proc says of a task. Each reader gets the text, whichever it is of; then it is the name in a good one.
+//! What a file of /proc says of a task. Each reader gets the text, whichever it is of; then it is
+//! the name in a good one.
 
 use super::is_one_line;
 use stalld::proc::text;

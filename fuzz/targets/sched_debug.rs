@@ -33,7 +33,8 @@ pub fn run(text: &[u8]) {
     }
     assert!(snapshot.waiters.is_sorted_by(|a, b| a.task.tid < b.task.tid), "{:?}", snapshot.waiters);
 
-    // What an earlier text has left in the scope changes nothing, nor does what stands around the sections.
+    // What an earlier text has left in the scope changes nothing, nor does what stands around the
+    // sections.
     let framed = [b"Sched Debug Version\n\n", text, b"\n"].concat();
     assert_eq!(tasks(&look(&framed).expect("it is as good")), tasks(&snapshot));
     if loads.is_empty() {

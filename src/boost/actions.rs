@@ -18,22 +18,23 @@ pub trait Hands: Send {
     /// Undoes that, or finds it undone: between two pulses, or by a guardian that was faster.
     fn restore(&mut self, raised: &Raised) -> Undone;
 
-    /// Waits, for no longer than a run may take, until a task just raised has had its budget. False if it has
-    /// not been given its CPU, None where the kernel does not tell.
+    /// Waits, for no longer than a run may take, until a task just raised has had its budget. False
+    /// if it has not been given its CPU, None where the kernel does not tell.
     fn let_run(&mut self, raised: &Raised) -> Option<bool>;
 
-    /// One period of FIFO emulation: puts a task above the hog for the length of its budget. It has to be
-    /// scheduled as it was at the first pulse.
+    /// One period of FIFO emulation: puts a task above the hog for the length of its budget. It has
+    /// to be scheduled as it was at the first pulse.
     fn pulse(&mut self, task: &Task, before: Option<Saved>) -> Result<Pulse, Refusal>;
 
-    /// Lowers a rank that a task was given after its last pulse, by a call that began in that. Returns `None` if there
-    /// is nothing to lower.
+    /// Lowers a rank that a task was given after its last pulse, by a call that began in that.
+    /// Returns `None` if there is nothing to lower.
     fn lower_late(&mut self, raised: &Raised) -> Option<Undone>;
 
     /// Returns when and by which process a task was started.
     fn birth(&self, task: &Task) -> Option<Birth>;
 
-    /// Gives a task that was born with the policy or the rank of a pulse what its boosted parent had before. Returns
+    /// Gives a task that was born with the policy or the rank of a pulse what its boosted parent
+    /// had before. Returns
     /// `None` if it has neither.
     fn lower_child(&mut self, child: &Birth, parent: &Raised) -> Option<Undone>;
 

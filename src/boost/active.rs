@@ -8,8 +8,9 @@ use crate::sorted::Sorted;
 use crate::steps;
 use crate::task::{Cpu, Nanos, Owner, Policy, Task, Tid};
 
-/// A pulse in which a task is not given its CPU is made again after this: for 50 ms of a second the kernel's DL
-/// server may run fair tasks there, above all others [6.12], and each pulse a period later would meet it again.
+/// A pulse in which a task is not given its CPU is made again after this: for 50 ms of a second the
+/// kernel's DL server may run fair tasks there, above all others [6.12], and each pulse a period
+/// later would meet it again.
 pub const AGAIN: Nanos = Nanos::from_millis(5);
 
 /// How many times in a row it is made again.

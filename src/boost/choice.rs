@@ -48,8 +48,8 @@ impl Booster {
         self.rank(snapshot);
     }
 
-    /// Returns whether boosts keep a real-time task off its CPU, and no other task does: one began before its wait,
-    /// and it would have the CPU otherwise.
+    /// Returns whether boosts keep a real-time task off its CPU, and no other task does: one began
+    /// before its wait, and it would have the CPU otherwise.
     pub fn displaces(&self, task: &Task, since: Nanos) -> bool {
         task.sched.is_realtime()
             && self.on(task.cpu).any(|active| active.started <= since)
@@ -69,7 +69,8 @@ impl Booster {
         ranks.refill(snapshot, |task| boosted.contains(id(task)));
     }
 
-    /// Puts the starving tasks, which are in the order of their waits, in that in which they are served.
+    /// Puts the starving tasks, which are in the order of their waits, in that in which they are
+    /// served.
     pub(super) fn put_in_order(&mut self, now: Nanos, starving: &[Starving]) {
         let Booster { served, order, .. } = self;
         served.retain(|&at| now < at + MEMORY_OF_TURNS);
@@ -86,7 +87,8 @@ impl Booster {
         steps::count(order.len() * (order.len().max(1).ilog2() as usize + 1));
     }
 
-    /// Puts a task on probation after a pulse. One that may take any rank by itself gains none by a pulse.
+    /// Puts a task on probation after a pulse. One that may take any rank by itself gains none by a
+    /// pulse.
     pub(super) fn put_on_probation(&mut self, task: &Task, raised: &Raised, now: Nanos) {
         if !task.owner.may_take_any_rank() {
             self.probation.begin(task, raised, now);
@@ -128,7 +130,8 @@ impl Booster {
         }
     }
 
-    /// Lowers a task that was born with the policy of a pulse of its parent, or of a thread of its process.
+    /// Lowers a task that was born with the policy of a pulse of its parent, or of a thread of its
+    /// process.
     fn lower_child(&self, task: &Task, hands: &mut dyn Hands, events: &mut Vec<Event>) {
         if self.boosted.contains(id(task)) {
             return;

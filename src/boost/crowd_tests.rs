@@ -144,7 +144,8 @@ fn a_scan_takes_the_ranks_that_tasks_have_from_pulses() {
     scene.host.raises_itself = true;
     let child = Task { misranked: true, sched: Sched { policy: Some(Policy::OTHER), prio: 1 }, ..task(7, 1) };
     scene.events.clear();
-    // Another child was born in the middle of a restore, with the policy of the pulse; a third is boosted by others.
+    // Another child was born in the middle of a restore, with the policy of the pulse; a third is
+    // boosted by others.
     scene.host.children = vec![Tid(8), Tid(10)];
     let running = vec![
         task(1, 1),

@@ -1,21 +1,21 @@
 //! The guardian: a small process that restores everything when stalld can't any more.
 //!
-//! It shares the journal, and waits for the end of a line that only stalld holds. It also restores what is overdue, in
-//! case stalld lives but does not get to it.
+//! It shares the journal, and waits for the end of a line that only stalld holds. It also restores
+//! what is overdue, in case stalld lives but does not get to it.
 //!
-//! It restores tasks and RT throttling without allocating, also when the kernel refuses: a program around the library
-//! has threads, and one of them may have held the allocator's lock at the fork. Two things allocate: the restore of
-//! HRTICK, which comes last, and the report on stderr. Only stalld itself asks for them, and it has one thread when it
-//! forks the guardian.
+//! It restores tasks and RT throttling without allocating, also when the kernel refuses: a program
+//! around the library has threads, and one of them may have held the allocator's lock at the fork.
+//! Two things allocate: the restore of HRTICK, which comes last, and the report on stderr. Only
+//! stalld itself asks for them, and it has one thread when it forks the guardian.
 
 use super::journal::{Journal, Undo};
 use super::kernel::Host;
 use super::recover::{self, Recovered};
-use crate::cpus::{self, CpuSet};
+use crate::cpus::CpuSet;
 use crate::error::{Context, Error, Result};
 use crate::fault::{self, Fault};
 use crate::sys::process::{self, Fork};
-use crate::sys::{clock, file, memory, sched};
+use crate::sys::{clock, cpu, file, memory, sched};
 use crate::task::{Nanos, Policy, Tid};
 use std::fs::File;
 use std::io::{Read, Write};
@@ -30,8 +30,8 @@ const FAREWELL: u8 = 1;
 /// Between one try and the next, where the kernel refuses.
 const REST: Nanos = Nanos::from_millis(10);
 
-/// For as long it tries to put back what the kernel refuses: what has been reserved for a task that was DEADLINE counts
-/// until its period is over, and throttling can't be turned on meanwhile.
+/// For as long it tries to put back what the kernel refuses: what has been reserved for a task that
+/// was DEADLINE counts until its period is over, and throttling can't be turned on meanwhile.
 const PERSISTENCE: Nanos = Nanos::from_secs(2);
 
 /// The program that forks a guardian.
@@ -52,8 +52,9 @@ pub struct Guardian {
 }
 
 impl Guardian {
-    /// Forks it. `keep` are descriptors whose locks it shares, so that no other stalld starts before it has put
-    /// everything back. `fork` must suit a child that restores tasks and settings.
+    /// Forks it. `keep` are descriptors whose locks it shares, so that no other stalld starts
+    /// before it has put everything back. `fork` must suit a child that restores tasks and
+    /// settings.
     pub fn fork(journal: &Arc<Journal>, keep: &[RawFd], ward: Ward, fork: Fork) -> Result<Guardian> {
         let (ours, theirs) = process::line().context("make a line to the guardian")?;
         // A program around the library may fork, and its child have a copy of our end.
@@ -72,10 +73,10 @@ impl Guardian {
             guard(journal, &theirs, parent.as_ref(), ward == Ward::Foreground);
         })
         .context("start the guardian")?;
-        // Above all, and wherever there is room: it sleeps until there is something to undo, and what it has to
-        // undo may be what keeps a CPU. Not left to the guardian, which may not have run yet when it is needed.
-        // Without the right to that it is an ordinary process.
-        let _ = sched::set_affinity(tid, &CpuSet::first(cpus::configured()));
+        // Above all, and wherever there is room: it sleeps until there is something to undo, and
+        // what it has to undo may be what keeps a CPU. Not left to the guardian, which may not have
+        // run yet when it is needed. Without the right to that it is an ordinary process.
+        let _ = sched::set_affinity(tid, &CpuSet::first(cpu::configured()));
         let _ = sched::set_scheduler(tid, Policy::FIFO, 99, true);
         Ok(Guardian { line: Arc::new(ours), tid })
     }
@@ -102,8 +103,9 @@ impl Guardian {
     }
 }
 
-/// Makes the guardian as safe from a shortage of memory as stalld makes itself: a child inherits neither its parent's
-/// locks nor what the parent sets later. stalld has the same rights, and logs what it lacks.
+/// Makes the guardian as safe from a shortage of memory as stalld makes itself: a child inherits
+/// neither its parent's locks nor what the parent sets later. stalld has the same rights, and logs
+/// what it lacks.
 fn settle_in() {
     if fault::is(Fault::GuardianUnlocked) {
         return;
@@ -116,7 +118,8 @@ fn settle_in() {
 /// The life of the guardian.
 fn guard(journal: &Journal, mut line: &File, parent: Option<&OwnedFd>, says: bool) {
     loop {
-        // Who makes a record from now on, and before this has been told until when it sleeps, has it woken.
+        // Who makes a record from now on, and before this has been told until when it sleeps, has
+        // it woken.
         journal.sleeps_until(Nanos::MAX);
         let due = journal.open().filter_map(|(_, record)| match record {
             Undo::Boost(boosted) => Some(recover::due(&boosted)),
@@ -137,7 +140,8 @@ fn guard(journal: &Journal, mut line: &File, parent: Option<&OwnedFd>, says: boo
                 recover::overdue(&Host, journal, clock::monotonic(), |one| {
                     tell(&one, "stalld is stuck", says);
                 });
-                // Out of memory, or the like. It runs above everybody, so it must not do without a rest.
+                // Out of memory, or the like. It runs above everybody, so it must not do without a
+                // rest.
                 if outcome.is_err() {
                     clock::nap(REST);
                 }
@@ -156,7 +160,8 @@ fn guard(journal: &Journal, mut line: &File, parent: Option<&OwnedFd>, says: boo
     }
 }
 
-/// After the deed, and only what goes out at once: whoever reads stderr, or does not, must not hold it up.
+/// After the deed, and only what goes out at once: whoever reads stderr, or does not, must not hold
+/// it up.
 fn tell(one: &Recovered, why: &str, says: bool) {
     if says && file::writable_within(std::io::stderr(), Nanos::ZERO).unwrap_or(false) {
         let _ = writeln!(std::io::stderr(), "stalld: {why}: {one}");

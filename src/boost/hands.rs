@@ -18,7 +18,8 @@ use crate::task::{Cpu, Nanos, Owner, Policy, Task, Tid};
 use std::io;
 use std::sync::Arc;
 
-/// As long as a task that has been raised may take to be given its CPU: the hog may be in the kernel.
+/// As long as a task that has been raised may take to be given its CPU: the hog may be in the
+/// kernel.
 const PATIENCE: Nanos = Nanos::from_millis(2);
 
 /// And in a pulse, through which the looking thread spins: another CPU has to be told.
@@ -27,14 +28,16 @@ const REACH: Nanos = Nanos::from_micros(200);
 /// How often it is asked whether a pulse has reached its task.
 const STEP: Nanos = Nanos::from_micros(2);
 
-/// What it takes to see, before it is lowered again, that it is still the same task: that is a part of the pulse.
+/// What it takes to see, before it is lowered again, that it is still the same task: that is a part
+/// of the pulse.
 const LEAD: Nanos = Nanos::from_micros(10);
 
 /// The guardian restores a task so long after the end of its DEADLINE boost.
 const DEADLINE_GRACE: Nanos = Nanos::from_secs(1);
 
-/// The guardian restores a task at least so long after the end of a pulse. A task in a pulse outranks all but
-/// stalld itself, and the CPU of stalld may be one that a hypervisor has taken away.
+/// The guardian restores a task at least so long after the end of a pulse. A task in a pulse
+/// outranks all but stalld itself, and the CPU of stalld may be one that a hypervisor has taken
+/// away.
 const MIN_PULSE_GRACE: Nanos = Nanos::from_millis(2);
 
 /// Above every pulse.
@@ -85,8 +88,9 @@ impl<K: Kernel> HostHands<K> {
         HostHands { kernel, journal, wake, how, runtime, nursery: Nursery::default(), delay: test_delay() }
     }
 
-    /// Returns how a task is scheduled, which `before` says if it is known. A task that is scheduled just as a boost
-    /// schedules it is in the hands of another process that boosts: what it has now is not its own.
+    /// Returns how a task is scheduled, which `before` says if it is known. A task that is
+    /// scheduled just as a boost schedules it is in the hands of another process that boosts: what
+    /// it has now is not its own.
     fn attr_of(&self, tid: Tid, before: Option<Saved>) -> Result<Attr, Refusal> {
         let attr = self.kernel.get_attr(tid).map_err(refusal)?;
         match attr.policy {
@@ -137,10 +141,11 @@ impl<K: Kernel> HostHands<K> {
     /// Makes it, unless something has come between.
     fn make(&self, Noted { boosted, slot }: Noted) -> Result<Raised, Refusal> {
         let Boosted { tid, start, how, .. } = boosted;
-        // Of two threads that are at it both have noted so by now, and what was read before may be of the
-        // other one's making.
+        // Of two threads that are at it both have noted so by now, and what was read before may be
+        // of the other one's making.
         let last = self.kernel.get_attr(tid);
-        // Or it was boosted by another number, which exec(2) has changed, and could not be put back yet.
+        // Or it was boosted by another number, which exec(2) has changed, and could not be put back
+        // yet.
         let moved_here = |other: &Boosted| {
             (other.tgid, other.leader_start) == (tid, start)
                 && last.as_ref().is_ok_and(|now| is_ours(now, other.how))
@@ -196,8 +201,8 @@ impl<K: Kernel> HostHands<K> {
         self.kernel.sleep_until(self.kernel.now() + length);
     }
 
-    /// Waits until a task just raised has been given its CPU; false if that takes too long, None where the kernel
-    /// does not tell.
+    /// Waits until a task just raised has been given its CPU; false if that takes too long, None
+    /// where the kernel does not tell.
     fn await_run(&self, raised: &Raised, patience: Nanos, mut pause: impl FnMut()) -> Option<bool> {
         let before = raised.runs?;
         let until = self.kernel.now() + patience;
@@ -215,7 +220,8 @@ impl<K: Kernel> HostHands<K> {
         let raised = self.make(noted)?;
         let tid = raised.boosted.tid;
         let ran = if cpu == self.kernel.cpu() {
-            // From above it, we would keep it from running. Asleep we don't, and the timer brings us back.
+            // From above it, we would keep it from running. Asleep we don't, and the timer brings
+            // us back.
             self.nap(self.runtime);
             raised.runs.and_then(|before| Some(self.kernel.runs(tid)? != before))
         } else {
@@ -272,8 +278,8 @@ impl<K: Kernel + Send> Hands for HostHands<K> {
     }
 
     fn pulse(&mut self, task: &Task, before: Option<Saved>) -> Result<Pulse, Refusal> {
-        // Not from the top: the guardian, which hears of it, would have to go to another CPU, and perhaps have
-        // the pulse that is meant for the task.
+        // Not from the top: the guardian, which hears of it, would have to go to another CPU, and
+        // perhaps have the pulse that is meant for the task.
         let noted = self.note(task, before, How::Fifo, self.kernel.now() + REACH + self.runtime)?;
         let own = match climb(&self.kernel) {
             Ok(own) => own,
@@ -289,7 +295,8 @@ impl<K: Kernel + Send> Hands for HostHands<K> {
 
     fn lower_late(&mut self, raised: &Raised) -> Option<Undone> {
         let Boosted { tid, start, .. } = raised.boosted;
-        // Another thread boosts it now, or it has this number by exec(2), and its boost goes by another one.
+        // Another thread boosts it now, or it has this number by exec(2), and its boost goes by
+        // another one.
         let is_of_it = |other: &Boosted| other.tid == tid || (other.tgid, other.leader_start) == (tid, start);
         if self.journal.has_other(Slot::default(), is_of_it) {
             return None;
@@ -318,9 +325,9 @@ impl<K: Kernel + Send> Hands for HostHands<K> {
     }
 }
 
-/// Puts this thread above FIFO 98, where no task that it raises can shut it out, and says how it was before. A
-/// reservation (-R) is given up for that time: used up in the middle of a pulse, it would hold back whoever has to
-/// end that.
+/// Puts this thread above FIFO 98, where no task that it raises can shut it out, and says how it
+/// was before. A reservation (-R) is given up for that time: used up in the middle of a pulse, it
+/// would hold back whoever has to end that.
 fn climb(kernel: &impl Kernel) -> io::Result<Attr> {
     let own = kernel.get_attr(Tid(0))?;
     kernel.set_scheduler(Tid(0), Policy::FIFO, TOP_PRIORITY, own.reset_on_fork())?;

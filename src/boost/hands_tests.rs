@@ -301,8 +301,8 @@ fn a_new_thread_is_as_the_others_are_if_they_are_all_alike() {
     assert_eq!(nice_of_young(nicer), 0);
 }
 
-/// Runs a pulse during which `meanwhile` happens to the task, and returns its outcome and the task's
-/// policy, priority and timer slack afterwards.
+/// Runs a pulse during which `meanwhile` happens to the task, and returns its outcome and the
+/// task's policy, priority and timer slack afterwards.
 fn pulse_of(before: Attr, how: How, meanwhile: Attr) -> (Undone, Policy, u32, u64) {
     pulse_of_task(&task(), before, how, meanwhile)
 }

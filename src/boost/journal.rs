@@ -1,7 +1,8 @@
-//! What has to be undone should stalld end this instant: one record for each change made to the host.
+//! What has to be undone should stalld end this instant: one record for each change made to the
+//! host.
 //!
-//! A record is written before the change and cleared after it has been undone, in memory that the guardian
-//! shares and that is a file, too. Whoever undoes a record has claimed it first.
+//! A record is written before the change and cleared after it has been undone, in memory that the
+//! guardian shares and that is a file, too. Whoever undoes a record has claimed it first.
 
 use crate::host::settings::Hrtick;
 use crate::sys::shared::SharedWords;
@@ -43,8 +44,9 @@ pub struct Boosted {
 }
 
 impl Boosted {
-    /// Returns the highest rank that the task may have after a pulse, and the highest one if it has the number of its
-    /// process by exec(2): it may be either thread then, and keeps the rank that either had.
+    /// Returns the highest rank that the task may have after a pulse, and the highest one if it has
+    /// the number of its process by exec(2): it may be either thread then, and keeps the rank that
+    /// either had.
     pub fn highest_ranks(&self) -> (Rank, Rank) {
         let own = Rank::of(self.before.policy, self.before.priority);
         match self.leader_rank {
@@ -82,8 +84,8 @@ pub struct Saved {
     pub reset_on_fork: bool,
     /// Never changed by a boost; children born during one have to get it.
     pub nice: i32,
-    /// In ns. 0 where there is none to lose: newer kernels take it from every real-time task, and give a fair
-    /// one the default.
+    /// In ns. 0 where there is none to lose: newer kernels take it from every real-time task, and
+    /// give a fair one the default.
     pub timer_slack: u64,
 }
 
@@ -146,8 +148,8 @@ mod word {
     pub const LEADER_RANK: usize = 15;
 }
 
-/// The low bits of a record's state; those above are its generation, so that who has read one record can't
-/// claim or clear the next one in its place.
+/// The low bits of a record's state; those above are its generation, so that who has read one
+/// record can't claim or clear the next one in its place.
 mod state {
     pub const FREE: u64 = 0;
     pub const LIVE: u64 = 1;
@@ -208,7 +210,8 @@ impl Journal {
         fence(SeqCst);
     }
 
-    /// Whether the guardian wakes by itself in time for a record that is due then, and has just been made.
+    /// Whether the guardian wakes by itself in time for a record that is due then, and has just
+    /// been made.
     pub fn is_watched_by(&self, due: Nanos) -> bool {
         fence(SeqCst);
         self.record(0)[head::WATCHED_UNTIL].load(SeqCst) <= due.0
@@ -223,7 +226,8 @@ impl Journal {
         })
     }
 
-    /// Notes a change that is about to be made. None if there is no room, and then it must not be made.
+    /// Notes a change that is about to be made. None if there is no room, and then it must not be
+    /// made.
     pub fn arm(&self, undo: &Undo) -> Option<Slot> {
         let slot = (1..self.words.len() / WORDS).find_map(|index| {
             let word = &self.record(index)[word::STATE];
@@ -288,7 +292,8 @@ impl Journal {
         }
     }
 
-    /// Gives a claim back, because the boost could not be undone: it is to be tried again, from `end` on.
+    /// Gives a claim back, because the boost could not be undone: it is to be tried again, from
+    /// `end` on.
     pub fn postpone(&self, slot: Slot, end: Nanos) {
         self.record(slot.index)[word::END].store(end.0, Relaxed);
         self.turn(slot, state::CLAIMED, state::LIVE);

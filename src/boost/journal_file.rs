@@ -1,13 +1,13 @@
-//! Where the journal is kept: in a file, for whoever comes after this process and its guardian, or in memory.
+//! Where the journal is kept: in a file, for whoever comes after this process and its guardian, or
+//! in memory.
 
 use super::journal::Journal;
 use super::kernel::Host;
 use super::recover::{self, Recovered};
-use crate::cpus;
 use crate::error::{Context, Error, Result};
 use crate::host::own_file::{self, judge, refusal};
 use crate::sys::shared::{SharedWords, nameless_file};
-use crate::sys::{clock, lock};
+use crate::sys::{clock, cpu, lock};
 use crate::task::{Nanos, Tid};
 use std::path::Path;
 use std::{fmt, fs};
@@ -19,8 +19,8 @@ const SETTINGS: usize = 8;
 /// One that has just died may be about to give its lock up.
 const PATIENCE: Nanos = Nanos::from_secs(1);
 
-/// The journal in this file, empty, after what a former stalld has left in it has been undone. It is locked for as long
-/// as it is open.
+/// The journal in this file, empty, after what a former stalld has left in it has been undone. It
+/// is locked for as long as it is open.
 pub fn open(path: &Path) -> Result<(Journal, Vec<Left>)> {
     let what = || format!("use the journal {}", path.display());
     let file = own_file::open(path)?;
@@ -67,7 +67,7 @@ pub fn in_memory() -> Result<Journal> {
 }
 
 fn words() -> usize {
-    Journal::words(RECORDS_PER_CPU * cpus::configured() as usize + SETTINGS)
+    Journal::words(RECORDS_PER_CPU * cpu::configured() as usize + SETTINGS)
 }
 
 fn owner() -> Tid {

@@ -6,7 +6,8 @@ use crate::sys::{clock, cpu};
 use crate::task::{Comm, Cpu, Nanos, Owner, Policy, Tid};
 use std::io;
 
-/// All that a boost, its end and the guardian do to tasks and learn of them. `Tid(0)` is the calling thread.
+/// All that a boost, its end and the guardian do to tasks and learn of them. `Tid(0)` is the
+/// calling thread.
 pub trait Kernel {
     fn get_attr(&self, tid: Tid) -> io::Result<Attr>;
     fn set_scheduler(&self, tid: Tid, policy: Policy, priority: u32, reset_on_fork: bool) -> io::Result<()>;

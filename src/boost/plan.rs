@@ -1,7 +1,8 @@
-//! Decides who is boosted, when, and for how long: all starving tasks, each with its own end, within what
-//! the task that holds the CPU can be asked to bear.
+//! Decides who is boosted, when, and for how long: all starving tasks, each with its own end,
+//! within what the task that holds the CPU can be asked to bear.
 //!
-//! No clock is read here, and what is done to a task is done by [`Hands`], which a test can simulate.
+//! No clock is read here, and what is done to a task is done by [`Hands`], which a test can
+//! simulate.
 
 pub use super::actions::{Hands, Pulse, Raised};
 pub use super::active::Ward;
@@ -14,13 +15,14 @@ use super::rules::may_be_deadline;
 use super::undo::{Undone, share};
 use crate::detect::Starving;
 use crate::fault::{self, Fault};
-use crate::observe::{ROOM, Snapshot};
+use crate::observe::Snapshot;
+use crate::room::{ROOM, room_for};
 use crate::sorted::Sorted;
 use crate::steps;
-use crate::sys::memory;
 use crate::task::{Cpu, Nanos, Owner, Task, Tid};
 
-/// Boosts of a CPU start this far apart, so that the hog gets the CPU back in between, in every period.
+/// Boosts of a CPU start this far apart, so that the hog gets the CPU back in between, in every
+/// period.
 const SPACING: Nanos = Nanos::from_millis(20);
 
 /// As many at once on a CPU.
@@ -91,7 +93,8 @@ pub struct Booster {
     probation: Probation,
     /// When a boost of each owner last began on a CPU.
     served: Sorted<(Cpu, Owner), Nanos>,
-    /// The starving tasks of this scan in the order in which they are served: their places in its list.
+    /// The starving tasks of this scan in the order in which they are served: their places in its
+    /// list.
     order: Vec<(Nanos, usize)>,
     /// A boost has been lent to another task, so until then all boosts are pulses.
     pulses_until: Nanos,
@@ -111,7 +114,7 @@ impl Booster {
             full: Sorted::with_room(64, (Cpu(u32::MAX), ())),
             ranks: Ranks::new(),
             running: Sorted::with_room(64, (NO_TASK, Cpu(0))),
-            by_cpu: memory::room_for(ROOM, (Cpu(0), usize::MAX)),
+            by_cpu: room_for(ROOM, (Cpu(0), usize::MAX)),
             waiting: 0,
             next_start: None,
             next_care: Nanos::MAX,
@@ -121,7 +124,7 @@ impl Booster {
             wards: Vec::with_capacity(64),
             probation: Probation::new(),
             served: Sorted::with_room(64, ((Cpu(0), Owner::Kernel), Nanos::MAX)),
-            order: memory::room_for(ROOM, (Nanos::MAX, usize::MAX)),
+            order: room_for(ROOM, (Nanos::MAX, usize::MAX)),
             pulses_until: Nanos::ZERO,
             counters: Counters::default(),
         }
@@ -187,7 +190,8 @@ impl Booster {
         while index < self.active.len() {
             if self.active[index].end <= now && !fault::is(Fault::EndIgnored) {
                 self.end(index, now, false, hands, events);
-                // In DEADLINE it was in no look, and may have been waiting for most of the threshold by now.
+                // In DEADLINE it was in no look, and may have been waiting for most of the
+                // threshold by now.
                 self.look_at(now + BETWEEN_LOOKS);
                 continue;
             }
@@ -199,9 +203,9 @@ impl Booster {
         self.check_ranks(now, hands, events);
     }
 
-    /// Starts the boosts that follow from a scan, as far as there are places. On each CPU the owners of
-    /// tasks take turns, and of an owner's tasks the longest-starved is first. So a user with thousands
-    /// of them keeps no other task waiting.
+    /// Starts the boosts that follow from a scan, as far as there are places. On each CPU the
+    /// owners of tasks take turns, and of an owner's tasks the longest-starved is first. So a user
+    /// with thousands of them keeps no other task waiting.
     pub fn look(
         &mut self,
         snapshot: &Snapshot,
@@ -315,7 +319,8 @@ impl Booster {
                 let is_outranked = self.ranks.outrank(&task);
                 let ends_at_once = crowded && lifted.how != How::Fifo && lifted.raised.runs.is_some();
                 self.begin(task, lifted, started, is_outranked, events);
-                // In a crowd the place is needed for the next as soon as this one has had its budget once.
+                // In a crowd the place is needed for the next as soon as this one has had its
+                // budget once.
                 if ends_at_once {
                     self.end(self.active.len() - 1, started, true, hands, events);
                 }
@@ -351,12 +356,13 @@ impl Booster {
         let task = &Task { owner, ..*task };
         if how != How::Fifo && started >= self.pulses_until && may_be_deadline(task) {
             match hands.raise(task, started + self.rules.duration) {
-                // Somebody has turned RT throttling on again, say: the kernel admits no pinned task then.
+                // Somebody has turned RT throttling on again, say: the kernel admits no pinned task
+                // then.
                 Err(Refusal::Kernel(e)) => {
                     events.push(Event::Refused { task: *task, how, why: Refusal::Kernel(e) });
                 }
-                // A task that was put back while its budget was used up stays marked as throttled: boosted again,
-                // it is in no queue, and no timer brings it back [6.18].
+                // A task that was put back while its budget was used up stays marked as throttled:
+                // boosted again, it is in no queue, and no timer brings it back [6.18].
                 Ok(raised) if waits && hands.let_run(&raised) == Some(false) => {
                     hands.restore(&raised);
                 }

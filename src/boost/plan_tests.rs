@@ -372,7 +372,7 @@ fn only_kernel_threads_and_privileged_tasks_are_boosted_as_deadline() {
     ] {
         let mut scene = Scene::new(rules(20));
         let comm = Comm::new(comm.as_bytes());
-        scene.look_at(&[Task { owner, start, comm, ..task(1, 120) }], Some(49));
+        scene.look_at(&[Task { start, owner, comm, ..task(1, 120) }], Some(49));
         let (raised, pulses) = (scene.host.raised.len(), scene.host.pulses.len());
         assert_eq!((raised, pulses), if is_deadline { (1, 0) } else { (0, 1) }, "{owner:?} {comm}");
     }

@@ -1,23 +1,25 @@
 //! Tasks whose pulses are over, and to which a call that began in a pulse may still give a rank.
 //!
-//! The kernel checks whether a process may set a priority before it locks the task. A thread that is preempted in
-//! between sets it after the pulse, and no restore sees that. While a task is SCHED_RESET_ON_FORK, an
-//! unprivileged process can't take that flag from it, so a rank without the flag was set by a privileged process.
+//! The kernel checks whether a process may set a priority before it locks the task. A thread that
+//! is preempted in between sets it after the pulse, and no restore sees that. While a task is
+//! SCHED_RESET_ON_FORK, an unprivileged process can't take that flag from it, so a rank without the
+//! flag was set by a privileged process.
 
 use super::active::{Id, id};
 use super::plan::Raised;
 use crate::sorted::Sorted;
 use crate::task::{Nanos, Task};
 
-/// The first check of a task comes so long after its pulse. Each of the next ones is twice as far from the one
-/// before, up to `MAX_PAUSE`: for so long the task can have the CPU.
+/// The first check of a task comes so long after its pulse. Each of the next ones is twice as far
+/// from the one before, up to `MAX_PAUSE`: for so long the task can have the CPU.
 const FIRST_CHECK: Nanos = Nanos::from_millis(5);
 const MAX_PAUSE: Nanos = Nanos::from_millis(80);
 
 /// A task is checked for so long. Later its rank is lowered only if a scan finds it.
 const TIME: Nanos = Nanos::from_secs(30);
 
-/// At most so many tasks are on probation. Of more than that the ones that have been for longest are forgotten.
+/// At most so many tasks are on probation. Of more than that the ones that have been for longest
+/// are forgotten.
 const MAX_TASKS: usize = 1024;
 
 /// The tasks, and when to check them.
@@ -30,7 +32,8 @@ pub struct Probation {
 pub struct Entry {
     pub task: Task,
     pub raised: Raised,
-    /// Tasks that were started later than that, in clock ticks since boot, may be born in a pulse of this one.
+    /// Tasks that were started later than that, in clock ticks since boot, may be born in a pulse
+    /// of this one.
     pub births: u64,
     begun: Nanos,
     next: Nanos,
@@ -73,8 +76,8 @@ impl Probation {
         self.next
     }
 
-    /// Calls `is_over` for each task that is due, and forgets those for which it returns true and those that were
-    /// on probation for long enough.
+    /// Calls `is_over` for each task that is due, and forgets those for which it returns true and
+    /// those that were on probation for long enough.
     pub fn check(&mut self, now: Nanos, mut is_over: impl FnMut(&Entry) -> bool) {
         if self.next.is_none_or(|next| now < next) {
             return;

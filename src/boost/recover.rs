@@ -18,16 +18,16 @@ pub enum Recovered {
     Setting(Undo, Result<bool>),
 }
 
-/// Returns the moment from which stalld counts as stuck if it has not ended this boost. For a pulse that comes
-/// soon: a thread of a stalld that was killed may even wait behind the task, and has to run once more for the
-/// process to end.
+/// Returns the moment from which stalld counts as stuck if it has not ended this boost. For a pulse
+/// that comes soon: a thread of a stalld that was killed may even wait behind the task, and has to
+/// run once more for the process to end.
 pub fn due(boosted: &Boosted) -> Nanos {
     boosted.end + boosted.grace
 }
 
-/// Undoes the boosts that are overdue at `now`, of a stalld that lives but may be stuck. It may be so between a
-/// record and the change, and make that change yet: such a record stays. Or between a claim and what it had
-/// claimed the record for: twice does no harm.
+/// Undoes the boosts that are overdue at `now`, of a stalld that lives but may be stuck. It may be
+/// so between a record and the change, and make that change yet: such a record stays. Or between a
+/// claim and what it had claimed the record for: twice does no harm.
 pub fn overdue(kernel: &impl Kernel, journal: &Journal, now: Nanos, mut tell: impl FnMut(Recovered)) {
     for (slot, record) in journal.open() {
         let Undo::Boost(boosted) = record else { continue };
@@ -47,12 +47,13 @@ pub fn overdue(kernel: &impl Kernel, journal: &Journal, now: Nanos, mut tell: im
     }
 }
 
-/// Undoes everything, for a stalld that has ended: tasks first, because pinned ones can be DEADLINE only while
-/// throttling is off.
+/// Undoes everything, for a stalld that has ended: tasks first, because pinned ones can be DEADLINE
+/// only while throttling is off.
 pub fn everything(kernel: &impl Kernel, journal: &Journal, mut tell: impl FnMut(Recovered)) {
     for (slot, record) in journal.open() {
         let Undo::Boost(boosted) = record else { continue };
-        // It may have ended between a claim and what it had claimed the record for, or halfway through that.
+        // It may have ended between a claim and what it had claimed the record for, or halfway
+        // through that.
         let halfway = journal.is_claimed(slot);
         if halfway || journal.claim(slot) {
             let outcome = settle(kernel, journal, slot, &boosted, Nanos::MAX, |_| false);
@@ -70,8 +71,8 @@ pub fn everything(kernel: &impl Kernel, journal: &Journal, mut tell: impl FnMut(
     }
 }
 
-/// Puts back the setting of a record that the caller has claimed, and clears the record or, if that has failed,
-/// leaves it for the next who tries.
+/// Puts back the setting of a record that the caller has claimed, and clears the record or, if that
+/// has failed, leaves it for the next who tries.
 pub fn settle_setting(journal: &Journal, slot: Slot, record: &Undo) -> Result<bool> {
     let outcome = setting(record);
     match outcome {
@@ -81,7 +82,8 @@ pub fn settle_setting(journal: &Journal, slot: Slot, record: &Undo) -> Result<bo
     outcome
 }
 
-/// Puts back a setting of the machine. False if somebody else has changed it since, which is left as it is.
+/// Puts back a setting of the machine. False if somebody else has changed it since, which is left
+/// as it is.
 fn setting(record: &Undo) -> Result<bool> {
     match *record {
         Undo::Throttling { runtime_us } => match settings::rt_runtime_us()? {

@@ -13,7 +13,8 @@ pub enum Denial {
 }
 
 impl Booster {
-    /// Boosts a task as a starving one would be, but for an early end. `waits` says whether it is runnable.
+    /// Boosts a task as a starving one would be, but for an early end. `waits` says whether it is
+    /// runnable.
     pub fn boost(
         &mut self,
         task: &Task,

@@ -15,8 +15,8 @@ pub struct Rules {
     pub duration: Nanos,
     /// The longest time of a run: the budget, or a tick where no timer enforces it.
     pub cost: Nanos,
-    /// Boost only tasks that a higher-ranked one keeps off the CPU. At a short threshold, tasks that wait among equals
-    /// are the sign of a busy host.
+    /// Boost only tasks that a higher-ranked one keeps off the CPU. At a short threshold, tasks
+    /// that wait among equals are the sign of a busy host.
     pub only_outranked: bool,
     /// A task that could not be boosted is tried again after this.
     pub retry: Nanos,
@@ -37,12 +37,12 @@ impl Rules {
 
 /// Returns whether a task may be boosted as SCHED_DEADLINE; any other task is boosted in pulses.
 ///
-/// By priority inheritance, the boost of a task that blocks goes on to the owner of the lock, and the kernel does
-/// not enforce an inherited budget. So an unprivileged user could lend the boost of one task to another one, which
-/// then keeps a CPU for as long as the boost lasts.
+/// By priority inheritance, the boost of a task that blocks goes on to the owner of the lock, and
+/// the kernel does not enforce an inherited budget. So an unprivileged user could lend the boost of
+/// one task to another one, which then keeps a CPU for as long as the boost lasts.
 ///
-/// The kernel thread that starts and stops a CPU would be moved to another CPU with its budget used up once its own
-/// is out of use, and the kernel dies of that [5.10].
+/// The kernel thread that starts and stops a CPU would be moved to another CPU with its budget used
+/// up once its own is out of use, and the kernel dies of that [5.10].
 pub fn may_be_deadline(task: &Task) -> bool {
     match task.owner {
         Owner::Kernel => !task.comm.as_bytes().trim_ascii_start().starts_with(b"cpuhp/"),

@@ -16,7 +16,8 @@ pub const FIFO_PRIORITY: u32 = 98;
 pub enum Undone {
     /// This task is scheduled as it was. It may go by another number than it had.
     Restored(Tid),
-    /// The task had been given a rank above its own during a pulse, and is scheduled as it was again.
+    /// The task had been given a rank above its own during a pulse, and is scheduled as it was
+    /// again.
     Lowered {
         tid: Tid,
         from: Saved,
@@ -29,23 +30,25 @@ pub enum Undone {
     Failed(io::Error),
 }
 
-/// Undoes a boost, and may be called for one that is undone. The nice value, the clamps and the slice are
-/// the task's own all along: sched_setscheduler(2) touches none of them, sched_setattr(2) would. The timer slack
-/// is lost on newer kernels, whichever call is used, and is given back.
+/// Undoes a boost, and may be called for one that is undone. The nice value, the clamps and the
+/// slice are the task's own all along: sched_setscheduler(2) touches none of them, sched_setattr(2)
+/// would. The timer slack is lost on newer kernels, whichever call is used, and is given back.
 ///
-/// During a pulse an unprivileged task can set any priority below 98 for itself and would keep it. So a rank above
-/// the task's own is lowered after a pulse of such a task. No unprivileged task can go from SCHED_DEADLINE to a real-time policy,
-/// so after a DEADLINE boost another policy was set by a privileged process and stays.
+/// During a pulse an unprivileged task can set any priority below 98 for itself and would keep it.
+/// So a rank above the task's own is lowered after a pulse of such a task. No unprivileged task can
+/// go from SCHED_DEADLINE to a real-time policy, so after a DEADLINE boost another policy was set
+/// by a privileged process and stays.
 ///
-/// The thread that calls exec(2) gets the number of its process, and the start of its leader, wherever it was
-/// before. A leader that has a boost of its own, as `leader_is_boosted` says, is not that thread.
+/// The thread that calls exec(2) gets the number of its process, and the start of its leader,
+/// wherever it was before. A leader that has a boost of its own, as `leader_is_boosted` says, is
+/// not that thread.
 pub fn undo(kernel: &impl Kernel, boosted: &Boosted, leader_is_boosted: bool) -> Undone {
     let (own, by_exec) = boosted.highest_ranks();
     undo_within(kernel, boosted, leader_is_boosted, [own, by_exec])
 }
 
-/// The same for a boost that another party has claimed, and may have undone long ago: a rank that the task has
-/// been given since then is no leftover of the boost, and stays.
+/// The same for a boost that another party has claimed, and may have undone long ago: a rank that
+/// the task has been given since then is no leftover of the boost, and stays.
 pub fn undo_after_another(kernel: &impl Kernel, boosted: &Boosted, leader_is_boosted: bool) -> Undone {
     undo_within(kernel, boosted, leader_is_boosted, [Rank::ANY; 2])
 }
@@ -78,7 +81,8 @@ pub fn leader_is_boosted(journal: &Journal, slot: Slot, boosted: &Boosted) -> bo
 /// What could not be undone is tried again after this.
 pub const RETRY: Nanos = Nanos::from_secs(1);
 
-/// Undoes the boost of a record that the caller has claimed, and clears the record or, if that has failed or
+/// Undoes the boost of a record that the caller has claimed, and clears the record or, if that has
+/// failed or
 /// `stays` says so of the outcome, has it tried again from `retry` on.
 pub fn settle(
     kernel: &impl Kernel,
@@ -136,7 +140,8 @@ fn undo_as(kernel: &impl Kernel, tid: Tid, start: u64, boosted: &Boosted, highes
     }
 }
 
-/// A call that a task is in the middle of takes no longer than this to set a rank, if the task runs.
+/// A call that a task is in the middle of takes no longer than this to set a rank, if the task
+/// runs.
 pub const CALL: Nanos = Nanos::from_micros(4);
 
 /// How often a rank is lowered without a pause.
@@ -145,8 +150,9 @@ const LOWERINGS_IN_A_ROW: u32 = 5;
 /// How often a rank is lowered at once that comes back again and again.
 const MAX_LOWERINGS: u64 = 60;
 
-/// Lowers a rank that a call has set which was under way at the end of a pulse, until none comes any more. `Lowered`
-/// if there was one, else `None`. A call of a task that was preempted comes later: see `lower_late`.
+/// Lowers a rank that a call has set which was under way at the end of a pulse, until none comes
+/// any more. `Lowered` if there was one, else `None`. A call of a task that was preempted comes
+/// later: see `lower_late`.
 pub fn lower_until_none_comes(kernel: &impl Kernel, boosted: &Boosted) -> Option<Undone> {
     let mut outcome = None;
     for round in 0..MAX_LOWERINGS {
@@ -161,7 +167,8 @@ pub fn lower_until_none_comes(kernel: &impl Kernel, boosted: &Boosted) -> Option
     outcome
 }
 
-/// Lowers a rank that a call from the time of a pulse has given the task since. `None` if there is none.
+/// Lowers a rank that a call from the time of a pulse has given the task since. `None` if there is
+/// none.
 pub fn lower_late(kernel: &impl Kernel, boosted: &Boosted) -> Option<Undone> {
     let Boosted { tid, start, before, .. } = *boosted;
     let attr = match kernel.get_attr(tid) {
@@ -177,8 +184,9 @@ pub fn lower_late(kernel: &impl Kernel, boosted: &Boosted) -> Option<Undone> {
     if kernel.start(tid) != Some(start) {
         return Some(Undone::Gone);
     }
-    // A task that makes such calls all the time makes the next one while this one holds the task's lock, so it always
-    // has the last word. But then it is on its way to be preempted, and has no time for yet another call.
+    // A task that makes such calls all the time makes the next one while this one holds the task's
+    // lock, so it always has the last word. But then it is on its way to be preempted, and has no
+    // time for yet another call.
     let lower = || kernel.set_scheduler(tid, before.policy, before.priority, before.reset_on_fork);
     let lowered = (0..LOWERINGS_IN_A_ROW).map(|_| lower()).find(Result::is_err);
     Some(match lowered {
@@ -191,8 +199,9 @@ pub fn lower_late(kernel: &impl Kernel, boosted: &Boosted) -> Option<Undone> {
     })
 }
 
-/// Gives a task what its parent had before a pulse, if it has the policy of that. A fork copies the parent without a
-/// lock: the policy of a pulse, and RESET_ON_FORK, which it should have obeyed, from before or after it.
+/// Gives a task what its parent had before a pulse, if it has the policy of that. A fork copies the
+/// parent without a lock: the policy of a pulse, and RESET_ON_FORK, which it should have obeyed,
+/// from before or after it.
 pub fn lower_child(kernel: &impl Kernel, child: &Birth, before: &Saved) -> Option<Undone> {
     let Birth { tid, start, .. } = *child;
     let attr = kernel.get_attr(tid).ok()?;
@@ -210,8 +219,8 @@ pub fn lower_child(kernel: &impl Kernel, child: &Birth, before: &Saved) -> Optio
     }
 }
 
-/// Takes a real-time rank from a fair task that has it by no policy. The kernel computes the rank of a task anew only
-/// when its policy changes, so another fair policy comes in between.
+/// Takes a real-time rank from a fair task that has it by no policy. The kernel computes the rank
+/// of a task anew only when its policy changes, so another fair policy comes in between.
 pub fn take_foreign_rank(kernel: &impl Kernel, tid: Tid, start: u64) -> bool {
     let Ok(attr) = kernel.get_attr(tid) else { return false };
     let between = if attr.policy == Policy::BATCH { Policy::OTHER } else { Policy::BATCH };
@@ -230,8 +239,9 @@ pub fn give_slack_back(kernel: &impl Kernel, tid: Tid, timer_slack: u64) {
     }
 }
 
-/// Whether the task of that start has ended. Where /proc can't tell, for want of memory or descriptors, who is
-/// scheduled as no task is but by a boost of ours is taken to be it: it must not stay so.
+/// Whether the task of that start has ended. Where /proc can't tell, for want of memory or
+/// descriptors, who is scheduled as no task is but by a boost of ours is taken to be it: it must
+/// not stay so.
 fn is_another(kernel: &impl Kernel, tid: Tid, start: u64, how: How) -> bool {
     match kernel.try_start(tid) {
         Ok(seen) => seen != Some(start),

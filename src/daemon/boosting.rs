@@ -1,5 +1,5 @@
-//! What the daemon needs to boost: the journal, the guardian, the machine's settings, and the word of the
-//! kernel on what it allows.
+//! What the daemon needs to boost: the journal, the guardian, the machine's settings, and the word
+//! of the kernel on what it allows.
 
 use super::instance::Instance;
 use super::log::Logger;
@@ -34,8 +34,8 @@ pub struct Boosting {
 }
 
 impl Boosting {
-    /// Opens the journal, undoes what a former stalld has left, and starts the guardian. What was undone
-    /// is returned, for the log.
+    /// Opens the journal, undoes what a former stalld has left, and starts the guardian. What was
+    /// undone is returned, for the log.
     pub fn prepare(instance: &Instance, options: &Options) -> Result<(Boosting, Vec<Left>)> {
         let (journal, recovered) = instance.open_journal()?;
         let journal = Arc::new(journal);
@@ -120,8 +120,8 @@ impl Boosting {
         }
     }
 
-    /// Puts everything back: the tasks of a thread that could not do so itself, if there are any, and the machine's
-    /// settings.
+    /// Puts everything back: the tasks of a thread that could not do so itself, if there are any,
+    /// and the machine's settings.
     pub fn end(&mut self, log: &Logger) {
         recover::overdue(&Host, &self.journal, Nanos::MAX, |one| log.warning(format_args!("{one}")));
         for one in self.changes.put_back() {

@@ -1,7 +1,8 @@
 //! The files that a run keeps for others: the pidfile, the metrics, the trace.
 //!
-//! Each has a thread of its own, which alone opens, writes and closes it: a disk that does not answer must delay no
-//! scan, no boost, no start and no end. A file that can't be used is a warning.
+//! Each has a thread of its own, which alone opens, writes and closes it: a disk that does not
+//! answer must delay no scan, no boost, no start and no end. A file that can't be used is a
+//! warning.
 
 use super::log::{self, Level, Logger};
 use super::metrics::{Exposition, Figures};
@@ -63,7 +64,8 @@ impl Files {
         [&self.pidfile, &self.metrics].into_iter().flatten().all(Worker::has_settled)
     }
 
-    /// Finishes all files, and warns about those for which there is no time. Boosts have to be over by now.
+    /// Finishes all files, and warns about those for which there is no time. Boosts have to be over
+    /// by now.
     pub fn end(self, log: &Logger) {
         let Files { pidfile, metrics, trace } = self;
         [&pidfile, &metrics].into_iter().flatten().for_each(Worker::end);
@@ -79,7 +81,8 @@ impl Files {
     }
 }
 
-/// Where the files' warnings go: to the log, and to the terminal of a user who has started a daemon.
+/// Where the files' warnings go: to the log, and to the terminal of a user who has started a
+/// daemon.
 #[derive(Clone)]
 pub struct Reports {
     pub log: Logger,
@@ -139,7 +142,8 @@ impl Worker {
         let (running, ended) = sync_channel::<()>(0);
         let theirs = Arc::clone(&orders);
         let spawned = thread::Builder::new().name(name.to_string()).stack_size(STACK).spawn(move || {
-            // An ordinary thread would wait for its CPU behind a hog. With a reservation (-R) it is born as one.
+            // An ordinary thread would wait for its CPU behind a hog. With a reservation (-R) it is
+            // born as one.
             let _ = raise();
             life(&theirs);
             drop(running);

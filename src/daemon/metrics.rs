@@ -1,14 +1,16 @@
-//! Numbers for Prometheus, in a file as node_exporter's textfile collector reads it: `--metrics FILE`.
+//! Numbers for Prometheus, in a file as node_exporter's textfile collector reads it: `--metrics
+//! FILE`.
 //!
-//! Threads that scan only count. The file is written by a thread of its own, which may wait for a disk.
+//! Threads that scan only count. The file is written by a thread of its own, which may wait for a
+//! disk.
 
 use crate::boost::event::Event;
 use crate::boost::journal::How;
 use crate::boost::undo::Undone;
-use crate::cpus;
 use crate::error::{Context, Error, Result};
 use crate::host::own_file;
 use crate::observe::Kind;
+use crate::sys::cpu;
 use crate::sys::process;
 use crate::task::{Cpu, Nanos};
 use std::fmt::{self, Display, Write as _};
@@ -43,7 +45,7 @@ pub struct Figures {
 
 impl Figures {
     pub fn new() -> Figures {
-        Figures::of(cpus::configured())
+        Figures::of(cpu::configured())
     }
 
     fn of(cpus: u32) -> Figures {
@@ -221,7 +223,8 @@ impl Exposition {
     }
 
     fn write_draft(&self, text: &str) -> io::Result<()> {
-        // The draft of a killed stalld is in the way. Nothing that another user put there is followed.
+        // The draft of a killed stalld is in the way. Nothing that another user put there is
+        // followed.
         let _ = fs::remove_file(&self.draft);
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.draft)?;
         // Whatever the umask is: the reader is another user.

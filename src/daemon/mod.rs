@@ -1,5 +1,5 @@
-//! The program around the engine: command line, log, signals, and everything else that a library must
-//! not do.
+//! The program around the engine: command line, log, signals, and everything else that a library
+//! must not do.
 
 mod boosting;
 pub mod check;
@@ -18,7 +18,7 @@ mod trace;
 mod watcher;
 
 use crate::command_line;
-use crate::cpus;
+use crate::sys::cpu;
 use crate::task::Tid;
 use instance::Instance;
 use options::{Command, Host};
@@ -33,7 +33,7 @@ const PIDFILE_NOTE: &str = "pidfile";
 
 pub fn main() -> ExitCode {
     let host = Host {
-        configured_cpus: cpus::configured(),
+        configured_cpus: cpu::configured(),
         notify_socket: std::env::var_os("NOTIFY_SOCKET").is_some_and(|path| !path.is_empty()),
     };
     match options::parse(std::env::args_os().skip(1), &host) {

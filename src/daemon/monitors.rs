@@ -1,8 +1,8 @@
-//! Threads that watch a CPU each: for all CPUs from the start (-A), or for those where somebody has waited for
-//! half the threshold, until it is quiet there again (-M).
+//! Threads that watch a CPU each: for all CPUs from the start (-A), or for those where somebody has
+//! waited for half the threshold, until it is quiet there again (-M).
 //!
-//! They are the same engine as without them, over what they share of one look. The thread that starts them
-//! watches all CPUs, boosts nobody, and starts one for each CPU that needs it.
+//! They are the same engine as without them, over what they share of one look. The thread that
+//! starts them watches all CPUs, boosts nobody, and starts one for each CPU that needs it.
 
 use super::options::{Mode, Options};
 use super::report::{Reporter, Role};
@@ -82,7 +82,8 @@ impl Monitors {
         }
     }
 
-    /// Those who wait for half the threshold are the business of the thread that starts the monitors.
+    /// Those who wait for half the threshold are the business of the thread that starts the
+    /// monitors.
     pub fn supervision(limits: Limits) -> Limits {
         Limits { threshold: Nanos(limits.threshold.0 / 2), ..limits }
     }
@@ -132,7 +133,8 @@ impl Monitors {
         Ok(())
     }
 
-    /// What they and the thread that starts them have done, in numbers. That one's looks are all that there are.
+    /// What they and the thread that starts them have done, in numbers. That one's looks are all
+    /// that there are.
     pub fn tally(&self, supervisor: Tally) -> Tally {
         let Tally { looks, failed_looks, .. } = supervisor;
         let all = self.list.iter().fold(self.past, |sum, monitor| monitor.orders.added_to(sum));
@@ -163,8 +165,8 @@ impl Monitors {
         if self.have_ended(Nanos(within.0 / 2)) {
             return true;
         }
-        // A thread that waits behind a hog can't even be killed, nor can its process end: it is given a CPU that
-        // is known to serve it.
+        // A thread that waits behind a hog can't even be killed, nor can its process end: it is
+        // given a CPU that is known to serve it.
         let here: CpuSet = [cpu::current()].into_iter().collect();
         for Monitor { orders, .. } in &self.list {
             let tid = Tid(orders.tid.load(Ordering::Acquire));
@@ -217,7 +219,8 @@ impl Drop for Ended<'_> {
 /// The life of a monitor.
 fn monitor(mut watcher: Watcher, orders: &Orders, half: Nanos, quiet_looks: u32) {
     orders.tid.store(sched::gettid().0, Ordering::Release);
-    // Born real-time, unless a service manager has seen to it that it is not. Who started it has told why not.
+    // Born real-time, unless a service manager has seen to it that it is not. Who started it has
+    // told why not.
     let _ = raise();
     memory::no_timer_slack();
     memory::fault_in_stack();

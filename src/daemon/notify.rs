@@ -29,7 +29,8 @@ pub struct Manager {
 }
 
 impl Manager {
-    /// Takes what the environment says. An error is a socket that can't be used: a manager waits at the other end.
+    /// Takes what the environment says. An error is a socket that can't be used: a manager waits at
+    /// the other end.
     pub fn from_environment() -> Result<Manager> {
         let watchdog = watchdog(env::var_os("WATCHDOG_USEC"), env::var_os("WATCHDOG_PID"));
         match env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty()) {
@@ -69,8 +70,8 @@ impl Manager {
         self.watchdog.map_or(granularity, |limit| granularity.min(Nanos(limit.0 / 2)))
     }
 
-    /// A look was carried out at this moment: stalld works, and has a status to tell. The watchdog hears of it if all
-    /// that look have done so since `all_since`, which is not too long ago.
+    /// A look was carried out at this moment: stalld works, and has a status to tell. The watchdog
+    /// hears of it if all that look have done so since `all_since`, which is not too long ago.
     pub fn looked(&mut self, kind: Kind, tally: Tally, all_since: Nanos, now: Nanos) {
         if self.socket.is_none() || !self.is_due(tally, now) {
             return;

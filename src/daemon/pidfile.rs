@@ -46,9 +46,9 @@ impl Drop for Pidfile {
 /// Longer is no number of a process.
 const LONGEST: u64 = 16;
 
-/// Removes a pidfile that other users can write to, and so can't be trusted. The C program leaves such files, of mode
-/// 0022: without capabilities root itself can't open them. Returns false if there is none. It must be a file of this
-/// user's that holds a number or can't be read.
+/// Removes a pidfile that other users can write to, and so can't be trusted. The C program leaves
+/// such files, of mode 0022: without capabilities root itself can't open them. Returns false if
+/// there is none. It must be a file of this user's that holds a number or can't be read.
 fn remove_open_one(path: &Path) -> Result<bool> {
     let Ok(seen) = fs::symlink_metadata(path) else { return Ok(false) };
     let is_own = seen.is_file() && seen.uid() == process::effective_uid() && seen.nlink() == 1;
@@ -67,8 +67,8 @@ fn remove_open_one(path: &Path) -> Result<bool> {
     Ok(is_pidfile)
 }
 
-/// Writes the pidfile of another process, and notes its path for `remove_left`. The unit has this done outside of the
-/// sandbox, in which stalld cannot see the host's /run.
+/// Writes the pidfile of another process, and notes its path for `remove_left`. The unit has this
+/// done outside of the sandbox, in which stalld cannot see the host's /run.
 pub fn write_for(path: &Path, pid: Tid, note: &Path) -> Result<()> {
     if !process::is_alive(pid) {
         return Err(Error::new(format!(
@@ -83,16 +83,16 @@ pub fn write_for(path: &Path, pid: Tid, note: &Path) -> Result<()> {
     take(path)?.write_number(pid)
 }
 
-/// Removes the pidfile that the note names if its process has ended, and the note. The options of the service, which
-/// named it, may have changed meanwhile. Keeps a file that holds anything else.
+/// Removes the pidfile that the note names if its process has ended, and the note. The options of
+/// the service, which named it, may have changed meanwhile. Keeps a file that holds anything else.
 pub fn remove_left(note: &Path) -> Result<()> {
     let noted = match fs::read(note) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         noted => noted.context(format_args!("read {}", note.display()))?,
     };
     let path = Path::new(OsStr::from_bytes(&noted));
-    // Taking a file that is not there would create it. In the sandbox the path does not exist, and the note is still
-    // needed outside.
+    // Taking a file that is not there would create it. In the sandbox the path does not exist, and
+    // the note is still needed outside.
     if fs::symlink_metadata(path).is_err() {
         return Ok(());
     }
@@ -110,8 +110,8 @@ fn take(path: &Path) -> Result<LockFile> {
         Taken::Ours(lock) => return Ok(lock),
         Taken::Theirs(holder) => holder,
     };
-    // Who can read a file can lock it. Any user could keep stalld from starting again by a lock on what
-    // a killed one left behind: a file whose process is dead is replaced.
+    // Who can read a file can lock it. Any user could keep stalld from starting again by a lock on
+    // what a killed one left behind: a file whose process is dead is replaced.
     if holder.is_some_and(|pid| !process::is_alive(pid)) {
         fs::remove_file(path).context(what())?;
         if let Taken::Ours(lock) = LockFile::take(path, MODE)? {

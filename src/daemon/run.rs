@@ -12,7 +12,7 @@ use super::options::{Mode, Options};
 use super::report::{Reporter, Role};
 use super::watcher::{Turn, Watcher};
 use crate::boost::plan::Booster;
-use crate::cpus::{self, CpuSet};
+use crate::cpus::CpuSet;
 use crate::denylist::Ignore;
 use crate::detect::Limits;
 use crate::engine::Engine;
@@ -21,7 +21,7 @@ use crate::host;
 use crate::observe::{self, Shared, Watch};
 use crate::sys::process::{self, Ready};
 use crate::sys::signal::{Signal, Signals};
-use crate::sys::{clock, memory, sched};
+use crate::sys::{clock, cpu, memory, sched};
 use crate::task::{Nanos, Policy, Tid};
 use std::io;
 use std::path::{self, Path};
@@ -109,7 +109,7 @@ fn watch(
 ) -> Result<()> {
     announce(options, log);
     let watch = Watch {
-        cpus: options.cpus.clone().unwrap_or_else(|| CpuSet::first(cpus::configured())),
+        cpus: options.cpus.clone().unwrap_or_else(|| CpuSet::first(cpu::configured())),
         idle_detection: options.idle_detection,
         own_threads: false,
     };
@@ -166,7 +166,8 @@ fn watch(
             }
         ));
     }
-    // Without CAP_SYS_RESOURCE it fails, and a service manager may have done it: that is no line in the log.
+    // Without CAP_SYS_RESOURCE it fails, and a service manager may have done it: that is no line in
+    // the log.
     let _ = memory::spare_from_oom_killer();
     if let (Some(monitors), Mode::Aggressive) = (&mut monitors, options.mode) {
         for cpu in watched_and_online.iter() {
@@ -327,8 +328,8 @@ fn reserve(percent: u8, granularity: Nanos) -> io::Result<(Nanos, Nanos)> {
     Ok((runtime, period))
 }
 
-/// Raises the calling thread to FIFO, unless somebody has made it real-time already. What it starts is born
-/// so, too: an ordinary thread may be born on the CPU that is hogged.
+/// Raises the calling thread to FIFO, unless somebody has made it real-time already. What it starts
+/// is born so, too: an ordinary thread may be born on the CPU that is hogged.
 pub fn raise() -> io::Result<()> {
     let policy = sched::get_attr(Tid(0))?.policy;
     if policy.is_realtime() || policy == Policy::DEADLINE {

@@ -1,6 +1,7 @@
 //! A picture of who waits and who is boosted, for Perfetto: `--trace FILE`.
 //!
-//! It is drawn from what the log is told, by a thread of its own, which may wait for a disk. That includes opening it.
+//! It is drawn from what the log is told, by a thread of its own, which may wait for a disk. That
+//! includes opening it.
 
 use super::files::Reports;
 use super::log::{Level, Logger, Looker, Outlet, Record, Sink, Told, Writer};
@@ -15,8 +16,8 @@ use std::path::PathBuf;
 /// As large as the file gets.
 const LIMIT: u64 = 64 << 20;
 
-/// The process that stalld's own looks are shown as. A CPU is shown as the one with its number and one more:
-/// viewers take process 0 for the idle task.
+/// The process that stalld's own looks are shown as. A CPU is shown as the one with its number and
+/// one more: viewers take process 0 for the idle task.
 const LOOKS: u32 = 1_000_000;
 
 /// After so many tracks their names are told again, rather than known for ever.

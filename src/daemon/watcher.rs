@@ -18,9 +18,10 @@ pub enum Turn {
 pub struct Watcher {
     engine: Engine,
     reporter: Reporter,
-    /// When this thread last came out of a sleep. The time since start-up is not time since a sleep.
+    /// When this thread last came out of a sleep. The time since start-up is not time since a
+    /// sleep.
     woke: Nanos,
-    /// The CPU time of this process up to the end of the last look.
+    /// The CPU time of this process up to the end of the last scan.
     used: Nanos,
 }
 
@@ -48,7 +49,7 @@ impl Watcher {
                     Turn::Failed
                 }
             };
-            // What pulses and the log have used since the last look counts too.
+            // The time of pulses and of the log since the last scan counts too.
             let before = std::mem::replace(&mut self.used, clock::process_cpu());
             self.engine.rest(clock::monotonic(), self.used - before);
         }

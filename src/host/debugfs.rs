@@ -1,4 +1,5 @@
-//! What the scheduler shows in debugfs: where that is mounted, its features, and its server for fair tasks.
+//! What the scheduler shows in debugfs: where that is mounted, its features, and its server for
+//! fair tasks.
 
 use super::mounts;
 use super::settings::Hrtick as Feature;

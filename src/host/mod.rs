@@ -41,8 +41,9 @@ pub fn has_btf(root: &Path) -> bool {
     File::open(root.join("sys/kernel/btf/vmlinux")).is_ok()
 }
 
-/// Whether the kernel stamps a task as it is queued. Where that is not built in the file is missing; where
-/// it is off (`nodelayacct`) the kernel has not even noticed that this process has been given a CPU.
+/// Whether the kernel stamps a task as it is queued. Where that is not built in the file is
+/// missing; where it is off (`nodelayacct`) the kernel has not even noticed that this process has
+/// been given a CPU.
 pub fn stamps_queued_tasks(root: &Path) -> bool {
     let runs = || line(root, "proc/self/schedstat")?.split(' ').nth(2)?.parse::<u64>().ok();
     runs().is_some_and(|runs| runs > 0)
@@ -91,13 +92,14 @@ pub fn in_initial_user_namespace(root: &Path) -> Option<bool> {
     in_namespace(root, "user", INITIAL_USER_NAMESPACE)
 }
 
-/// Whether the times at which tasks started are here what they are to the kernel; None if that can't be told, as
-/// before 5.6, where there are no time namespaces.
+/// Whether the times at which tasks started are here what they are to the kernel; None if that
+/// can't be told, as before 5.6, where there are no time namespaces.
 pub fn in_initial_time_namespace(root: &Path) -> Option<bool> {
     in_namespace(root, "time", INITIAL_TIME_NAMESPACE)
 }
 
-/// The number of files that this process may have open; None if there is no limit, or if that can't be told.
+/// The number of files that this process may have open; None if there is no limit, or if that can't
+/// be told.
 pub fn descriptor_limit(root: &Path) -> Option<u64> {
     let limits = fs::read_to_string(root.join("proc/self/limits")).ok()?;
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;

@@ -22,7 +22,8 @@ pub fn of(root: &Path, fstype: &str) -> Vec<PathBuf> {
 pub struct Hidepid {
     /// As it is mounted: `hidepid=invisible,gid=100`.
     pub options: String,
-    /// The members of this group see all, unless `is_ptraceable`. Without the option that is root's group.
+    /// The members of this group see all, unless `is_ptraceable`. Without the option that is root's
+    /// group.
     pub gid: u32,
     /// Only what a process may trace is shown to it, whatever its group.
     pub is_ptraceable: bool,

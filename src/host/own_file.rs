@@ -30,7 +30,8 @@ pub fn judge(seen: &Metadata, mode: u32) -> Result<(), String> {
     }
 }
 
-/// Begins a file that only this user can read. One that is there is written over if nobody else could have prepared it.
+/// Begins a file that only this user can read. One that is there is written over if nobody else
+/// could have prepared it.
 pub fn begin(path: &Path) -> Result<File> {
     let file = open(path)?;
     let what = || format!("write {}", path.display());

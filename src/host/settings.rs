@@ -13,9 +13,9 @@ const RT_RUNTIME: &str = "/proc/sys/kernel/sched_rt_runtime_us";
 /// No limit.
 pub const UNTHROTTLED: i64 = -1;
 
-/// Returns how much of each period real-time tasks may have, in microseconds; below 0 there is no limit. It
-/// allocates nothing, not even for an error: the guardian of a program that has threads must not wait for the
-/// allocator.
+/// Returns how much of each period real-time tasks may have, in microseconds; below 0 there is no
+/// limit. It allocates nothing, not even for an error: the guardian of a program that has threads
+/// must not wait for the allocator.
 pub fn rt_runtime_us() -> Result<i64> {
     let mut text = [0; 32];
     let read = File::open(RT_RUNTIME).and_then(|mut file| file.read(&mut text));
@@ -34,8 +34,8 @@ pub fn set_rt_runtime_us(runtime_us: i64) -> Result<()> {
     let written = loop {
         tries += 1;
         match write_rt_runtime_us(runtime_us) {
-            // After a change while a DEADLINE task is on its way out, the kernel miscounts what is reserved, and
-            // sets that right when it has refused the next change [6.18].
+            // After a change while a DEADLINE task is on its way out, the kernel miscounts what is
+            // reserved, and sets that right when it has refused the next change [6.18].
             Err(e) if e.raw_os_error() == Some(libc::EBUSY) && tries < TRIES => {
                 clock::nap(Nanos::from_millis(10));
             }

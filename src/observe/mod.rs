@@ -9,7 +9,7 @@ pub use share::Shared;
 
 use crate::cpus::CpuSet;
 use crate::error::{Error, Result};
-use crate::sys::memory;
+use crate::room::{ROOM, room_for};
 use crate::task::{Cpu, Nanos, Task, Tid};
 
 /// A task that is queued on a CPU and not running.
@@ -31,17 +31,15 @@ pub struct Load {
     pub realtime: u32,
 }
 
-/// As many tasks may wait at once before a look has to allocate.
-pub const ROOM: usize = 256;
-
 /// What one look saw, of the monitored CPUs only. Reused from look to look, so that a warm one
 /// allocates nothing.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     /// The moment on CLOCK_MONOTONIC that every `since` is relative to.
     pub at: Nanos,
-    /// False where a cheaper question has been enough, because nobody can be waiting or no more was asked for:
-    /// then only `load` is filled, and what is not in `waiters` may still wait for all this look knows.
+    /// False where a cheaper question has been enough, because nobody can be waiting or no more was
+    /// asked for: then only `load` is filled, and what is not in `waiters` may still wait for all
+    /// this look knows.
     pub complete: bool,
     pub waiters: Vec<Waiter>,
     pub running: Vec<Task>,
@@ -50,10 +48,11 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// With room for so many waiters, so that a look at a host that is suddenly busy need not wait for memory.
+    /// With room for so many waiters, so that a look at a host that is suddenly busy need not wait
+    /// for memory.
     pub fn with_room(waiters: usize) -> Snapshot {
         let task = Task { tid: Tid(-1), ..Task::default() };
-        Snapshot { waiters: memory::room_for(waiters, Waiter { task, since: None }), ..Snapshot::default() }
+        Snapshot { waiters: room_for(waiters, Waiter { task, since: None }), ..Snapshot::default() }
     }
 
     pub fn clear(&mut self) {
@@ -105,8 +104,8 @@ pub trait Backend: Send {
 /// How much a look may leave out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effort {
-    /// All but the cheap question whether anybody can be waiting. If somebody can, the snapshot is not
-    /// complete, though a CPU has more than one runnable task.
+    /// All but the cheap question whether anybody can be waiting. If somebody can, the snapshot is
+    /// not complete, though a CPU has more than one runnable task.
     Ask,
     /// What is not needed if nobody can be waiting.
     Usual,
@@ -131,8 +130,8 @@ pub enum Kind {
     SchedDebug,
 }
 
-/// Opens the backend that is asked for, or the first of them that works. Returns also what the others
-/// were refused for.
+/// Opens the backend that is asked for, or the first of them that works. Returns also what the
+/// others were refused for.
 pub fn open(choice: Option<Kind>, watch: &Watch) -> Result<(Box<dyn Backend>, Vec<Error>)> {
     let mut refusals = Vec::new();
     for kind in choice.map_or(Kind::ALL.to_vec(), |kind| vec![kind]) {
@@ -154,8 +153,8 @@ pub fn open(choice: Option<Kind>, watch: &Watch) -> Result<(Box<dyn Backend>, Ve
 /// Whether this build has the BPF backends.
 pub const HAS_BPF: bool = cfg!(feature = "bpf");
 
-/// Whether a backend works here, found out by opening it and looking once. queue_track is only loaded: to
-/// attach it may take as long as some CPU is hogged.
+/// Whether a backend works here, found out by opening it and looking once. queue_track is only
+/// loaded: to attach it may take as long as some CPU is hogged.
 pub fn try_out(kind: Kind, watch: &Watch) -> Result<()> {
     match kind {
         #[cfg(feature = "bpf")]
@@ -164,7 +163,8 @@ pub fn try_out(kind: Kind, watch: &Watch) -> Result<()> {
     }
 }
 
-/// The BPF programs of a backend, and what it takes the kernel's verifier to accept each; none where it loads none.
+/// The BPF programs of a backend, and what it takes the kernel's verifier to accept each; none
+/// where it loads none.
 pub fn verified(kind: Kind) -> Vec<(String, String)> {
     match kind {
         #[cfg(feature = "bpf")]

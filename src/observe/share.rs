@@ -1,8 +1,9 @@
 //! One look for many: threads that watch a CPU each share what one of them has seen.
 
-use super::{Backend, Effort, Kind, ROOM, Snapshot, Watch, open_one};
+use super::{Backend, Effort, Kind, Snapshot, Watch, open_one};
 use crate::cpus::CpuSet;
 use crate::error::{Error, Result};
+use crate::room::ROOM;
 use crate::sys::clock;
 use crate::task::{Cpu, Nanos, Tid};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
@@ -10,7 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 /// Threads that wake within this time wake for the same look.
 const SAME_MOMENT: Nanos = Nanos::from_millis(1);
 
-/// A walk over very many tasks takes as long. Who holds a looker for longer is held up, behind a hog, ...
+/// A walk over very many tasks takes as long. Who holds a looker for longer is held up, behind a
+/// hog, ...
 const PATIENCE: Nanos = Nanos::from_millis(20);
 
 /// ... and after this a look is lost.
@@ -23,8 +25,8 @@ const PAUSE: Nanos = Nanos::from_micros(50);
 pub struct Shared {
     kind: Kind,
     helper: Option<Tid>,
-    /// The first one serves all. The second one is for when a thread is held up in the middle of a look: that must
-    /// not hold up the others.
+    /// The first one serves all. The second one is for when a thread is held up in the middle of a
+    /// look: that must not hold up the others.
     lookers: Vec<Mutex<Looker>>,
 }
 
@@ -37,7 +39,8 @@ impl Shared {
     /// `backend` looks at all CPUs of `watch`.
     pub fn new(backend: Box<dyn Backend>, watch: &Watch) -> Arc<Shared> {
         let (kind, helper) = (backend.kind(), backend.helper());
-        // A second record of all events would cost the host as much again; the kernel's own serves as well.
+        // A second record of all events would cost the host as much again; the kernel's own serves
+        // as well.
         let spare = if kind == Kind::QueueTrack { Kind::TaskIter } else { kind };
         let backends = [Some(backend), open_one(spare, watch).ok()];
         let looker = |backend| Mutex::new(Looker { backend, last: Snapshot::with_room(ROOM) });

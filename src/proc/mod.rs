@@ -11,7 +11,8 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::sync::OnceLock;
 
-/// The beginning of a file of /proc, on the stack: who is about to boost must not have to wait for memory.
+/// The beginning of a file of /proc, on the stack: who is about to boost must not have to wait for
+/// memory.
 struct Text {
     bytes: [u8; Text::SIZE],
     len: usize,
@@ -65,8 +66,8 @@ pub fn tgid(tid: Tid) -> Option<Tid> {
     text::tgid(Text::read(tid, "status")?.as_bytes())
 }
 
-/// The control group that tells most of it: that of the cpu controller where it is not the root, else
-/// that of the unified hierarchy.
+/// The control group that tells most of it: that of the cpu controller where it is not the root,
+/// else that of the unified hierarchy.
 pub fn cgroup(tid: Tid, start: u64) -> Option<String> {
     let groups = fs::read(format!("/proc/{tid}/cgroup")).ok()?;
     if start != 0 && self::start(tid)? != start {
@@ -85,12 +86,13 @@ pub fn start(tid: Tid) -> Option<u64> {
     try_start(tid).ok().flatten()
 }
 
-/// The number of the error for a task that exists, and that this /proc does not show (hidepid). No system call on a
-/// task's schedule fails with it.
+/// The number of the error for a task that exists, and that this /proc does not show (hidepid). No
+/// system call on a task's schedule fails with it.
 pub const HIDDEN: i32 = libc::ENOENT;
 
-/// The same, with the reason if it can't be told: the error [`HIDDEN`] for a task that /proc does not show, another one
-/// for want of memory or descriptors. Returns `None` only for a task that has ended.
+/// The same, with the reason if it can't be told: the error [`HIDDEN`] for a task that /proc does
+/// not show, another one for want of memory or descriptors. Returns `None` only for a task that has
+/// ended.
 pub fn try_start(tid: Tid) -> io::Result<Option<u64>> {
     let exists = || sched::get_attr(tid).err().and_then(|e| e.raw_os_error()) != Some(libc::ESRCH);
     start_of(|| Text::try_read(tid, "stat"), exists)
@@ -108,14 +110,15 @@ fn start_of(read: impl Fn() -> io::Result<Text>, exists: impl Fn() -> bool) -> i
                 return Err(io::Error::from_raw_os_error(HIDDEN));
             }
             Err(_) if is_second || !exists() => return Ok(None),
-            // The number may have been given to the next task in between, so /proc is asked once more.
+            // The number may have been given to the next task in between, so /proc is asked once
+            // more.
             Err(_) => is_second = true,
         }
     }
 }
 
-/// Whether /proc says that there is no such task, or that this process may not know. hidepid=1 refuses, other values
-/// hide.
+/// Whether /proc says that there is no such task, or that this process may not know. hidepid=1
+/// refuses, other values hide.
 fn is_missing(e: &io::Error) -> bool {
     matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ESRCH | libc::EACCES | libc::EPERM))
 }

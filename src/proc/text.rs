@@ -1,4 +1,5 @@
-//! What the files of /proc say: each function takes the text of one, or as much of it as there was room for.
+//! What the files of /proc say: each function takes the text of one, or as much of it as there was
+//! room for.
 
 use crate::task::{Comm, Cpu, Escaped, Owner, Policy, Sched, Task, Tid};
 
@@ -14,8 +15,8 @@ pub fn tgid(status: &[u8]) -> Option<Tid> {
     number(line).map(Tid)
 }
 
-/// /proc/TID/cgroup: the control group that tells most of the task, that of the cpu controller where it is not the
-/// root, else that of the unified hierarchy.
+/// /proc/TID/cgroup: the control group that tells most of the task, that of the cpu controller
+/// where it is not the root, else that of the unified hierarchy.
 pub fn cgroup(groups: &[u8]) -> Option<String> {
     let mut best: Option<&[u8]> = None;
     for line in groups.split(|&b| b == b'\n') {
@@ -45,9 +46,9 @@ pub fn is_kernel_thread(stat: &[u8]) -> Option<bool> {
     Some(number::<u32>(field(stat, 6)?)? & PF_KTHREAD != 0)
 }
 
-/// /proc/TID/status and /proc/TID/uid_map: the owner of a task that is no kernel thread. Capabilities
-/// count if the task's user namespace has all users of the initial one, which no unprivileged user
-/// can make.
+/// /proc/TID/status and /proc/TID/uid_map: the owner of a task that is no kernel thread.
+/// Capabilities count if the task's user namespace has all users of the initial one, which no
+/// unprivileged user can make.
 pub fn owner(status: &[u8], uid_map: &[u8]) -> Option<Owner> {
     const CAP_SYS_NICE: u64 = 1 << 23;
     let line = |name: &[u8]| status.split(|&b| b == b'\n').find_map(|line| line.strip_prefix(name));

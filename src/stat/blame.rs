@@ -1,4 +1,5 @@
-//! Whose fault a wait is: for each wait, who ran meanwhile on that CPU and on the hardware threads that share its core.
+//! Whose fault a wait is: for each wait, who ran meanwhile on that CPU and on the hardware threads
+//! that share its core.
 
 use super::people::Who;
 use crate::task::{Cpu, Nanos};
@@ -105,7 +106,8 @@ impl Blame {
         }
     }
 
-    /// Somebody has waited for a CPU, until now. A part of a wait is a wait of its own, but counts once.
+    /// Somebody has waited for a CPU, until now. A part of a wait is a wait of its own, but counts
+    /// once.
     pub fn waited(&mut self, cpu: Cpu, victim: Who, start: Nanos, end: Nanos, is_over: bool) {
         let cpu = cpu.0 as usize;
         if cpu >= self.cpus.len() {

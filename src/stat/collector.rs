@@ -6,14 +6,14 @@ use super::records::{
     COUNT_VOLUNTARY, COUNT_WAKING, EVENTS, entry, histogram, losses, place, settings, turn,
 };
 use super::topology::Topology;
-use crate::cpus::{self, CpuSet};
+use crate::cpus::CpuSet;
 use crate::error::{Context, Error, Result};
 use crate::host::{self, privilege};
 use crate::proc;
 use crate::sys::bpf::{Iterator, Keeper, Object, ObjectBytes};
-use crate::sys::clock;
 use crate::sys::map::{self, Plain, Queue};
 use crate::sys::perf::{self, Event};
+use crate::sys::{clock, cpu};
 use crate::task::{Comm, Cpu, Nanos, Tid};
 use std::ffi::CStr;
 use std::fs::{self, File};
@@ -204,7 +204,8 @@ impl Collector {
         Ok(collector)
     }
 
-    /// Attaching waits for every CPU to come by; where one doesn't, behind a hog, that is no reason to wait longer.
+    /// Attaching waits for every CPU to come by; where one doesn't, behind a hog, that is no reason
+    /// to wait longer.
     fn await_attached(&mut self) -> Result<()> {
         let begun = clock::monotonic();
         loop {
@@ -251,7 +252,8 @@ impl Collector {
 
     /// What was found out of a name: NAME_IN_GROUP, NAME_ANYWHERE, both or none.
     pub fn judge_name(&self, comm: &Comm, verdict: u8) {
-        // Where there is no more room, such tasks go on being counted, and the reader leaves them out.
+        // Where there is no more room, such tasks go on being counted, and the reader leaves them
+        // out.
         let _ = map::update(self.names.as_fd(), &comm.padded(), &verdict);
     }
 
@@ -276,7 +278,8 @@ impl Collector {
         self.ticks.as_ref().err()
     }
 
-    /// Hands over the turns that have ended since the last time. To be called several times a second.
+    /// Hands over the turns that have ended since the last time. To be called several times a
+    /// second.
     pub fn turns(&self, mut each: impl FnMut(&turn) -> Result<()>) -> Result<()> {
         for _ in 0..TURNS {
             match self.turns.pop().context("read who ran")? {
@@ -305,7 +308,7 @@ fn layout(plan: &Plan) -> settings {
         }
     }
     settings {
-        cpus: cpus::configured(),
+        cpus: cpu::configured(),
         events: plan.events.len().min(EVENTS as usize) as u32,
         task_size: size(histograms.into()),
         // What was counted, and behind it what of that was read.
@@ -369,7 +372,8 @@ fn open_ticks(object: &Object, plan: &Plan) -> Result<Vec<OwnedFd>> {
         .collect()
 }
 
-/// As high as tids may be now. Of those beyond, if somebody makes that more, nothing is counted, and that is said.
+/// As high as tids may be now. Of those beyond, if somebody makes that more, nothing is counted,
+/// and that is said.
 fn highest_tid() -> u32 {
     const HIGHEST: u32 = 1 << 22;
     let text = fs::read("/proc/sys/kernel/pid_max").unwrap_or_default();
@@ -377,7 +381,7 @@ fn highest_tid() -> u32 {
 }
 
 pub fn online() -> CpuSet {
-    host::online_cpus(Path::new("/")).unwrap_or_else(|| CpuSet::first(cpus::configured()))
+    host::online_cpus(Path::new("/")).unwrap_or_else(|| CpuSet::first(cpu::configured()))
 }
 
 /// Walks over a map by one of the programs that write out and take away.

@@ -68,8 +68,8 @@ pub fn run(options: &Options) -> Result<()> {
     }
 }
 
-/// What a group needs, if it was asked for. Beside others it is left out where it can't be had, with a word; alone that is
-/// an error.
+/// What a group needs, if it was asked for. Beside others it is left out where it can't be had,
+/// with a word; alone that is an error.
 fn leave_out<T>(
     options: &mut Options,
     group: Group,

@@ -1,4 +1,5 @@
-//! What was counted in an interval, as tables: a row for each task as it comes, or for each name in the end.
+//! What was counted in an interval, as tables: a row for each task as it comes, or for each name in
+//! the end.
 
 use super::collector::{Counts, KINDS, Kind};
 use super::histogram::Histogram;

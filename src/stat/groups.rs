@@ -1,7 +1,9 @@
-//! Control groups: which group a number is, what is in a group, and the container that it belongs to.
+//! Control groups: which group a number is, what is in a group, and the container that it belongs
+//! to.
 //!
-//! The kernel's programs see a group as its id, which on the unified hierarchy is the inode number of its directory.
-//! Whoever may make groups may give them any name that has no slash; `Group` writes it so that it can't break out of a line.
+//! The kernel's programs see a group as its id, which on the unified hierarchy is the inode number
+//! of its directory. Whoever may make groups may give them any name that has no slash; `Group`
+//! writes it so that it can't break out of a line.
 
 use crate::error::{Context, Result};
 use crate::host::mounts;
@@ -35,8 +37,8 @@ pub struct Groups {
     gone: BTreeSet<u64>,
 }
 
-/// Where the unified hierarchy is mounted: at any place, such as `/sys/fs/cgroup/unified` where the controllers are on
-/// hierarchies of version 1.
+/// Where the unified hierarchy is mounted: at any place, such as `/sys/fs/cgroup/unified` where the
+/// controllers are on hierarchies of version 1.
 pub fn mount(root: &Path) -> Option<PathBuf> {
     mounts::of(root, "cgroup2").into_iter().next()
 }
@@ -56,8 +58,9 @@ impl Groups {
         self.by_id.iter().map(|(&id, group)| (id, group))
     }
 
-    /// Looks for new groups if one of `ids` is not known. What has ended is forgotten unless it is among them, and
-    /// so is what was never found: the memory is bounded by what there is and what is asked for.
+    /// Looks for new groups if one of `ids` is not known. What has ended is forgotten unless it is
+    /// among them, and so is what was never found: the memory is bounded by what there is and what
+    /// is asked for.
     pub fn learn(&mut self, ids: impl IntoIterator<Item = u64>) {
         let ids: BTreeSet<u64> = ids.into_iter().map(key).collect();
         if ids.iter().all(|id| self.by_id.contains_key(id) || self.gone.contains(id)) {
@@ -119,7 +122,8 @@ impl Group {
         })
     }
 
-    /// By the names that container engines and the kubelet give. The innermost counts where one is in the other.
+    /// By the names that container engines and the kubelet give. The innermost counts where one is
+    /// in the other.
     pub fn owner(&self) -> Owner {
         // containerd that takes the names of systemd for a path writes POD.slice:cri-containerd:ID.
         let innermost_first = || self.0.rsplit(|&b| b == b'/' || b == b':');
@@ -148,7 +152,8 @@ fn container(name: &[u8]) -> Option<String> {
     (is_engine && id.iter().all(|&b| is_hex(b))).then(|| id.iter().map(|&b| b as char).collect())
 }
 
-/// The uid in `podUID` and in `kubepods-burstable-podUID.slice`, where systemd wants underscores for dashes.
+/// The uid in `podUID` and in `kubepods-burstable-podUID.slice`, where systemd wants underscores
+/// for dashes.
 fn pod(name: &[u8]) -> Option<String> {
     let uid = match name.strip_suffix(b".slice") {
         Some(slice) => {

@@ -1,5 +1,5 @@
-//! How often something took how long: four slots to a power of two, each with the sum of what is in it, so that what
-//! always takes the same time is shown to the nanosecond.
+//! How often something took how long: four slots to a power of two, each with the sum of what is in
+//! it, so that what always takes the same time is shown to the nanosecond.
 
 use super::records::{self, SLOT_SHIFT, SLOTS};
 
@@ -62,7 +62,8 @@ impl Histogram {
         self.sum().checked_div(self.count())
     }
 
-    /// The exact one, except where it came while the kernel's counts were being read: then the mean of the last slot.
+    /// The exact one, except where it came while the kernel's counts were being read: then the mean
+    /// of the last slot.
     pub fn longest(&self) -> Option<u64> {
         let last = self.slots.last()?;
         Some(self.longest.max(last.sum / u64::from(last.count.max(1))))

@@ -12,8 +12,8 @@ use super::table::{Cell, Subject, Table, column};
 use super::topology::Topology;
 use super::turns::{self, Sink};
 use super::waiting::Waiting;
-use crate::cpus;
 use crate::error::Result;
+use crate::sys::cpu;
 use crate::task::{Cpu, Nanos, Tid};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ pub fn run(options: &Options) -> Result<()> {
     let topology = Topology::read(Path::new("/"));
     let siblings = |cpu| topology.siblings(Cpu(cpu)).map(|sibling| sibling.0 as usize).collect();
     let mut hogs = Hogs {
-        blame: Blame::new((0..cpus::configured()).map(siblings).collect()),
+        blame: Blame::new((0..cpu::configured()).map(siblings).collect()),
         people: People::new(),
         selection: Selection::new(options)?,
         waiting: Waiting::new(options),

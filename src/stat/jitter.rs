@@ -1,8 +1,9 @@
 //! Timer jitter: how late a thread runs that asked for a moment, on each CPU.
 //!
-//! A thread per CPU sleeps to one moment after the other, an interval apart. Moments that have passed when it runs at
-//! last are left out: that it was kept waiting for a second is one measure of a second, not a thousand of less and less.
-//! A thread that does not run at all keeps nobody waiting: when the time is over it is as late as it is by then.
+//! A thread per CPU sleeps to one moment after the other, an interval apart. Moments that have
+//! passed when it runs at last are left out: that it was kept waiting for a second is one measure
+//! of a second, not a thousand of less and less. A thread that does not run at all keeps nobody
+//! waiting: when the time is over it is as late as it is by then.
 
 use crate::cpus::CpuSet;
 use crate::error::{Context, Error, Result};
@@ -26,7 +27,8 @@ const LOOK: Nanos = Nanos::from_millis(50);
 /// Measures on all of `cpus` for `time`, each `interval`, at FIFO `priority` if there is one.
 ///
 /// `sink` is given each lateness by the thread that was late, and so by several at once: it should neither wait nor
-/// allocate. Once it answers `Break` all of them end. Nothing is measured unless all threads are where they should be.
+/// allocate. Once it answers `Break` all of them end. Nothing is measured unless all threads are
+/// where they should be.
 pub fn run<S>(cpus: &CpuSet, interval: Nanos, time: Nanos, priority: Option<u32>, sink: &Arc<S>) -> Result<()>
 where
     S: Fn(Cpu, Nanos) -> ControlFlow<()> + Send + Sync + 'static,
@@ -68,8 +70,8 @@ where
     Ok(())
 }
 
-/// Starts a thread on a CPU, where it waits for its first moment. It is put there from here: by itself it would not
-/// come back from behind a hog.
+/// Starts a thread on a CPU, where it waits for its first moment. It is put there from here: by
+/// itself it would not come back from behind a hog.
 fn place<S>(measuring: Measuring<S>, priority: Option<u32>, started: Receiver<Nanos>) -> Result<()>
 where
     S: Fn(Cpu, Nanos) -> ControlFlow<()> + Send + Sync + 'static,
@@ -132,7 +134,8 @@ fn next(planned: Nanos, now: Nanos, interval: Nanos) -> Nanos {
     planned + Nanos(interval.0.saturating_mul(passed + 1))
 }
 
-/// The moment that a thread sleeps to. Whoever takes it tells how late it was: the thread, or in its stead the end.
+/// The moment that a thread sleeps to. Whoever takes it tells how late it was: the thread, or in
+/// its stead the end.
 #[derive(Default)]
 struct Due(AtomicU64);
 

@@ -1,8 +1,9 @@
 //! `stallstat`: who waits for a CPU, for whom, and how long.
 //!
-//! The kernel's own programs count, each task and each CPU in histograms of its own ([`collector`]); what they have counted
-//! is read once an interval and put into tables ([`counted`], [`report`], [`table`]). [`count`], [`hogs`] and the others are what a
-//! command line can ask for.
+//! The kernel's own programs count, each task and each CPU in histograms of its own
+//! ([`collector`]); what they have counted is read once an interval and put into tables
+//! ([`counted`], [`report`], [`table`]). [`count`], [`hogs`] and the others are what a command line
+//! can ask for.
 
 mod blame;
 pub mod collector;
@@ -35,8 +36,8 @@ mod turns;
 mod waiting;
 
 use crate::command_line::{self, Host};
-use crate::cpus;
 use crate::error::Result;
+use crate::sys::cpu;
 use options::Command;
 use std::process::ExitCode;
 
@@ -46,7 +47,7 @@ const NAME: &str = "stallstat";
 const USAGE: u8 = 22;
 
 pub fn main() -> ExitCode {
-    let host = Host { configured_cpus: cpus::configured(), notify_socket: false };
+    let host = Host { configured_cpus: cpu::configured(), notify_socket: false };
     match options::parse(std::env::args_os().skip(1), &host) {
         Ok(Command::Help) => command_line::print(NAME, &options::help()),
         Ok(Command::Version) => command_line::print(NAME, concat!(env!("CARGO_PKG_VERSION"), "\n")),

@@ -150,7 +150,8 @@ const PERIOD: Limits = Limits {
 const DAY: Nanos = Nanos::from_secs(24 * 3600);
 const EVENTS: usize = super::records::EVENTS as usize;
 
-/// All options, in the order of `--help`. `make regen` writes them into completions and manual pages.
+/// All options, in the order of `--help`. `make regen` writes them into completions and manual
+/// pages.
 pub const TABLE: &[Opt<Draft>] = &[
     Opt {
         short: Some('g'),

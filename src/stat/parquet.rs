@@ -1,8 +1,9 @@
 //! Apache Parquet files, as far as tables of numbers and names need them.
 //!
-//! Columns are flat and have a value in each row. Numbers are written as the differences from one row to the next, in as few
-//! bits as these take; texts as a dictionary and places in it. That is small without a compressor, and what reads Parquet
-//! reads it. Rows are gathered and written as a row group when they are many, so that memory stays bounded.
+//! Columns are flat and have a value in each row. Numbers are written as the differences from one
+//! row to the next, in as few bits as these take; texts as a dictionary and places in it. That is
+//! small without a compressor, and what reads Parquet reads it. Rows are gathered and written as a
+//! row group when they are many, so that memory stays bounded.
 
 use super::thrift::Thrift;
 use std::collections::HashMap;
@@ -13,8 +14,8 @@ const ROWS: usize = 1 << 15;
 /// ... and how many bytes of text, each counted once.
 const TEXT: usize = 1 << 20;
 
-/// The numbers of a block of differences, which is in four parts with a width of bits each. The format wants multiples of
-/// 128 and 32.
+/// The numbers of a block of differences, which is in four parts with a width of bits each. The
+/// format wants multiples of 128 and 32.
 const BLOCK: usize = 128;
 const PART: usize = 32;
 
@@ -314,7 +315,8 @@ fn differences(numbers: &[i64], narrow: fn(i64) -> i64) -> Vec<u8> {
     page.bytes()
 }
 
-/// RLE_DICTIONARY: in turn a number that comes several times, and numbers one by one, eight at a time.
+/// RLE_DICTIONARY: in turn a number that comes several times, and numbers one by one, eight at a
+/// time.
 fn places(places: &[i64], texts: usize) -> Vec<u8> {
     let numbers: Vec<u64> = places.iter().map(|&place| place as u64).collect();
     // No bit at all would do for a single text, but not every reader thinks so.
@@ -356,7 +358,8 @@ fn width(numbers: &[u64]) -> u32 {
     numbers.iter().map(|number| u64::BITS - number.leading_zeros()).max().unwrap_or(0)
 }
 
-/// Writes `width` bits of each number, the lowest first. What is written fills bytes: there are eight numbers or more.
+/// Writes `width` bits of each number, the lowest first. What is written fills bytes: there are
+/// eight numbers or more.
 fn pack(numbers: &[u64], width: u32, page: &mut Thrift) {
     let (mut bits, mut count) = (0u128, 0);
     for &number in numbers {

@@ -104,7 +104,8 @@ impl People {
         }
     }
 
-    /// What a person is added up under; those who are in no container, say, under one name for all of them.
+    /// What a person is added up under; those who are in no container, say, under one name for all
+    /// of them.
     pub fn label(&self, person: &Person, by: By) -> String {
         let name = match person.tid {
             Tid(0) => "idle".to_string(),

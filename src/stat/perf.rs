@@ -19,7 +19,8 @@ const fn event(kind: u32, config: u64) -> Event {
     Event { kind, config }
 }
 
-/// A cache, what is done to it (0 to read, 1 to write) and what comes of it (0 for any, 1 for a miss).
+/// A cache, what is done to it (0 to read, 1 to write) and what comes of it (0 for any, 1 for a
+/// miss).
 const fn cache(cache: u64, deed: u64, miss: u64) -> Event {
     event(CACHE, cache | deed << 8 | miss << 16)
 }

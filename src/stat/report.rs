@@ -26,7 +26,8 @@ pub struct Report {
 }
 
 impl Report {
-    /// What programs read is written as it is made: of ten thousand tasks it would take megabytes to keep.
+    /// What programs read is written as it is made: of ten thousand tasks it would take megabytes
+    /// to keep.
     pub fn show(&self, options: &Options, screen: &mut Screen) -> Result<()> {
         let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
         match options.form {

@@ -1,7 +1,9 @@
-//! Cache occupancy and memory bandwidth of each monitoring group of resctrl, where the kernel has it mounted.
+//! Cache occupancy and memory bandwidth of each monitoring group of resctrl, where the kernel has
+//! it mounted.
 //!
-//! The root, each control group below it, and each group in a `mon_groups` of these is a monitoring group. It has a number
-//! per last-level cache and kind, which may be missing (the hardware does not count that) or unavailable for now.
+//! The root, each control group below it, and each group in a `mon_groups` of these is a monitoring
+//! group. It has a number per last-level cache and kind, which may be missing (the hardware does
+//! not count that) or unavailable for now.
 
 use super::columns::align;
 use crate::error::{Context, Result};
@@ -81,8 +83,8 @@ fn caches(mount: &Path, group: &[u8]) -> Vec<Reading> {
     caches.iter().filter_map(reading).collect()
 }
 
-/// What went to and came from memory between two readings. The occupancy is that of the second. A group of the same name
-/// whose numbers are lower is another one.
+/// What went to and came from memory between two readings. The occupancy is that of the second. A
+/// group of the same name whose numbers are lower is another one.
 pub fn delta(before: &[Reading], after: &[Reading]) -> Vec<Reading> {
     let grown = |after: &Reading| {
         let same = |before: &&Reading| (&before.group, before.cache) == (&after.group, after.cache);
@@ -135,7 +137,8 @@ mod tests {
     use super::*;
     use rig::scratch::Scratch;
 
-    /// Two caches; a control group, a monitoring group of the root's and one of the control group's.
+    /// Two caches; a control group, a monitoring group of the root's and one of the control
+    /// group's.
     fn made(name: &str) -> Scratch {
         let root = Scratch::new(name);
         for (group, cache, occupancy, total, local) in [

@@ -1,7 +1,8 @@
-//! /proc/schedstat: what the scheduler counts per CPU, and per scheduling domain when it balances load.
+//! /proc/schedstat: what the scheduler counts per CPU, and per scheduling domain when it balances
+//! load.
 //!
-//! Versions 15 (to Linux 6.9), 16 and 17 (from 6.14 on) differ in the order of the idle types, in what an imbalance is
-//! made of, and in that a domain has a name.
+//! Versions 15 (to Linux 6.9), 16 and 17 (from 6.14 on) differ in the order of the idle types, in
+//! what an imbalance is made of, and in that a domain has a name.
 
 use super::columns::{align, percent};
 use crate::cpus::CpuSet;
@@ -23,7 +24,8 @@ macro_rules! counters {
         }
 
         impl $name {
-            /// Takes its numbers in the order of the fields; those that this version does not have stay 0.
+            /// Takes its numbers in the order of the fields; those that this version does not have
+            /// stay 0.
             fn take(version: u32, numbers: &mut impl Iterator<Item = u64>) -> Option<$name> {
                 Some($name {
                     $($field: if has(version, stringify!($field)) { numbers.next()? } else { 0 },)*
@@ -45,7 +47,8 @@ macro_rules! counters {
 }
 
 counters! {
-    /// What is counted of a CPU. All but the last three stand still while `kernel.sched_schedstats` is 0.
+    /// What is counted of a CPU. All but the last three stand still while `kernel.sched_schedstats`
+    /// is 0.
     CpuCounters {
         /// sched_yield(2) was called.
         yields,
@@ -86,7 +89,8 @@ counters! {
 }
 
 counters! {
-    /// What else is counted of a domain, as seen from one CPU. Kernels of these versions leave sbe and sbf 0.
+    /// What else is counted of a domain, as seen from one CPU. Kernels of these versions leave sbe
+    /// and sbf 0.
     Moves {
         active_count,
         active_failed,
@@ -144,8 +148,8 @@ fn has(version: u32, counter: &str) -> bool {
     }
 }
 
-/// Most are 32 bits wide and begin anew at 0, and those of a domain also do when the kernel builds it again; what then seems
-/// to have grown by half of all numbers has not.
+/// Most are 32 bits wide and begin anew at 0, and those of a domain also do when the kernel builds
+/// it again; what then seems to have grown by half of all numbers has not.
 fn grown(after: u64, before: u64) -> u64 {
     let wrapped = (after as u32).wrapping_sub(before as u32);
     match after.checked_sub(before) {
@@ -253,7 +257,8 @@ fn mask(text: &[u8]) -> Option<CpuSet> {
     Some(set)
 }
 
-/// How the numbers have grown. A CPU that was not there at both ends is left out; a domain that was not has begun at 0.
+/// How the numbers have grown. A CPU that was not there at both ends is left out; a domain that was
+/// not has begun at 0.
 pub fn delta(before: &Schedstat, after: &Schedstat) -> Delta {
     let cpu = |after: &CpuStat| {
         let before = before.cpus.iter().find(|before| before.cpu == after.cpu)?;

@@ -14,7 +14,8 @@ fn made(version: u32) -> String {
     format!("version {version}\ntimestamp 4294907296\n{}{}", cpu(0, 1), cpu(1, 11))
 }
 
-/// Taken a second apart from Linux 6.1, 6.12 and 7.2 on a machine with two nodes, two hardware threads in each.
+/// Taken a second apart from Linux 6.1, 6.12 and 7.2 on a machine with two nodes, two hardware
+/// threads in each.
 const TAKEN: [(u32, &str, &str); 3] = [
     (
         15,

@@ -1,4 +1,5 @@
-//! The compact protocol of Apache Thrift, in which Parquet tells what is where; and its numbers, which Parquet's pages have too.
+//! The compact protocol of Apache Thrift, in which Parquet tells what is where; and its numbers,
+//! which Parquet's pages have too.
 
 /// The numbers of the types.
 const I32: u8 = 5;

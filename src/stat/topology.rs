@@ -1,8 +1,9 @@
-//! How the machine's CPUs are related: hardware threads of a core, last-level caches, NUMA nodes, packages.
+//! How the machine's CPUs are related: hardware threads of a core, last-level caches, NUMA nodes,
+//! packages.
 //!
-//! A relation goes by the lowest CPU that is in it, so that it needs no numbers of the kernel's, which not every
-//! architecture has. What a kernel does not tell is taken to be simple: a core has one hardware thread, a package one
-//! last-level cache, the machine one node and one package.
+//! A relation goes by the lowest CPU that is in it, so that it needs no numbers of the kernel's,
+//! which not every architecture has. What a kernel does not tell is taken to be simple: a core has
+//! one hardware thread, a package one last-level cache, the machine one node and one package.
 
 use crate::cpus::CpuSet;
 use crate::host::{MOST_CPUS, line};
@@ -31,7 +32,8 @@ pub struct Topology {
 }
 
 impl Topology {
-    /// Reads what is in sysfs below `root`. A kernel that shows nothing there gives a topology without CPUs.
+    /// Reads what is in sysfs below `root`. A kernel that shows nothing there gives a topology
+    /// without CPUs.
     pub fn read(root: &Path) -> Topology {
         let nodes = nodes(root);
         let mut places: Vec<(Cpu, Place)> = Vec::new();
@@ -106,8 +108,8 @@ fn nodes(root: &Path) -> Vec<(u32, CpuSet)> {
     nodes.into_iter().filter_map(|node| Some((node, cpus(node)?))).collect()
 }
 
-/// The lowest CPU of those that share the cache of the highest level. A first level belongs to a core, and where the
-/// kernel shows no other one it knows no better.
+/// The lowest CPU of those that share the cache of the highest level. A first level belongs to a
+/// core, and where the kernel shows no other one it knows no better.
 fn last_level_cache(root: &Path, cpu: &str) -> Option<Cpu> {
     let caches = numbered(root, &format!("{cpu}/cache"), "index").into_iter();
     let level = |index: &u32| {

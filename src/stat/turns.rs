@@ -35,7 +35,8 @@ pub fn room_for_tasks() -> u32 {
     tasks.saturating_mul(2).saturating_add(SPARE_TASKS)
 }
 
-/// Follows all CPUs until the time is over or a signal comes. A turn that lasts is told in pieces of this length.
+/// Follows all CPUs until the time is over or a signal comes. A turn that lasts is told in pieces
+/// of this length.
 pub fn follow(
     options: &Options,
     topology: &Topology,

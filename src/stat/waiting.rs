@@ -1,12 +1,12 @@
-//! Who waits at this moment and has for all of the interval: nothing else would tell of them, because what is counted is
-//! counted when a wait is over.
+//! Who waits at this moment and has for all of the interval: nothing else would tell of them,
+//! because what is counted is counted when a wait is over.
 
 use super::options::Options;
 use super::table::{Cell, Subject, Table, column};
-use crate::cpus::{self, CpuSet};
+use crate::cpus::CpuSet;
 use crate::observe::bpf::BpfBackend;
 use crate::observe::{Backend, Effort, Kind, Snapshot, Watch};
-use crate::sys::clock;
+use crate::sys::{clock, cpu};
 use crate::task::{Nanos, Task};
 
 pub struct Waiting {
@@ -18,7 +18,7 @@ pub struct Waiting {
 
 impl Waiting {
     pub fn new(options: &Options) -> Waiting {
-        let cpus = options.cpus.clone().unwrap_or_else(|| CpuSet::first(cpus::configured()));
+        let cpus = options.cpus.clone().unwrap_or_else(|| CpuSet::first(cpu::configured()));
         let watch = Watch { cpus, idle_detection: false, own_threads: false };
         let backend = BpfBackend::open(Kind::TaskIter, watch).ok();
         Waiting { backend, snapshot: Snapshot::default(), options: options.clone() }

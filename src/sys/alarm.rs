@@ -1,4 +1,5 @@
-//! One descriptor that a program can poll among its own: ready when a moment has come, or a bell was rung.
+//! One descriptor that a program can poll among its own: ready when a moment has come, or a bell
+//! was rung.
 
 use super::check;
 use crate::task::Nanos;
@@ -51,7 +52,8 @@ impl Alarm {
         let once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         let timer = libc::itimerspec { it_interval: once, it_value: at };
         let absolute = libc::TFD_TIMER_ABSTIME;
-        // SAFETY: the kernel reads `timer`, which outlives the call, and is asked for no former value.
+        // SAFETY: the kernel reads `timer`, which outlives the call, and is asked for no former
+        // value.
         check(unsafe { libc::timerfd_settime(self.timer.as_raw_fd(), absolute, &timer, ptr::null_mut()) })?;
         Ok(())
     }
@@ -59,8 +61,8 @@ impl Alarm {
     /// Has it ready for good. It is one system call, which a signal handler may make too.
     pub fn ring(&self) {
         let one = 1u64;
-        // SAFETY: the kernel reads the 8 bytes of `one`. That it fails, with a counter that is full, means that
-        // the bell has been rung before.
+        // SAFETY: the kernel reads the 8 bytes of `one`. That it fails, with a counter that is
+        // full, means that the bell has been rung before.
         unsafe { libc::write(self.bell.as_raw_fd(), ptr::from_ref(&one).cast(), size_of::<u64>()) };
     }
 }

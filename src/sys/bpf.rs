@@ -19,8 +19,8 @@ pub struct ObjectBytes<T: ?Sized>(pub T);
 /// Room for what the verifier says of a program that it refuses.
 const LOG_SIZE: usize = 64 * 1024;
 
-/// A BPF object: opened, set up, then loaded. Loaded programs and maps are taken out of it by name, and
-/// live on when the object, with all that libbpf keeps about it, is dropped.
+/// A BPF object: opened, set up, then loaded. Loaded programs and maps are taken out of it by name,
+/// and live on when the object, with all that libbpf keeps about it, is dropped.
 pub struct Object {
     raw: NonNull<bpf::bpf_object>,
     /// Written by the kernel during `load`, so it must not move or go before `raw` does.
@@ -39,11 +39,11 @@ impl Object {
         };
         // The last piece of a log is what matters; a level of 0 asks for it only on failure.
         options.kernel_log_level = 0;
-        // SAFETY: sets a function pointer of libbpf; no printing function means silence, and what there
-        // is to say comes back as an error.
+        // SAFETY: sets a function pointer of libbpf; no printing function means silence, and what
+        // there is to say comes back as an error.
         unsafe { bpf::libbpf_set_print(None) };
-        // SAFETY: `elf` is 'static, `options` outlives the call, and the log that it points to lives as
-        // long as the object.
+        // SAFETY: `elf` is 'static, `options` outlives the call, and the log that it points to
+        // lives as long as the object.
         let raw = unsafe { bpf::bpf_object__open_mem(elf.0.as_ptr().cast(), elf.0.len() as _, &options) };
         let raw = NonNull::new(raw).ok_or_else(io::Error::last_os_error).context("open the BPF object")?;
         Ok(Object { raw, log })
@@ -52,7 +52,8 @@ impl Object {
     /// Leaves a program out, or takes it in.
     pub fn want_program(&mut self, name: &CStr, wanted: bool) -> Result<()> {
         let program = self.program(name)?;
-        // SAFETY: `program` belongs to this object, which is not loaded yet, or this returns an error.
+        // SAFETY: `program` belongs to this object, which is not loaded yet, or this returns an
+        // error.
         let result = unsafe { bpf::bpf_program__set_autoload(program.as_ptr(), wanted) };
         negative(result).map(drop).context(format_args!("choose {}", shown(name)))
     }
@@ -95,7 +96,8 @@ impl Object {
         Ok(())
     }
 
-    /// Gives the programs to the kernel. The error is the verifier's own last word where it has one.
+    /// Gives the programs to the kernel. The error is the verifier's own last word where it has
+    /// one.
     pub fn load(&mut self) -> Result<()> {
         // SAFETY: the object is open; loading twice is an error that libbpf returns.
         let result = unsafe { bpf::bpf_object__load(self.raw.as_ptr()) };
@@ -115,7 +117,8 @@ impl Object {
         let mut logs = vec![[0u8; 1024]; names.len()];
         for (name, log) in names.iter().zip(&mut logs) {
             let program = self.program(name)?;
-            // SAFETY: `program` belongs to this object, which loads once, below, and `logs` outlives that.
+            // SAFETY: `program` belongs to this object, which loads once, below, and `logs`
+            // outlives that.
             let result = unsafe {
                 bpf::bpf_program__set_log_level(program.as_ptr(), FIGURES);
                 bpf::bpf_program__set_log_buf(program.as_ptr(), log.as_mut_ptr().cast(), log.len() as _)
@@ -200,8 +203,8 @@ impl Program {
         negative(fd).map(|fd| Iterator { link: unsafe { OwnedFd::from_raw_fd(fd) } })
     }
 
-    /// Attaches it to the scheduler event that it was written for, until what is returned is dropped.
-    /// Both may wait for as long as some CPU keeps RCU from making progress.
+    /// Attaches it to the scheduler event that it was written for, until what is returned is
+    /// dropped. Both may wait for as long as some CPU keeps RCU from making progress.
     pub fn attach(&self) -> io::Result<OwnedFd> {
         // SAFETY: a program that knows its event takes no name.
         let fd = unsafe { bpf::bpf_raw_tracepoint_open(ptr::null(), self.fd.as_raw_fd()) };
@@ -225,7 +228,8 @@ impl Program {
     pub fn runs(&self) -> io::Result<Runs> {
         let mut info = bpf::bpf_prog_info::default();
         let mut size = size_of::<bpf::bpf_prog_info>() as u32;
-        // SAFETY: `info` is `size` bytes long and asks for none of the arrays that it could point to.
+        // SAFETY: `info` is `size` bytes long and asks for none of the arrays that it could point
+        // to.
         negative(unsafe { bpf::bpf_prog_get_info_by_fd(self.fd.as_raw_fd(), &mut info, &mut size) })?;
         Ok(Runs { count: info.run_cnt, time_ns: info.run_time_ns })
     }
@@ -253,8 +257,9 @@ pub fn has_task_storage() -> bool {
 }
 
 /// Attaches programs to their events and holds them there, in a process of its own: attaching and
-/// detaching wait for RCU, which waits for every CPU, and so for as long as some hog likes. That must hold
-/// up neither a look nor the exit. The process ends, and so detaches, when this is dropped or dies.
+/// detaching wait for RCU, which waits for every CPU, and so for as long as some hog likes. That
+/// must hold up neither a look nor the exit. The process ends, and so detaches, when this is
+/// dropped or dies.
 pub struct Keeper {
     pid: Tid,
     /// Closed to end it.
@@ -318,7 +323,8 @@ fn hold(programs: &[i32], life: i32, verdict: i32) {
             break;
         }
     }
-    // SAFETY: reads and writes memory of our own. The pipe says nothing, and ends when the parent does.
+    // SAFETY: reads and writes memory of our own. The pipe says nothing, and ends when the parent
+    // does.
     unsafe {
         // Standard descriptors would hold somebody's terminal or pipe open.
         (0..3).for_each(|fd| _ = libc::close(fd));

@@ -2,7 +2,8 @@
 
 use crate::task::Nanos;
 
-/// Now. It goes through the vDSO, so it costs some 25 ns and works even where clock_gettime(2) is filtered.
+/// Now. It goes through the vDSO, so it costs some 25 ns and works even where clock_gettime(2) is
+/// filtered.
 pub fn monotonic() -> Nanos {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `now` is a timespec that outlives the call. The clock exists on every kernel, so the
@@ -23,8 +24,8 @@ pub fn process_cpu() -> Nanos {
 
 fn used(clock: libc::clockid_t) -> Nanos {
     let mut used = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `used` is a timespec that outlives the call. Each thread and each process has its clock, on every
-    // kernel.
+    // SAFETY: `used` is a timespec that outlives the call. Each thread and each process has its
+    // clock, on every kernel.
     unsafe { libc::clock_gettime(clock, &mut used) };
     Nanos::from_secs(used.tv_sec as u64) + Nanos(used.tv_nsec as u64)
 }
@@ -32,8 +33,8 @@ fn used(clock: libc::clockid_t) -> Nanos {
 /// How far apart the kernel's ticks are.
 pub fn tick() -> Nanos {
     let mut tick = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `tick` is a timespec that outlives the call. The coarse clock moves with the tick, and exists
-    // on every kernel.
+    // SAFETY: `tick` is a timespec that outlives the call. The coarse clock moves with the tick,
+    // and exists on every kernel.
     unsafe { libc::clock_getres(libc::CLOCK_MONOTONIC_COARSE, &mut tick) };
     Nanos::from_secs(tick.tv_sec as u64) + Nanos(tick.tv_nsec as u64)
 }
@@ -51,7 +52,8 @@ pub fn nap(length: Nanos) {
     sleep_until(monotonic() + length);
 }
 
-/// Sleeps until `moment`, signals or not. An absolute time-out doesn't grow by what each signal takes.
+/// Sleeps until `moment`, signals or not. An absolute time-out doesn't grow by what each signal
+/// takes.
 pub fn sleep_until(moment: Nanos) {
     let until = libc::timespec {
         tv_sec: libc::time_t::try_from(moment.as_secs()).unwrap_or(libc::time_t::MAX),
@@ -66,7 +68,8 @@ pub fn sleep_until(moment: Nanos) {
     while sleep() == libc::EINTR {}
 }
 
-/// Has the kernel wake the calling thread when it asked to be, not up to 50 us later together with others.
+/// Has the kernel wake the calling thread when it asked to be, not up to 50 us later together with
+/// others.
 pub fn be_punctual() {
     // SAFETY: takes numbers only. It can't fail, and 1 ns is the least that there is.
     unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1 as libc::c_ulong) };

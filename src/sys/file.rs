@@ -7,19 +7,21 @@ use std::io::{self, IsTerminal, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 
-/// Waits until a write would not block, or would fail; false when the time is over first. The answer
-/// holds for what fits into one page of a pipe.
+/// Waits until a write would not block, or would fail; false when the time is over first. The
+/// answer holds for what fits into one page of a pipe.
 pub fn writable_within(fd: impl AsFd, within: Nanos) -> io::Result<bool> {
     ready_within(fd, libc::POLLOUT, within)
 }
 
-/// Waits until there is something to read, or the other end is gone; false when the time is over first.
+/// Waits until there is something to read, or the other end is gone; false when the time is over
+/// first.
 pub fn readable_within(fd: impl AsFd, within: Nanos) -> io::Result<bool> {
     ready_within(fd, libc::POLLIN, within)
 }
 
-/// Waits as `readable_within` does for two files, of which the second may be missing, and says which it is. It waits a
-/// millisecond at least: the guardian, which is above all other tasks, must not spin.
+/// Waits as `readable_within` does for two files, of which the second may be missing, and says
+/// which it is. It waits a millisecond at least: the guardian, which is above all other tasks, must
+/// not spin.
 pub fn either_readable_within(
     first: impl AsFd,
     second: Option<impl AsFd>,
@@ -52,8 +54,8 @@ pub fn never_wait(fd: impl AsFd) -> io::Result<()> {
     check(unsafe { libc::fcntl(fd.as_fd().as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) }).map(drop)
 }
 
-/// A file that others may share, written to without waiting for a reader. O_NONBLOCK would be theirs, too, so it
-/// is set on a second opening of a pipe or a terminal.
+/// A file that others may share, written to without waiting for a reader. O_NONBLOCK would be
+/// theirs, too, so it is set on a second opening of a pipe or a terminal.
 pub struct Unwaiting {
     file: File,
     way: Way,
@@ -65,7 +67,8 @@ enum Way {
     Plain,
     /// MSG_DONTWAIT.
     Socket,
-    /// It could not be opened again: a piece that a pipe has room for, if poll(2) says that there is room.
+    /// It could not be opened again: a piece that a pipe has room for, if poll(2) says that there
+    /// is room.
     Pieces,
 }
 

@@ -7,12 +7,13 @@ use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::{self, NonNull};
 
-/// Plain data: bytes that a program wrote may be read as a value of this type, whatever they are. [`plain!`]
-/// implements it for a struct.
+/// Plain data: bytes that a program wrote may be read as a value of this type, whatever they are.
+/// [`plain!`] implements it for a struct.
 ///
 /// # Safety
 ///
-/// Every bit pattern is a valid value. So integers are plain data, and structs and arrays of plain data. `bool`,
+/// Every bit pattern is a valid value. So integers are plain data, and structs and arrays of plain
+/// data. `bool`,
 /// `char`, enums, references and pointers are not.
 pub unsafe trait Plain: Copy {}
 
@@ -27,8 +28,8 @@ integers!(u8 i8 u16 i16 u32 i32 u64 i64);
 // SAFETY: an array is nothing but its elements.
 unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
 
-/// Implements [`Plain`](crate::sys::map::Plain) for structs whose fields all are plain data. It does not compile
-/// for any other struct, nor if a field is left out.
+/// Implements [`Plain`](crate::sys::map::Plain) for structs whose fields all are plain data. It
+/// does not compile for any other struct, nor if a field is left out.
 #[macro_export]
 macro_rules! plain {
     ($($name:ident { $($field:ident),+ $(,)? })+) => {$(
@@ -37,7 +38,8 @@ macro_rules! plain {
             let $name { $($field),+ } = value;
             $(check($field);)+
         };
-        // SAFETY: the function above takes the struct apart, and shows that each of its fields is plain data.
+        // SAFETY: the function above takes the struct apart, and shows that each of its fields is
+        // plain data.
         #[allow(unsafe_code)]
         unsafe impl $crate::sys::map::Plain for $name {}
     )+};
@@ -61,7 +63,8 @@ impl<T: Plain> SharedArray<T> {
     /// Maps a map of at least `len` values that are as long as a T.
     pub fn map(fd: BorrowedFd, len: usize) -> io::Result<SharedArray<T>> {
         sizes(fd).and_then(|sizes| fits(sizes, size_of::<u32>(), Self::STRIDE))?;
-        // SAFETY: asks for a new mapping at no given address. The kernel refuses one that is longer than the map.
+        // SAFETY: asks for a new mapping at no given address. The kernel refuses one that is longer
+        // than the map.
         let start = unsafe {
             libc::mmap(
                 ptr::null_mut(),
@@ -96,7 +99,8 @@ pub fn read_value<T: Plain + Default>(map: BorrowedFd) -> io::Result<T> {
     let key = 0u32;
     sizes(map).and_then(|sizes| fits(sizes, size_of::<u32>(), size_of::<T>()))?;
     let mut value = T::default();
-    // SAFETY: the kernel reads a u32 and writes `value_size` bytes, the size of a T, which is plain data.
+    // SAFETY: the kernel reads a u32 and writes `value_size` bytes, the size of a T, which is plain
+    // data.
     negative(unsafe {
         bpf::bpf_map_lookup_elem(
             map.as_raw_fd(),
@@ -167,7 +171,8 @@ impl<V: Plain + Default> Queue<V> {
     pub fn pop(&self) -> io::Result<Option<V>> {
         let mut value = V::default();
         let to = ptr::from_mut(&mut value).cast();
-        // SAFETY: a queue has no keys, and the kernel writes `value_size` bytes, the size of a V, which is plain data.
+        // SAFETY: a queue has no keys, and the kernel writes `value_size` bytes, the size of a V,
+        // which is plain data.
         match negative(unsafe { bpf::bpf_map_lookup_and_delete_elem(self.map.as_raw_fd(), ptr::null(), to) })
         {
             Ok(_) => Ok(Some(value)),

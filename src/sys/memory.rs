@@ -9,18 +9,18 @@ pub fn page_size() -> usize {
     usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
 }
 
-/// Locks what is mapped now, and each later page as it is first used: a page fault behind a starving disk
-/// would make stalld one more of the tasks that wait.
+/// Locks what is mapped now, and each later page as it is first used: a page fault behind a
+/// starving disk would make stalld one more of the tasks that wait.
 ///
-/// Refused under a limit on locked memory, even one that has room: all later memory would come out of that
-/// room, and the first allocation that it can't hold would end the process.
+/// Refused under a limit on locked memory, even one that has room: all later memory would come out
+/// of that room, and the first allocation that it can't hold would end the process.
 pub fn lock_all() -> io::Result<()> {
     // MCL_ONFAULT (4.4) keeps this from filling memory with pages that nothing uses.
     lock(libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT)
 }
 
-/// Reads in what is mapped now, and locks it: for a small process that must not wait for a page once it has
-/// something to do. A limit is handled as by [`lock_all`].
+/// Reads in what is mapped now, and locks it: for a small process that must not wait for a page
+/// once it has something to do. A limit is handled as by [`lock_all`].
 pub fn load_and_lock_all() -> io::Result<()> {
     lock(libc::MCL_CURRENT | libc::MCL_FUTURE)
 }
@@ -44,8 +44,8 @@ fn lock(flags: libc::c_int) -> io::Result<()> {
     locked
 }
 
-/// Keeps the OOM killer from this process. It needs CAP_SYS_RESOURCE, unless a service manager has done it
-/// already. A process that was forked before keeps its own setting.
+/// Keeps the OOM killer from this process. It needs CAP_SYS_RESOURCE, unless a service manager has
+/// done it already. A process that was forked before keeps its own setting.
 pub fn spare_from_oom_killer() -> io::Result<()> {
     fs::write("/proc/self/oom_score_adj", "-1000")
 }
@@ -61,15 +61,6 @@ pub fn fault_in_stack() {
     black_box(&stack);
 }
 
-/// An empty vector with room for so many values, in memory that is there already. The value that it is
-/// tried out with must not be all zeros: an allocator that is asked for those may give out pages that only
-/// come when they are used.
-pub fn room_for<T: Clone>(count: usize, value: T) -> Vec<T> {
-    let mut room = vec![value; count];
-    black_box(&mut room).clear();
-    room
-}
-
 /// Gives back what start-up or a crowd took and nothing needs any more.
 pub fn trim_heap() {
     // SAFETY: a call without arguments that matter; glibc only.
@@ -79,7 +70,8 @@ pub fn trim_heap() {
     }
 }
 
-/// Wakes the calling thread when it asked for, not when it suits the kernel (50 us later by default).
+/// Wakes the calling thread when it asked for, not when it suits the kernel (50 us later by
+/// default).
 pub fn no_timer_slack() {
     // SAFETY: takes numbers only, and can't fail for the calling thread.
     unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1) };

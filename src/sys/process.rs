@@ -8,12 +8,12 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-/// Leaves the terminal, the session and the parent behind. It returns in the daemon only; the calling
-/// process stays in here until the daemon has given its verdict, and exits with that.
+/// Leaves the terminal, the session and the parent behind. It returns in the daemon only; the
+/// calling process stays in here until the daemon has given its verdict, and exits with that.
 ///
 /// The daemon keeps the standard descriptors until [`Ready::succeed`], so that what goes wrong at
-/// start-up still reaches the user's stderr; all others are closed. To be called while there is one thread,
-/// and before anything is opened.
+/// start-up still reaches the user's stderr; all others are closed. To be called while there is one
+/// thread, and before anything is opened.
 pub fn daemonize() -> io::Result<Ready> {
     one_thread()?;
     close_inherited()?;
@@ -35,8 +35,8 @@ pub fn daemonize() -> io::Result<Ready> {
     Ok(Ready { verdict: ready })
 }
 
-/// What a daemon owes the process that started it: a word on how the start went. Dropped without one,
-/// or when the daemon dies, its starter exits with 1, as soon as no forked child holds a copy.
+/// What a daemon owes the process that started it: a word on how the start went. Dropped without
+/// one, or when the daemon dies, its starter exits with 1, as soon as no forked child holds a copy.
 #[must_use = "the process that started the daemon waits for its verdict"]
 #[derive(Debug)]
 pub struct Ready {
@@ -62,8 +62,8 @@ impl Ready {
     }
 }
 
-/// Points stdin, stdout and stderr at /dev/null, so that no terminal and no pipe is held open. A child
-/// forked before [`Ready::succeed`] has to do it for itself.
+/// Points stdin, stdout and stderr at /dev/null, so that no terminal and no pipe is held open. A
+/// child forked before [`Ready::succeed`] has to do it for itself.
 pub fn leave_standard_descriptors() -> io::Result<()> {
     let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
     for standard in 0..=2 {
@@ -74,14 +74,15 @@ pub fn leave_standard_descriptors() -> io::Result<()> {
     Ok(())
 }
 
-/// Closes what the starter happened to have open: its lock, or the pipe to its reader, would stay with the
-/// daemon for as long as that lives.
+/// Closes what the starter happened to have open: its lock, or the pipe to its reader, would stay
+/// with the daemon for as long as that lives.
 fn close_inherited() -> io::Result<()> {
     let descriptor = |entry: fs::DirEntry| entry.file_name().to_str()?.parse::<i32>().ok();
     let open: Vec<i32> = fs::read_dir("/proc/self/fd")?.flatten().filter_map(descriptor).collect();
     for inherited in open.into_iter().filter(|&fd| fd > 2) {
-        // SAFETY: nothing of ours is open, as `daemonize` asks for, so no object owns it. The one that was
-        // used to read the directory is closed by now, and closing it again fails without effect.
+        // SAFETY: nothing of ours is open, as `daemonize` asks for, so no object owns it. The one
+        // that was used to read the directory is closed by now, and closing it again fails without
+        // effect.
         unsafe { libc::close(inherited) };
     }
     Ok(())
@@ -106,7 +107,8 @@ pub fn is_alive(process: Tid) -> bool {
     }
 }
 
-/// A way to fork a child: [`child_of_one_thread`], or a function that is as safe for what the child does.
+/// A way to fork a child: [`child_of_one_thread`], or a function that is as safe for what the child
+/// does.
 pub type Fork = fn(name: &CStr, keep: &[i32], life: &mut dyn FnMut()) -> io::Result<Tid>;
 
 /// Forks a child as [`child`] does. It is an error if this process has a second thread.
@@ -133,19 +135,19 @@ fn one_thread() -> io::Result<()> {
     }
 }
 
-/// Forks a child that runs `life` and then exits. It has no other descriptors than standard ones and those
-/// in `keep`, blocks all signals, and goes by another name. No process gets a signal when it ends, so that
-/// a program around the library can't mistake it for a child of its own.
+/// Forks a child that runs `life` and then exits. It has no other descriptors than standard ones
+/// and those in `keep`, blocks all signals, and goes by another name. No process gets a signal when
+/// it ends, so that a program around the library can't mistake it for a child of its own.
 ///
 /// # Safety
 ///
-/// In a process with more than one thread, `life` must do nothing that a signal handler may not do: no
-/// allocation and no lock, because the thread that holds one does not exist in the child.
+/// In a process with more than one thread, `life` must do nothing that a signal handler may not do:
+/// no allocation and no lock, because the thread that holds one does not exist in the child.
 pub unsafe fn child(name: &CStr, keep: &[i32], life: impl FnOnce()) -> io::Result<Tid> {
     // Blocked before, because a signal could reach the child before it has blocked any.
     let before = block_signals()?;
-    // SAFETY: clone(2) with no flags and no stack is fork(2) without the signal. The caller promises that
-    // the child does only what it may after that.
+    // SAFETY: clone(2) with no flags and no stack is fork(2) without the signal. The caller
+    // promises that the child does only what it may after that.
     let pid = check(unsafe { libc::syscall(libc::SYS_clone, 0, 0, 0, 0, 0) });
     if !matches!(pid, Ok(0)) {
         set_blocked_signals(&before);
@@ -161,7 +163,8 @@ pub unsafe fn child(name: &CStr, keep: &[i32], life: impl FnOnce()) -> io::Resul
 
 /// Blocks all signals for the calling thread. Returns the ones that were blocked before.
 fn block_signals() -> io::Result<libc::sigset_t> {
-    // SAFETY: a set of signals is plain numbers. sigfillset initialises `all`, and pthread_sigmask fills
+    // SAFETY: a set of signals is plain numbers. sigfillset initialises `all`, and pthread_sigmask
+    // fills
     // `before`.
     unsafe {
         let (mut all, mut before) = std::mem::zeroed::<(libc::sigset_t, libc::sigset_t)>();
@@ -174,15 +177,16 @@ fn block_signals() -> io::Result<libc::sigset_t> {
 }
 
 fn set_blocked_signals(set: &libc::sigset_t) {
-    // SAFETY: the kernel reads an initialised set. The call fails only for an unknown way of setting it.
+    // SAFETY: the kernel reads an initialised set. The call fails only for an unknown way of
+    // setting it.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, set, std::ptr::null_mut()) };
 }
 
 /// Closes all but standard descriptors and these.
 fn close_all_but(keep: &[i32]) {
     let behind = keep.iter().fold(3, |behind, &kept| behind.max(kept + 1));
-    // SAFETY: takes numbers only. What is closed, here and below, belonged to objects that this process, which
-    // never unwinds into them, will not use or drop.
+    // SAFETY: takes numbers only. What is closed, here and below, belonged to objects that this
+    // process, which never unwinds into them, will not use or drop.
     let closed = check(unsafe { libc::syscall(libc::SYS_close_range, behind, u32::MAX, 0) });
     let end = match closed {
         Ok(_) => behind,
@@ -208,7 +212,8 @@ pub fn reap(child: Tid, patience: Nanos) {
     }
 }
 
-/// What is ready to be read as soon as this process has ended; None before 5.3, where the kernel has no such thing.
+/// What is ready to be read as soon as this process has ended; None before 5.3, where the kernel
+/// has no such thing.
 pub fn watch_own() -> Option<OwnedFd> {
     // SAFETY: takes numbers only.
     let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_open, std::process::id(), 0) }).ok()?;
@@ -218,8 +223,8 @@ pub fn watch_own() -> Option<OwnedFd> {
 
 /// True in the child.
 fn fork() -> io::Result<bool> {
-    // SAFETY: `daemonize`, the only caller, has made sure that no other thread exists whose locks could
-    // stay locked in the child.
+    // SAFETY: `daemonize`, the only caller, has made sure that no other thread exists whose locks
+    // could stay locked in the child.
     Ok(check(unsafe { libc::fork() })? == 0)
 }
 
@@ -259,8 +264,8 @@ fn await_verdict(mut verdict: File) -> ! {
     }
 }
 
-/// Ends a process that was only a step on the way: what the daemon inherited from it, down to what it
-/// has to put back on the host, is the daemon's to clean up.
+/// Ends a process that was only a step on the way: what the daemon inherited from it, down to what
+/// it has to put back on the host, is the daemon's to clean up.
 fn exit_now(code: u8) -> ! {
     // SAFETY: _exit takes a plain number, runs nothing of ours and does not return.
     unsafe { libc::_exit(code.into()) }

@@ -1,8 +1,8 @@
 //! How a thread is scheduled: policy, priority, deadline, affinity, and the name it goes by.
 //!
 //! `Tid(0)` is the calling thread in all of these calls. They are made by number, without the C library:
-//! musl answers sched_setscheduler(2) with ENOSYS on principle, and no C library of the kernels' time
-//! wraps sched_setattr(2).
+//! musl answers sched_setscheduler(2) with ENOSYS on principle, and no C library of the kernels'
+//! time wraps sched_setattr(2).
 
 use super::check;
 use crate::cpus::CpuSet;
@@ -22,8 +22,8 @@ pub struct Attr {
     /// Of a fair task; 0 for others, which keep theirs out of sight.
     pub nice: i32,
     pub flags: u64,
-    /// Of a DEADLINE task. Kernels from 6.12 on put the slice of a fair task here, whether or not it was
-    /// ever set: writing it back would make it a custom one.
+    /// Of a DEADLINE task. Kernels from 6.12 on put the slice of a fair task here, whether or not
+    /// it was ever set: writing it back would make it a custom one.
     pub runtime: Nanos,
     pub deadline: Nanos,
     pub period: Nanos,
@@ -54,8 +54,8 @@ const _: () = assert!(size_of::<RawAttr>() == RAW_ATTR_SIZE as usize);
 
 pub fn get_attr(tid: Tid) -> io::Result<Attr> {
     let mut raw = RawAttr::default();
-    // SAFETY: the kernel writes at most RAW_ATTR_SIZE bytes, which `raw` has, and any bytes are valid
-    // for its integers.
+    // SAFETY: the kernel writes at most RAW_ATTR_SIZE bytes, which `raw` has, and any bytes are
+    // valid for its integers.
     check(unsafe { libc::syscall(libc::SYS_sched_getattr, tid.0, &mut raw, RAW_ATTR_SIZE, 0) })?;
     Ok(Attr {
         policy: Policy(raw.policy),
@@ -68,8 +68,8 @@ pub fn get_attr(tid: Tid) -> io::Result<Attr> {
     })
 }
 
-/// Sets policy and real-time priority (0 for the others) by sched_setscheduler(2), which leaves nice
-/// value, utilization clamps and slice as they are.
+/// Sets policy and real-time priority (0 for the others) by sched_setscheduler(2), which leaves
+/// nice value, utilization clamps and slice as they are.
 pub fn set_scheduler(tid: Tid, policy: Policy, priority: u32, reset_on_fork: bool) -> io::Result<()> {
     let policy = policy.0 as c_int | if reset_on_fork { libc::SCHED_RESET_ON_FORK } else { 0 };
     // The kernel's struct sched_param is this one number; what the C library adds to it differs.
@@ -95,8 +95,8 @@ pub fn set_deadline(tid: Tid, runtime: Nanos, period: Nanos, flags: u64) -> io::
     set_attr(tid, &Attr { policy, flags, runtime, deadline: period, period, ..Attr::default() })
 }
 
-/// Sets all that there is to set, by sched_setattr(2). For a fair task that is its nice value, too, and from 6.12
-/// on a runtime other than 0 becomes its slice.
+/// Sets all that there is to set, by sched_setattr(2). For a fair task that is its nice value, too,
+/// and from 6.12 on a runtime other than 0 becomes its slice.
 pub fn set_attr(tid: Tid, attr: &Attr) -> io::Result<()> {
     let raw = RawAttr {
         size: RAW_ATTR_SIZE,
@@ -124,8 +124,8 @@ impl Mask {
 
 pub fn get_affinity(tid: Tid) -> io::Result<CpuSet> {
     let mut mask = Mask([0; Mask::CPUS / Mask::BITS]);
-    // SAFETY: the kernel writes at most the length it is given, which is that of the array; any bytes
-    // are valid for its integers.
+    // SAFETY: the kernel writes at most the length it is given, which is that of the array; any
+    // bytes are valid for its integers.
     check(unsafe {
         libc::syscall(libc::SYS_sched_getaffinity, tid.0, size_of_val(&mask.0), mask.0.as_mut_ptr())
     })?;

@@ -1,4 +1,5 @@
-//! Memory that processes share, by a file or a memfd, as words that are only ever read and written whole.
+//! Memory that processes share, by a file or a memfd, as words that are only ever read and written
+//! whole.
 
 use super::check;
 use std::fs::File;
@@ -20,8 +21,9 @@ unsafe impl Send for SharedWords {}
 unsafe impl Sync for SharedWords {}
 
 impl SharedWords {
-    /// Gives the file `len` words, all of them on disk or in memory, and maps it. A full file system is
-    /// found out here, where it is an error, and not at a write, where it would be SIGBUS.
+    /// Gives the file `len` words, all of them on disk or in memory, and maps it. A full file
+    /// system is found out here, where it is an error, and not at a write, where it would be
+    /// SIGBUS.
     pub fn map(file: &File, len: usize) -> io::Result<SharedWords> {
         let bytes = len * size_of::<AtomicU64>();
         // SAFETY: takes numbers only. posix_fallocate returns its error.
@@ -51,8 +53,9 @@ impl Deref for SharedWords {
     type Target = [AtomicU64];
 
     fn deref(&self) -> &[AtomicU64] {
-        // SAFETY: the mapping is page-aligned, `len` words long and lives as long as `self`; any bits are a
-        // valid AtomicU64, and nobody makes the file shorter: it is root's, in a directory of root's.
+        // SAFETY: the mapping is page-aligned, `len` words long and lives as long as `self`; any
+        // bits are a valid AtomicU64, and nobody makes the file shorter: it is root's, in a
+        // directory of root's.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 }

@@ -39,7 +39,8 @@ impl Signals {
         }
     }
 
-    /// Sleeps until a signal comes, or until `moment`. One system call, woken by a high-resolution timer.
+    /// Sleeps until a signal comes, or until `moment`. One system call, woken by a high-resolution
+    /// timer.
     pub fn wait_until(&self, moment: Nanos) -> Option<Signal> {
         let pause = moment - clock::monotonic();
         let timeout = libc::timespec {

@@ -19,13 +19,14 @@ pub struct Trial {
     pub fifo: io::Result<()>,
 }
 
-/// Pins a child to `cpu`, or to this thread's CPU where it can't go there, and has it scheduled as a boost would. The child
-/// sleeps, and so takes next to no time of that CPU. An error means that there was nothing to try it on.
+/// Pins a child to `cpu`, or to this thread's CPU where it can't go there, and has it scheduled as
+/// a boost would. The child sleeps, and so takes next to no time of that CPU. An error means that
+/// there was nothing to try it on.
 ///
-/// By `deadline` of this runtime and period only if they are given, and on this thread's CPU, where the child stays until
-/// it is gone: for a second the kernel goes on counting what it has admitted, and takes that off where the task is by
-/// then. Between an isolated CPU and others that is another account, which would be wrong for good: no setting of RT
-/// throttling is accepted any more.
+/// By `deadline` of this runtime and period only if they are given, and on this thread's CPU, where
+/// the child stays until it is gone: for a second the kernel goes on counting what it has admitted,
+/// and takes that off where the task is by then. Between an isolated CPU and others that is another
+/// account, which would be wrong for good: no setting of RT throttling is accepted any more.
 pub fn policies(cpu: Cpu, deadline: Option<(Nanos, Nanos)>) -> io::Result<Trial> {
     let child = Sleeper::start()?;
     // A cpuset may keep stalld away from the CPUs that it watches. Any other one does.
@@ -51,8 +52,8 @@ impl Sleeper {
         Ok(Sleeper { tid })
     }
 
-    /// It has to run once more to die. Where it was pinned it might wait for that behind a hog; on the CPU that we
-    /// have, it needs no more than our sleep.
+    /// It has to run once more to die. Where it was pinned it might wait for that behind a hog; on
+    /// the CPU that we have, it needs no more than our sleep.
     fn come_here(&self) {
         let _ = sched::set_scheduler(self.tid, Policy::OTHER, 0, false);
         let _ = sched::set_affinity(self.tid, &only(cpu::current()));
@@ -71,8 +72,8 @@ impl Drop for Sleeper {
 
 /// The life of the child: no allocation, no lock, no unwinding.
 fn sleep_for_good(parent: libc::pid_t) {
-    // SAFETY: system calls on plain numbers. If the parent died before the child asked to follow it, the
-    // child has another one by now.
+    // SAFETY: system calls on plain numbers. If the parent died before the child asked to follow
+    // it, the child has another one by now.
     unsafe {
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
         while libc::getppid() == parent {

@@ -16,7 +16,8 @@ fn flood_size() -> u64 {
     number.transpose().expect("STALLD_THREADS is a number").unwrap_or(2000)
 }
 
-/// A crowd counts as this many tasks, whatever its size: it must not delay the boosts of other users.
+/// A crowd counts as this many tasks, whatever its size: it must not delay the boosts of other
+/// users.
 const COUNTED: u64 = 8;
 
 /// The share of a CPU, in hundredths, that stalld may use in any second because of a crowd.
@@ -91,7 +92,8 @@ fn the_memory_of_a_crowd_is_given_back_when_it_has_gone() {
 /// No scan may use more CPU time.
 const MAX_SCAN: Nanos = Nanos::from_millis(60);
 
-/// The threads of one process. The kernel limits the memory areas of a process, and each thread has some.
+/// The threads of one process. The kernel limits the memory areas of a process, and each thread has
+/// some.
 const PER_PROCESS: usize = 5000;
 
 /// Returns how many threads this host has room for.
@@ -104,8 +106,8 @@ fn room() -> usize {
     if limit >= used + 31_000 { 30_000 } else { 10_000 }
 }
 
-/// Measures the CPU time of a thread between two of its sleeps until `stop` is set. Returns the longest
-/// and how many there were.
+/// Measures the CPU time of a thread between two of its sleeps until `stop` is set. Returns the
+/// longest and how many there were.
 fn longest_work(tid: Tid, stop: &AtomicBool) -> (Nanos, usize) {
     let sleeps = || process::status(tid, "voluntary_ctxt_switches");
     let (mut longest, mut count) = (Nanos::ZERO, 0);

@@ -60,8 +60,8 @@ impl Precious {
     }
 }
 
-/// Starts a stalld that writes the file of `option`, with each trap in place of `name`. It must refuse the file
-/// by its path, or work without following it, and end when it is asked to.
+/// Starts a stalld that writes the file of `option`, with each trap in place of `name`. It must
+/// refuse the file by its path, or work without following it, and end when it is asked to.
 fn no_trap_works(option: &str, file: &str, name: &str) {
     as_root();
     for trap in TRAPS {
@@ -138,8 +138,8 @@ fn wait_of_witness(length: &str) -> Nanos {
     rig.event("end victim").moment("longest_gap_ns")
 }
 
-/// The threshold of these tests, the time that a boost may come late, and the time that the kernel's DL server
-/// may run fair tasks before it.
+/// The threshold of these tests, the time that a boost may come late, and the time that the
+/// kernel's DL server may run fair tasks before it.
 const MAX_WAIT: Nanos = Nanos::from_millis(650);
 
 const OPTIONS: [&str; 8] = ["-f", "-v", "-t", "500ms", "-d", "500ms", "-p", "500ms"];

@@ -12,7 +12,8 @@ use std::{env, fs};
 /// How a fix is reverted.
 #[derive(Debug)]
 enum Reverted {
-    /// In stalld, which has a fault planted in its place. A new fix adds its fault to `src/fault.rs`.
+    /// In stalld, which has a fault planted in its place. A new fix adds its fault to
+    /// `src/fault.rs`.
     Code(Fault),
     /// In this file of packaging, with the first words replaced by the second ones.
     Packaging(&'static str, &'static str, &'static str),
@@ -72,7 +73,8 @@ const MUTANTS: &[(Reverted, &str, &str)] = &[
     ),
 ];
 
-/// The environment variable that names the test programs, as `NAME=PATH:` each. tests/run.sh sets it.
+/// The environment variable that names the test programs, as `NAME=PATH:` each. tests/run.sh sets
+/// it.
 const PROGRAMS: &str = "STALLD_TEST_PROGRAMS";
 
 fn program(name: &str) -> PathBuf {
@@ -81,7 +83,8 @@ fn program(name: &str) -> PathBuf {
     path.unwrap_or_else(|| panic!("{PROGRAMS} does not name {name}")).into()
 }
 
-/// Runs one test with a fix reverted. Returns all that it has printed, and whether it has found that.
+/// Runs one test with a fix reverted. Returns all that it has printed, and whether it has found
+/// that.
 fn is_found(reverted: &Reverted, test: &str, finding: &str) -> (String, bool) {
     let (name, test) = test.split_once(' ').unwrap();
     let mut command = Command::new(program(name));

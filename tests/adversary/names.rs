@@ -1,4 +1,5 @@
-//! Names that imitate kernel threads, stalld itself, or the structure of what stalld reads and writes.
+//! Names that imitate kernel threads, stalld itself, or the structure of what stalld reads and
+//! writes.
 
 use crate::scene::{ALL_BACKENDS, Act, Scene};
 

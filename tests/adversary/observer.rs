@@ -13,13 +13,15 @@ use std::thread::{self, JoinHandle};
 /// The interval of the readings.
 const INTERVAL: Nanos = Nanos::from_millis(20);
 
-/// A task may give itself a rank within a pulse, and a call that began there is undone within this time.
+/// A task may give itself a rank within a pulse, and a call that began there is undone within this
+/// time.
 const MAX_KEPT: Nanos = Nanos::from_millis(100);
 
 /// A task may have the priority of a pulse, or a lent rank, for so long at a stretch.
 const MAX_HIGH: Nanos = Nanos::from_millis(200);
 
-/// A task may be SCHED_DEADLINE by a boost for so long at a stretch. That is three boosts of the tests.
+/// A task may be SCHED_DEADLINE by a boost for so long at a stretch. That is three boosts of the
+/// tests.
 const MAX_BOOST: Nanos = Nanos::from_millis(1500);
 
 /// The priority of stalld's pulses.
@@ -68,7 +70,8 @@ pub struct Observer {
 }
 
 impl Observer {
-    /// Watches these attacks and the CPU time of `stalld`, which may use `max_share` hundredths of a CPU.
+    /// Watches these attacks and the CPU time of `stalld`, which may use `max_share` hundredths of
+    /// a CPU.
     pub fn start(attacks: Vec<Watched>, budget: Budget, stalld: Tid, max_share: u64) -> Observer {
         let stop = Arc::new(AtomicBool::new(false));
         let is_over = stop.clone();
@@ -91,8 +94,8 @@ impl Observer {
         Observer { stop, thread, max_share }
     }
 
-    /// Returns what was found. To be called when stalld has ended and the attacks have not: at that moment each
-    /// task must have the rank it began with.
+    /// Returns what was found. To be called when stalld has ended and the attacks have not: at that
+    /// moment each task must have the rank it began with.
     pub fn finish(self) -> Vec<Finding> {
         self.stop.store(true, SeqCst);
         let mut readings = self.thread.join().unwrap();

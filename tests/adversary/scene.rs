@@ -1,5 +1,5 @@
-//! Runs of several attacks at once, behind one hog and against one stalld. Each attack is a test of its own, and
-//! the tests of a scene share its runs.
+//! Runs of several attacks at once, behind one hog and against one stalld. Each attack is a test of
+//! its own, and the tests of a scene share its runs.
 
 use crate::observer::{Budget, Finding, Observer, Watched};
 use rig::attack::Attack;
@@ -31,7 +31,8 @@ const SPACING: Nanos = Nanos::from_millis(20);
 /// No task of the user may keep the CPU from the hog for so long at a stretch.
 const MAX_GAP: Nanos = Nanos::from_millis(200);
 
-/// The memory of stalld may grow by so much, and by one KiB for each task of a crowd as long as that is there.
+/// The memory of stalld may grow by so much, and by one KiB for each task of a crowd as long as
+/// that is there.
 pub const MAX_GROWTH_KIB: u64 = 1024;
 
 /// An attack outlives the hog by so much, so that its ranks can be read when stalld has ended.
@@ -40,7 +41,8 @@ const AFTERMATH: Nanos = Nanos::from_secs(4);
 /// The start of one attack may take so long on a busy host.
 const START: Nanos = Nanos::from_secs(1);
 
-/// A task of root that starves beside the attacks. It is above the attackers that began as SCHED_FIFO 1.
+/// A task of root that starves beside the attacks. It is above the attackers that began as
+/// SCHED_FIFO 1.
 const WITNESS: &str = "spin:2:witness";
 
 /// How stalld boosts.
@@ -112,7 +114,8 @@ pub struct Scene {
     pub watches_all: bool,
     /// The share of a CPU, in hundredths, that stalld may use in any second.
     pub max_share: u64,
-    /// Tasks that starve at the same time, each of which may delay another one's boost by the spacing.
+    /// Tasks that starve at the same time, each of which may delay another one's boost by the
+    /// spacing.
     pub crowd: u64,
     /// How much the memory of stalld may grow.
     pub max_growth_kib: u64,
@@ -252,7 +255,8 @@ fn play(scene: &Scene, run: Run) -> Vec<Finding> {
     let wait = served.moment("longest_gap_ns");
     let mut allowed = THRESHOLD + MAX_LATE + DL_SERVER + Nanos(SPACING.0 * scene.crowd);
     if run.0 == "sched_debug" {
-        // A wait counts from the first scan after the boost, although the task last ran at its beginning.
+        // A wait counts from the first scan after the boost, although the task last ran at its
+        // beginning.
         allowed = allowed + DURATION + MAX_LATE;
     }
     println!("  the witness waited {} ms, the hog {} ms", wait.as_millis(), gap.as_millis());
@@ -308,7 +312,8 @@ fn print_last_lines(lines: &[String], act: &str, tids: &[Tid]) {
     }
 }
 
-/// Checks the log: each line is a record, the victims and the witness were boosted, and no other task was.
+/// Checks the log: each line is a record, the victims and the witness were boosted, and no other
+/// task was.
 fn log_findings(
     lines: &[String],
     witness: Tid,
@@ -327,7 +332,8 @@ fn log_findings(
         let record = Record::read(Nanos::ZERO, line);
         if record.is("boosted") {
             let tid = record.tid("tid").unwrap_or_default();
-            // A name can't have made stalld take another task for one that starves on the hog's CPU.
+            // A name can't have made stalld take another task for one that starves on the hog's
+            // CPU.
             if record.number("cpu") != hogged_cpu().0.into() && !is_of_attack(tid) {
                 find(None, format!("task {tid} was boosted, which is not on the hog's CPU: {line}"));
             }

@@ -17,7 +17,8 @@ const TRIES: usize = 20;
 struct Newcomer(Child);
 
 impl Newcomer {
-    /// Tries again while another process takes the number first. Returns `None` if it keeps the number.
+    /// Tries again while another process takes the number first. Returns `None` if it keeps the
+    /// number.
     fn start(number: Tid) -> Option<Newcomer> {
         let [first, rest @ ..] = AS_USER;
         for _ in 0..TRIES {

@@ -164,8 +164,8 @@ fn a_real_time_priority_that_it_was_started_with_is_kept() {
 #[ignore = "starves tasks, as root"]
 fn with_a_reservation_no_victim_is_missed_while_throttling_is_on() {
     let _live = live();
-    // The kernel leaves throttled tasks out of its count of runnable ones for 30 ms of each second, and these
-    // scans are a second apart.
+    // The kernel leaves throttled tasks out of its count of runnable ones for 30 ms of each second,
+    // and these scans are a second apart.
     let mut stalld = Stalld::watch(&["-R", "10", "-t", "1", "-d", "1", "-g", "2"]);
     set_limit("970000");
     let mut rig = Rig::start(&["--for", "8"]);

@@ -1,4 +1,5 @@
-//! The pidfile, the metrics and the trace: whatever is wrong with a file or its disk, stalld does its work.
+//! The pidfile, the metrics and the trace: whatever is wrong with a file or its disk, stalld does
+//! its work.
 
 #![cfg(feature = "bpf")]
 
@@ -161,8 +162,8 @@ fn with_a_reservation_its_files_are_written_at_real_time_priority_too() {
     assert_eq!(stalld.terminate().0, Some(0));
 }
 
-/// Mounts a file system on its first argument whose server never answers, and executes the others. The server lives
-/// for two minutes at most, in a process of its own.
+/// Mounts a file system on its first argument whose server never answers, and executes the others.
+/// The server lives for two minutes at most, in a process of its own.
 const STUCK_DISK: &str = "
 import ctypes, os, sys, time
 fuse = os.open('/dev/fuse', os.O_RDWR)

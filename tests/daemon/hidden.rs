@@ -1,4 +1,5 @@
-//! A /proc that hides tasks or shifts their start is noticed, and never taken for the end of a task.
+//! A /proc that hides tasks or shifts their start is noticed, and never taken for the end of a
+//! task.
 
 #![cfg(feature = "bpf")]
 
@@ -8,8 +9,8 @@ use rig::throttling::limit;
 use rig::{Rig, Stalld, live, process};
 use std::process::{Command, Output};
 
-/// Executes its arguments with a /proc that shows other users' processes to group 12345 only, and with the
-/// capabilities of the unit, as far as that matters.
+/// Executes its arguments with a /proc that shows other users' processes to group 12345 only, and
+/// with the capabilities of the unit, as far as that matters.
 const HIDING: &str =
     "mount -t proc -o hidepid=2,gid=12345 proc /proc && exec setpriv --bounding-set -sys_ptrace \"$@\"";
 

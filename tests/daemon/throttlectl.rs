@@ -204,7 +204,8 @@ fn files_that_another_user_could_have_made_are_not_used() {
 #[test]
 #[ignore = "needs root"]
 fn settings_that_the_c_program_has_saved_are_imported() {
-    // The service is upgraded while throttling is off: `on` of the new unit ends the C program's `off`.
+    // The service is upgraded while throttling is off: `on` of the new unit ends the C program's
+    // `off`.
     let host = Host::new("c-on");
     host.0.file("runtime", "-1\n");
     let file = host.leave("a8JxQ2z", "period=800000\nruntime=700000\n", 1_000_000_000);

@@ -1,4 +1,5 @@
-//! The scripts that choose and fetch the systems for tests. A stand-in for apt makes tests/vm/fetch.sh fail.
+//! The scripts that choose and fetch the systems for tests. A stand-in for apt makes
+//! tests/vm/fetch.sh fail.
 
 use rig::scratch;
 use std::path::Path;

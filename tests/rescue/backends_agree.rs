@@ -4,12 +4,12 @@
 
 use rig::throttling::Throttling;
 use rig::{Event, Rig, hogged_cpu, live, process};
-use stalld::cpus::{self, CpuSet};
+use stalld::cpus::CpuSet;
 use stalld::denylist::Ignore;
 use stalld::detect::Limits;
 use stalld::engine::Engine;
 use stalld::observe::{self, Kind, Waiter, Watch};
-use stalld::sys::clock;
+use stalld::sys::{clock, cpu};
 use stalld::task::{Cpu, Nanos, Policy, Tid};
 use std::collections::BTreeMap;
 use std::fs;
@@ -26,7 +26,7 @@ struct Scanner {
 impl Scanner {
     fn open(kind: Kind) -> Scanner {
         let watch =
-            Watch { cpus: CpuSet::first(cpus::configured()), idle_detection: true, own_threads: false };
+            Watch { cpus: CpuSet::first(cpu::configured()), idle_detection: true, own_threads: false };
         let (mut backend, _) = observe::open(Some(kind), &watch).unwrap();
         if kind == Kind::QueueTrack {
             process::eventually("queue_track is attached", || {

@@ -37,7 +37,8 @@ pub struct Attack {
 }
 
 impl Attack {
-    /// Starts an attack on the hogged CPU that ends by itself. `words` is its act, behind options of it.
+    /// Starts an attack on the hogged CPU that ends by itself. `words` is its act, behind options
+    /// of it.
     pub fn start(length: Nanos, words: &[&str]) -> Attack {
         Attack::start_by(&[], length, words)
     }
@@ -49,8 +50,9 @@ impl Attack {
 
     fn start_by(starter: &[&str], length: Nanos, words: &[&str]) -> Attack {
         let seconds = format!("{}.{:03}", length.as_secs(), length.as_millis() % 1000);
-        // In a session of its own it has a process group, by which the observer knows the children of an attack. A
-        // crowd also has its own share of each CPU then, and does not slow the test down.
+        // In a session of its own it has a process group, by which the observer knows the children
+        // of an attack. A crowd also has its own share of each CPU then, and does not slow the test
+        // down.
         let mut all = ["setsid"].into_iter().chain(starter.iter().copied()).chain(AS_USER);
         let mut command = Command::new(all.next().expect("there is at least one word"));
         let (scratch, copy) = copy();
@@ -114,8 +116,8 @@ impl Drop for Attack {
     }
 }
 
-/// Copies the program to where any user can execute it, because the directory of the build may be closed to
-/// other users.
+/// Copies the program to where any user can execute it, because the directory of the build may be
+/// closed to other users.
 fn copy() -> (Scratch, PathBuf) {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     let scratch = Scratch::new(&format!("attack-{}", COUNT.fetch_add(1, Relaxed)));

@@ -9,8 +9,8 @@ use std::sync::OnceLock;
 
 pub const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
-/// The directory of the library. The first call runs `make lib`, unless STALLD_BUILT_LIBRARY says that it
-/// is up to date.
+/// The directory of the library. The first call runs `make lib`, unless STALLD_BUILT_LIBRARY says
+/// that it is up to date.
 pub fn library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     LIBRARY.get_or_init(|| {

@@ -51,8 +51,9 @@ pub fn packaged(file: &str) -> PathBuf {
     other.filter(|path| path.exists()).unwrap_or_else(|| Path::new(c::ROOT).join("packaging").join(file))
 }
 
-/// The conditions of a live test. While a thread holds this, no other live test runs on the host, the
-/// kernel's throttling of real-time tasks is off, and the thread sees debugfs, tracefs and securityfs.
+/// The conditions of a live test. While a thread holds this, no other live test runs on the host,
+/// the kernel's throttling of real-time tasks is off, and the thread sees debugfs, tracefs and
+/// securityfs.
 pub struct Live {
     _throttling: Throttling,
     // Dropped last, so that the next live test finds the restored settings.
@@ -72,8 +73,8 @@ pub fn live() -> Live {
     Live { _throttling: Throttling::off(), _lock: file }
 }
 
-/// Prepares the calling thread, and all that it starts later, for a test that needs root and starves no
-/// task: it sees debugfs, tracefs and securityfs. Panics in a process that is not root.
+/// Prepares the calling thread, and all that it starts later, for a test that needs root and
+/// starves no task: it sees debugfs, tracefs and securityfs. Panics in a process that is not root.
 pub fn as_root() {
     let is_root = fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
     assert!(is_root, "this test needs root");
@@ -104,8 +105,8 @@ pub fn hogged_cpu() -> Cpu {
     online().iter().last().expect("no CPU is online")
 }
 
-/// Keeps the calling thread off the hogged CPU, at a priority at which it sees events when they happen.
-/// Its children stay off that CPU too, but are ordinary tasks.
+/// Keeps the calling thread off the hogged CPU, at a priority at which it sees events when they
+/// happen. Its children stay off that CPU too, but are ordinary tasks.
 pub fn keep_away_from_the_hog() {
     let hogged = hogged_cpu();
     let elsewhere: CpuSet = online().iter().filter(|&cpu| cpu != hogged).collect();

@@ -11,9 +11,9 @@ const FILESYSTEMS: [(&CStr, &CStr); 3] = [
     (c"securityfs", c"/sys/kernel/security"),
 ];
 
-/// Mounts debugfs, tracefs, securityfs and the control groups where they are missing, for the calling
-/// thread and all that it starts later. The mounts are in a namespace of the thread's own, so the host
-/// never has them.
+/// Mounts debugfs, tracefs, securityfs and the control groups where they are missing, for the
+/// calling thread and all that it starts later. The mounts are in a namespace of the thread's own,
+/// so the host never has them.
 pub fn add_kernel_filesystems() {
     let missing: Vec<_> = FILESYSTEMS.into_iter().filter(|(kind, _)| !is_mounted(kind)).collect();
     let has_groups = is_mounted(c"cgroup2") || is_mounted(c"cgroup");
@@ -27,13 +27,14 @@ pub fn add_kernel_filesystems() {
     if !has_groups {
         add_control_groups();
     }
-    // /proc/mounts lists the namespace of the main thread, so code that runs in this thread would find no mount.
+    // /proc/mounts lists the namespace of the main thread, so code that runs in this thread would
+    // find no mount.
     mount(c"/proc/thread-self/mounts", c"/proc/mounts", libc::MS_BIND, None)
         .unwrap_or_else(|e| panic!("cannot replace /proc/mounts: {e}"));
 }
 
-/// Mounts the control groups as a host has them: a controller that is in a hierarchy of version 1 can't be
-/// used in version 2.
+/// Mounts the control groups as a host has them: a controller that is in a hierarchy of version 1
+/// can't be used in version 2.
 fn add_control_groups() {
     let table = fs::read_to_string("/proc/cgroups").unwrap_or_default();
     let is_version_1 = |name: &str| {

@@ -73,8 +73,8 @@ pub fn group(pid: Tid) -> Option<Tid> {
     field(pid, 2)?.parse().ok().map(Tid)
 }
 
-/// The rank by which the scheduler runs a task now, ranks that it was lent included. It is negative for
-/// real-time tasks, and 20 + nice for fair ones.
+/// The rank by which the scheduler runs a task now, ranks that it was lent included. It is negative
+/// for real-time tasks, and 20 + nice for fair ones.
 pub fn rank(tid: Tid) -> Option<i32> {
     field(tid, 15)?.parse().ok()
 }
@@ -105,7 +105,8 @@ pub fn faults(tid: Tid) -> Option<u64> {
     Some(number(7)? + number(9)?)
 }
 
-/// A word of /proc/PID/stat; 0 is the first one behind the name, which may hold blanks and parentheses.
+/// A word of /proc/PID/stat; 0 is the first one behind the name, which may hold blanks and
+/// parentheses.
 fn field(pid: Tid, index: usize) -> Option<String> {
     let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
     let behind = stat.iter().rposition(|&b| b == b')')? + 2;
@@ -163,7 +164,8 @@ pub fn descriptors(pid: Tid) -> Vec<PathBuf> {
     entries.filter_map(|entry| fs::read_link(entry.path()).ok()).collect()
 }
 
-/// The types of the BPF links that it holds, such as `iter`: what is attached for as long as it lives.
+/// The types of the BPF links that it holds, such as `iter`: what is attached for as long as it
+/// lives.
 pub fn bpf_links(pid: Tid) -> Vec<String> {
     let entries = fs::read_dir(format!("/proc/{pid}/fdinfo")).into_iter().flatten().flatten();
     let infos = entries.filter_map(|entry| fs::read_to_string(entry.path()).ok());

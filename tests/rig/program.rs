@@ -41,8 +41,8 @@ impl Program {
         found.unwrap_or_else(|| panic!("{} never printed '{text}'", self.name))
     }
 
-    /// Returns the next line that `wanted` accepts, and passes all lines before it. Returns `None`, and
-    /// passes no line, if there is none before `timeout`.
+    /// Returns the next line that `wanted` accepts, and passes all lines before it. Returns `None`,
+    /// and passes no line, if there is none before `timeout`.
     pub fn wait_for(&mut self, wanted: impl Fn(&str) -> bool, timeout: Nanos) -> Option<(Nanos, String)> {
         let until = clock::monotonic() + timeout;
         let first = self.seen;
@@ -64,8 +64,8 @@ impl Program {
         }
     }
 
-    /// Waits until the program ends, and kills it after `timeout`. Returns its exit code; `None` if a
-    /// signal ended it.
+    /// Waits until the program ends, and kills it after `timeout`. Returns its exit code; `None` if
+    /// a signal ended it.
     pub fn finish(&mut self, timeout: Nanos) -> Option<i32> {
         let until = clock::monotonic() + timeout;
         // No line is accepted, so this reads until both pipes are closed.

@@ -41,8 +41,8 @@ impl Drop for Scratch {
 /// Copies a program, executable for all users.
 ///
 /// Another process does it. Had this one the copy open for writing, a process that another test
-/// starts at that moment would share the descriptor, and the kernel executes no file that is open for
-/// writing.
+/// starts at that moment would share the descriptor, and the kernel executes no file that is open
+/// for writing.
 pub fn install(from: &Path, to: &Path) {
     let status = Command::new("install").args(["-m", "755"]).args([from, to]).status();
     assert!(status.is_ok_and(|status| status.success()), "cannot copy {}", from.display());

@@ -20,7 +20,8 @@ impl Stalld {
         Stalld(Program::start("stalld", Stalld::command(starter, &args)))
     }
 
-    /// Starts it with the log that people read: for tests of lines that are promised letter for letter.
+    /// Starts it with the log that people read: for tests of lines that are promised letter for
+    /// letter.
     pub fn start_with_text_log(args: &[&str]) -> Stalld {
         Stalld::start_with_text_log_by(&[], args)
     }
@@ -37,7 +38,8 @@ impl Stalld {
         command
     }
 
-    /// Options that exclude all processes but the rig: the kernel's own threads starve behind its hog too.
+    /// Options that exclude all processes but the rig: the kernel's own threads starve behind its
+    /// hog too.
     pub const RIG_ONLY: [&str; 2] = ["-I", "^[^s],^s[^t]"];
 
     /// The program under test.
@@ -47,7 +49,8 @@ impl Stalld {
         &PATH
     }
 
-    /// Starts a stalld that logs everything about the rig and boosts nothing, and waits for its first scan.
+    /// Starts a stalld that logs everything about the rig and boosts nothing, and waits for its
+    /// first scan.
     pub fn watch(args: &[&str]) -> Stalld {
         let mut stalld = Stalld::start(&[&["-f", "-l", "-v"], &Stalld::RIG_ONLY[..], args].concat());
         stalld.scan();
@@ -80,8 +83,8 @@ impl Stalld {
         found.unwrap_or_else(|| panic!("stalld never logged '{text}'"))
     }
 
-    /// Returns the next record that `wanted` accepts, and passes those before it. Returns `None`, and passes
-    /// none, if there is none before `timeout`.
+    /// Returns the next record that `wanted` accepts, and passes those before it. Returns `None`,
+    /// and passes none, if there is none before `timeout`.
     pub fn wait_for(&mut self, wanted: impl Fn(&Record) -> bool, timeout: Nanos) -> Option<Record> {
         let found = self.0.wait_for(|line| wanted(&Record::read(Nanos::ZERO, line)), timeout);
         found.map(|(at, line)| Record::read(at, &line))
@@ -91,7 +94,8 @@ impl Stalld {
         self.0.pid()
     }
 
-    /// Sends SIGTERM and waits for the end. Returns the exit code, `None` after a kill, and the whole log.
+    /// Sends SIGTERM and waits for the end. Returns the exit code, `None` after a kill, and the
+    /// whole log.
     pub fn terminate(self) -> (Option<i32>, Log) {
         self.signal("TERM");
         self.finish()
@@ -103,7 +107,8 @@ impl Stalld {
         (code, Log(self.0.lines().iter().map(|(at, line)| Record::read(*at, line)).collect()))
     }
 
-    /// As `finish`, with the lines as they were printed: for a stalld with the log that people read.
+    /// As `finish`, with the lines as they were printed: for a stalld with the log that people
+    /// read.
     pub fn finish_with_text(mut self) -> (Option<i32>, Vec<String>) {
         let code = self.0.finish(TIMEOUT);
         (code, self.0.lines().iter().map(|(_, line)| line.clone()).collect())

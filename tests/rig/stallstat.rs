@@ -56,7 +56,8 @@ impl Stallstat {
         self.0.line_with(text).1
     }
 
-    /// A signal, and the end of it: its exit code, and all that it said in the order in which it came.
+    /// A signal, and the end of it: its exit code, and all that it said in the order in which it
+    /// came.
     pub fn end_by(mut self, signal: &str) -> (Option<i32>, Vec<String>) {
         process::signal(self.pid(), signal);
         let code = self.0.finish(TIMEOUT);

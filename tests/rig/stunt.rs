@@ -5,14 +5,16 @@ use stalld::sys::sched;
 use stalld::task::Tid;
 use std::process::Command;
 
-/// At work on the hogged CPU. Killed when dropped, and waited for: from then on its number is anybody's.
+/// At work on the hogged CPU. Killed when dropped, and waited for: from then on its number is
+/// anybody's.
 pub struct Stunt {
     program: Program,
     victim: Tid,
 }
 
 impl Stunt {
-    /// To be started once the hog is there; it starves from then on. `act` is what `stunt --help` lists.
+    /// To be started once the hog is there; it starves from then on. `act` is what `stunt --help`
+    /// lists.
     pub fn start(seconds: u32, act: &[&str]) -> Stunt {
         let mut command = Command::new(Rig::path().with_file_name("stunt"));
         command.args([hogged_cpu().to_string(), seconds.to_string()]).args(act);

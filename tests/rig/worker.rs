@@ -1,5 +1,5 @@
-//! A thread that works when it is told to, and sleeps before and after, so that the kernel's own account of its work can be
-//! read.
+//! A thread that works when it is told to, and sleeps before and after, so that the kernel's own
+//! account of its work can be read.
 
 use crate::process;
 use stalld::sys::{clock, sched};
@@ -27,8 +27,8 @@ pub struct Account {
 }
 
 impl<T: Send + 'static> Worker<T> {
-    /// A SCHED_FIFO thread, which nobody but the test's own threads can keep waiting; it sleeps until `go`. Of priority 0 it
-    /// is an ordinary one.
+    /// A SCHED_FIFO thread, which nobody but the test's own threads can keep waiting; it sleeps
+    /// until `go`. Of priority 0 it is an ordinary one.
     pub fn start(
         name: &[u8],
         cpu: Cpu,

@@ -17,7 +17,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 /// What a system call takes.
 const CALL: Nanos = Nanos(500);
 
-/// Faults of stalld's hands that need none in their code: what they do is changed on its way to the machine.
+/// Faults of stalld's hands that need none in their code: what they do is changed on its way to the
+/// machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lie {
     /// A task is said to be restored, and is not.
@@ -67,7 +68,8 @@ impl Calls {
         watched
     }
 
-    /// The task that a call is about. On its way the call may meet another one, with the same number.
+    /// The task that a call is about. On its way the call may meet another one, with the same
+    /// number.
     fn set(&self, tid: Tid, attr: Attr) -> io::Result<()> {
         let mut watched = self.enter(false);
         if tid == Tid(0) {
@@ -166,7 +168,8 @@ impl Kernel for Calls {
         Ok(watched.world.find(tid).map(|index| watched.world.lives[index].start))
     }
 
-    /// What asks by this is who looks for children, and those whom it can't see are no promise of stalld's.
+    /// What asks by this is who looks for children, and those whom it can't see are no promise of
+    /// stalld's.
     fn start(&self, tid: Tid) -> Option<u64> {
         let watched = self.enter(false);
         let index = watched.world.find(tid)?;

@@ -43,7 +43,8 @@ impl Watched {
         }
     }
 
-    /// A task that starves is boosted, or there is a reason; then the next look has to come in time.
+    /// A task that starves is boosted, or there is a reason; then the next look has to come in
+    /// time.
     fn judge_starving(&mut self, life: &Life) -> Option<Nanos> {
         if self.excused(life) || life.judged.tried_at == Some(self.look_at) {
             return None;
@@ -91,7 +92,8 @@ impl Watched {
         }
     }
 
-    /// A look for each pause, and a few for each wait, for its coming of age and its turn to be named: never a poll.
+    /// A look for each pause, and a few for each wait, for its coming of age and its turn to be
+    /// named: never a poll.
     pub fn looked_no_more_than_needed(&mut self) {
         let limits = self.orders.limits;
         let pauses =

@@ -1,7 +1,7 @@
 //! Random machines in simulated time, driven by the real engine, and what it promises about them.
 //!
-//! Real are `detect`, `boost` (plan, hands, journal, recovery) and `engine`; simulated are the kernel below them, the
-//! backend, the clock and the guardian's waiting.
+//! Real are `detect`, `boost` (plan, hands, journal, recovery) and `engine`; simulated are the
+//! kernel below them, the backend, the clock and the guardian's waiting.
 
 // A machine that breaks its own rules is a broken test.
 #![allow(clippy::unwrap_used, clippy::panic)]
@@ -21,7 +21,8 @@ use setup::Setup;
 
 const STEPS_OF_ONE: u64 = 20_000;
 
-/// The smallest machine that breaks the same promise, as far as leaving things out one by one finds it.
+/// The smallest machine that breaks the same promise, as far as leaving things out one by one finds
+/// it.
 fn shrink(mut broken: Broken, lie: Option<Lie>) -> Broken {
     let mut tries = 300;
     let promise = |it: &Broken| it.what.split(';').next().map(str::to_owned);
@@ -60,7 +61,8 @@ fn search(seeds: impl Iterator<Item = u64>, steps: u64, lie: Option<Lie>) -> Res
     Ok(tally)
 }
 
-/// How many steps the search takes altogether: STALLD_SIMULATION_STEPS, or a number that takes seconds.
+/// How many steps the search takes altogether: STALLD_SIMULATION_STEPS, or a number that takes
+/// seconds.
 fn steps() -> u64 {
     std::env::var("STALLD_SIMULATION_STEPS").map_or(2_600_000, |steps| steps.parse().unwrap())
 }

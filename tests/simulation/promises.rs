@@ -300,8 +300,8 @@ impl Watched {
         let is_of = |boost: &&Boost| boost.id == life.id || boost.of == (life.tid, life.start);
         let pulses = self.boosts.iter().filter(is_of).any(|boost| now <= boost.end + SLOP);
         if !starved && !pulses {
-            // It has taken the number of one that starved a microsecond ago: by exec(2), which stalld can't tell from
-            // that one, or by chance, which it notices at once.
+            // It has taken the number of one that starved a microsecond ago: by exec(2), which
+            // stalld can't tell from that one, or by chance, which it notices at once.
             if life.judged.born_in != self.world.turn {
                 self.break_promise(&life, "it was boosted, and has not starved");
             }
@@ -414,10 +414,12 @@ impl Watched {
                 if matches!(outcome, Undone::Failed(_)) && !life.judged.kept && life.is_foreign() {
                     self.break_promise(&life, "its restore is said to have failed");
                 }
-                // What its children are is another's business if its policy was set since by somebody else.
+                // What its children are is another's business if its policy was set since by
+                // somebody else.
                 let is_itself = life.tid == task.tid && life.own.attr == boost.own;
                 if matches!(outcome, Undone::Restored(_)) && is_itself {
-                    // One that was boosted itself just now is not seen to be as RESET_ON_FORK makes tasks.
+                    // One that was boosted itself just now is not seen to be as RESET_ON_FORK makes
+                    // tasks.
                     let lost = |it: &&Life| {
                         it.parent == life.id
                             && it.judged.inherits == Some(boost.own)
@@ -451,7 +453,8 @@ impl Watched {
         }
     }
 
-    /// A turn of stalld that began then is over; `looked` is what came of its look, `rests` until when it rests.
+    /// A turn of stalld that began then is over; `looked` is what came of its look, `rests` until
+    /// when it rests.
     pub fn turned(&mut self, begun: Nanos, looked: Option<bool>, rests: Nanos, engine: &Engine) {
         for id in std::mem::take(&mut self.lost) {
             let lost = |life: &&mut Life| {

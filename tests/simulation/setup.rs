@@ -1,4 +1,5 @@
-//! What a simulated machine is like: all of it follows from a seed, and can be written down and made simpler.
+//! What a simulated machine is like: all of it follows from a seed, and can be written down and
+//! made simpler.
 
 use stalld::boost::journal::How;
 use stalld::boost::plan::Rules;

@@ -1,4 +1,5 @@
-//! A simulated task: what the kernel knows of it, what only the machine knows, and what the promises note.
+//! A simulated task: what the kernel knows of it, what only the machine knows, and what the
+//! promises note.
 
 use stalld::sys::sched::Attr;
 use stalld::task::{Comm, Cpu, Nanos, Owner, Policy, Sched, Task, Tid};
@@ -56,7 +57,8 @@ pub struct Life {
 /// What the promises need to know of a task.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Judged {
-    /// Since when a perfect detector would know it to wait, how many looks have missed it, and the last that has not.
+    /// Since when a perfect detector would know it to wait, how many looks have missed it, and the
+    /// last that has not.
     pub known: Option<Nanos>,
     pub missed: u32,
     pub seen: Nanos,

@@ -58,7 +58,8 @@ fn retry(compare: impl FnMut() -> Result<(), String>) {
 /// Counts two tasks at work, and returns what was counted and their own accounts if these differ.
 fn count_turns_of_two_tasks() -> Result<(), String> {
     let mut stallstat = start("latency,slice,sleep,waking");
-    // Two ordinary tasks on one CPU preempt each other, sleep, are woken by timers and by each other, and give way.
+    // Two ordinary tasks on one CPU preempt each other, sleep, are woken by timers and by each
+    // other, and give way.
     let work = || {
         for round in 0..300u64 {
             match round % 3 {

@@ -16,8 +16,8 @@ fn start(args: &[&str]) -> Program {
     Program::start("stallstat", command)
 }
 
-/// Whether two times differ by 10 % at most. The kernel's server for fair tasks may take 5 % of the CPU
-/// from the hog.
+/// Whether two times differ by 10 % at most. The kernel's server for fair tasks may take 5 % of the
+/// CPU from the hog.
 fn is_close(measured: Nanos, exact: Nanos) -> bool {
     measured.0.abs_diff(exact.0) as f64 <= exact.0 as f64 * 0.1
 }

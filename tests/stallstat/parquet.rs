@@ -10,7 +10,8 @@ const ROWS: i64 = 33_000;
 
 const NAMES: [&str; 4] = ["kworker/1:2", "Ärger", "", "a b"];
 
-/// The numbers and texts of a row: even times, extremes of both widths, texts one by one and in runs.
+/// The numbers and texts of a row: even times, extremes of both widths, texts one by one and in
+/// runs.
 fn row(n: i64) -> (i64, i32, i64, String) {
     let narrow = [0, i32::MAX, i32::MIN, -1, 1][n as usize % 5];
     let wide = [i64::MIN, 0, i64::MAX, -1][n as usize % 4];
@@ -42,7 +43,8 @@ fn written(name: &str) -> PathBuf {
     path
 }
 
-/// pyarrow and polars have read tests/fixtures/written.parquet and found in it the rows that are expected below.
+/// pyarrow and polars have read tests/fixtures/written.parquet and found in it the rows that are
+/// expected below.
 #[test]
 fn the_file_is_byte_by_byte_the_fixture() {
     let path = written("written.parquet");

@@ -1,7 +1,7 @@
 //! The facts that findings are made from, and one line for each in a bug report.
 
 use super::left_behind::{self, LeftBehind};
-use crate::cpus::{self, CpuSet};
+use crate::cpus::CpuSet;
 use crate::daemon::options::Options;
 use crate::error::{Reason, Result};
 use crate::host::debugfs::{self, Hrtick, Served};
@@ -11,7 +11,7 @@ use crate::host::{self, Throttling};
 use crate::length::with_unit;
 use crate::observe::{self, Kind, Watch};
 use crate::proc;
-use crate::sys::{clock, trial};
+use crate::sys::{clock, cpu, trial};
 use crate::task::{Cpu, Escaped, Nanos, Tid};
 use std::fmt;
 use std::io;
@@ -69,7 +69,7 @@ pub struct Trial {
 
 impl Facts {
     pub fn gather(root: &Path, options: &Options) -> Facts {
-        let watched = options.cpus.clone().unwrap_or_else(|| CpuSet::first(cpus::configured()));
+        let watched = options.cpus.clone().unwrap_or_else(|| CpuSet::first(cpu::configured()));
         let online = host::online_cpus(root);
         let is_online = |cpu: &Cpu| online.as_ref().is_none_or(|online| online.contains(*cpu));
         let cpus: CpuSet = watched.iter().filter(is_online).collect();

@@ -8,9 +8,9 @@ use std::path::Path;
 
 pub const KMSG: &str = "/dev/kmsg";
 
-/// One write is one record. It can take long: it may have to print what other CPUs logged, to a serial
-/// console. Unless printk_devkmsg is `on`, the kernel lets 10 records in 5 seconds pass, drops the rest
-/// without an error, and logs itself how many these were.
+/// One write is one record. It can take long: it may have to print what other CPUs logged, to a
+/// serial console. Unless printk_devkmsg is `on`, the kernel lets 10 records in 5 seconds pass,
+/// drops the rest without an error, and logs itself how many these were.
 pub struct Kmsg {
     file: File,
     line: String,

@@ -1,9 +1,9 @@
 //! The log: threads hand over their messages and go on, one thread of its own writes them.
 //!
-//! A write to a terminal, a pipe or the kernel's log can block behind the very task that starves, and so
-//! can reading up what a message is to tell: that is the writer's work, and so is the text of what happens to
-//! tasks. The thread that looks must never wait for that: a message
-//! that can't be handed over at once, or written in time, is dropped, counted, and the number reported.
+//! A write to a terminal, a pipe or the kernel's log can block behind the very task that starves,
+//! and so can reading up what a message is to tell: that is the writer's work, and so is the text
+//! of what happens to tasks. The thread that looks must never wait for that: a message that can't
+//! be handed over at once, or written in time, is dropped, counted, and the number reported.
 
 mod kmsg;
 mod line;
@@ -67,7 +67,8 @@ pub trait Sink: Send {
     /// Writes one message. It is not tried again when it fails.
     fn write(&mut self, record: &Record) -> io::Result<()>;
 
-    /// Writes the rest of a line that had no room, without waiting. Returns false if there is still no room.
+    /// Writes the rest of a line that had no room, without waiting. Returns false if there is still
+    /// no room.
     fn finish(&mut self) -> bool {
         true
     }

@@ -1,5 +1,5 @@
-//! How many lines a second the tasks of each owner may have in a log, for each CPU, so that a crowd of
-//! one user on one CPU hides no other.
+//! How many lines a second the tasks of each owner may have in a log, for each CPU, so that a crowd
+//! of one user on one CPU hides no other.
 
 use super::Told;
 use crate::sorted::Sorted;
@@ -7,7 +7,8 @@ use crate::task::{Cpu, Nanos, Owner};
 
 const SECOND: Nanos = Nanos::from_secs(1);
 
-/// So many owners have lines of their own. A user may have thousands of uids: all others share one window.
+/// So many owners have lines of their own. A user may have thousands of uids: all others share one
+/// window.
 const MAX_WINDOWS: usize = 256;
 
 /// The lines of each CPU and owner in the current second.

@@ -12,9 +12,9 @@ const LINES: usize = 1024;
 /// Places beyond these, for the first starving task and the first boost of each CPU.
 const FIRST_LINES: usize = 512;
 const BYTES: usize = 64 * 1024;
-/// Tries at the lock before the message is given up: some microseconds, where the lock is held for a
-/// fraction of one. Its holder may have lost its CPU to the very hog that is to be reported, so nobody
-/// waits for longer.
+/// Tries at the lock before the message is given up: some microseconds, where the lock is held for
+/// a fraction of one. Its holder may have lost its CPU to the very hog that is to be reported, so
+/// nobody waits for longer.
 const TRIES: u32 = 200;
 
 pub struct Queue {
@@ -24,8 +24,8 @@ pub struct Queue {
     closed: AtomicBool,
 }
 
-/// Messages in the order in which they came. Two of them change places, so that the writer holds the
-/// lock for the moment of a swap and no buffer is ever given back.
+/// Messages in the order in which they came. Two of them change places, so that the writer holds
+/// the lock for the moment of a swap and no buffer is ever given back.
 pub struct Batch {
     text: String,
     entries: Vec<(Nanos, Body)>,
@@ -90,8 +90,8 @@ impl Queue {
         None
     }
 
-    /// Takes all there is in exchange for an empty batch; false where there is nothing. For the writer
-    /// only: it waits for the lock.
+    /// Takes all there is in exchange for an empty batch; false where there is nothing. For the
+    /// writer only: it waits for the lock.
     pub fn take(&self, empty: &mut Batch) -> bool {
         let mut batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
         mem::swap(&mut *batch, empty);

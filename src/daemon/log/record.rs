@@ -1,4 +1,5 @@
-//! A message on its way to the sinks: the line that people read, and what programs may want to know besides.
+//! A message on its way to the sinks: the line that people read, and what programs may want to know
+//! besides.
 
 use super::{Level, Line, Message, Told};
 use crate::json::{Object, Value};
@@ -67,7 +68,8 @@ impl<'a> Record<'a> {
 /// A moment after 1970, in UTC, as `2026-02-28T23:59:59.000001Z`.
 fn rfc3339(moment: Nanos) -> String {
     let (days, second) = (moment.as_secs() / 86_400, moment.as_secs() % 86_400);
-    // Counted from a 1 March, years end with the day that not all of them have, and 400 of them are 146097 days.
+    // Counted from a 1 March, years end with the day that not all of them have, and 400 of them are
+    // 146097 days.
     let since = days + 719_468;
     let (era, day_of_era) = (since / 146_097, since % 146_097);
     let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;

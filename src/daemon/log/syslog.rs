@@ -1,7 +1,8 @@
-//! The system's log, by datagrams that never wait: journald's own form where it listens, else that of syslog.
+//! The system's log, by datagrams that never wait: journald's own form where it listens, else that
+//! of syslog.
 //!
-//! libc's syslog() blocks when the log daemon does not read, which it does not while it is starved by
-//! the task that stalld is about to report.
+//! libc's syslog() blocks when the log daemon does not read, which it does not while it is starved
+//! by the task that stalld is about to report.
 
 use super::{Record, Sink, frame};
 use crate::json::Value;

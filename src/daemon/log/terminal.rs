@@ -9,8 +9,8 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 
-/// The longest wait for a reader of a full pipe or a stopped terminal. After that, lines are dropped without any
-/// wait until it reads again, so that the other sinks get theirs.
+/// The longest wait for a reader of a full pipe or a stopped terminal. After that, lines are
+/// dropped without any wait until it reads again, so that the other sinks get theirs.
 const READER_TIMEOUT: Nanos = Nanos::from_millis(100);
 /// The same for the last words of a process.
 const LAST_TIMEOUT: Nanos = Nanos::from_secs(1);
@@ -24,9 +24,10 @@ pub enum Format {
     Json,
 }
 
-/// Writes whole lines, however long they are: the rest of a line that has found no room comes before the next one.
-/// It has a descriptor of its own, past std's lock: a panic message must get out while a line is stuck. That
-/// descriptor also outlives daemonizing, so it is for the foreground.
+/// Writes whole lines, however long they are: the rest of a line that has found no room comes
+/// before the next one. It has a descriptor of its own, past std's lock: a panic message must get
+/// out while a line is stuck. That descriptor also outlives daemonizing, so it is for the
+/// foreground.
 pub struct Terminal {
     out: Unwaiting,
     format: Format,
@@ -204,7 +205,8 @@ mod tests {
                 for i in 0..taken {
                     let mut line = String::new();
                     while !line.ends_with('\n') {
-                        // There is room by now, and the reader must not wait for what is not written yet.
+                        // There is room by now, and the reader must not wait for what is not
+                        // written yet.
                         terminal.finish();
                         let bytes = reader.fill_buf().unwrap();
                         let end = bytes.iter().position(|&b| b == b'\n').map_or(bytes.len(), |at| at + 1);

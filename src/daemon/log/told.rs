@@ -1,7 +1,8 @@
-//! What the log tells of tasks: each thing that happens as one value, from which come the line that people
-//! read and the fields that programs read.
+//! What the log tells of tasks: each thing that happens as one value, from which come the line that
+//! people read and the fields that programs read.
 //!
-//! A value is small, and made without a call or an allocation. What takes time is done where it is written.
+//! A value is small, and made without a call or an allocation. What takes time is done where it is
+//! written.
 
 use super::Level;
 use crate::boost::event::{Event, Refusal};
@@ -185,8 +186,8 @@ impl Told {
         }
     }
 
-    /// The CPU whose tasks it is about, and their owner. `None` for what is never left out: failures, and
-    /// answers to a signal.
+    /// The CPU whose tasks it is about, and their owner. `None` for what is never left out:
+    /// failures, and answers to a signal.
     pub fn owner(&self) -> Option<(Cpu, Owner)> {
         match *self {
             Told::Starved { task, .. }
@@ -218,7 +219,8 @@ impl Told {
         }
     }
 
-    /// Gives out all that programs may want to know. A name stands for the same thing in all events.
+    /// Gives out all that programs may want to know. A name stands for the same thing in all
+    /// events.
     pub fn fields(&self, cgroup: Option<&str>, give: &mut dyn FnMut(&'static str, Value)) {
         let number = |number: u64| Value::Number(number as i64);
         match *self {

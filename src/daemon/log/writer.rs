@@ -24,8 +24,9 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Starts the thread of this name, which begins with `on_start`: what it sets for the calling thread, such as a
-    /// priority, is set for this one. A thread blocks the signals that its starter had blocked.
+    /// Starts the thread of this name, which begins with `on_start`: what it sets for the calling
+    /// thread, such as a priority, is set for this one. A thread blocks the signals that its
+    /// starter had blocked.
     pub fn start(
         name: &str,
         outlets: Vec<Outlet>,
@@ -80,8 +81,9 @@ fn write_all(queue: &Queue, mut outlets: Vec<Outlet>) {
             close(outlets);
             return;
         }
-        // The last thing before it parks. An unpark that comes in between is kept, while an earlier one
-        // may be gone: a sink or a deferred message can have parked this thread for reasons of its own.
+        // The last thing before it parks. An unpark that comes in between is kept, while an earlier
+        // one may be gone: a sink or a deferred message can have parked this thread for reasons of
+        // its own.
         if queue.is_idle() {
             match outlets.iter().filter_map(Outlet::due).min() {
                 Some(due) => thread::park_timeout(Duration::from_nanos((due - clock()).0)),
@@ -166,7 +168,8 @@ mod tests {
         let (reader, stuck) = UnixStream::pair().unwrap();
         let outlets = vec![Outlet::new(Kmsg::new(OwnedFd::from(stuck).into()), Level::Info)];
         let (logger, writer) = Writer::start("stalld-log", outlets, || {}).unwrap();
-        // More than the socket, both batches and the allowance can hold. That this loop ends is the point.
+        // More than the socket, both batches and the allowance can hold. That this loop ends is the
+        // point.
         let sent = 10_000;
         for i in 0..sent {
             logger.info(format_args!("line {i} {}", "x".repeat(800)));
@@ -259,7 +262,8 @@ mod tests {
         struct Slow(Receiver<()>, Sender<String>);
         impl Sink for Slow {
             fn write(&mut self, record: &Record) -> io::Result<()> {
-                // A channel parks the thread, which uses up the unpark of a message that comes meanwhile.
+                // A channel parks the thread, which uses up the unpark of a message that comes
+                // meanwhile.
                 self.0.recv().map_err(|_| io::ErrorKind::BrokenPipe)?;
                 self.1.send(record.text.to_string()).map_err(|_| io::ErrorKind::BrokenPipe.into())
             }

@@ -91,10 +91,11 @@ impl Draft {
         self.check_reservation()?;
         let mut options = self.options;
         options.foreground |= options.verbose;
-        // A daemon has no terminal. This also holds where a service manager keeps it in the foreground.
+        // A daemon has no terminal. This also holds where a service manager keeps it in the
+        // foreground.
         options.log_syslog |= !options.foreground;
-        // The configuration of an old C stalld may have an empty LOGGING= and -f, because that release logged to
-        // syslog without being asked.
+        // The configuration of an old C stalld may have an empty LOGGING= and -f, because that
+        // release logged to syslog without being asked.
         options.log_syslog |= host.notify_socket && !options.verbose && !options.log_kmsg;
         options.foreground |= host.notify_socket;
         Ok(if matches!(self.job, Job::Check) { Command::Check(options) } else { Command::Run(options) })

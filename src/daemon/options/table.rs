@@ -9,7 +9,8 @@ use crate::length::Length;
 use crate::observe::Kind;
 use crate::task::Tid;
 
-/// All options, in the order of `--help`. `make regen` writes them into completions and manual pages.
+/// All options, in the order of `--help`. `make regen` writes them into completions and manual
+/// pages.
 pub const TABLE: &[Opt<Draft>] = &[
     Opt {
         short: Some('c'),

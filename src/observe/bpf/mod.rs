@@ -1,21 +1,22 @@
-//! The BPF backends: `task_iter` reads the kernel's own record of who waits, `queue_track` keeps one.
+//! The BPF backends: `task_iter` reads the kernel's own record of who waits, `queue_track` keeps
+//! one.
 //!
-//! They are one program. `task_iter` attaches nothing: it walks the tasks when stalld looks, and only if
-//! a question that costs a read per CPU has found one with more than one task. `queue_track` has besides,
-//! for each task, its own note of when it was queued, made at every scheduler event.
+//! They are one program. `task_iter` attaches nothing: it walks the tasks when stalld looks, and
+//! only if a question that costs a read per CPU has found one with more than one task.
+//! `queue_track` has besides, for each task, its own note of when it was queued, made at every
+//! scheduler event.
 
 // As bindgen writes it.
 #[allow(non_camel_case_types, clippy::unreadable_literal)]
 mod records;
 
 use super::{Backend, Effort, Kind, Load, Snapshot, Waiter, Watch};
-use crate::cpus;
 use crate::error::{Context, Error, Result};
 use crate::host::privilege;
 use crate::sys::bpf::{self, Iterator, Keeper, Object, ObjectBytes, Program};
-use crate::sys::clock;
 use crate::sys::map::{self, SharedArray};
 use crate::sys::sched;
+use crate::sys::{clock, cpu};
 use crate::task::{Comm, Cpu, Nanos, Owner, Policy, Sched, Task, Tid};
 use records::{losses, queue, record, settings};
 use std::ffi::CStr;
@@ -146,7 +147,8 @@ impl BpfBackend {
         Ok(())
     }
 
-    /// Asks how many tasks each CPU has; false where nobody can be waiting, None where that is not known.
+    /// Asks how many tasks each CPU has; false where nobody can be waiting, None where that is not
+    /// known.
     fn ask(&mut self, load: &mut Vec<Load>) -> Option<bool> {
         let own_cpu = self.runnable.as_ref()?.run().ok()?;
         // Asked each time, because a reservation (-R) changes it.
@@ -171,8 +173,8 @@ impl BpfBackend {
         Some(somebody)
     }
 
-    /// Walks all tasks. Returns the run queue's clock at the moment when this thread last got a CPU; None
-    /// where nothing keeps it.
+    /// Walks all tasks. Returns the run queue's clock at the moment when this thread last got a
+    /// CPU; None where nothing keeps it.
     fn walk(&mut self, snapshot: &mut Snapshot) -> Result<Option<u64>> {
         // That moment has to be now.
         clock::nap(Nanos(1));
@@ -301,11 +303,12 @@ impl Backend for BpfBackend {
     }
 }
 
-/// Returns how many tasks a queue has, and how many of them are real-time ones, without the scanning thread if
-/// that is on this CPU and has this policy.
+/// Returns how many tasks a queue has, and how many of them are real-time ones, without the
+/// scanning thread if that is on this CPU and has this policy.
 ///
-/// While real-time tasks are throttled (50 ms a second by default), the kernel leaves them out of the first
-/// number. Scans that are whole seconds apart may all fall into that phase, so the larger number counts.
+/// While real-time tasks are throttled (50 ms a second by default), the kernel leaves them out of
+/// the first number. Scans that are whole seconds apart may all fall into that phase, so the larger
+/// number counts.
 fn without(scanner: Option<Policy>, queue: queue) -> (u32, u32) {
     let is_realtime = scanner.is_some_and(Policy::is_realtime);
     let realtime = queue.realtime.saturating_sub(u32::from(is_realtime));
@@ -320,7 +323,7 @@ fn is_passing(e: &io::Error) -> bool {
 fn settings_for(kind: Kind) -> settings {
     let tracking = kind == Kind::QueueTrack;
     settings {
-        cpus: cpus::configured(),
+        cpus: cpu::configured(),
         tracking: tracking.into(),
         by_tid: (tracking && !bpf::has_task_storage()).into(),
         own_threads: 0,
@@ -383,7 +386,8 @@ mod tests {
     #[test]
     fn throttled_tasks_count_beside_a_scanning_thread_of_any_policy() {
         let queue = |runnable, realtime| queue { runnable, realtime, ..queue::default() };
-        // A hog and a victim. While they are throttled, only the scanning thread is in the first number.
+        // A hog and a victim. While they are throttled, only the scanning thread is in the first
+        // number.
         for policy in [Policy::DEADLINE, Policy::OTHER] {
             assert_eq!(without(Some(policy), queue(1, 2)), (2, 2));
             assert_eq!(without(Some(policy), queue(3, 2)), (2, 2));

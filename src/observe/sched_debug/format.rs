@@ -10,11 +10,12 @@
 //! | 6.6 - 6.11 | the same               | vruntime E deadline slice sum-exec switches prio ...      |
 //! | 6.12 on    | the same               | the same, under a header that says so; before `slice` an `S` where the task chose its own |
 //!
-//! Some print the NUMA node and group, or one more sum, under a header that has no name for them; the
-//! cgroup comes last where there is one.
+//! Some print the NUMA node and group, or one more sum, under a header that has no name for them;
+//! the cgroup comes last where there is one.
 //!
-//! The name is whatever the task calls itself, up to 15 bytes of anything but NUL, so it is taken by its
-//! place and length. What follows it was printed by the kernel from numbers, and is taken by words.
+//! The name is whatever the task calls itself, up to 15 bytes of anything but NUL, so it is taken
+//! by its place and length. What follows it was printed by the kernel from numbers, and is taken by
+//! words.
 
 /// A name is printed right-aligned in, and can't be longer than, this many bytes.
 const NAME_LEN: usize = 15;
@@ -34,7 +35,8 @@ const EEVDF: Columns = Columns { switches: 4, prio: 5 };
 pub(super) struct Layout {
     name_at: usize,
     columns: Columns,
-    /// The header knows of the column that says E (eligible) or N, so it tells the truth about EEVDF rows.
+    /// The header knows of the column that says E (eligible) or N, so it tells the truth about
+    /// EEVDF rows.
     knows_eligible: bool,
 }
 
@@ -50,7 +52,8 @@ pub(super) enum State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Row<'a> {
     pub state: State,
-    /// Without the blanks that align it. A name's own leading blanks look the same and are lost too.
+    /// Without the blanks that align it. A name's own leading blanks look the same and are lost
+    /// too.
     pub name: &'a [u8],
     /// From the pid to the end of the line.
     tail: &'a [u8],
@@ -112,13 +115,14 @@ impl Layout {
         })
     }
 
-    /// Whether rows tell a sleeping task from a waiting one. 3.x has no such column: it lists only tasks
-    /// that are queued.
+    /// Whether rows tell a sleeping task from a waiting one. 3.x has no such column: it lists only
+    /// tasks that are queued.
     pub fn has_state(&self) -> bool {
         self.name_at > 1
     }
 
-    /// Splits the row that `text` begins with from what follows it; None if no whole row stands there.
+    /// Splits the row that `text` begins with from what follows it; None if no whole row stands
+    /// there.
     pub fn split_row<'a>(&self, text: &'a [u8]) -> Option<(Row<'a>, &'a [u8])> {
         let (mark, rest) = text.split_at_checked(self.name_at)?;
         let state = match mark {
@@ -141,7 +145,8 @@ impl Layout {
     pub fn numbers<'a>(&self, row: &Row<'a>) -> Option<Numbers<'a>> {
         let mut rest = row.tail;
         let pid = next_word(&mut rest)?;
-        // A blank, then 5 columns or as many as it takes: a table that is laid out otherwise shows here.
+        // A blank, then 5 columns or as many as it takes: a table that is laid out otherwise shows
+        // here.
         if row.tail.len() - rest.len() != 1 + pid.len().max(5) {
             return None;
         }
@@ -170,7 +175,8 @@ impl Layout {
             }
             column += 1;
         }
-        // Only numbers stand between here and the path, which begins with a slash and may hold blanks.
+        // Only numbers stand between here and the path, which begins with a slash and may hold
+        // blanks.
         let group = rest.iter().position(|&b| b == b'/').map_or(&[][..], |at| &rest[at..]);
         Some(Numbers { pid, switches: switches?, prio: prio?, group })
     }

@@ -1,8 +1,8 @@
-//! Looks by reading the scheduler's debug file: works without BPF, on every kernel from 3.x on that has the
-//! file.
+//! Looks by reading the scheduler's debug file: works without BPF, on every kernel from 3.x on that
+//! has the file.
 //!
-//! The text tells who is runnable and how often each task was switched out, but not since when it waits: the
-//! wait counts from the first look that saw the task with this count.
+//! The text tells who is runnable and how often each task was switched out, but not since when it
+//! waits: the wait counts from the first look that saw the task with this count.
 
 mod format;
 mod owners;
@@ -65,14 +65,15 @@ impl SchedDebug {
             // The text doesn't say which process a thread belongs to.
             snapshot.waiters.retain(|waiter| !proc::is_own_thread(waiter.task.tid));
         }
-        self.owners.tell(&mut snapshot.waiters);
+        self.owners.add(&mut snapshot.waiters);
         snapshot.complete = true;
         self.online.clear();
         self.online.extend(snapshot.load.iter().map(|load| load.cpu));
         Ok(())
     }
 
-    /// How many tasks besides the one that asks are runnable on the whole machine; None if that can't be told.
+    /// How many tasks besides the one that asks are runnable on the whole machine; None if that
+    /// can't be told.
     fn others(&self) -> Option<u32> {
         let mut text = [0; 128];
         let len = self.loadavg.as_ref()?.read_at(&mut text, 0).ok()?;
@@ -94,7 +95,8 @@ impl Backend for SchedDebug {
                 snapshot.load.extend(self.online.iter().map(|&cpu| Load { cpu, ..Load::default() }));
                 Ok(())
             }
-            // It runs, or waits behind the reading of this. On which CPU isn't known, so `load` stays empty.
+            // It runs, or waits behind the reading of this. On which CPU isn't known, so `load`
+            // stays empty.
             Some(1) => Ok(()),
             _ => {
                 let result = self.read_text(snapshot);
@@ -130,8 +132,8 @@ impl Text {
         Ok(Text { path: path.to_path_buf(), file, buffer: vec![0; Text::INITIAL] })
     }
 
-    /// Reads all of it. The kernel makes the text anew for a read at 0, and gives as much of it per read as
-    /// it has in its own buffer.
+    /// Reads all of it. The kernel makes the text anew for a read at 0, and gives as much of it per
+    /// read as it has in its own buffer.
     fn read(&mut self) -> Result<&[u8]> {
         let mut len = 0;
         loop {

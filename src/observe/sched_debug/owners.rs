@@ -1,17 +1,18 @@
 //! The owners of the tasks that wait, which the text does not show.
 //!
-//! They decide whose turn a boost is. The text does not identify a task for good, so whoever makes a task
-//! SCHED_DEADLINE asks for its owner again.
+//! They decide whose turn a boost is. The text does not identify a task for good, so its owner is
+//! read again before the task becomes SCHED_DEADLINE.
 
-use crate::observe::{ROOM, Waiter};
+use crate::observe::Waiter;
 use crate::proc;
-use crate::sys::{clock, memory};
+use crate::room::{ROOM, room_for};
+use crate::sys::clock;
 use crate::task::{Nanos, Owner, Tid};
 
 /// Reading owners takes no more of a scan. The next scan goes on with the others.
 const BUDGET: Nanos = Nanos::from_millis(5);
 
-/// A task of the last scan, and how often it had been given a CPU by then.
+/// A task of the last scan, with its progress at that time.
 #[derive(Clone, Copy)]
 struct Known {
     tid: Tid,
@@ -28,7 +29,7 @@ pub struct Owners {
 impl Owners {
     pub fn new() -> Owners {
         let some = Known { tid: Tid(-1), progress: 0, owner: Owner::Unknown };
-        Owners { known: memory::room_for(ROOM, some), before: memory::room_for(ROOM, some) }
+        Owners { known: room_for(ROOM, some), before: room_for(ROOM, some) }
     }
 
     /// Gives back the memory that a crowd has taken.
@@ -37,14 +38,15 @@ impl Owners {
         self.before.shrink_to(ROOM);
     }
 
-    /// Tells the owners of tasks that wait, and waited at the last scan too. They are in the order of their tids.
-    pub fn tell(&mut self, waiters: &mut [Waiter]) {
+    /// Adds the owners of tasks that waited at the last scan too. `waiters` is in the order of the
+    /// tids.
+    pub fn add(&mut self, waiters: &mut [Waiter]) {
         let end = clock::monotonic() + BUDGET;
-        self.tell_by(waiters, |tid| (clock::monotonic() < end).then(|| read(tid)));
+        self.add_by(waiters, |tid| (clock::monotonic() < end).then(|| read(tid)));
     }
 
     /// `read` returns `None` if this scan has no time for it.
-    fn tell_by(&mut self, waiters: &mut [Waiter], read: impl Fn(Tid) -> Option<Owner>) {
+    fn add_by(&mut self, waiters: &mut [Waiter], read: impl Fn(Tid) -> Option<Owner>) {
         std::mem::swap(&mut self.known, &mut self.before);
         self.known.clear();
         let mut before = self.before.iter().peekable();
@@ -61,7 +63,8 @@ impl Owners {
     }
 }
 
-/// The directory of a task is cheap to ask, and belongs to the user of the task. Only a task of root needs more.
+/// Reads the owner of a task. The directory of a task belongs to its user, and is cheap to read.
+/// Only a task of root needs more.
 fn read(tid: Tid) -> Owner {
     match proc::uid(tid) {
         Some(0) => proc::owner(tid),
@@ -81,11 +84,12 @@ mod tests {
         Waiter { task: Task { tid: Tid(tid), progress, ..Task::default() }, since: None }
     }
 
-    /// Returns the owners of these tasks after one more scan, which has time to read `most` of them.
+    /// Returns the owners of these tasks after one more scan, which has time to read `most` of
+    /// them.
     fn scan<const N: usize>(owners: &mut Owners, tasks: [(i32, u64); N], most: u32) -> [Owner; N] {
         let mut waiters = tasks.map(|(tid, progress)| waiter(tid, progress));
         let left = Cell::new(most);
-        owners.tell_by(&mut waiters, |tid| {
+        owners.add_by(&mut waiters, |tid| {
             left.set(left.get().checked_sub(1)?);
             Some(Owner::User(tid.0 as u32))
         });
@@ -110,13 +114,13 @@ mod tests {
     fn scans_with_too_little_time_get_through_a_crowd_together() {
         let mut owners = Owners::new();
         let crowd: [(i32, u64); 100] = std::array::from_fn(|index| (index as i32, 7));
-        let unknown = |told: [Owner; 100]| told.iter().filter(|&&owner| owner == Owner::Unknown).count();
+        let unknown = |owners: [Owner; 100]| owners.iter().filter(|&&owner| owner == Owner::Unknown).count();
         let left: [usize; 4] = std::array::from_fn(|_| unknown(scan(&mut owners, crowd, 40)));
         assert_eq!(left, [100, 60, 20, 0]);
     }
 
     #[test]
-    fn proc_tells_the_owner_of_this_thread() {
+    fn proc_has_the_owner_of_this_thread() {
         let tid = sched::gettid();
         let expected = match process::effective_uid() {
             0 => proc::owner(tid),

@@ -1,15 +1,15 @@
 //! Reads the text: one section per CPU, a table of tasks in each.
 //!
-//! Tasks choose their names, and a name may hold anything that the text itself is made of: `cpu#3,`, an
-//! empty line, a whole row. So what is structure is decided by where it stands. A table begins behind its
-//! header and ends with an empty line *where a row would begin*; in between, rows are taken by the layout,
-//! names by their length; a section begins only outside of a table. Cgroups' names stand behind something
-//! the kernel printed on the same line, and can't hold a newline. Where the text doesn't follow these
-//! rules nothing of it is believed.
+//! Tasks choose their names, and a name may hold anything that the text itself is made of:
+//! `cpu#3,`, an empty line, a whole row. So what is structure is decided by where it stands. A
+//! table begins behind its header and ends with an empty line *where a row would begin*; in
+//! between, rows are taken by the layout, names by their length; a section begins only outside of a
+//! table. Cgroups' names stand behind something the kernel printed on the same line, and can't hold
+//! a newline. Where the text doesn't follow these rules nothing of it is believed.
 //!
-//! Two things that it can't show: a task that is queued but has already set itself to sleep (preempted just
-//! before it would have slept) is printed as sleeping; and under a sched_ext scheduler a waiting task can't be
-//! told from one out of quota, except in the root cgroup.
+//! Two things that it can't show: a task that is queued but has already set itself to sleep
+//! (preempted just before it would have slept) is printed as sleeping; and under a sched_ext
+//! scheduler a waiting task can't be told from one out of quota, except in the root cgroup.
 
 use super::format::{Layout, Numbers, Row, State, decimal, next_word};
 use crate::cpus::CpuSet;
@@ -24,7 +24,8 @@ pub struct Scope {
     pub cpus: CpuSet,
     /// The thread that reads, which is left out: it runs on some CPU because of that.
     pub reader: Option<Tid>,
-    /// The cgroups with a fair run queue in the section being read; kept here so that a look allocates nothing.
+    /// The cgroups with a fair run queue in the section being read; kept here so that a look
+    /// allocates nothing.
     groups: Vec<Group>,
 }
 
@@ -36,8 +37,8 @@ impl Scope {
 
 /// Adds what the text tells to `snapshot`, or says what could not be understood.
 ///
-/// The text is not of one moment. A task that moved while it was made may stand in two sections: it is
-/// taken where it stood last, and if it runs in either it is no waiter.
+/// The text is not of one moment. A task that moved while it was made may stand in two sections: it
+/// is taken where it stood last, and if it runs in either it is no waiter.
 pub fn parse(text: &[u8], scope: &mut Scope, snapshot: &mut Snapshot) -> Result<()> {
     let mut rest = text;
     let mut open: Option<Section> = None;
@@ -206,8 +207,8 @@ impl Section {
         }
     }
 
-    /// The kernel's `migration/N` outranks everything, so it runs as soon as it is woken. It shares its
-    /// number with FIFO 99.
+    /// The kernel's `migration/N` outranks everything, so it runs as soon as it is woken. It shares
+    /// its number with FIFO 99.
     fn is_stop_thread(&self, row: &Row, numbers: &Numbers) -> bool {
         numbers.prio == 0 && row.name.strip_prefix(b"migration/").and_then(decimal) == Some(self.cpu.0)
     }
@@ -221,9 +222,9 @@ impl Section {
 
 /// Which cgroups have used up their CPU quota, so that their fair tasks wait because they must.
 ///
-/// Kernels before 5.1 print such a run queue with its `.throttle_count`. Later ones take it off the list that
-/// the section prints, on which every run queue with a queued task stands: a cgroup that isn't listed is out
-/// of quota.
+/// Kernels before 5.1 print such a run queue with its `.throttle_count`. Later ones take it off the
+/// list that the section prints, on which every run queue with a queued task stands: a cgroup that
+/// isn't listed is out of quota.
 struct Quota<'a> {
     text: &'a [u8],
     /// Sorted by path.
@@ -250,7 +251,8 @@ impl Quota<'_> {
 }
 
 fn settle(snapshot: &mut Snapshot) {
-    // Sections come by ascending CPU, so of two records of a task the one of the higher CPU is newer.
+    // Sections come by ascending CPU, so of two records of a task the one of the higher CPU is
+    // newer.
     snapshot.waiters.sort_unstable_by_key(|waiter| (waiter.task.tid, waiter.task.cpu));
     snapshot.waiters.dedup_by(|newer, kept| {
         let same = newer.task.tid == kept.task.tid;

@@ -17,9 +17,9 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// Looks for them under `root`, which is `/` but for tests: `sched/debug` in each debugfs that is
-    /// mounted, then /proc/sched_debug, where it was before 5.13. (There `sched_debug` in debugfs is a
-    /// switch, not the text.)
+    /// Looks for them under `root`, which is `/` but for tests: `sched/debug` in each debugfs that
+    /// is mounted, then /proc/sched_debug, where it was before 5.13. (There `sched_debug` in
+    /// debugfs is a switch, not the text.)
     pub fn find(root: &Path) -> Result<Sources> {
         let mut candidates: Vec<PathBuf> =
             debugfs::mounts(root).into_iter().map(|at| at.join("sched/debug")).collect();

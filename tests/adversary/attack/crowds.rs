@@ -13,9 +13,9 @@ use std::thread;
 /// The size of the stacks. A crowd must not fill the memory.
 const STACK: usize = 32 * 1024;
 
-/// Starts threads that sleep on another CPU until all are there, are moved to the hog's CPU in their sleep
-/// and run `life` then. So none of them has to run behind the hog to begin. `life` gets the number of
-/// the thread.
+/// Starts threads that sleep on another CPU until all are there, are moved to the hog's CPU in
+/// their sleep and run `life` then. So none of them has to run behind the hog to begin. `life` gets
+/// the number of the thread.
 fn crowd(play: &Play, count: usize, life: impl Fn(&Play, usize) + Send + Sync + 'static) -> Result<()> {
     let life = Arc::new(life);
     let (begin, asleep) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicI32::new(0)));
@@ -102,7 +102,8 @@ pub fn forks(play: &Play) -> Result<Vec<Arc<Victim>>> {
 /// As many children as a brood has.
 const BROOD: usize = 1000;
 
-/// The victim goes to another CPU in its boost and forks there as fast as it can. The children sleep.
+/// The victim goes to another CPU in its boost and forks there as fast as it can. The children
+/// sleep.
 pub fn brood(play: &Play) -> Result<Vec<Arc<Victim>>> {
     let elsewhere = sched::get_affinity(Tid(0)).context("read the CPUs of this process")?;
     let hogged: CpuSet = [play.cpu].into_iter().collect();

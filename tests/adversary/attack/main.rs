@@ -1,4 +1,5 @@
-//! Attacks on stalld by a user without any privilege: for `make test-adversary`. `attack --help` lists them.
+//! Attacks on stalld by a user without any privilege: for `make test-adversary`. `attack --help`
+//! lists them.
 
 mod changes;
 mod crowds;

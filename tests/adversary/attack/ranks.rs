@@ -102,10 +102,10 @@ pub fn by_child(play: &Play) -> Result<Vec<Arc<Victim>>> {
 const PARENTS: usize = 12;
 const MAX_ALIVE: usize = 16;
 
-/// The victims fork as soon as they see a pulse. The pulse may end before the kernel copies the policy of the
-/// parent, and the next one may begin before the kernel computes the rank of the child from the rank of the
-/// parent. The child is SCHED_OTHER by its policy then, and real-time by its rank. Such a child computes to
-/// the end.
+/// The victims fork as soon as they see a pulse. The pulse may end before the kernel copies the
+/// policy of the parent, and the next one may begin before the kernel computes the rank of the
+/// child from the rank of the parent. The child is SCHED_OTHER by its policy then, and real-time by
+/// its rank. Such a child computes to the end.
 pub fn born(play: &Play) -> Result<Vec<Arc<Victim>>> {
     let parent = |_| {
         let own = play.clone();

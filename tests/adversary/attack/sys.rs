@@ -16,7 +16,8 @@ fn check(result: i64) -> io::Result<i64> {
 fn futex(word: &AtomicU32, operation: i32, value: u32) -> io::Result<()> {
     let operation = operation | libc::FUTEX_PRIVATE_FLAG;
     let no_timeout = std::ptr::null::<libc::timespec>();
-    // SAFETY: `word` is aligned and outlives the call, and the kernel reads no timeout from a null pointer.
+    // SAFETY: `word` is aligned and outlives the call, and the kernel reads no timeout from a null
+    // pointer.
     let result = unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), operation, value, no_timeout) };
     check(result).map(drop)
 }
@@ -60,7 +61,8 @@ pub fn reap(child: Tid) -> bool {
 /// Becomes a user without groups, capabilities and limits above zero. It needs root.
 pub fn become_user(user: u32) -> io::Result<()> {
     let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the calls take numbers, an empty list and a valid rlimit. There is one thread, which all of them are for.
+    // SAFETY: the calls take numbers, an empty list and a valid rlimit. There is one thread, which
+    // all of them are for.
     unsafe {
         check(libc::setrlimit(libc::RLIMIT_RTPRIO, &none).into())?;
         check(libc::setrlimit(libc::RLIMIT_NICE, &none).into())?;
@@ -74,8 +76,8 @@ pub fn become_user(user: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Returns the rank by which the scheduler runs this process: negative for a real-time one, whatever its policy.
-/// It allocates nothing, so a forked child can call it.
+/// Returns the rank by which the scheduler runs this process: negative for a real-time one,
+/// whatever its policy. It allocates nothing, so a forked child can call it.
 pub fn own_rank() -> Option<i32> {
     let mut stat = [0u8; 512];
     // SAFETY: the path ends with NUL, and the kernel writes no more bytes than the array has.
@@ -152,7 +154,8 @@ pub fn go_on(tid: Tid) -> io::Result<()> {
     ptrace(libc::PTRACE_CONT as libc::c_uint, tid)
 }
 
-/// The highest real-time priority and the lowest nice value, as 20 - nice, that this process may choose.
+/// The highest real-time priority and the lowest nice value, as 20 - nice, that this process may
+/// choose.
 pub fn limits() -> (u64, u64) {
     let limit = |resource: libc::__rlimit_resource_t| {
         let mut limit = libc::rlimit { rlim_cur: u64::MAX, rlim_max: u64::MAX };

@@ -38,8 +38,8 @@ pub struct Victim {
 }
 
 impl Victim {
-    /// Starts a thread on the hogged CPU that calls `act` again and again. Its argument is the record of
-    /// the thread and whether the thread is boosted.
+    /// Starts a thread on the hogged CPU that calls `act` again and again. Its argument is the
+    /// record of the thread and whether the thread is boosted.
     pub fn start(
         play: &Play,
         mut act: impl FnMut(&Victim, bool) -> Result<()> + Send + 'static,
@@ -94,8 +94,8 @@ pub fn is_boosted(tid: Tid) -> bool {
         .is_ok_and(|attr| attr.policy == Policy::DEADLINE || attr.policy.is_realtime() && attr.priority > 1)
 }
 
-/// Prints the first boost of each attacker, and all counts at the end. The main thread does that because
-/// a thread behind the hog would hold the lock of stdout.
+/// Prints the first boost of each attacker, and all counts at the end. The main thread does that
+/// because a thread behind the hog would hold the lock of stdout.
 pub fn report(play: &Play, victims: &[Arc<Victim>]) {
     let mut is_told = vec![false; victims.len()];
     loop {

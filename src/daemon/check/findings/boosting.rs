@@ -110,8 +110,8 @@ fn will_be_allowed(facts: &Facts, options: &Options, outcome: &io::Result<()>) -
     }
 }
 
-/// With RT throttling on, the kernel admits no DEADLINE task that may not run on all CPUs of its domain, and
-/// with RT_GROUP_SCHED no real-time task to a cgroup without real-time runtime.
+/// With RT throttling on, the kernel admits no DEADLINE task that may not run on all CPUs of its
+/// domain, and with RT_GROUP_SCHED no real-time task to a cgroup without real-time runtime.
 fn refused_by_throttling(facts: &Facts, refusal: &io::Error) -> bool {
     refusal.raw_os_error() == Some(libc::EPERM)
         && facts.has(Capability::SysNice)

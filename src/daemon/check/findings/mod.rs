@@ -1,5 +1,5 @@
-//! What the facts mean for a run with these options. No fact is looked up here, so that a test can change
-//! one and see what follows.
+//! What the facts mean for a run with these options. No fact is looked up here, so that a test can
+//! change one and see what follows.
 
 mod boosting;
 mod kernel;

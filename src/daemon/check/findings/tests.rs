@@ -79,8 +79,8 @@ fn asked(args: &[&str]) -> Options {
 const PROTECTS: &str =
     "stalld would protect this host: task_iter sees who starves, SCHED_DEADLINE lets them run";
 
-/// What changes against a good host: the level and the fact of each finding that it did not have, and the
-/// verdict unless that is the same.
+/// What changes against a good host: the level and the fact of each finding that it did not have,
+/// and the verdict unless that is the same.
 fn changes(args: &[&str], change: impl Fn(&mut Facts)) -> Vec<String> {
     let options = asked(args);
     let before: Vec<String> = of(&good(), &options).iter().map(shown).collect();

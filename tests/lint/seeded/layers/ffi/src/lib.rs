@@ -1,0 +1,3 @@
+use crate::handle;
+use stalld::boost::Plan;
+use stalld::json::Value;

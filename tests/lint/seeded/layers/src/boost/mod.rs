@@ -1,0 +1,4 @@
+use crate::{
+    json::{self, Value},
+    task::Task,
+};

@@ -1,0 +1,2 @@
+use super::plan;
+use super::super::task;

@@ -1,0 +1,2 @@
+use super::super::parts;
+use super::super::super::json::Value;

@@ -1,0 +1,4 @@
+pub mod boost;
+mod json;
+pub mod task;
+pub mod unnamed;

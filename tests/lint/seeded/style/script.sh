@@ -1,0 +1,3 @@
+#!/bin/sh
+# This is told.
+echo "# nobody" '# nobody' "${1#nobody }" # The next look.
