@@ -95,7 +95,8 @@ fn zsh<D>(opt: &Opt<D>, table: &[Opt<D>]) -> String {
         Takes::Text("PID" | "PIDS", _) => format!(":{message}:_pids"),
         Takes::Text(..) => format!(":{message}: "),
     };
-    let text = format!("[{}]{action}", summary(opt).replace('\'', "'\\''"));
+    let escaped = summary(opt).replace('\\', "\\\\").replace('[', "\\[").replace(']', "\\]");
+    let text = format!("[{}]{action}", escaped.replace('\'', "'\\''"));
     let equals = if opt.word().is_some() { "=" } else { "" };
     let long = format!("--{}{equals}", opt.long);
     let adds_up = opt.word().is_some_and(|word| ADDING_UP.contains(&word));
@@ -134,7 +135,7 @@ fn fish<D>(program: &str, opt: &Opt<D>) -> String {
         Takes::Text("PID" | "PIDS", _) => " -xa '(__fish_complete_pids)'".to_string(),
         Takes::Text(..) => " -x".to_string(),
     };
-    let text = summary(opt).replace('\'', "\\'");
+    let text = summary(opt).replace('\\', "\\\\").replace('\'', "\\'");
     format!("complete -c {program}{short} -l {}{argument} -d '{text}'", opt.long)
 }
 

@@ -21,13 +21,13 @@ const LENDING: Nanos = Nanos::from_millis(10);
 
 /// The rest after a scan is as many times as long as stalld had a CPU. So stalld uses at most a
 /// quarter of a CPU in any second, even in one that begins and ends with a scan of 60 ms.
-const REST: u64 = 4;
+pub const REST_PER_CPU_TIME: u64 = 4;
 
 /// No rest after a scan is longer, however much CPU time the scan took.
 const MAX_REST: Nanos = Nanos::from_millis(300);
 
 /// The memory that a crowd has taken is given back so long after the crowd has gone.
-const CROWD_GONE: Nanos = Nanos::from_secs(10);
+const CROWD_MEMORY_TIMEOUT: Nanos = Nanos::from_secs(10);
 
 /// The task that holds a CPU.
 #[derive(Clone, Copy, Debug)]
@@ -195,7 +195,7 @@ impl Engine {
     /// use that time. Ends of boosts and pulses never wait for this.
     pub fn rest(&mut self, ended: Nanos, used: Nanos) {
         if !fault::is(Fault::RestIgnored) {
-            self.rested = ended + Nanos(used.0.saturating_mul(REST)).min(MAX_REST);
+            self.rested = ended + Nanos(used.0.saturating_mul(REST_PER_CPU_TIME)).min(MAX_REST);
         }
     }
 
@@ -230,19 +230,18 @@ impl Engine {
         outcome
     }
 
-    /// Gives back the memory that a crowd of tasks has taken, if the crowd has gone. Returns
-    /// whether there was any. It is to be called when nothing is left to do that a starving task
-    /// waits for.
+    /// Gives back the memory that a crowd has taken, if the crowd has gone. Returns true if it
+    /// freed memory. Call it when no starving task needs a boost.
     pub fn shrink(&mut self) -> bool {
         let is_busy = self.booster().is_some_and(Booster::is_busy);
-        if is_busy || self.crowded.is_none_or(|at| self.snapshot.at < at + CROWD_GONE) {
+        let has_gone = |at: Nanos| self.snapshot.at >= at + CROWD_MEMORY_TIMEOUT;
+        if is_busy || !self.crowded.is_some_and(has_gone) || !self.backend.shrink() {
             return false;
         }
         self.crowded = None;
         self.snapshot.shrink();
         self.verdict.starving.shrink_to(ROOM);
         self.detector.shrink();
-        self.backend.shrink();
         if let Some((booster, _)) = &mut self.boosts {
             booster.shrink();
         }

@@ -29,11 +29,11 @@ pub enum Fault {
     RankLent,
     /// A scan may follow another one at once, whatever that has cost.
     RestIgnored,
-    /// The tasks of all owners are served in one line.
+    /// The tasks of all owners are served in one queue.
     TurnsIgnored,
     /// A task that /proc hides is taken for one that has ended.
     HiddenIsGone,
-    /// The guardian leaves its memory to the kernel.
+    /// The guardian does not lock its memory.
     GuardianUnlocked,
 }
 

@@ -41,10 +41,14 @@ cargo_test() {
 }
 
 begun=$(date +%s)
-cargo_test --no-run 2>&1 | tee "$work/log"
+cargo_test --no-run --color never 2>&1 | tee "$work/log"
 # NAME=PATH: for each test program, for `mutants`.
 STALLD_TEST_PROGRAMS=$(sed -n "s|^ *Executable tests/\(.*\)/main.rs (\(.*\))|\1=$PWD/\2|p" "$work/log" | tr '\n' :)
 export STALLD_TEST_PROGRAMS
+if [ "$which" = mutants ] && [ -z "$STALLD_TEST_PROGRAMS" ]; then
+    echo "stalld: cargo names no test program: see the lines above" >&2
+    exit 1
+fi
 # Cargo builds the examples by itself only with all tests of a package.
 case $which in
 adversary | mutants)
@@ -70,6 +74,8 @@ while IFS='|' read -r name condition reason; do
         skips="$skips --skip $name"
     fi
 done <tests/skips
+STALLD_TEST_SKIPPED=$(tr '\n' , <"$work/skipped")
+export STALLD_TEST_SKIPPED
 
 {
     # shellcheck disable=SC2086 # lists of words
@@ -79,7 +85,8 @@ done <tests/skips
         cargo_test "$@" -- $skips
         export "CARGO_TARGET_$(rustc -vV | sed -n 's/^host: //p' | tr a-z- A-Z_)_RUNNER=\
 sudo env PATH=$PATH CI=${CI-} STALLD_BUILT_LIBRARY=yes STALLD_SIMULATION_STEPS=${STALLD_SIMULATION_STEPS-} \
-STALLD_THREADS=${STALLD_THREADS-2000} STALLD_TEST_PROGRAMS=$STALLD_TEST_PROGRAMS"
+STALLD_THREADS=${STALLD_THREADS-2000} STALLD_TEST_PROGRAMS=$STALLD_TEST_PROGRAMS \
+STALLD_TEST_SKIPPED=$STALLD_TEST_SKIPPED"
         cargo_test "$@" -- --ignored $skips
     fi
 } 2>&1 | tee "$work/log"

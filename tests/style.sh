@@ -58,6 +58,7 @@ subjects() {
             text = subject
             gsub(/[\200-\277]/, "", text)
             if (length(text) > 72) report("at most 72 columns")
+            if (subject ~ /^Revert "/) next
             if (subject !~ /^[a-z][a-z0-9_.\/-]*(, [a-z][a-z0-9_.\/-]*)*: [a-z]/ || subject ~ /\.$/) {
                 report("write \"area: imperative summary\", without a period")
                 next
@@ -66,7 +67,7 @@ subjects() {
             sub(/^[^:]*: /, "", verb)
             sub(/[^a-z-].*/, "", verb)
             if (verb ~ /(ed|ing)$/ && verb !~ /^(embed|exceed|feed|need|proceed|seed|shed|speed|bring|ping|string|swing)$/ ||
-                verb ~ /[^isu]s$/)
+                verb ~ /[^isu]s$/ && verb !~ /^(alias|bias|canvas)$/)
                 report("begin with an imperative, as in \"add\" or \"fix\", not with \"" verb "\"")
         }'
 }

@@ -37,6 +37,8 @@ pub struct Watching {
     /// Of stalld_snapshot(): what the engine has seen stays its own.
     snapshot: Snapshot,
     planned: Nanos,
+    /// The CPU time of the calls since the last scan.
+    used: Nanos,
     boosts: Boosts,
     failures_in_a_row: u64,
     late_looks: u64,
@@ -85,6 +87,7 @@ impl Handle {
                 log: options.log,
                 snapshot: Snapshot::default(),
                 planned: now,
+                used: Nanos::ZERO,
                 boosts,
                 failures_in_a_row: 0,
                 late_looks: 0,
@@ -157,7 +160,7 @@ fn stopped() -> Failure {
 
 impl Watching {
     fn advance(&mut self) -> Result<()> {
-        let (begun, used) = (clock::monotonic(), clock::thread_cpu());
+        let (begun, mut counted) = (clock::monotonic(), clock::thread_cpu());
         if begun < self.planned {
             return Ok(());
         }
@@ -171,10 +174,13 @@ impl Watching {
         if self.engine.advance(begun) {
             looked = self.look();
             self.boosts.watch(&self.log);
-            self.engine.rest(clock::monotonic(), clock::thread_cpu() - used);
+            let now = clock::thread_cpu();
+            self.engine.rest(clock::monotonic(), self.used + (now - counted));
+            (self.used, counted) = (Nanos::ZERO, now);
         }
         self.tell_boosts();
         self.engine.shrink();
+        self.used = self.used + (clock::thread_cpu() - counted);
         self.planned = self.engine.next();
         looked
     }

@@ -5,10 +5,9 @@ use super::{
     steps,
 };
 use crate::boost::active::Active;
-use crate::boost::plan::Raised;
 use crate::boost::probation::Entry;
 use crate::boost::undo::FIFO_PRIORITY;
-use crate::task::Policy;
+use crate::task::{Owner, Policy};
 
 /// A turn is remembered for so long: as long as 500 boosts of a CPU take.
 const MEMORY_OF_TURNS: Nanos = Nanos::from_secs(10);
@@ -29,6 +28,16 @@ fn lower(hands: &mut dyn Hands, entry: &Entry, events: &mut Vec<Event>) -> bool 
         }
         Some(Undone::Gone) => true,
         _ => false,
+    }
+}
+
+/// Returns the owner of a task at this moment, where the owner that a scan saw may be another one.
+/// Without a start time, the tid may have been reused since that scan. A privileged task may have
+/// given up its privileges, and only a kernel thread stays what it is.
+pub(super) fn current_owner(task: &Task, hands: &dyn Hands) -> Owner {
+    match task.owner {
+        Owner::Kernel | Owner::User(_) if task.start != 0 => task.owner,
+        _ => hands.owner(task),
     }
 }
 
@@ -85,14 +94,6 @@ impl Booster {
         order.extend(starving.iter().map(|starving| last(&starving.task)).zip(0..));
         order.sort_unstable();
         steps::count(order.len() * (order.len().max(1).ilog2() as usize + 1));
-    }
-
-    /// Puts a task on probation after a pulse. One that may take any rank by itself gains none by a
-    /// pulse.
-    pub(super) fn put_on_probation(&mut self, task: &Task, raised: &Raised, now: Nanos) {
-        if !task.owner.may_take_any_rank() {
-            self.probation.begin(task, raised, now);
-        }
     }
 
     /// Lowers ranks that tasks have been given since their pulses.

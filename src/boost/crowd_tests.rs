@@ -165,19 +165,3 @@ fn a_scan_takes_the_ranks_that_tasks_have_from_pulses() {
     assert_eq!(lowered.collect::<Vec<_>>(), [(1, 97), (7, 98), (8, 98)]);
     assert_eq!(scene.host.taken_from, [Tid(7)]);
 }
-
-#[test]
-fn a_privileged_task_keeps_a_rank_that_it_gets_after_a_pulse() {
-    for (is_of_user, lowered) in [(true, 1), (false, 0)] {
-        let mut scene = Scene::new(Rules { how: How::Fifo, ..rules(20) });
-        (scene.host.is_of_user, scene.host.raises_itself) = (is_of_user, true);
-        scene.look(&[1], Some(49));
-        assert_eq!(scene.booster.next_check().is_some(), is_of_user);
-        scene.events.clear();
-        let running = vec![Task { sched: Sched { policy: Some(Policy::FIFO), prio: 49 }, ..task(1, 49) }];
-        let snapshot = Snapshot { at: scene.now, complete: true, running, ..Snapshot::default() };
-        scene.booster.look(&snapshot, &[], &mut scene.host, &mut scene.events);
-        let is_lowered = |event: &&Event| matches!(event, Event::Lowered { .. });
-        assert_eq!(scene.events.iter().filter(is_lowered).count(), lowered);
-    }
-}

@@ -117,10 +117,13 @@ impl<K: Kernel> HostHands<K> {
         };
         let attr = self.attr_of(tid, before)?;
         let rank = |attr: &Attr| Rank::of(attr.policy, attr.priority);
-        let leader_rank = match self.kernel.get_attr(tgid) {
-            _ if task.owner.may_take_any_rank() => Rank::ANY,
-            Ok(leader) if tgid != tid => rank(&leader),
-            _ => rank(&attr),
+        let leader_rank = if task.owner.may_take_any_rank() {
+            Rank::ANY
+        } else {
+            match self.kernel.get_attr(tgid) {
+                Ok(leader) if tgid != tid => rank(&leader),
+                _ => rank(&attr),
+            }
         };
         let before = Saved::of(&self.kernel, tid, &attr);
         let grace = match how {

@@ -343,11 +343,18 @@ fn a_rank_above_its_own_that_is_set_in_a_pulse_is_lowered() {
 }
 
 #[test]
-fn a_privileged_task_keeps_a_rank_that_is_set_in_a_pulse() {
+fn a_privileged_task_keeps_a_rank_that_is_set_in_a_pulse_or_after_it() {
     for (owner, policy) in [(Owner::Privileged, Policy::FIFO), (Owner::User(1000), Policy::OTHER)] {
         let task = Task { owner, ..task() };
         let (_, policy_after, ..) = pulse_of_task(&task, Attr::default(), How::Fifo, FIFO_97);
         assert_eq!(policy_after, policy, "{owner:?}");
+
+        let kernel = Scripted::default();
+        let mut hands = hands(&kernel, &journal(), |_| {});
+        let Pulse { raised, .. } = hands.pulse(&task, None).unwrap();
+        kernel.state().attr = FIFO_97;
+        hands.lower_late(&raised);
+        assert_eq!(kernel.state().attr.policy, policy, "{owner:?}");
     }
 }
 

@@ -47,11 +47,11 @@ impl Boosted {
     /// Returns the highest rank that the task may have after a pulse, and the highest one if it has
     /// the number of its process by exec(2): it may be either thread then, and keeps the rank that
     /// either had.
-    pub fn highest_ranks(&self) -> (Rank, Rank) {
+    pub fn highest_ranks(&self) -> [Rank; 2] {
         let own = Rank::of(self.before.policy, self.before.priority);
         match self.leader_rank {
-            Rank::ANY => (Rank::ANY, Rank::ANY),
-            leader => (own, leader.max(own)),
+            Rank::ANY => [Rank::ANY; 2],
+            leader => [own, leader.max(own)],
         }
     }
 }

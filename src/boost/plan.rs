@@ -348,11 +348,7 @@ impl Booster {
         events: &mut Vec<Event>,
     ) -> Result<Lifted, (How, Refusal)> {
         let how = self.rules.how;
-        // Without a start the backend may take the task for an earlier one with its number.
-        let owner = match task.owner {
-            owner if owner == Owner::Unknown || task.start == 0 => hands.owner(task),
-            owner => owner,
-        };
+        let owner = choice::current_owner(task, hands);
         let task = &Task { owner, ..*task };
         if how != How::Fifo && started >= self.pulses_until && may_be_deadline(task) {
             match hands.raise(task, started + self.rules.duration) {
@@ -397,7 +393,7 @@ impl Booster {
             Active { task, raised, started, end, next_pulse: None, missed: 0, sleeps: false, outranked };
         if how == How::Fifo {
             active.plan_pulse(started, ran, self.rules.period);
-            self.put_on_probation(&task, &raised, started);
+            self.probation.begin(&task, &raised, started);
         }
         self.boosted.insert(id(&task), ());
         self.active.push(active);
@@ -409,12 +405,15 @@ impl Booster {
     /// False if the boost is over.
     fn pulse(&mut self, index: usize, now: Nanos, hands: &mut dyn Hands, events: &mut Vec<Event>) -> bool {
         let active = &mut self.active[index];
-        let (task, boosted) = (active.task, active.raised.boosted);
-        let outcome = hands.pulse(&Task { start: boosted.start, ..task }, Some(boosted.before));
+        let boosted = active.raised.boosted;
+        let identified = Task { start: boosted.start, ..active.task };
+        active.task.owner = choice::current_owner(&identified, hands);
+        let task = active.task;
+        let outcome = hands.pulse(&Task { owner: task.owner, ..identified }, Some(boosted.before));
         let ran = outcome.as_ref().ok().and_then(|pulse| pulse.ran);
         active.plan_pulse(now, ran, self.rules.period);
         if let Ok(Pulse { raised, .. }) = &outcome {
-            self.put_on_probation(&task, raised, now);
+            self.probation.begin(&task, raised, now);
         }
         let outcome = match outcome {
             Ok(Pulse { outcome: Undone::Restored(_), .. }) => {

@@ -43,8 +43,7 @@ pub enum Undone {
 /// wherever it was before. A leader that has a boost of its own, as `leader_is_boosted` says, is
 /// not that thread.
 pub fn undo(kernel: &impl Kernel, boosted: &Boosted, leader_is_boosted: bool) -> Undone {
-    let (own, by_exec) = boosted.highest_ranks();
-    undo_within(kernel, boosted, leader_is_boosted, [own, by_exec])
+    undo_within(kernel, boosted, leader_is_boosted, boosted.highest_ranks())
 }
 
 /// The same for a boost that another party has claimed, and may have undone long ago: a rank that
@@ -175,7 +174,7 @@ pub fn lower_late(kernel: &impl Kernel, boosted: &Boosted) -> Option<Undone> {
         Ok(attr) => attr,
         Err(e) => return (e.raw_os_error() == Some(libc::ESRCH)).then_some(Undone::Gone),
     };
-    let (highest, _) = boosted.highest_ranks();
+    let [highest, _] = boosted.highest_ranks();
     let is_late =
         attr.reset_on_fork() && attr.policy.is_realtime() && Rank::of(attr.policy, attr.priority) > highest;
     if !is_late {

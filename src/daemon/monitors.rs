@@ -116,7 +116,7 @@ impl Monitors {
         }
         let orders = Arc::new(Orders { looked: AtomicU64::new(clock::monotonic().0), ..Orders::default() });
         let theirs = Arc::clone(&orders);
-        let watcher = Watcher::new(engine, self.reporter.playing(Role::Of(cpu)));
+        let watcher = Watcher::new(engine, self.reporter.playing(Role::Of(cpu)), true);
         let half = Monitors::supervision(self.limits).threshold;
         let quiet_looks = if self.stay { u32::MAX } else { QUIET_LOOKS };
         let thread = thread::Builder::new()

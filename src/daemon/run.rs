@@ -145,13 +145,13 @@ fn watch(
         if let Some((rules, hands)) = boosts {
             engine.boost(Booster::new(rules), hands);
         }
-        (Watcher::new(engine, reporter(Role::Alone)), None)
+        (Watcher::new(engine, reporter(Role::Alone), false), None)
     } else {
         let shared = Shared::new(backend, &watch);
         let all = shared.view(watch.cpus.clone());
         let engine = Engine::new(all, Monitors::supervision(limits), ignore);
         let monitors = Monitors::new(shared, limits, boosts, options, reporter(Role::Alone));
-        (Watcher::new(engine, reporter(Role::Supervisor)), Some(monitors))
+        (Watcher::new(engine, reporter(Role::Supervisor), true), Some(monitors))
     };
     prepare_thread(options, raised, log);
     memory::trim_heap();

@@ -21,13 +21,16 @@ pub struct Watcher {
     /// When this thread last came out of a sleep. The time since start-up is not time since a
     /// sleep.
     woke: Nanos,
-    /// The CPU time of this process up to the end of the last scan.
+    /// Whether other threads of this process scan too.
+    shares: bool,
+    /// The CPU time that counts for the rest after a scan, up to the end of the last scan.
     used: Nanos,
 }
 
 impl Watcher {
-    pub fn new(engine: Engine, reporter: Reporter) -> Watcher {
-        Watcher { engine, reporter, woke: Nanos::ZERO, used: clock::process_cpu() }
+    /// `shares` is true if other threads of this process scan too.
+    pub fn new(engine: Engine, reporter: Reporter, shares: bool) -> Watcher {
+        Watcher { engine, reporter, woke: Nanos::ZERO, shares, used: used(shares) }
     }
 
     /// Does what is due, and looks in any case if somebody has asked.
@@ -50,14 +53,15 @@ impl Watcher {
                 }
             };
             // The time of pulses and of the log since the last scan counts too.
-            let before = std::mem::replace(&mut self.used, clock::process_cpu());
+            let before = std::mem::replace(&mut self.used, used(self.shares));
             self.engine.rest(clock::monotonic(), self.used - before);
         }
         self.reporter.boosts(&mut self.engine);
         if asked {
             self.reporter.status(&self.engine);
         }
-        if turn == Turn::Looked && self.engine.shrink() {
+        // malloc_trim(3) holds locks that the other threads may need in the middle of a boost.
+        if turn == Turn::Looked && self.engine.shrink() && !self.shares {
             memory::trim_heap();
         }
         turn
@@ -85,4 +89,10 @@ impl Watcher {
     pub fn engine(&self) -> &Engine {
         &self.engine
     }
+}
+
+/// Returns the CPU time of this thread, or of the whole process if no other thread scans: a crowd
+/// on one CPU does not slow down the monitors of other CPUs.
+fn used(shares: bool) -> Nanos {
+    if shares { clock::thread_cpu() } else { clock::process_cpu() }
 }

@@ -92,8 +92,10 @@ pub trait Backend: Send {
         None
     }
 
-    /// Gives back the memory that a crowd has taken.
-    fn shrink(&mut self) {}
+    /// Gives back the memory that a crowd has taken. Returns false if some of it is in use.
+    fn shrink(&mut self) -> bool {
+        true
+    }
 
     /// What an admin should know of since this was last asked, a sentence each.
     fn remarks(&mut self) -> Vec<String> {

@@ -138,11 +138,14 @@ impl Backend for View {
         self.shared.helper
     }
 
-    fn shrink(&mut self) {
-        for mut looker in self.shared.lookers.iter().filter_map(take) {
-            looker.last.shrink();
-            looker.backend.shrink();
-        }
+    fn shrink(&mut self) -> bool {
+        let mut lookers = self.shared.lookers.iter().map(take);
+        lookers.all(|looker| {
+            looker.is_some_and(|mut looker| {
+                looker.last.shrink();
+                looker.backend.shrink()
+            })
+        })
     }
 
     /// Whoever asks first is told.

@@ -54,7 +54,7 @@ const MUTANTS: &[(Reverted, &str, &str)] = &[
     (
         Code(Fault::HiddenIsGone),
         "daemon hidden::a_starving_task_that_proc_hides_is_reported_once_and_not_boosted",
-        "refused",
+        "stalld never reported 'refused' of task",
     ),
     (
         Code(Fault::GuardianUnlocked),
@@ -64,7 +64,7 @@ const MUTANTS: &[(Reverted, &str, &str)] = &[
     (
         Packaging("systemd/stalld.service", "TemporaryFileSystem=/run:ro\n", ""),
         "daemon service::the_unit_hides_the_sockets_and_directories_of_run",
-        "/run:ro",
+        r#"right: {"/run:ro"}"#,
     ),
     (
         Packaging("throttlectl", "former=$directory/rtthrottle-", "former=$directory/no-such-file-"),
@@ -83,8 +83,12 @@ fn program(name: &str) -> PathBuf {
     path.unwrap_or_else(|| panic!("{PROGRAMS} does not name {name}")).into()
 }
 
-/// Runs one test with a fix reverted. Returns all that it has printed, and whether it has found
-/// that.
+/// The environment variable with the names of the tests that this host can't run, each with a comma
+/// behind it. tests/run.sh sets it.
+const SKIPPED: &str = "STALLD_TEST_SKIPPED";
+
+/// Runs one test with a fix reverted. Returns all that it has printed, and whether the test failed
+/// with `finding`.
 fn is_found(reverted: &Reverted, test: &str, finding: &str) -> (String, bool) {
     let (name, test) = test.split_once(' ').unwrap();
     let mut command = Command::new(program(name));
@@ -109,6 +113,9 @@ fn is_found(reverted: &Reverted, test: &str, finding: &str) -> (String, bool) {
     let text = text.concat();
     // A test that finds something else, or does not exist, has not found the fault.
     let panic = text.split_once("panicked at").map_or("", |(_, panic)| panic);
+    let panic = ["stack backtrace:", "note: run with"]
+        .iter()
+        .fold(panic, |panic, end| panic.split_once(end).map_or(panic, |(panic, _)| panic));
     let is_found = !output.status.success() && text.contains("1 failed") && panic.contains(finding);
     (text, is_found)
 }
@@ -117,7 +124,12 @@ fn is_found(reverted: &Reverted, test: &str, finding: &str) -> (String, bool) {
 #[ignore = "starves tasks, as root"]
 fn each_reverted_fix_is_found() {
     let mut missed = Vec::new();
+    let skipped = env::var(SKIPPED).unwrap_or_default();
     for (reverted, test, finding) in MUTANTS {
+        if skipped.split(',').any(|name| test.split_once(' ').is_some_and(|(_, test)| test == name)) {
+            println!("{reverted:?}: not tried, because tests/skips leaves out {test}");
+            continue;
+        }
         let (text, is_found) = is_found(reverted, test, finding);
         println!("{reverted:?}: {} by {test}", if is_found { "found" } else { "NOT found" });
         if !is_found {

@@ -3,7 +3,7 @@
 #![cfg(feature = "bpf")]
 
 use crate::{assert_words, refusal};
-use rig::boosts::{OWN, boosted_victim, guardian, is_boosted, policy, start};
+use rig::boosts::{await_own_policy, boosted_victim, guardian, is_boosted, policy, start};
 use rig::daemon::Daemon;
 use rig::scratch::Scratch;
 use rig::throttling::set_limit;
@@ -196,7 +196,7 @@ fn a_reservation_is_for_the_scanning_thread_alone() {
     is_alone();
     let restored = stalld.event_of("restored", victim.tid());
     assert_eq!((restored.text("policy"), restored.number("rt_priority")), ("SCHED_FIFO", 1));
-    assert_eq!(policy(victim.tid()), Some(OWN));
+    await_own_policy(victim.tid());
     assert_eq!(stalld.terminate().0, Some(0));
     process::await_end(guardian);
 }

@@ -3,7 +3,7 @@
 #![cfg(feature = "bpf")]
 
 use crate::{assert_words, refusal};
-use rig::boosts::{OWN, await_own_policy, boosted_victim, policy};
+use rig::boosts::{await_own_policy, boosted_victim};
 use rig::process::eventually;
 use rig::scratch::Scratch;
 use rig::{Stalld, TIMEOUT, live};
@@ -205,7 +205,7 @@ fn inside_the_units_sandbox_it_boosts_restores_and_logs_to_the_kernel() {
             kernel_log().contains(&format!(": boosted pid {victim} (victim)")).then_some(())
         });
         stalld.event_of("restored", victim);
-        assert_eq!(policy(victim), Some(OWN));
+        await_own_policy(victim);
         stalld.event_of("boosted", victim);
         stalld.signal(end);
         let (code, log) = stalld.finish();

@@ -1,6 +1,6 @@
 //! C programs that see, boost and restore starving tasks on this host, and how they end.
 
-use rig::boosts::{OWN, is_boosted, policy};
+use rig::boosts::{OWN, await_own_policy, is_boosted, policy};
 use rig::c::{Program as Built, ROOT, library};
 use rig::process::{self, eventually};
 use rig::scratch::Scratch;
@@ -66,7 +66,7 @@ fn a_starving_task_is_reported_boosted_and_restored() {
     assert!(line.contains(&format!("behind {} (hog)", hog.tid())), "{line}");
     watch.program.line_with(&format!("boosted {} (victim)", victim.tid()));
     watch.program.line_with(&format!("restored {} (victim) to FIFO 1 after", victim.tid()));
-    assert_eq!(policy(victim.tid()), Some(OWN));
+    await_own_policy(victim.tid());
     let (code, said) = rig.finish();
     assert!(code == Some(0) && !said.contains("first_ran_after=never"), "{said}");
     watch.signal("TERM");

@@ -2,7 +2,7 @@
 
 #![cfg(feature = "bpf")]
 
-use rig::boosts::{OWN, boosted_victim, policy, start};
+use rig::boosts::{OWN, await_own_policy, boosted_victim, policy, start};
 use rig::process;
 use rig::{Event, Record, Rig, hogged_cpu, live};
 use stalld::sys::sched;
@@ -27,7 +27,7 @@ fn a_starving_task_runs_again_and_gets_its_own_policy_back() {
     assert_eq!((restored.text("policy"), restored.number("rt_priority")), ("SCHED_FIFO", 1));
     assert_eq!(restored.text("comm"), "victim");
     assert!(restored.at < hog.moment("until"), "the boost outlasted the hog");
-    assert_eq!(policy(victim.tid()), Some(OWN));
+    await_own_policy(victim.tid());
     let end = rig.event("end victim");
     assert_ran_beside(&hog, &end);
     assert!(end.number("progress") > victim.number("progress") + 10, "{end:?}");

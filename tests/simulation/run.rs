@@ -10,7 +10,7 @@ use stalld::boost::journal::{Journal, Undo};
 use stalld::boost::plan::Booster;
 use stalld::boost::recover;
 use stalld::denylist::Ignore;
-use stalld::engine::Engine;
+use stalld::engine::{Engine, REST_PER_CPU_TIME};
 use stalld::sys::shared::{SharedWords, nameless_file};
 use stalld::task::{Nanos, Tid};
 use std::fmt;
@@ -148,7 +148,7 @@ impl Run {
             watched.world.now
         };
         self.engine.rest(ended, ended - begun);
-        self.rests = ended + Nanos(4 * (ended - begun).0).min(MAX_REST);
+        self.rests = ended + Nanos(REST_PER_CPU_TIME * (ended - begun).0).min(MAX_REST);
         Some(looked)
     }
 

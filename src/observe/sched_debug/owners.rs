@@ -7,10 +7,10 @@ use crate::observe::Waiter;
 use crate::proc;
 use crate::room::{ROOM, room_for};
 use crate::sys::clock;
-use crate::task::{Nanos, Owner, Tid};
+use crate::task::{Nanos, Owner, Task, Tid};
 
-/// Reading owners takes no more of a scan. The next scan goes on with the others.
-const BUDGET: Nanos = Nanos::from_millis(5);
+/// Time limit for reading owners in one scan.
+const MAX_READ_TIME: Nanos = Nanos::from_millis(10);
 
 /// A task of the last scan, with its progress at that time.
 #[derive(Clone, Copy)]
@@ -18,18 +18,23 @@ struct Known {
     tid: Tid,
     progress: u64,
     owner: Owner,
+    /// Whether two scans in a row have found the task waiting with this progress.
+    stays: bool,
 }
 
 pub struct Owners {
     /// In the order of the tids.
     known: Vec<Known>,
     before: Vec<Known>,
+    /// The task whose owner was read last. The next scan goes on behind it, so that tasks with low
+    /// numbers that come and go keep no other task waiting.
+    last: Tid,
 }
 
 impl Owners {
     pub fn new() -> Owners {
-        let some = Known { tid: Tid(-1), progress: 0, owner: Owner::Unknown };
-        Owners { known: room_for(ROOM, some), before: room_for(ROOM, some) }
+        let some = Known { tid: Tid(-1), progress: 0, owner: Owner::Unknown, stays: false };
+        Owners { known: room_for(ROOM, some), before: room_for(ROOM, some), last: Tid(0) }
     }
 
     /// Gives back the memory that a crowd has taken.
@@ -41,7 +46,7 @@ impl Owners {
     /// Adds the owners of tasks that waited at the last scan too. `waiters` is in the order of the
     /// tids.
     pub fn add(&mut self, waiters: &mut [Waiter]) {
-        let end = clock::monotonic() + BUDGET;
+        let end = clock::monotonic() + MAX_READ_TIME;
         self.add_by(waiters, |tid| (clock::monotonic() < end).then(|| read(tid)));
     }
 
@@ -50,15 +55,22 @@ impl Owners {
         std::mem::swap(&mut self.known, &mut self.before);
         self.known.clear();
         let mut before = self.before.iter().peekable();
-        for Waiter { task, .. } in waiters {
-            while before.next_if(|it| it.tid < task.tid).is_some() {}
-            let known = before.next_if(|it| it.tid == task.tid && it.progress == task.progress);
-            task.owner = match known.map(|it| it.owner) {
-                None => Owner::Unknown,
-                Some(Owner::Unknown) => read(task.tid).unwrap_or_default(),
-                Some(owner) => owner,
-            };
-            self.known.push(Known { tid: task.tid, progress: task.progress, owner: task.owner });
+        for Waiter { task, .. } in waiters.iter() {
+            let Task { tid, progress, .. } = *task;
+            while before.next_if(|it| it.tid < tid).is_some() {}
+            let same = before.next_if(|it| it.tid == tid && it.progress == progress);
+            let owner = same.map_or(Owner::Unknown, |it| it.owner);
+            self.known.push(Known { tid, progress, owner, stays: same.is_some() });
+        }
+        let first = self.known.partition_point(|it| it.tid <= self.last);
+        let (low, high) = self.known.split_at_mut(first);
+        let is_unread = |it: &&mut Known| it.stays && it.owner == Owner::Unknown;
+        for known in high.iter_mut().chain(low).filter(is_unread) {
+            let Some(owner) = read(known.tid) else { break };
+            (known.owner, self.last) = (owner, known.tid);
+        }
+        for (waiter, known) in waiters.iter_mut().zip(&self.known) {
+            waiter.task.owner = known.owner;
         }
     }
 }
@@ -77,7 +89,6 @@ fn read(tid: Tid) -> Owner {
 mod tests {
     use super::*;
     use crate::sys::{process, sched};
-    use crate::task::Task;
     use std::cell::Cell;
 
     fn waiter(tid: i32, progress: u64) -> Waiter {
@@ -117,6 +128,19 @@ mod tests {
         let unknown = |owners: [Owner; 100]| owners.iter().filter(|&&owner| owner == Owner::Unknown).count();
         let left: [usize; 4] = std::array::from_fn(|_| unknown(scan(&mut owners, crowd, 40)));
         assert_eq!(left, [100, 60, 20, 0]);
+    }
+
+    #[test]
+    fn tasks_that_come_and_go_keep_no_other_task_without_an_owner() {
+        let mut owners = Owners::new();
+        // Each scan has time to read two, and tasks 1 to 4 run between any two scans but one.
+        let mut last = Owner::Unknown;
+        for progress in [0, 0, 1, 1, 2, 2] {
+            let others = [1, 2, 3, 4].map(|tid| (tid, progress));
+            let [.., owner] = scan(&mut owners, [others[0], others[1], others[2], others[3], (9, 0)], 2);
+            last = owner;
+        }
+        assert_eq!(last, Owner::User(9));
     }
 
     #[test]
