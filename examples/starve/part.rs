@@ -188,17 +188,17 @@ impl Record {
 fn set_up(part: &Part, stage: &Stage) -> Result<()> {
     let own = Tid(0);
     sched::set_name(&part.name).context(format!("name a thread '{}'", part.name))?;
-    sched::set_affinity(own, &[stage.cpu].into_iter().collect())
-        .context(format!("pin a thread to CPU {}", stage.cpu))?;
+    // Its own policy comes first: other tasks may keep an ordinary thread off the CPU to be hogged.
     let Part { priority, .. } = *part;
     let policy = part.kind.policy();
-    if policy == Policy::OTHER {
-        return Ok(());
+    if policy != Policy::OTHER {
+        let name = policy.name().unwrap_or_default();
+        sched::set_scheduler(own, policy, priority, false)
+            .context(format!("make a thread {name} {priority}"))
+            .map_err(|e| e.with_cure("it needs CAP_SYS_NICE and, in a cgroup v1, cpu.rt_runtime_us"))?;
     }
-    let name = policy.name().unwrap_or_default();
-    sched::set_scheduler(own, policy, priority, false)
-        .context(format!("make a thread {name} {priority}"))
-        .map_err(|e| e.with_cure("CAP_SYS_NICE and, in a cgroup v1, cpu.rt_runtime_us are what it takes"))
+    sched::set_affinity(own, &[stage.cpu].into_iter().collect())
+        .context(format!("pin a thread to CPU {}", stage.cpu))
 }
 
 fn look_for_child() -> Result<()> {

@@ -134,6 +134,10 @@ impl Kernel for Family {
         self.of(tid, |it| it.attr.nice = nice).map_or_else(gone, Ok)
     }
 
+    fn priority_limit(&self, _: Tid) -> io::Result<u64> {
+        Ok(0)
+    }
+
     fn try_start(&self, tid: Tid) -> io::Result<Option<u64>> {
         self.pass(READ);
         Ok(self.of(tid, |it| it.birth.start))

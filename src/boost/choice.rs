@@ -6,7 +6,6 @@ use super::{
 };
 use crate::boost::active::Active;
 use crate::boost::probation::Entry;
-use crate::boost::undo::FIFO_PRIORITY;
 use crate::task::{Owner, Policy};
 
 /// A turn is remembered for so long: as long as 500 boosts of a CPU take.
@@ -14,6 +13,9 @@ const MEMORY_OF_TURNS: Nanos = Nanos::from_secs(10);
 
 /// So many turns are remembered: a user may have thousands of uids.
 const MAX_TURNS: usize = 1024;
+
+/// The parents of so many real-time tasks are read in a scan.
+const MAX_FAMILIES: u32 = 64;
 
 /// Lowers the rank of a task that is on probation. Returns whether that is over.
 fn lower(hands: &mut dyn Hands, entry: &Entry, events: &mut Vec<Event>) -> bool {
@@ -33,17 +35,12 @@ fn lower(hands: &mut dyn Hands, entry: &Entry, events: &mut Vec<Event>) -> bool 
 
 /// Returns the owner of a task at this moment, where the owner that a scan saw may be another one.
 /// Without a start time, the tid may have been reused since that scan. A privileged task may have
-/// given up its privileges, and only a kernel thread stays what it is.
+/// dropped its privileges, and only a kernel thread stays what it is.
 pub(super) fn current_owner(task: &Task, hands: &dyn Hands) -> Owner {
     match task.owner {
         Owner::Kernel | Owner::User(_) if task.start != 0 => task.owner,
         _ => hands.owner(task),
     }
-}
-
-fn has_policy_of_pulse(task: &Task) -> bool {
-    let is_fifo = task.sched.policy.is_none_or(|policy| policy == Policy::FIFO);
-    is_fifo && task.sched.prio == 99 - FIFO_PRIORITY as i32 && !task.misranked
 }
 
 impl Booster {
@@ -108,12 +105,23 @@ impl Booster {
             return;
         }
         let waiting = snapshot.waiters.iter().map(|waiter| &waiter.task);
-        for task in snapshot.running.iter().chain(waiting).filter(|task| task.sched.prio < 100) {
+        let mut families = MAX_FAMILIES;
+        // A child may also have the policy of a pulse without its rank, and may choose a rank by
+        // it.
+        let is_of_pulse =
+            |task: &&Task| task.sched.prio < 100 || task.sched.policy.is_some_and(Policy::is_realtime);
+        for task in snapshot.running.iter().chain(waiting).filter(is_of_pulse) {
             let entry = if task.misranked { None } else { self.probation.of(task) };
             if entry.is_some_and(|entry| lower(hands, &entry, events)) {
                 self.probation.end(task);
             }
-            if entry.is_none() && has_policy_of_pulse(task) {
+            let may_be_child = entry.is_none()
+                && !task.sched.is_deadline()
+                && !task.misranked
+                && !task.owner.may_take_any_rank()
+                && self.probation.next().is_some();
+            if may_be_child && families > 0 {
+                families -= 1;
                 self.lower_child(task, hands, events);
             }
             if task.misranked && hands.take_foreign_rank(task) {

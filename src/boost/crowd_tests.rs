@@ -144,8 +144,8 @@ fn a_scan_takes_the_ranks_that_tasks_have_from_pulses() {
     scene.host.raises_itself = true;
     let child = Task { misranked: true, sched: Sched { policy: Some(Policy::OTHER), prio: 1 }, ..task(7, 1) };
     scene.events.clear();
-    // Another child was born in the middle of a restore, with the policy of the pulse; a third is
-    // boosted by others.
+    // Another child was born in the middle of a restore, with the policy of the pulse. A third one
+    // has chosen a lower priority since.
     scene.host.children = vec![Tid(8), Tid(10)];
     let running = vec![
         task(1, 1),
@@ -162,6 +162,6 @@ fn a_scan_takes_the_ranks_that_tasks_have_from_pulses() {
         Event::Lowered { task, from, .. } => Some((task.tid.0, from.priority)),
         _ => None,
     });
-    assert_eq!(lowered.collect::<Vec<_>>(), [(1, 97), (7, 98), (8, 98)]);
+    assert_eq!(lowered.collect::<Vec<_>>(), [(1, 97), (7, 98), (8, 98), (10, 98)]);
     assert_eq!(scene.host.taken_from, [Tid(7)]);
 }

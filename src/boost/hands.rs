@@ -242,11 +242,22 @@ impl<K: Kernel> HostHands<K> {
         let outcome = self.undo(raised.slot, &raised.boosted);
         let outcome = match outcome {
             Undone::Restored(_) | Undone::Lowered { .. } if !fault::is(Fault::RankKept) => {
-                lower_until_none_comes(&self.kernel, &raised.boosted).unwrap_or(outcome)
+                lower_until_none_comes(&self.kernel, || lower_late(&self.kernel, &raised.boosted))
+                    .unwrap_or(outcome)
             }
             outcome => outcome,
         };
         Ok(Pulse { raised, outcome, ran })
+    }
+
+    /// Lowers a rank, and goes on as long as it comes back at once.
+    fn lower_again(&self, lower: impl Fn() -> Option<Undone>) -> Option<Undone> {
+        match lower() {
+            Some(lowered @ Undone::Lowered { .. }) => {
+                Some(lower_until_none_comes(&self.kernel, lower).unwrap_or(lowered))
+            }
+            outcome => outcome,
+        }
     }
 
     fn undo(&self, slot: Slot, boosted: &Boosted) -> Undone {
@@ -304,11 +315,7 @@ impl<K: Kernel + Send> Hands for HostHands<K> {
         if self.journal.has_other(Slot::default(), is_of_it) {
             return None;
         }
-        let outcome = lower_late(&self.kernel, &raised.boosted);
-        match outcome {
-            Some(Undone::Lowered { .. }) => lower_until_none_comes(&self.kernel, &raised.boosted).or(outcome),
-            outcome => outcome,
-        }
+        self.lower_again(|| lower_late(&self.kernel, &raised.boosted))
     }
 
     fn birth(&self, task: &Task) -> Option<Birth> {
@@ -316,7 +323,7 @@ impl<K: Kernel + Send> Hands for HostHands<K> {
     }
 
     fn lower_child(&mut self, child: &Birth, parent: &Raised) -> Option<Undone> {
-        lower_child(&self.kernel, child, &parent.boosted.before)
+        self.lower_again(|| lower_child(&self.kernel, child, &parent.boosted.before))
     }
 
     fn take_foreign_rank(&mut self, task: &Task) -> bool {

@@ -29,6 +29,7 @@ struct State {
     raised_at: Option<Nanos>,
     others: Vec<(Tid, Attr)>,
     children: Vec<Tid>,
+    priority_limit: u64,
     threads: Vec<Tid>,
     told: Vec<String>,
 }
@@ -81,6 +82,10 @@ impl Kernel for Scripted {
     fn set_nice(&self, tid: Tid, nice: i32) -> io::Result<()> {
         self.state().others.iter_mut().filter(|(other, _)| *other == tid).for_each(|it| it.1.nice = nice);
         Ok(())
+    }
+
+    fn priority_limit(&self, _: Tid) -> io::Result<u64> {
+        Ok(self.state().priority_limit)
     }
 
     fn try_start(&self, tid: Tid) -> io::Result<Option<u64>> {
@@ -303,59 +308,9 @@ fn a_new_thread_is_as_the_others_are_if_they_are_all_alike() {
 
 /// Runs a pulse during which `meanwhile` happens to the task, and returns its outcome and the
 /// task's policy, priority and timer slack afterwards.
-fn pulse_of(before: Attr, how: How, meanwhile: Attr) -> (Undone, Policy, u32, u64) {
-    pulse_of_task(&task(), before, how, meanwhile)
-}
-
-fn pulse_of_task(task: &Task, before: Attr, how: How, meanwhile: Attr) -> (Undone, Policy, u32, u64) {
-    let (kernel, journal) = (Scripted::default(), journal());
-    (kernel.state().attr, kernel.state().slack) = (before, 50_000);
-    let mut hands = hands(&kernel, &journal, |_| {});
-    let raised = hands.note(task, None, how, PERIOD).and_then(|noted| hands.make(noted)).unwrap();
-    (kernel.state().attr, kernel.state().slack) = (meanwhile, 0);
-    let outcome = hands.restore(&raised);
-    let state = kernel.state();
-    (outcome, state.attr.policy, state.attr.priority, state.slack)
-}
-
-const FIFO_97: Attr = attr(Policy::FIFO, 97);
-
 const fn attr(policy: Policy, priority: u32) -> Attr {
     let (flags, zero) = (RESET_ON_FORK, Nanos::ZERO);
     Attr { policy, priority, nice: 0, flags, runtime: zero, deadline: zero, period: zero }
-}
-
-#[test]
-fn a_rank_above_its_own_that_is_set_in_a_pulse_is_lowered() {
-    for (before, meanwhile) in [
-        (Attr::default(), FIFO_97),
-        (Attr::default(), attr(Policy::RR, 1)),
-        (attr(Policy::FIFO, 10), attr(Policy::RR, 11)),
-        (attr(Policy::IDLE, 0), attr(Policy::OTHER, 0)),
-    ] {
-        let (outcome, policy, priority, slack) = pulse_of(before, How::Fifo, meanwhile);
-        let Undone::Lowered { tid: TASK, from } = outcome else { panic!("{outcome:?}") };
-        assert_eq!((from.policy, from.priority), (meanwhile.policy, meanwhile.priority));
-        assert_eq!((policy, priority), (before.policy, before.priority));
-        let has_slack = !before.policy.is_realtime();
-        assert_eq!(slack, if has_slack { 50_000 } else { 0 });
-    }
-}
-
-#[test]
-fn a_privileged_task_keeps_a_rank_that_is_set_in_a_pulse_or_after_it() {
-    for (owner, policy) in [(Owner::Privileged, Policy::FIFO), (Owner::User(1000), Policy::OTHER)] {
-        let task = Task { owner, ..task() };
-        let (_, policy_after, ..) = pulse_of_task(&task, Attr::default(), How::Fifo, FIFO_97);
-        assert_eq!(policy_after, policy, "{owner:?}");
-
-        let kernel = Scripted::default();
-        let mut hands = hands(&kernel, &journal(), |_| {});
-        let Pulse { raised, .. } = hands.pulse(&task, None).unwrap();
-        kernel.state().attr = FIFO_97;
-        hands.lower_late(&raised);
-        assert_eq!(kernel.state().attr.policy, policy, "{owner:?}");
-    }
 }
 
 #[test]
@@ -390,46 +345,11 @@ fn the_guardian_ends_a_pulse_soon_and_a_long_one_later() {
 }
 
 #[test]
-fn an_equal_or_lower_rank_that_is_set_in_a_pulse_stays() {
-    for (before, meanwhile) in [
-        (attr(Policy::FIFO, 50), attr(Policy::RR, 50)),
-        (attr(Policy::FIFO, 50), attr(Policy::FIFO, 1)),
-        (attr(Policy::FIFO, 50), attr(Policy::OTHER, 0)),
-        (Attr::default(), attr(Policy::BATCH, 0)),
-        (Attr::default(), attr(Policy::IDLE, 0)),
-        // Only a privileged process can set this policy.
-        (Attr::default(), attr(Policy::DEADLINE, 0)),
-    ] {
-        let (outcome, policy, priority, _) = pulse_of(before, How::Fifo, meanwhile);
-        assert!(matches!(outcome, Undone::ChangedByOthers(now) if now == meanwhile.policy), "{outcome:?}");
-        assert_eq!((policy, priority), (meanwhile.policy, meanwhile.priority));
-    }
-}
-
-#[test]
-fn a_policy_that_is_set_in_a_deadline_boost_stays() {
-    let how = How::Deadline { runtime: BUDGET, period: PERIOD };
-    let (outcome, policy, priority, _) = pulse_of(Attr::default(), how, FIFO_97);
-    assert!(matches!(outcome, Undone::ChangedByOthers(Policy::FIFO)), "{outcome:?}");
-    assert_eq!((policy, priority), (Policy::FIFO, 97));
-}
-
-#[test]
-fn a_rank_that_is_set_after_the_guardian_has_restored_the_task_stays() {
-    let (kernel, journal) = (Scripted::default(), journal());
-    let mut hands = hands(&kernel, &journal, |_| {});
-    let noted = hands.note(&task(), None, How::Fifo, PERIOD).unwrap();
-    let raised = hands.make(noted).unwrap();
-    // The guardian restores the task, and clears the record.
-    assert!(journal.claim(raised.slot));
-    kernel.state().attr = FIFO_97;
-    journal.clear(raised.slot);
-    assert!(matches!(hands.restore(&raised), Undone::ChangedByOthers(Policy::FIFO)));
-}
-
-#[test]
 fn a_task_whose_name_can_not_be_read_has_not_ended() {
     let (kernel, journal) = (Scripted::default(), journal());
     let outcome = hands(&kernel, &journal, |_| {}).raise(&Task { start: 0, ..task() }, PERIOD);
     assert!(matches!(outcome, Err(Refusal::Kernel(_))), "{outcome:?}");
 }
+
+#[path = "rank_tests.rs"]
+mod ranks;

@@ -10,6 +10,8 @@ use std::io;
 /// calling thread.
 pub trait Kernel {
     fn get_attr(&self, tid: Tid) -> io::Result<Attr>;
+    /// The highest real-time priority that a task without privileges may set for itself.
+    fn priority_limit(&self, tid: Tid) -> io::Result<u64>;
     fn set_scheduler(&self, tid: Tid, policy: Policy, priority: u32, reset_on_fork: bool) -> io::Result<()>;
     fn set_deadline(&self, tid: Tid, runtime: Nanos, period: Nanos, flags: u64) -> io::Result<()>;
     fn set_nice(&self, tid: Tid, nice: i32) -> io::Result<()>;
@@ -62,6 +64,10 @@ pub struct Host;
 impl Kernel for Host {
     fn get_attr(&self, tid: Tid) -> io::Result<Attr> {
         sched::get_attr(tid)
+    }
+
+    fn priority_limit(&self, tid: Tid) -> io::Result<u64> {
+        sched::priority_limit(tid)
     }
 
     fn set_scheduler(&self, tid: Tid, policy: Policy, priority: u32, reset_on_fork: bool) -> io::Result<()> {

@@ -152,13 +152,13 @@ const MAX_LOWERINGS: u64 = 60;
 /// Lowers a rank that a call has set which was under way at the end of a pulse, until none comes
 /// any more. `Lowered` if there was one, else `None`. A call of a task that was preempted comes
 /// later: see `lower_late`.
-pub fn lower_until_none_comes(kernel: &impl Kernel, boosted: &Boosted) -> Option<Undone> {
+pub fn lower_until_none_comes(kernel: &impl Kernel, lower: impl Fn() -> Option<Undone>) -> Option<Undone> {
     let mut outcome = None;
     for round in 0..MAX_LOWERINGS {
         // Each pause is another one, so that the task does not make its calls in step with it.
         let pause = CALL + Nanos(round * 370 % 3000);
         kernel.spin_until(kernel.now() + pause);
-        match lower_late(kernel, boosted) {
+        match lower() {
             Some(lowered @ Undone::Lowered { .. }) => outcome = Some(lowered),
             _ => break,
         }
@@ -198,9 +198,10 @@ pub fn lower_late(kernel: &impl Kernel, boosted: &Boosted) -> Option<Undone> {
     })
 }
 
-/// Gives a task what its parent had before a pulse, if it has the policy of that. A fork copies the
-/// parent without a lock: the policy of a pulse, and RESET_ON_FORK, which it should have obeyed,
-/// from before or after it.
+/// Gives a task what its parent had before a pulse, if the task has a real-time policy that it may
+/// not have set for itself. A fork copies the parent without a lock: the policy of a pulse, and
+/// RESET_ON_FORK, which it should have obeyed, from before or after it. Such a task may have chosen
+/// a lower priority since.
 pub fn lower_child(kernel: &impl Kernel, child: &Birth, before: &Saved) -> Option<Undone> {
     let Birth { tid, start, .. } = *child;
     let attr = kernel.get_attr(tid).ok()?;
@@ -208,14 +209,18 @@ pub fn lower_child(kernel: &impl Kernel, child: &Birth, before: &Saved) -> Optio
         let rank = Saved { policy: Policy::FIFO, priority: FIFO_PRIORITY, ..Saved::of(kernel, tid, &attr) };
         return Some(Undone::Lowered { tid, from: rank });
     }
-    let is_of_pulse = (attr.policy, attr.priority) == (Policy::FIFO, FIFO_PRIORITY);
+    let is_of_pulse = attr.policy.is_realtime()
+        && Rank::of(attr.policy, attr.priority) > Rank::of(before.policy, before.priority)
+        && kernel.priority_limit(tid).is_ok_and(|limit| u64::from(attr.priority) > limit);
     if !is_of_pulse || kernel.start(tid) != Some(start) {
         return None;
     }
-    match kernel.set_scheduler(tid, before.policy, before.priority, before.reset_on_fork) {
-        Ok(()) => Some(Undone::Lowered { tid, from: Saved::of(kernel, tid, &attr) }),
-        Err(e) => Some(Undone::Failed(e)),
-    }
+    // See `lower_late`.
+    let lower = || kernel.set_scheduler(tid, before.policy, before.priority, before.reset_on_fork);
+    Some(match (0..LOWERINGS_IN_A_ROW).map(|_| lower()).find_map(Result::err) {
+        None => Undone::Lowered { tid, from: Saved::of(kernel, tid, &attr) },
+        Some(e) => Undone::Failed(e),
+    })
 }
 
 /// Takes a real-time rank from a fair task that has it by no policy. The kernel computes the rank

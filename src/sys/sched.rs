@@ -68,6 +68,14 @@ pub fn get_attr(tid: Tid) -> io::Result<Attr> {
     })
 }
 
+/// Returns the highest real-time priority that a task without privileges may set for itself.
+pub fn priority_limit(tid: Tid) -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: no new limit is set, and `limit` is an rlimit that outlives the call.
+    check(unsafe { libc::prlimit(tid.0, libc::RLIMIT_RTPRIO, std::ptr::null(), &mut limit) })?;
+    Ok(limit.rlim_max)
+}
+
 /// Sets policy and real-time priority (0 for the others) by sched_setscheduler(2), which leaves
 /// nice value, utilization clamps and slice as they are.
 pub fn set_scheduler(tid: Tid, policy: Policy, priority: u32, reset_on_fork: bool) -> io::Result<()> {

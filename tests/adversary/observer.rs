@@ -33,9 +33,18 @@ const LOWEST_FIFO: i32 = -2;
 /// Processes with more threads are not searched for lent ranks.
 const MAX_SEARCHED: usize = 50;
 
+/// How certain a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Certain,
+    /// A hypervisor that takes a CPU away for some milliseconds may be the cause.
+    ByTime,
+}
+
 /// Something that must not happen.
 #[derive(Clone, Debug)]
 pub struct Finding {
+    pub kind: Kind,
     /// The act that made it happen, if a task of its own shows it.
     pub act: Option<&'static str>,
     pub text: String,
@@ -103,7 +112,7 @@ impl Observer {
         println!("  stalld used {} % of a CPU in its busiest second", readings.busiest);
         if readings.busiest > self.max_share {
             let text = format!("stalld used {} % of a CPU in a second", readings.busiest);
-            readings.find(None, text);
+            readings.find(Kind::ByTime, None, text);
         }
         readings.findings
     }
@@ -154,17 +163,17 @@ impl Readings {
         Readings { attacks, budget, tasks, told, busiest: 0, findings }
     }
 
-    fn find(&mut self, act: Option<&'static str>, text: String) {
+    fn find(&mut self, kind: Kind, act: Option<&'static str>, text: String) {
         println!("  found: {}: {text}", act.unwrap_or("all"));
-        self.findings.push(Finding { act, text });
+        self.findings.push(Finding { kind, act, text });
     }
 
     /// The observer itself got its CPU late.
     fn displaced(&mut self, late: Nanos) {
         let text = format!("CPU 0 was taken from a FIFO 20 task for {} ms", late.as_millis());
-        self.find(None, text.clone());
+        self.find(Kind::ByTime, None, text.clone());
         if let [only] = self.attacks.as_slice() {
-            self.find(Some(only.act), text);
+            self.find(Kind::ByTime, Some(only.act), text);
         }
     }
 
@@ -229,7 +238,8 @@ impl Readings {
             }
         } else if is_boosting && (is_pulse && high_for <= MAX_HIGH || is_budget && high_for <= MAX_BOOST) {
             return;
-        } else if high_for <= MAX_KEPT {
+        } else if high_for <= MAX_KEPT || rank.is_some_and(|rank| rank >= 0) {
+            // A policy without its rank, which a fork may copy, gives the task nothing as it is.
             return;
         } else if is_pulse || is_budget {
             let _ = sched::set_scheduler(tid, Policy::OTHER, 0, false);
@@ -240,7 +250,7 @@ impl Readings {
             ("kept", format!("{what}, which it did not begin with"))
         };
         if self.told.insert((tid, kind)) {
-            self.find(Some(act), text);
+            self.find(Kind::Certain, Some(act), text);
         }
     }
 }

@@ -109,8 +109,9 @@ impl Backend for SchedDebug {
     }
 
     fn shrink(&mut self) -> bool {
-        let room = self.text.len.next_power_of_two().max(Text::INITIAL);
-        self.text.buffer.truncate(room);
+        // The last text may be of the crowd: none is read while no task waits.
+        let len = self.text.read().map_or(0, <[u8]>::len);
+        self.text.buffer.truncate(len.next_power_of_two().max(Text::INITIAL));
         self.text.buffer.shrink_to_fit();
         self.owners.shrink();
         true
@@ -122,8 +123,6 @@ struct Text {
     path: PathBuf,
     file: File,
     buffer: Vec<u8>,
-    /// The length of the last text.
-    len: usize,
 }
 
 impl Text {
@@ -133,7 +132,7 @@ impl Text {
 
     fn open(path: &Path) -> Result<Text> {
         let file = File::open(path).map_err(|e| source::refusal(Path::new("/"), path, &e))?;
-        Ok(Text { path: path.to_path_buf(), file, buffer: vec![0; Text::INITIAL], len: 0 })
+        Ok(Text { path: path.to_path_buf(), file, buffer: vec![0; Text::INITIAL] })
     }
 
     /// Reads all of it. The kernel makes the text anew for a read at 0, and gives as much of it per
@@ -155,7 +154,6 @@ impl Text {
                 Err(e) => return Err(source::refusal(Path::new("/"), &self.path, &e)),
             }
         }
-        self.len = len;
         Ok(self.buffer.get(..len).unwrap_or_default())
     }
 }
