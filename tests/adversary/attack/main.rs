@@ -22,7 +22,7 @@ attack: what a user without privileges does to stalld, on the CPU of a hog and f
 Usage: attack --cpu N --for SECONDS [--user UID] [--name NAME] [--group FILE] ACT
 
   --cpu N        the hogged CPU, where the victim starves; CPU 0 is refused
-  --for SECONDS  the attack ends by itself after this, 0.1 to 60
+  --for SECONDS  the attack ends by itself after this, 0.1 to 300
   --user UID     become this user first, without any privilege; for a machine without setpriv(1)
   --name NAME    name of the process and of the victim, with %XX for any byte
   --group FILE   file of a control group that takes threads, for the act 'group'
@@ -77,7 +77,7 @@ fn parse<'a>(words: &[&'a str]) -> Option<(Play, &'a str)> {
         match *pair {
             // Without a hog it would be one itself.
             ["--cpu", value] => cpu = value.parse().ok().filter(|&cpu| cpu != 0),
-            ["--for", value] => length = value.parse::<f64>().ok().filter(|it| (0.1..=60.0).contains(it)),
+            ["--for", value] => length = value.parse::<f64>().ok().filter(|it| (0.1..=300.0).contains(it)),
             ["--user", value] => user = Some(value.parse().ok().filter(|&user| user != 0)?),
             ["--name", value] => name = Some(unescape(value)?),
             ["--group", value] => group = Some(value.to_string()),
