@@ -112,11 +112,14 @@ fn is_found(reverted: &Reverted, test: &str, finding: &str) -> (String, bool) {
     let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     let text = text.concat();
     // A test that finds something else, or does not exist, has not found the fault.
-    let panic = text.split_once("panicked at").map_or("", |(_, panic)| panic);
-    let panic = ["stack backtrace:", "note: run with"]
-        .iter()
-        .fold(panic, |panic, end| panic.split_once(end).map_or(panic, |(panic, _)| panic));
-    let is_found = !output.status.success() && text.contains("1 failed") && panic.contains(finding);
+    let names_it = |panic: &str| {
+        ["stack backtrace:", "note: run with"]
+            .iter()
+            .all(|end| panic.split_once(end).is_none_or(|(message, _)| message.contains(finding)))
+            && panic.contains(finding)
+    };
+    let is_named = text.split("panicked at").skip(1).any(names_it);
+    let is_found = !output.status.success() && text.contains("1 failed") && is_named;
     (text, is_found)
 }
 
