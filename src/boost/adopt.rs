@@ -4,7 +4,7 @@
 
 use super::active::Ward;
 use super::event::Event;
-use super::journal::Saved;
+use super::journal::{How, Saved};
 use super::kernel::Kernel;
 use super::undo::is_ours;
 use crate::proc::{Birth, Walk};
@@ -122,6 +122,8 @@ fn see_to(kernel: &impl Kernel, parent: &mut Parent, birth: &Birth, kin: Kin, ev
     };
     let policy = boosted.before;
     let given = match is_its_own {
+        // A child that starves may be boosted by now. Its restore makes it what RESET_ON_FORK made it.
+        _ if is_boosted(kernel, birth, boosted.how) => Some(Given::Nothing),
         true => give(kernel, birth, kin, policy),
         false => is_reset(kernel, birth).then_some(Given::Nothing),
     };
@@ -177,6 +179,12 @@ fn give(kernel: &impl Kernel, birth: &Birth, kin: Kin, before: Saved) -> Option<
         return None;
     }
     Some(if given.is_ok() { Given::Policy } else { Given::Nothing })
+}
+
+/// Returns whether a child has a boost of its own.
+fn is_boosted(kernel: &impl Kernel, birth: &Birth, how: How) -> bool {
+    let is_it = |attr: &Attr| is_ours(attr, how) || is_ours(attr, How::Fifo);
+    kernel.start(birth.tid) == Some(birth.start) && kernel.get_attr(birth.tid).is_ok_and(|attr| is_it(&attr))
 }
 
 /// Whether it is that task still, and is what RESET_ON_FORK makes of a task.

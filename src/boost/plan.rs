@@ -452,19 +452,19 @@ impl Booster {
     }
 
     fn end(&mut self, index: usize, now: Nanos, early: bool, hands: &mut dyn Hands, events: &mut Vec<Event>) {
-        let Active { task, raised, .. } = self.active[index];
-        let outcome = hands.restore(&raised);
-        let ward = Ward { raised, task };
-        if matches!(outcome, Undone::Restored(_)) && ward.hands_down() {
-            self.ended.push(ward);
-            self.next_adoption = Nanos::ZERO;
-        }
+        let outcome = hands.restore(&self.active[index].raised);
         self.close(index, now, early, outcome, events);
     }
 
     fn close(&mut self, index: usize, now: Nanos, early: bool, outcome: Undone, events: &mut Vec<Event>) {
         let Active { task, raised, started, .. } = self.active.swap_remove(index);
         self.boosted.remove(id(&task));
+        // One that could not be restored yet is tried again, and its children have missed as much.
+        let ward = Ward { raised, task };
+        if matches!(outcome, Undone::Restored(_) | Undone::Failed(_)) && ward.hands_down() {
+            self.ended.push(ward);
+            self.next_adoption = Nanos::ZERO;
+        }
         self.counters.failed_restores += u64::from(matches!(outcome, Undone::Failed(_)));
         let before = raised.boosted.before;
         events.push(Event::Over { task, before, after: now - started, early, outcome });
