@@ -122,7 +122,8 @@ fn see_to(kernel: &impl Kernel, parent: &mut Parent, birth: &Birth, kin: Kin, ev
     };
     let policy = boosted.before;
     let given = match is_its_own {
-        // A child that starves may be boosted by now. Its restore makes it what RESET_ON_FORK made it.
+        // A child that starves may be boosted by now. Its restore makes it what RESET_ON_FORK made
+        // it.
         _ if is_boosted(kernel, birth, boosted.how) => Some(Given::Nothing),
         true => give(kernel, birth, kin, policy),
         false => is_reset(kernel, birth).then_some(Given::Nothing),
