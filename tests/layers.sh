@@ -66,10 +66,4 @@ self_test() {
 }
 
 table=$lint/layers
-case ${1-} in
-    '') ratchet check tests/layers.sh "$lint/layers.baseline" ;;
-    --update) ratchet update tests/layers.sh "$lint/layers.baseline" ;;
-    --counts) ratchet counts tests/layers.sh /dev/null ;;
-    --self-test) self_test ;;
-    *) fail "usage: sh tests/layers.sh [--update | --counts | --self-test]" ;;
-esac
+run tests/layers.sh "$lint/layers.baseline" "$@"

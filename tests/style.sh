@@ -143,10 +143,4 @@ write "area: imperative summary", without a period
 END
 }
 
-case ${1-} in
-    '') ratchet check tests/style.sh "$lint/style.baseline" ;;
-    --update) ratchet update tests/style.sh "$lint/style.baseline" ;;
-    --counts) ratchet counts tests/style.sh /dev/null ;;
-    --self-test) self_test ;;
-    *) fail "usage: sh tests/style.sh [--update | --counts | --self-test]" ;;
-esac
+run tests/style.sh "$lint/style.baseline" "$@"

@@ -2,6 +2,18 @@
 # tests/style.sh and tests/layers.sh source this file. They define `findings`, and `lint`, which is
 # the directory of this file.
 
+# run SCRIPT BASELINE [OPTION]: does what the option of a script asks for. The script defines
+# `self_test`, too.
+run() {
+    case ${3-} in
+        '') ratchet check "$1" "$2" ;;
+        --update) ratchet update "$1" "$2" ;;
+        --counts) ratchet counts "$1" /dev/null ;;
+        --self-test) self_test ;;
+        *) fail "usage: sh $1 [--update | --counts | --self-test]" ;;
+    esac
+}
+
 # ratchet MODE SCRIPT BASELINE: compares the findings with the baseline, as ratchet.awk describes.
 # `update` writes the baseline, and then checks like `check`.
 ratchet() {
