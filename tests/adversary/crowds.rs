@@ -1,6 +1,8 @@
 //! Crowds: as many tasks as a user may start, in any way that costs a scan the most.
 
-use crate::scene::{ALL_BACKENDS, Act, BOTH, MAX_GROWTH_KIB, Method, Run, Scene, start_stalld};
+use crate::scene::{
+    ALL_BACKENDS, Act, BOTH, MAX_GROWTH_KIB, Method, Run, Scene, shorter_of_two, start_stalld,
+};
 use rig::attack::Attack;
 use rig::{Rig, live, process};
 use stalld::sys::clock;
@@ -143,10 +145,7 @@ fn no_scan_of_thirty_thousand_runnable_threads_takes_long() {
     let mut crowd: Vec<Attack> = (0..count / PER_PROCESS).map(|_| Attack::start(length, &[&act])).collect();
     crowd.iter_mut().for_each(Attack::await_ready);
     for options in [&[][..], &["-i", "^no-thread-has-this-name$"]] {
-        let mut longest = longest_scan(RUN, options);
-        if longest > MAX_SCAN {
-            longest = longest_scan(RUN, options);
-        }
+        let longest = shorter_of_two(MAX_SCAN, || longest_scan(RUN, options));
         assert!(
             longest <= MAX_SCAN,
             "the attack succeeded: {options:?}: a scan of {count} threads took {} ms, twice",

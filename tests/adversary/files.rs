@@ -1,5 +1,6 @@
 //! Files that a user prepares, and file systems that a user fills.
 
+use crate::scene::shorter_of_two;
 use rig::attack::{AS_USER, directory_of_user};
 use rig::scratch::Scratch;
 use rig::{Record, Rig, Stalld, TIMEOUT, as_root, live};
@@ -131,15 +132,8 @@ fn links_that_change_all_the_time_are_not_followed() {
     precious.assert_untouched("links that change");
 }
 
-/// The shorter one of two waits, if the first is too long: a hypervisor may take a CPU away for all
-/// of a boost.
-fn wait_of_witness(seconds: &str) -> Nanos {
-    let waited = wait_once(seconds);
-    if waited <= MAX_WAIT { waited } else { waited.min(wait_once(seconds)) }
-}
-
 /// Waits until the hog of a rig has ended. Returns the longest wait of the victim of root.
-fn wait_once(length: &str) -> Nanos {
+fn wait_of_witness(length: &str) -> Nanos {
     let mut rig = Rig::start(&["--for", length, "--victim", "spin:1:witness"]);
     rig.event("end hog");
     rig.event("end victim").moment("longest_gap_ns")
@@ -173,7 +167,7 @@ fn full_file_systems_delay_no_boost_and_no_end() {
         .status()
         .unwrap();
     assert!(status.success(), "the user could not fill the file systems");
-    let waited = wait_of_witness("4");
+    let waited = shorter_of_two(MAX_WAIT, || wait_of_witness("4"));
     let (code, log) = stalld.terminate();
     println!("the witness waited {} ms", waited.as_millis());
     assert!(
@@ -202,7 +196,7 @@ fn a_system_log_that_is_not_read_delays_no_boost() {
     let starter = ["unshare", "-m", "sh", "-c", script, path.to_str().unwrap()];
     let mut stalld = Stalld::start_by(&starter, &[&OPTIONS[..], &Stalld::RIG_ONLY, &["-s"]].concat());
     stalld.scan();
-    let waited = wait_of_witness("4");
+    let waited = shorter_of_two(MAX_WAIT, || wait_of_witness("4"));
     let (code, log) = stalld.terminate();
     println!("the witness waited {} ms", waited.as_millis());
     assert!(

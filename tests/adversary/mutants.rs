@@ -112,13 +112,11 @@ fn is_found(reverted: &Reverted, test: &str, finding: &str) -> (String, bool) {
     let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     let text = text.concat();
     // A test that finds something else, or does not exist, has not found the fault.
-    let names_it = |panic: &str| {
-        ["stack backtrace:", "note: run with"]
-            .iter()
-            .all(|end| panic.split_once(end).is_none_or(|(message, _)| message.contains(finding)))
-            && panic.contains(finding)
+    let message = |panic| {
+        let ends = ["stack backtrace:", "note: run with"];
+        ends.iter().fold(panic, |text: &str, end| text.split(end).next().unwrap_or(text))
     };
-    let is_named = text.split("panicked at").skip(1).any(names_it);
+    let is_named = text.split("panicked at").skip(1).any(|panic| message(panic).contains(finding));
     let is_found = !output.status.success() && text.contains("1 failed") && is_named;
     (text, is_found)
 }

@@ -101,7 +101,7 @@ fn promtool_accepts_the_file() {
 
 #[test]
 fn promtool_accepts_the_alerts() {
-    let alerts = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/monitoring/alerts.yml");
+    let alerts = rig::packaged("monitoring/alerts.yml");
     promtool(&["check", "rules", alerts.to_str().unwrap()], File::open("/dev/null").unwrap());
 }
 
@@ -143,7 +143,7 @@ fn a_real_prometheus_scrapes_the_file_through_node_exporter() {
     let _live = live();
     let scratch = Scratch::new("metrics-scraped");
     let directory = scratch.path().display();
-    let alerts = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/monitoring/alerts.yml");
+    let alerts = rig::packaged("monitoring/alerts.yml");
     let (exporter_port, port) = (free_port(), free_port());
     let config = format!(
         "global: {{scrape_interval: 1s, evaluation_interval: 1s}}\n\
