@@ -6,7 +6,7 @@ use super::undo::Undone;
 use crate::observe::Snapshot;
 use crate::sorted::Sorted;
 use crate::steps;
-use crate::task::{Cpu, Nanos, Owner, Policy, Task, Tid};
+use crate::task::{Cpu, Nanos, Policy, Task, Tid};
 
 /// A pulse in which a task is not given its CPU is made again after this: for 50 ms of a second the
 /// kernel's DL server may run fair tasks there, above all others [6.12], and each pulse a period
@@ -40,7 +40,6 @@ pub struct Active {
 /// How a task has just been lifted.
 pub struct Lifted {
     pub how: How,
-    pub owner: Owner,
     pub raised: Raised,
     /// Whether it was given its CPU in a pulse; None where that is not known.
     pub ran: Option<bool>,

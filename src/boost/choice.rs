@@ -33,14 +33,15 @@ fn lower(hands: &mut dyn Hands, entry: &Entry, events: &mut Vec<Event>) -> bool 
     }
 }
 
-/// Returns the owner of a task at this moment, where the owner that a scan saw may be another one.
-/// Without a start time, the tid may have been reused since that scan. A privileged task may have
-/// dropped its privileges, and only a kernel thread stays what it is.
-pub(super) fn current_owner(task: &Task, hands: &dyn Hands) -> Owner {
-    match task.owner {
+/// Returns a task with its owner of this moment, where the owner that a scan saw may be another
+/// one. Without a start time, the tid may have been reused since that scan. A privileged task may
+/// have dropped its privileges, and only a kernel thread stays what it is.
+pub(super) fn with_current_owner(task: &Task, hands: &dyn Hands) -> Task {
+    let owner = match task.owner {
         Owner::Kernel | Owner::User(_) if task.start != 0 => task.owner,
         _ => hands.owner(task),
-    }
+    };
+    Task { owner, ..*task }
 }
 
 impl Booster {

@@ -312,7 +312,7 @@ impl Booster {
         hands: &mut dyn Hands,
         events: &mut Vec<Event>,
     ) {
-        let task = candidate.task;
+        let task = with_current_owner(&candidate.task, hands);
         let started = snapshot.at;
         match self.lift(&task, started, true, hands, events) {
             Ok(lifted) => {
@@ -348,8 +348,6 @@ impl Booster {
         events: &mut Vec<Event>,
     ) -> Result<Lifted, (How, Refusal)> {
         let how = self.rules.how;
-        let owner = choice::current_owner(task, hands);
-        let task = &Task { owner, ..*task };
         if how != How::Fifo && started >= self.pulses_until && may_be_deadline(task) {
             match hands.raise(task, started + self.rules.duration) {
                 // Somebody has turned RT throttling on again, say: the kernel admits no pinned task
@@ -362,7 +360,7 @@ impl Booster {
                 Ok(raised) if waits && hands.let_run(&raised) == Some(false) => {
                     hands.restore(&raised);
                 }
-                Ok(raised) => return Ok(Lifted { how, owner, raised, ran: None, over: None }),
+                Ok(raised) => return Ok(Lifted { how, raised, ran: None, over: None }),
                 Err(why) => return Err((how, why)),
             }
         }
@@ -370,18 +368,17 @@ impl Booster {
         // A restore that has failed is tried again, by this boost or by the guardian.
         let goes_on = matches!(outcome, Undone::Restored(_) | Undone::Failed(_));
         let over = (!goes_on).then_some(outcome);
-        Ok(Lifted { how: How::Fifo, owner, raised, ran, over })
+        Ok(Lifted { how: How::Fifo, raised, ran, over })
     }
 
     fn begin(
         &mut self,
         task: Task,
-        Lifted { how, owner, raised, ran, over }: Lifted,
+        Lifted { how, raised, ran, over }: Lifted,
         started: Nanos,
         outranked: bool,
         events: &mut Vec<Event>,
     ) {
-        let task = Task { owner, ..task };
         self.counters.boosts += 1;
         events.push(Event::Boosted { task, how });
         if self.active.is_empty() {
@@ -406,10 +403,10 @@ impl Booster {
     fn pulse(&mut self, index: usize, now: Nanos, hands: &mut dyn Hands, events: &mut Vec<Event>) -> bool {
         let active = &mut self.active[index];
         let boosted = active.raised.boosted;
-        let identified = Task { start: boosted.start, ..active.task };
-        active.task.owner = choice::current_owner(&identified, hands);
+        let identified = with_current_owner(&Task { start: boosted.start, ..active.task }, hands);
+        active.task.owner = identified.owner;
         let task = active.task;
-        let outcome = hands.pulse(&Task { owner: task.owner, ..identified }, Some(boosted.before));
+        let outcome = hands.pulse(&identified, Some(boosted.before));
         let ran = outcome.as_ref().ok().and_then(|pulse| pulse.ran);
         active.plan_pulse(now, ran, self.rules.period);
         if let Ok(Pulse { raised, .. }) = &outcome {
@@ -473,6 +470,7 @@ impl Booster {
 
 #[path = "choice.rs"]
 mod choice;
+use choice::with_current_owner;
 
 #[path = "request.rs"]
 pub mod request;

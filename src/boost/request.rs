@@ -1,6 +1,6 @@
 //! Boosts that somebody asks for, starving or not.
 
-use super::{Booster, Event, Hands, Nanos, Refusal, Task, Tid};
+use super::{Booster, Event, Hands, Nanos, Refusal, Task, Tid, with_current_owner};
 
 /// Why a request is not met.
 #[derive(Debug)]
@@ -29,11 +29,12 @@ impl Booster {
         if self.on(task.cpu).count() >= self.places {
             return Err(Denial::NoPlace);
         }
-        let lifted = self.lift(task, now, waits, hands, events).map_err(|(_, why)| {
+        let task = with_current_owner(task, hands);
+        let lifted = self.lift(&task, now, waits, hands, events).map_err(|(_, why)| {
             self.counters.refused += 1;
             Denial::Refused(why)
         })?;
-        self.begin(*task, lifted, now, false, events);
+        self.begin(task, lifted, now, false, events);
         Ok(())
     }
 

@@ -183,19 +183,22 @@ pub fn lower_late(kernel: &impl Kernel, boosted: &Boosted) -> Option<Undone> {
     if kernel.start(tid) != Some(start) {
         return Some(Undone::Gone);
     }
-    // A task that makes such calls all the time makes the next one while this one holds the task's
-    // lock, so it always has the last word. But then it is on its way to be preempted, and has no
-    // time for yet another call.
-    let lower = || kernel.set_scheduler(tid, before.policy, before.priority, before.reset_on_fork);
-    let lowered = (0..LOWERINGS_IN_A_ROW).map(|_| lower()).find(Result::is_err);
-    Some(match lowered {
-        None => {
+    Some(match lower_in_a_row(kernel, tid, &before) {
+        Ok(()) => {
             give_slack_back(kernel, tid, before.timer_slack);
             Undone::Lowered { tid, from: Saved::of(kernel, tid, &attr) }
         }
-        Some(Err(e)) if e.raw_os_error() != Some(libc::ESRCH) => Undone::Failed(e),
-        Some(_) => Undone::Gone,
+        Err(e) if e.raw_os_error() != Some(libc::ESRCH) => Undone::Failed(e),
+        Err(_) => Undone::Gone,
     })
+}
+
+/// Sets a policy several times without a pause. A task that sets its rank all the time makes the
+/// next call while the first one of these holds the lock of the task, so the task has the last
+/// word. But then it is on its way to be preempted, and has no time for yet another call.
+fn lower_in_a_row(kernel: &impl Kernel, tid: Tid, before: &Saved) -> io::Result<()> {
+    let Saved { policy, priority, reset_on_fork, .. } = *before;
+    (0..LOWERINGS_IN_A_ROW).try_for_each(|_| kernel.set_scheduler(tid, policy, priority, reset_on_fork))
 }
 
 /// Gives a task what its parent had before a pulse, if the task has a real-time policy that it may
@@ -215,11 +218,9 @@ pub fn lower_child(kernel: &impl Kernel, child: &Birth, before: &Saved) -> Optio
     if !is_of_pulse || kernel.start(tid) != Some(start) {
         return None;
     }
-    // See `lower_late`.
-    let lower = || kernel.set_scheduler(tid, before.policy, before.priority, before.reset_on_fork);
-    Some(match (0..LOWERINGS_IN_A_ROW).map(|_| lower()).find_map(Result::err) {
-        None => Undone::Lowered { tid, from: Saved::of(kernel, tid, &attr) },
-        Some(e) => Undone::Failed(e),
+    Some(match lower_in_a_row(kernel, tid, before) {
+        Ok(()) => Undone::Lowered { tid, from: Saved::of(kernel, tid, &attr) },
+        Err(e) => Undone::Failed(e),
     })
 }
 

@@ -5,29 +5,25 @@ use crate::task::Nanos;
 /// Now. It goes through the vDSO, so it costs some 25 ns and works even where clock_gettime(2) is
 /// filtered.
 pub fn monotonic() -> Nanos {
-    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `now` is a timespec that outlives the call. The clock exists on every kernel, so the
-    // call can't fail; were it to, `now` still holds a valid value.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
-    Nanos::from_secs(now.tv_sec as u64) + Nanos(now.tv_nsec as u64)
+    read(libc::CLOCK_MONOTONIC)
 }
 
 /// Returns how long the calling thread has had a CPU since it started.
 pub fn thread_cpu() -> Nanos {
-    used(libc::CLOCK_THREAD_CPUTIME_ID)
+    read(libc::CLOCK_THREAD_CPUTIME_ID)
 }
 
 /// Returns how long the threads of this process have had a CPU since it started.
 pub fn process_cpu() -> Nanos {
-    used(libc::CLOCK_PROCESS_CPUTIME_ID)
+    read(libc::CLOCK_PROCESS_CPUTIME_ID)
 }
 
-fn used(clock: libc::clockid_t) -> Nanos {
-    let mut used = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `used` is a timespec that outlives the call. Each thread and each process has its
-    // clock, on every kernel.
-    unsafe { libc::clock_gettime(clock, &mut used) };
-    Nanos::from_secs(used.tv_sec as u64) + Nanos(used.tv_nsec as u64)
+fn read(clock: libc::clockid_t) -> Nanos {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `now` is a timespec that outlives the call. These clocks exist on every kernel, so
+    // the call can't fail; were it to, `now` still holds a valid value.
+    unsafe { libc::clock_gettime(clock, &mut now) };
+    Nanos::from_secs(now.tv_sec as u64) + Nanos(now.tv_nsec as u64)
 }
 
 /// How far apart the kernel's ticks are.
