@@ -141,27 +141,37 @@ impl<K: Kernel> HostHands<K> {
         Ok(Noted { boosted, slot })
     }
 
-    /// Makes it, unless something has come between.
-    fn make(&self, Noted { boosted, slot }: Noted) -> Result<Raised, Refusal> {
-        let Boosted { tid, start, how, .. } = boosted;
-        // Of two threads that are at it both have noted so by now, and what was read before may be
-        // of the other one's making.
-        let last = self.kernel.get_attr(tid);
-        // Or it was boosted by another number, which exec(2) has changed, and could not be put back
-        // yet.
+    /// Returns what has come between the record of a boost and the boost, of which `last` is how
+    /// the task is scheduled now.
+    fn objection(&self, slot: Slot, boosted: &Boosted, last: &io::Result<Attr>) -> Option<Refusal> {
+        let Boosted { tid, start, .. } = *boosted;
+        // Another thread that boosts the task has noted that by now, and may have made what was
+        // read before. Or the task was boosted by another number, which exec(2) has changed since,
+        // and that could not be undone yet.
         let moved_here = |other: &Boosted| {
             (other.tgid, other.leader_start) == (tid, start)
                 && last.as_ref().is_ok_and(|now| is_ours(now, other.how))
         };
-        let refused = match &last {
+        match last {
             _ if self.journal.has_other(slot, |other| other.tid == tid || moved_here(other)) => {
                 Some(Refusal::Taken)
             }
             Ok(now) if Saved::of(&self.kernel, tid, now) != boosted.before => {
                 Some(Refusal::ChangedByOthers(now.policy))
             }
-            _ => None,
-        };
+            // The task may have ended since it was noted, and its number be another task's.
+            _ => match self.kernel.try_start(tid) {
+                Ok(seen) => (seen != Some(start)).then_some(Refusal::Gone),
+                Err(e) => Some(Refusal::Kernel(e)),
+            },
+        }
+    }
+
+    /// Makes it, unless something has come between.
+    fn make(&self, Noted { boosted, slot }: Noted) -> Result<Raised, Refusal> {
+        let Boosted { tid, start, how, .. } = boosted;
+        let last = self.kernel.get_attr(tid);
+        let refused = self.objection(slot, &boosted, &last);
         if let Some(refused) = refused {
             self.journal.forget(slot);
             return Err(refused);
