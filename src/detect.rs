@@ -166,6 +166,19 @@ impl Detector {
         self.waits.get(index).filter(|wait| wait.missed == 0 && wait.is_of(task)).map(|wait| wait.since)
     }
 
+    /// Has a starving task of the last scan named with that scan, whichever task of its CPU was
+    /// due.
+    pub fn name(&mut self, task: &Task, verdict: &mut Verdict) {
+        let Ok(index) = self.waits.binary_search_by_key(&task.tid, |wait| wait.task.tid) else { return };
+        let Some(wait) = self.waits.get_mut(index).filter(|wait| wait.named.is_none()) else { return };
+        let place = (wait.since, task.tid);
+        let found = verdict.starving.binary_search_by_key(&place, |it| (it.since, it.task.tid));
+        if let Some(starving) = found.ok().and_then(|index| verdict.starving.get_mut(index)) {
+            wait.named = Some(wait.seen);
+            starving.due = true;
+        }
+    }
+
     fn merge(&mut self, snapshot: &Snapshot) {
         self.merged.clear();
         let mut known = self.waits.iter().peekable();

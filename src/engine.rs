@@ -248,6 +248,24 @@ impl Engine {
         true
     }
 
+    /// Reports the tasks that a scan has boosted, or tried to, in the same scan: boosts serve the
+    /// owners in turn, reports the longest waits first. `first` is the first event of the scan.
+    fn name_boosted(&mut self, first: usize) {
+        for event in self.events.iter().skip(first) {
+            if let Event::Boosted { task, .. } | Event::Refused { task, .. } = event {
+                self.detector.name(task, &mut self.verdict);
+            }
+        }
+    }
+
+    /// Notes that a crowd has memory, which is to be given back once the crowd has gone.
+    fn note_crowd(&mut self) {
+        let has_crowd = self.snapshot.waiters.len() > ROOM;
+        if has_crowd || self.crowded.is_none() && self.backend.has_spare_memory() {
+            self.crowded = Some(self.snapshot.at);
+        }
+    }
+
     fn scan(&mut self, woke: Nanos, now: Nanos) -> Result<()> {
         self.counters.looks += 1;
         let boosting = self.boosts.as_ref().is_some_and(|(booster, _)| booster.is_busy());
@@ -268,9 +286,7 @@ impl Engine {
             return Err(e);
         }
         let at = self.snapshot.at;
-        if self.snapshot.waiters.len() > ROOM {
-            self.crowded = Some(at);
-        }
+        self.note_crowd();
         if let Some((booster, _)) = &mut self.boosts {
             booster.see(&self.snapshot);
         }
@@ -286,7 +302,9 @@ impl Engine {
         }
         if let Some((booster, hands)) = &mut self.boosts {
             let candidates = if self.rescues { self.verdict.starving.as_slice() } else { &[] };
+            let first = self.events.len();
             booster.look(&self.snapshot, candidates, hands.as_mut(), &mut self.events);
+            self.name_boosted(first);
         }
         if self.next_lending < at {
             self.next_lending = at + LENDING;

@@ -178,3 +178,79 @@ fn a_look_that_fails_is_counted_and_the_next_one_is_not_rushed() {
     assert!(engine.look(Nanos::ZERO, Nanos::from_secs(8)).is_ok());
     assert_eq!((engine.counters().looks, engine.counters().failed_looks), (2, 1));
 }
+
+#[test]
+fn a_task_that_is_boosted_is_reported_in_the_same_scan() {
+    let secs = Nanos::from_secs;
+    let limits = Limits { threshold: secs(60), granularity: secs(5) };
+    let boost = Boost::fit(secs(60), Some(secs(3)), None, None);
+    let how = How::Deadline { runtime: boost.runtime, period: boost.period };
+    // A scan reports one task of each CPU, the longest wait first. Boosts serve another owner's
+    // task before the second one of an owner.
+    let waiter = |tid: i32, owner, since| {
+        let task = Task { tid: Tid(tid), owner, ..Task::default() };
+        Waiter { task, since: Some(secs(since)) }
+    };
+    let root = Owner::Privileged;
+    let waiters = [waiter(1, Owner::Kernel, 1), waiter(2, Owner::Kernel, 2), waiter(3, root, 3)];
+    let scan = |at, waiters: &[Waiter]| {
+        Ok(Snapshot { at: secs(at), complete: true, waiters: waiters.to_vec(), ..Snapshot::default() })
+    };
+    let script = vec![scan(100, &waiters), scan(104, &waiters[1..]), scan(108, &waiters[1..2])];
+    let mut engine = Engine::new(Box::new(Script(script)), limits, Ignore::default());
+    engine.boost(Booster::new(Rules::new(how, &boost, &limits, boost.runtime)), Obliging);
+    let mut scan = |at| {
+        engine.advance(secs(at));
+        engine.look(secs(at), secs(at)).unwrap();
+        let boosted: Vec<_> = engine
+            .events()
+            .filter_map(|event| match event {
+                Event::Boosted { task, .. } => Some(task.tid.0),
+                _ => None,
+            })
+            .collect();
+        let due = engine.starving().iter().filter(|starving| starving.due);
+        (boosted, due.map(|starving| (starving.task.tid.0, starving.again)).collect::<Vec<_>>())
+    };
+    assert_eq!(scan(100), (vec![1], vec![(1, false)]));
+    assert_eq!(scan(104), (vec![3], vec![(2, false), (3, false)]));
+    assert_eq!(scan(108), (vec![2], vec![(2, true)]));
+    assert_eq!(engine.counters().starved, 3);
+}
+
+/// Has spare memory until it gives it back.
+struct Spare {
+    spare: bool,
+    script: Script,
+}
+
+impl Backend for Spare {
+    fn kind(&self) -> Kind {
+        self.script.kind()
+    }
+
+    fn snapshot(&mut self, woke: Nanos, effort: Effort, snapshot: &mut Snapshot) -> Result<()> {
+        self.script.snapshot(woke, effort, snapshot)
+    }
+
+    fn has_spare_memory(&self) -> bool {
+        self.spare
+    }
+
+    fn shrink(&mut self) -> bool {
+        self.spare = false;
+        true
+    }
+}
+
+#[test]
+fn the_memory_of_a_crowd_that_has_slept_is_given_back_too() {
+    let limits = Limits { threshold: Nanos::from_secs(60), granularity: Nanos::from_secs(5) };
+    let script = Script(vec![running(1, &[]), running(8, &[]), running(12, &[]), running(30, &[])]);
+    let mut engine = Engine::new(Box::new(Spare { spare: true, script }), limits, Ignore::default());
+    let mut look = || {
+        engine.look(Nanos::ZERO, Nanos::ZERO).unwrap();
+        engine.shrink()
+    };
+    assert_eq!([look(), look(), look(), look()], [false, false, true, false]);
+}

@@ -97,6 +97,11 @@ pub trait Backend: Send {
         true
     }
 
+    /// Returns whether `shrink` may give back memory, though the last scans found no crowd.
+    fn has_spare_memory(&self) -> bool {
+        false
+    }
+
     /// What an admin should know of since this was last asked, a sentence each.
     fn remarks(&mut self) -> Vec<String> {
         Vec::new()

@@ -148,6 +148,10 @@ impl Backend for View {
         })
     }
 
+    fn has_spare_memory(&self) -> bool {
+        self.shared.lookers.iter().filter_map(take).any(|looker| looker.backend.has_spare_memory())
+    }
+
     /// Whoever asks first is told.
     fn remarks(&mut self) -> Vec<String> {
         let looker = self.shared.lookers.first().and_then(take);

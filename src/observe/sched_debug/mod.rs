@@ -109,12 +109,13 @@ impl Backend for SchedDebug {
     }
 
     fn shrink(&mut self) -> bool {
-        // The last text may be of the crowd: none is read while no task waits.
-        let len = self.text.read().map_or(0, <[u8]>::len);
-        self.text.buffer.truncate(len.next_power_of_two().max(Text::INITIAL));
-        self.text.buffer.shrink_to_fit();
+        self.text.shrink();
         self.owners.shrink();
         true
+    }
+
+    fn has_spare_memory(&self) -> bool {
+        self.text.has_spare_memory()
     }
 }
 
@@ -123,6 +124,10 @@ struct Text {
     path: PathBuf,
     file: File,
     buffer: Vec<u8>,
+    /// The length of the last text.
+    len: usize,
+    /// The length of the buffer when memory was last given back.
+    kept: usize,
 }
 
 impl Text {
@@ -132,7 +137,13 @@ impl Text {
 
     fn open(path: &Path) -> Result<Text> {
         let file = File::open(path).map_err(|e| source::refusal(Path::new("/"), path, &e))?;
-        Ok(Text { path: path.to_path_buf(), file, buffer: vec![0; Text::INITIAL] })
+        Ok(Text {
+            path: path.to_path_buf(),
+            file,
+            buffer: vec![0; Text::INITIAL],
+            len: 0,
+            kept: Text::INITIAL,
+        })
     }
 
     /// Reads all of it. The kernel makes the text anew for a read at 0, and gives as much of it per
@@ -154,6 +165,52 @@ impl Text {
                 Err(e) => return Err(source::refusal(Path::new("/"), &self.path, &e)),
             }
         }
+        self.len = len;
         Ok(self.buffer.get(..len).unwrap_or_default())
+    }
+
+    /// The text has all tasks, so that it grows with those that sleep, too.
+    fn has_spare_memory(&self) -> bool {
+        let buffer = self.buffer.len();
+        buffer > self.kept || buffer >= self.len.max(Text::INITIAL) * 4
+    }
+
+    fn shrink(&mut self) {
+        // The last text may be of a crowd that has gone: none is read while no task waits.
+        let len = self.read().map_or(0, <[u8]>::len);
+        self.buffer.truncate(len.next_power_of_two().max(Text::INITIAL));
+        self.buffer.shrink_to_fit();
+        self.kept = self.buffer.len();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Text;
+    use rig::scratch::Scratch;
+
+    #[test]
+    fn a_text_that_has_been_long_gives_its_memory_back() {
+        let scratch = Scratch::new("sched-debug-text");
+        let write = |len: usize| scratch.file("debug", &"x".repeat(len));
+        write(1000);
+        let mut text = Text::open(&scratch.join("debug")).unwrap();
+        let spare_after = |text: &mut Text, len: usize| {
+            write(len);
+            assert_eq!(text.read().unwrap().len(), len);
+            text.has_spare_memory()
+        };
+        assert!(!spare_after(&mut text, 1000));
+        assert!(spare_after(&mut text, 6 * Text::INITIAL), "it has grown");
+        // The tasks are still there.
+        text.shrink();
+        assert_eq!((text.buffer.len(), text.has_spare_memory()), (8 * Text::INITIAL, false));
+        assert!(!spare_after(&mut text, 3 * Text::INITIAL));
+        assert!(spare_after(&mut text, 2 * Text::INITIAL), "a quarter of its buffer is enough");
+        text.shrink();
+        assert_eq!((text.buffer.len(), text.has_spare_memory()), (2 * Text::INITIAL, false));
+        write(10);
+        text.shrink();
+        assert_eq!((text.buffer.len(), text.has_spare_memory()), (Text::INITIAL, false));
     }
 }
