@@ -2,7 +2,7 @@
 
 use crate::proc;
 use crate::steps;
-use crate::task::{Comm, Escaped, Nanos, Task, Tid};
+use crate::task::{Comm, Escaped, Nanos, Task, TaskId, Tid};
 use regex_lite::{Regex, RegexBuilder};
 use std::hash::{BuildHasher, RandomState};
 
@@ -114,8 +114,7 @@ const NEWS: usize = 64;
 
 #[derive(Clone, Copy)]
 struct Judged {
-    tid: Tid,
-    start: u64,
+    id: TaskId,
     name: Comm,
     /// None where it is not let alone.
     why: Option<Why>,
@@ -126,7 +125,7 @@ impl Judged {
     /// A task that takes another name is judged again.
     fn is_of(&self, task: &Task) -> bool {
         steps::count(1);
-        (self.tid, self.start, self.name) == (task.tid, task.start, task.comm)
+        (self.id, self.name) == (task.id(), task.comm)
     }
 }
 
@@ -164,13 +163,13 @@ impl Verdicts {
                 .min_by_key(|known| known.map(|known| known.seen))
                 .filter(|known| known.is_none_or(|known| known.seen < now)),
         };
-        let Task { tid, start, comm: name, .. } = *task;
-        place.map(|place| *place = Some(Judged { tid, start, name, why, seen: now })).is_some()
+        let judged = Judged { id: task.id(), name: task.comm, why, seen: now };
+        place.map(|place| *place = Some(judged)).is_some()
     }
 
     fn set_of(&mut self, task: &Task) -> Option<&mut [Option<Judged>; WAYS]> {
         let count = self.sets.len().max(1) as u64;
-        let hash = self.key.hash_one((task.tid, task.start, task.comm));
+        let hash = self.key.hash_one((task.id(), task.comm));
         self.sets.get_mut((hash % count) as usize)
     }
 }

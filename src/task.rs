@@ -6,6 +6,16 @@ use std::fmt::{self, Write};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tid(pub i32);
 
+/// A task for as long as it lives: the kernel gives the number of a task that has ended to another
+/// one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TaskId {
+    pub tid: Tid,
+    /// When the task started, in clock ticks since boot as /proc/PID/stat has it; 0 where the
+    /// backend can't tell.
+    pub start: u64,
+}
+
 /// A CPU, by the kernel's number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cpu(pub u32);
@@ -283,8 +293,7 @@ pub struct Task {
     /// The process it is a thread of; None where the backend can't tell.
     pub tgid: Option<Tid>,
     pub cpu: Cpu,
-    /// When it started, in clock ticks since boot as /proc/PID/stat has it; 0 where the backend
-    /// can't tell. With the tid it names a task for good: tids are used again.
+    /// When it started, as in `TaskId`.
     pub start: u64,
     /// Grows whenever the task has been given a CPU.
     pub progress: u64,
@@ -294,6 +303,12 @@ pub struct Task {
     /// the backend can tell.
     pub misranked: bool,
     pub comm: Comm,
+}
+
+impl Task {
+    pub fn id(&self) -> TaskId {
+        TaskId { tid: self.tid, start: self.start }
+    }
 }
 
 #[cfg(test)]

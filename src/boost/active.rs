@@ -6,7 +6,7 @@ use super::undo::Undone;
 use crate::observe::Snapshot;
 use crate::sorted::Sorted;
 use crate::steps;
-use crate::task::{Cpu, Nanos, Policy, Task, Tid};
+use crate::task::{Cpu, Nanos, Policy, Task, TaskId, Tid};
 
 /// A pulse in which a task is not given its CPU is made again after this: for 50 ms of a second the
 /// kernel's DL server may run fair tasks there, above all others [6.12], and each pulse a period
@@ -60,13 +60,6 @@ impl Ward {
         let before = self.raised.boosted.before;
         !before.reset_on_fork && (before.policy != Policy::OTHER || before.nice != 0)
     }
-}
-
-/// The identity of a task: its tid and its start.
-pub type Id = (Tid, u64);
-
-pub fn id(task: &Task) -> Id {
-    (task.tid, task.start)
 }
 
 impl Active {
@@ -148,13 +141,13 @@ mod tests {
     use crate::task::Sched;
 
     /// The definition, by comparing a task with all others.
-    fn is_outranked(task: &Task, snapshot: &Snapshot, boosted: &[Id]) -> bool {
+    fn is_outranked(task: &Task, snapshot: &Snapshot, boosted: &[TaskId]) -> bool {
         let waiting = snapshot.waiters.iter().map(|waiter| &waiter.task);
         snapshot.running.iter().chain(waiting).any(|other| {
             other.cpu == task.cpu
                 && other.tid != task.tid
                 && (rank(other) < rank(task) || rank(other) == rank(task) && rank(task) < 100)
-                && !boosted.contains(&id(other))
+                && !boosted.contains(&other.id())
         })
     }
 
@@ -182,11 +175,11 @@ mod tests {
                     ..Task::default()
                 })
                 .collect();
-            let boosted: Vec<Id> = tasks.iter().filter(|_| below(4) == 0).map(id).collect();
+            let boosted: Vec<TaskId> = tasks.iter().filter(|_| below(4) == 0).map(Task::id).collect();
             let (running, waiting) = tasks.split_at(below(tasks.len() as u64 + 1) as usize);
             let waiters = waiting.iter().map(|&task| Waiter { task, since: None }).collect();
             let snapshot = Snapshot { running: running.to_vec(), waiters, ..Snapshot::default() };
-            ranks.refill(&snapshot, |task| boosted.contains(&id(task)));
+            ranks.refill(&snapshot, |task| boosted.contains(&task.id()));
             for task in &tasks {
                 let expected = is_outranked(task, &snapshot, &boosted);
                 assert_eq!(ranks.outrank(task), expected, "{task:?} among {snapshot:?}, boosted {boosted:?}");

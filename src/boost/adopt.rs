@@ -79,8 +79,7 @@ impl Nursery {
 fn is_unchanged(kernel: &impl Kernel, ward: &Ward) -> bool {
     let boosted = &ward.raised.boosted;
     let is_itself = |attr: &Attr| is_ours(attr, boosted.how) || is_as_before(attr, boosted.before);
-    kernel.start(boosted.tid) == Some(boosted.start)
-        && kernel.get_attr(boosted.tid).is_ok_and(|attr| is_itself(&attr))
+    kernel.is_itself(boosted.id()) && kernel.get_attr(boosted.tid).is_ok_and(|attr| is_itself(&attr))
 }
 
 fn is_as_before(attr: &Attr, before: Saved) -> bool {
@@ -185,7 +184,7 @@ fn give(kernel: &impl Kernel, birth: &Birth, kin: Kin, before: Saved) -> Option<
 /// Returns whether a child has a boost of its own.
 fn is_boosted(kernel: &impl Kernel, birth: &Birth, how: How) -> bool {
     let is_it = |attr: &Attr| is_ours(attr, how) || is_ours(attr, How::Fifo);
-    kernel.start(birth.tid) == Some(birth.start) && kernel.get_attr(birth.tid).is_ok_and(|attr| is_it(&attr))
+    kernel.is_itself(birth.id()) && kernel.get_attr(birth.tid).is_ok_and(|attr| is_it(&attr))
 }
 
 /// Whether it is that task still, and is what RESET_ON_FORK makes of a task.
@@ -194,7 +193,7 @@ fn is_reset(kernel: &impl Kernel, birth: &Birth) -> bool {
     let is_plain = attr.is_ok_and(|attr| {
         matches!(attr, Attr { policy: Policy::OTHER, nice: 0, .. }) && !attr.reset_on_fork()
     });
-    is_plain && kernel.start(birth.tid) == Some(birth.start)
+    is_plain && kernel.is_itself(birth.id())
 }
 
 #[cfg(test)]

@@ -1,8 +1,7 @@
 //! Which starving tasks are to be boosted, and whether their CPU has a place for one more boost.
 
 use super::{
-    Booster, Cpu, Event, Fault, Hands, Nanos, SPACING, Saved, Snapshot, Starving, Task, Undone, fault, id,
-    steps,
+    Booster, Cpu, Event, Fault, Hands, Nanos, SPACING, Saved, Snapshot, Starving, Task, Undone, fault, steps,
 };
 use crate::boost::active::Active;
 use crate::boost::probation::Entry;
@@ -65,15 +64,15 @@ impl Booster {
 
     /// Takes over from a scan where the boosted tasks run now.
     pub(super) fn follow(&mut self, snapshot: &Snapshot) {
-        self.running.refill(snapshot.running.iter().map(|task| (id(task), task.cpu)));
+        self.running.refill(snapshot.running.iter().map(|task| (task.id(), task.cpu)));
         for active in &mut self.active {
-            active.task.cpu = self.running.get(id(&active.task)).unwrap_or(active.task.cpu);
+            active.task.cpu = self.running.get(active.task.id()).unwrap_or(active.task.cpu);
         }
     }
 
     pub(super) fn rank(&mut self, snapshot: &Snapshot) {
         let Booster { ranks, boosted, .. } = self;
-        ranks.refill(snapshot, |task| boosted.contains(id(task)));
+        ranks.refill(snapshot, |task| boosted.contains(task.id()));
     }
 
     /// Puts the starving tasks, which are in the order of their waits, in that in which they are
@@ -143,7 +142,7 @@ impl Booster {
     /// Lowers a task that was born with the policy of a pulse of its parent, or of a thread of its
     /// process.
     fn lower_child(&self, task: &Task, hands: &mut dyn Hands, events: &mut Vec<Event>) {
-        if self.boosted.contains(id(task)) {
+        if self.boosted.contains(task.id()) {
             return;
         }
         let Some(birth) = hands.birth(task) else { return };
@@ -159,11 +158,11 @@ impl Booster {
 
     /// When to try again a task that could not be boosted.
     pub(super) fn tried(&self, task: &Task) -> Option<Nanos> {
-        self.refused.get(id(task))
+        self.refused.get(task.id())
     }
 
     pub(super) fn wants(&self, candidate: &Starving) -> bool {
-        !self.boosted.contains(id(&candidate.task))
+        !self.boosted.contains(candidate.task.id())
             && self.tried(&candidate.task).is_none()
             && (!self.rules.only_outranked || self.ranks.outrank(&candidate.task))
     }

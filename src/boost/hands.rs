@@ -149,8 +149,7 @@ impl<K: Kernel> HostHands<K> {
         // read before. Or the task was boosted by another number, which exec(2) has changed since,
         // and that could not be undone yet.
         let moved_here = |other: &Boosted| {
-            (other.tgid, other.leader_start) == (tid, start)
-                && last.as_ref().is_ok_and(|now| is_ours(now, other.how))
+            other.leader() == boosted.id() && last.as_ref().is_ok_and(|now| is_ours(now, other.how))
         };
         match last {
             _ if self.journal.has_other(slot, |other| other.tid == tid || moved_here(other)) => {
@@ -318,10 +317,10 @@ impl<K: Kernel + Send> Hands for HostHands<K> {
     }
 
     fn lower_late(&mut self, raised: &Raised) -> Option<Undone> {
-        let Boosted { tid, start, .. } = raised.boosted;
+        let tid = raised.boosted.tid;
         // Another thread boosts it now, or it has this number by exec(2), and its boost goes by
         // another one.
-        let is_of_it = |other: &Boosted| other.tid == tid || (other.tgid, other.leader_start) == (tid, start);
+        let is_of_it = |other: &Boosted| other.tid == tid || other.leader() == raised.boosted.id();
         if self.journal.has_other(Slot::default(), is_of_it) {
             return None;
         }
@@ -337,7 +336,7 @@ impl<K: Kernel + Send> Hands for HostHands<K> {
     }
 
     fn take_foreign_rank(&mut self, task: &Task) -> bool {
-        task.start != 0 && take_foreign_rank(&self.kernel, task.tid, task.start)
+        task.start != 0 && take_foreign_rank(&self.kernel, task.id())
     }
 
     fn adopt(&mut self, wards: &[Ward], events: &mut Vec<Event>) -> bool {

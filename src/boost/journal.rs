@@ -6,7 +6,7 @@
 
 use crate::host::settings::Hrtick;
 use crate::sys::shared::SharedWords;
-use crate::task::{Nanos, Policy, Tid};
+use crate::task::{Nanos, Policy, TaskId, Tid};
 use std::fs::File;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
@@ -44,6 +44,15 @@ pub struct Boosted {
 }
 
 impl Boosted {
+    pub fn id(&self) -> TaskId {
+        TaskId { tid: self.tid, start: self.start }
+    }
+
+    /// Returns the identity of the leader of its process.
+    pub fn leader(&self) -> TaskId {
+        TaskId { tid: self.tgid, start: self.leader_start }
+    }
+
     /// Returns the highest rank that the task may have after a pulse, and the highest one if it has
     /// the number of its process by exec(2): it may be either thread then, and keeps the rank that
     /// either had.

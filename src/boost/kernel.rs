@@ -3,7 +3,7 @@
 use crate::proc::{self, Birth, Walk};
 use crate::sys::sched::{self, Attr};
 use crate::sys::{clock, cpu};
-use crate::task::{Comm, Cpu, Nanos, Owner, Policy, Tid};
+use crate::task::{Comm, Cpu, Nanos, Owner, Policy, TaskId, Tid};
 use std::io;
 
 /// All that a boost, its end and the guardian do to tasks and learn of them. `Tid(0)` is the
@@ -21,6 +21,11 @@ pub trait Kernel {
 
     fn start(&self, tid: Tid) -> Option<u64> {
         self.try_start(tid).ok().flatten()
+    }
+
+    /// Returns whether the task with this number is that task.
+    fn is_itself(&self, id: TaskId) -> bool {
+        self.start(id.tid) == Some(id.start)
     }
 
     fn tgid(&self, tid: Tid) -> Option<Tid>;

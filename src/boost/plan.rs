@@ -6,7 +6,7 @@
 
 pub use super::actions::{Hands, Pulse, Raised};
 pub use super::active::Ward;
-use super::active::{Active, Id, Lifted, Ranks, id};
+use super::active::{Active, Lifted, Ranks};
 use super::event::{Event, Refusal};
 use super::journal::{How, Saved};
 use super::probation::Probation;
@@ -19,7 +19,7 @@ use crate::observe::Snapshot;
 use crate::room::{ROOM, room_for};
 use crate::sorted::Sorted;
 use crate::steps;
-use crate::task::{Cpu, Nanos, Owner, Task, Tid};
+use crate::task::{Cpu, Nanos, Owner, Task, TaskId, Tid};
 
 /// Boosts of a CPU start this far apart, so that the hog gets the CPU back in between, in every
 /// period.
@@ -57,7 +57,7 @@ pub struct Counters {
 }
 
 /// The identity of no task, to fill memory with.
-const NO_TASK: Id = (Tid(-1), 0);
+const NO_TASK: TaskId = TaskId { tid: Tid(-1), start: 0 };
 
 /// The boosts in flight.
 pub struct Booster {
@@ -65,16 +65,16 @@ pub struct Booster {
     places: usize,
     active: Vec<Active>,
     /// The tasks of `active`.
-    boosted: Sorted<Id, ()>,
+    boosted: Sorted<TaskId, ()>,
     /// When to try again each task that could not be boosted.
-    refused: Sorted<Id, Nanos>,
+    refused: Sorted<TaskId, Nanos>,
     /// When the next boost may start on each CPU that had one.
     spacing: Sorted<Cpu, Nanos>,
     /// CPUs that had no place for one more boost at this scan.
     full: Sorted<Cpu, ()>,
     ranks: Ranks,
     /// Where each task was running at this scan.
-    running: Sorted<Id, Cpu>,
+    running: Sorted<TaskId, Cpu>,
     /// The starving tasks of this scan by CPU: their places in its list.
     by_cpu: Vec<(Cpu, usize)>,
     /// Starving tasks that had no place at the last look.
@@ -327,12 +327,12 @@ impl Booster {
             }
             Err((_, Refusal::Taken)) => {
                 // Those who wait behind it have their turns meanwhile.
-                self.refused.insert(id(&task), started + CARE);
+                self.refused.insert(task.id(), started + CARE);
                 self.look_at(started + CARE);
             }
             Err((how, why)) => {
                 self.counters.refused += 1;
-                self.refused.insert(id(&task), started + self.rules.retry);
+                self.refused.insert(task.id(), started + self.rules.retry);
                 events.push(Event::Refused { task, how, why });
             }
         }
@@ -392,7 +392,7 @@ impl Booster {
             active.plan_pulse(started, ran, self.rules.period);
             self.probation.begin(&task, &raised, started);
         }
-        self.boosted.insert(id(&task), ());
+        self.boosted.insert(task.id(), ());
         self.active.push(active);
         if let Some(outcome) = over {
             self.close(self.active.len() - 1, started, true, outcome, events);
@@ -455,7 +455,7 @@ impl Booster {
 
     fn close(&mut self, index: usize, now: Nanos, early: bool, outcome: Undone, events: &mut Vec<Event>) {
         let Active { task, raised, started, .. } = self.active.swap_remove(index);
-        self.boosted.remove(id(&task));
+        self.boosted.remove(task.id());
         // One that could not be restored yet is tried again, and its children have missed as much.
         let ward = Ward { raised, task };
         if matches!(outcome, Undone::Restored(_) | Undone::Failed(_)) && ward.hands_down() {

@@ -5,10 +5,9 @@
 //! SCHED_RESET_ON_FORK, an unprivileged process can't take that flag from it, so a rank without the
 //! flag was set by a privileged process.
 
-use super::active::{Id, id};
 use super::plan::Raised;
 use crate::sorted::Sorted;
-use crate::task::{Nanos, Task};
+use crate::task::{Nanos, Task, TaskId};
 
 /// The first check of a task comes so long after its pulse. Each of the next ones is twice as far
 /// from the one before, up to `MAX_PAUSE`: for so long the task can have the CPU.
@@ -24,7 +23,7 @@ const MAX_TASKS: usize = 1024;
 
 /// The tasks, and when to check them.
 pub struct Probation {
-    tasks: Sorted<Id, Entry>,
+    tasks: Sorted<TaskId, Entry>,
     next: Option<Nanos>,
 }
 
@@ -54,12 +53,12 @@ impl Probation {
         let next = now + FIRST_CHECK;
         let (task, raised) = (*task, *raised);
         let births = self.of(&task).map_or(raised.since, |before| before.births);
-        self.tasks.insert(id(&task), Entry { task, raised, births, begun: now, next, pause: FIRST_CHECK });
+        self.tasks.insert(task.id(), Entry { task, raised, births, begun: now, next, pause: FIRST_CHECK });
         self.next = Some(self.next.map_or(next, |earlier| earlier.min(next)));
     }
 
     pub fn of(&self, task: &Task) -> Option<Entry> {
-        self.tasks.get(id(task))
+        self.tasks.get(task.id())
     }
 
     /// The tasks, in no order that matters.
@@ -68,7 +67,7 @@ impl Probation {
     }
 
     pub fn end(&mut self, task: &Task) {
-        self.tasks.remove(id(task));
+        self.tasks.remove(task.id());
     }
 
     /// When to call `check`.

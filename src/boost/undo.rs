@@ -5,7 +5,7 @@ use super::kernel::Kernel;
 use crate::fault::{self, Fault};
 use crate::proc::Birth;
 use crate::sys::sched::{self, Attr};
-use crate::task::{Nanos, Policy, Tid};
+use crate::task::{Nanos, Policy, TaskId, Tid};
 use std::io;
 
 /// Below only those at 99, who are nobody's business.
@@ -60,12 +60,12 @@ fn undo_within(
     highest: [Rank; 2],
 ) -> Undone {
     let [own, by_exec] = highest;
-    let outcome = undo_as(kernel, boosted.tid, boosted.start, boosted, own);
+    let outcome = undo_as(kernel, boosted.id(), boosted, own);
     let may_have_moved = boosted.tgid != boosted.tid && !leader_is_boosted;
     if !matches!(outcome, Undone::Gone) || !may_have_moved {
         return outcome;
     }
-    match undo_as(kernel, boosted.tgid, boosted.leader_start, boosted, by_exec) {
+    match undo_as(kernel, boosted.leader(), boosted, by_exec) {
         Undone::ChangedByOthers(_) | Undone::NeverBoosted => Undone::Gone,
         outcome => outcome,
     }
@@ -73,8 +73,7 @@ fn undo_within(
 
 /// Whether there is a record of the leader, too. One of who had its number before is none.
 pub fn leader_is_boosted(journal: &Journal, slot: Slot, boosted: &Boosted) -> bool {
-    let leader = (boosted.tgid, boosted.leader_start);
-    journal.has_other(slot, |other| (other.tid, other.start) == leader)
+    journal.has_other(slot, |other| other.id() == boosted.leader())
 }
 
 /// What could not be undone is tried again after this.
@@ -101,13 +100,14 @@ pub fn settle(
 }
 
 /// `highest` is the highest rank that the task may keep.
-fn undo_as(kernel: &impl Kernel, tid: Tid, start: u64, boosted: &Boosted, highest: Rank) -> Undone {
+fn undo_as(kernel: &impl Kernel, id: TaskId, boosted: &Boosted, highest: Rank) -> Undone {
+    let TaskId { tid, start } = id;
     let attr = match kernel.get_attr(tid) {
         Ok(attr) => attr,
         Err(e) if e.raw_os_error() == Some(libc::ESRCH) => return Undone::Gone,
         Err(e) => return Undone::Failed(e),
     };
-    if start != 0 && is_another(kernel, tid, start, boosted.how) {
+    if start != 0 && is_another(kernel, id, boosted.how) {
         return Undone::Gone;
     }
     let is_boosted = is_ours(&attr, boosted.how);
@@ -169,7 +169,7 @@ pub fn lower_until_none_comes(kernel: &impl Kernel, lower: impl Fn() -> Option<U
 /// Lowers a rank that a call from the time of a pulse has given the task since. `None` if there is
 /// none.
 pub fn lower_late(kernel: &impl Kernel, boosted: &Boosted) -> Option<Undone> {
-    let Boosted { tid, start, before, .. } = *boosted;
+    let Boosted { tid, before, .. } = *boosted;
     let attr = match kernel.get_attr(tid) {
         Ok(attr) => attr,
         Err(e) => return (e.raw_os_error() == Some(libc::ESRCH)).then_some(Undone::Gone),
@@ -180,7 +180,7 @@ pub fn lower_late(kernel: &impl Kernel, boosted: &Boosted) -> Option<Undone> {
     if !is_late {
         return None;
     }
-    if kernel.start(tid) != Some(start) {
+    if !kernel.is_itself(boosted.id()) {
         return Some(Undone::Gone);
     }
     Some(match lower_in_a_row(kernel, tid, &before) {
@@ -206,16 +206,16 @@ fn lower_in_a_row(kernel: &impl Kernel, tid: Tid, before: &Saved) -> io::Result<
 /// RESET_ON_FORK, which it should have obeyed, from before or after it. Such a task may have chosen
 /// a lower priority since.
 pub fn lower_child(kernel: &impl Kernel, child: &Birth, before: &Saved) -> Option<Undone> {
-    let Birth { tid, start, .. } = *child;
+    let tid = child.tid;
     let attr = kernel.get_attr(tid).ok()?;
-    if !attr.policy.is_realtime() && take_foreign_rank(kernel, tid, start) {
+    if !attr.policy.is_realtime() && take_foreign_rank(kernel, child.id()) {
         let rank = Saved { policy: Policy::FIFO, priority: FIFO_PRIORITY, ..Saved::of(kernel, tid, &attr) };
         return Some(Undone::Lowered { tid, from: rank });
     }
     let is_of_pulse = attr.policy.is_realtime()
         && Rank::of(attr.policy, attr.priority) > Rank::of(before.policy, before.priority)
         && kernel.priority_limit(tid).is_ok_and(|limit| u64::from(attr.priority) > limit);
-    if !is_of_pulse || kernel.start(tid) != Some(start) {
+    if !is_of_pulse || !kernel.is_itself(child.id()) {
         return None;
     }
     Some(match lower_in_a_row(kernel, tid, before) {
@@ -226,10 +226,11 @@ pub fn lower_child(kernel: &impl Kernel, child: &Birth, before: &Saved) -> Optio
 
 /// Takes a real-time rank from a fair task that has it by no policy. The kernel computes the rank
 /// of a task anew only when its policy changes, so another fair policy comes in between.
-pub fn take_foreign_rank(kernel: &impl Kernel, tid: Tid, start: u64) -> bool {
+pub fn take_foreign_rank(kernel: &impl Kernel, id: TaskId) -> bool {
+    let tid = id.tid;
     let Ok(attr) = kernel.get_attr(tid) else { return false };
     let between = if attr.policy == Policy::BATCH { Policy::OTHER } else { Policy::BATCH };
-    if attr.policy.is_realtime() || attr.policy == Policy::DEADLINE || kernel.start(tid) != Some(start) {
+    if attr.policy.is_realtime() || attr.policy == Policy::DEADLINE || !kernel.is_itself(id) {
         return false;
     }
     let set = |policy| kernel.set_scheduler(tid, policy, 0, attr.reset_on_fork());
@@ -247,7 +248,7 @@ pub fn give_slack_back(kernel: &impl Kernel, tid: Tid, timer_slack: u64) {
 /// Whether the task of that start has ended. Where /proc can't tell, for want of memory or
 /// descriptors, who is scheduled as no task is but by a boost of ours is taken to be it: it must
 /// not stay so.
-fn is_another(kernel: &impl Kernel, tid: Tid, start: u64, how: How) -> bool {
+fn is_another(kernel: &impl Kernel, TaskId { tid, start }: TaskId, how: How) -> bool {
     match kernel.try_start(tid) {
         Ok(seen) => seen != Some(start),
         Err(_) => !kernel.get_attr(tid).is_ok_and(|attr| is_ours(&attr, how)),

@@ -9,7 +9,7 @@ use crate::engine::{Counters, Engine, Hog, LATE};
 use crate::error::Error;
 use crate::sorted::Sorted;
 use crate::sys::clock;
-use crate::task::{Cpu, Nanos, Task, Tid};
+use crate::task::{Cpu, Nanos, Task, TaskId};
 use std::fmt;
 use std::sync::Arc;
 
@@ -57,8 +57,7 @@ struct Refusals {
 
 #[derive(Clone, Copy)]
 struct Refused {
-    tid: Tid,
-    start: u64,
+    id: TaskId,
     errno: Option<i32>,
     at: Nanos,
 }
@@ -66,8 +65,8 @@ struct Refused {
 impl Refusals {
     /// False for a refusal that was logged a short time ago, for the same task and the same reason.
     fn is_news(&mut self, told: &Told, now: Nanos) -> bool {
-        let Told::Refused { task: Task { tid, start, .. }, errno, .. } = *told else { return true };
-        let is_same = |it: &&mut Refused| (it.tid, it.start, it.errno) == (tid, start, errno);
+        let Told::Refused { ref task, errno, .. } = *told else { return true };
+        let is_same = |it: &&mut Refused| (it.id, it.errno) == (task.id(), errno);
         if let Some(known) = self.last.iter_mut().flatten().find(is_same) {
             let is_news = now - known.at >= REFUSAL_INTERVAL;
             if is_news {
@@ -77,7 +76,7 @@ impl Refusals {
         }
         let places = self.last.len();
         if let Some(place) = self.last.get_mut(self.next % places) {
-            *place = Some(Refused { tid, start, errno, at: now });
+            *place = Some(Refused { id: task.id(), errno, at: now });
         }
         self.next = self.next.wrapping_add(1);
         true
@@ -357,6 +356,7 @@ impl fmt::Display for Lateness {
 mod tests {
     use super::*;
     use crate::boost::journal::How;
+    use crate::task::Tid;
 
     #[test]
     fn a_refusal_is_logged_once_for_a_task_and_a_reason() {

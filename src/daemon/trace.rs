@@ -124,7 +124,7 @@ impl Picture {
             Told::Starved { task, since, .. } => self.starves(&task, since, told),
             Told::Boosted { task, how } => {
                 self.ends_waiting(&task, at)?;
-                if self.boosted.iter().any(|boosted| is_same(boosted, &task)) {
+                if self.boosted.iter().any(|boosted| boosted.id() == task.id()) {
                     return self.put(Phase::Instant, "pulse", at, &task, told);
                 }
                 self.boosted.push(task);
@@ -135,7 +135,7 @@ impl Picture {
             | Told::LeftAlone { task, .. }
             | Told::Lowered { task, .. }
             | Told::Ended { task } => {
-                if let Some(index) = self.boosted.iter().position(|boosted| is_same(boosted, &task)) {
+                if let Some(index) = self.boosted.iter().position(|boosted| boosted.id() == task.id()) {
                     // On the track where it began, wherever the task is by now.
                     let began = self.boosted.swap_remove(index);
                     self.put(Phase::End, "", at, &began, told)?;
@@ -159,7 +159,7 @@ impl Picture {
     }
 
     fn starves(&mut self, task: &Task, since: Nanos, told: &Told) -> Result<()> {
-        let known = self.waits.iter_mut().find(|wait| is_same(&wait.task, task));
+        let known = self.waits.iter_mut().find(|wait| wait.task.id() == task.id());
         if let Some(wait) = known {
             wait.seen = true;
             wait.task.cpu = task.cpu;
@@ -168,7 +168,7 @@ impl Picture {
             }
             // It has run since, and waits again.
             self.ends_waiting(task, since)?;
-            self.waits.retain(|wait| !is_same(&wait.task, task));
+            self.waits.retain(|wait| wait.task.id() != task.id());
         }
         self.waits.push(Wait { task: *task, since, shown_at: task.cpu, goes_on: true, seen: true });
         self.put(Phase::AsyncBegin(task.tid.0.into()), "waits", since, task, told)
@@ -176,7 +176,7 @@ impl Picture {
 
     /// Ends what was drawn of a wait. That it has ended stays known until a look does not find it.
     fn ends_waiting(&mut self, task: &Task, at: Nanos) -> Result<()> {
-        let goes_on = |wait: &&mut Wait| is_same(&wait.task, task) && wait.goes_on;
+        let goes_on = |wait: &&mut Wait| wait.task.id() == task.id() && wait.goes_on;
         let Some(wait) = self.waits.iter_mut().find(goes_on) else { return Ok(()) };
         wait.goes_on = false;
         let task = Task { cpu: wait.shown_at, ..*task };
@@ -247,10 +247,6 @@ impl Drop for Picture {
             self.reports.log.warning(format_args!("{e}"));
         }
     }
-}
-
-fn is_same(one: &Task, other: &Task) -> bool {
-    (one.tid, one.start) == (other.tid, other.start)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ pub mod text;
 
 use crate::fault::{self, Fault};
 use crate::sys::sched;
-use crate::task::{Comm, Owner, Task, Tid};
+use crate::task::{Comm, Owner, Task, TaskId, Tid};
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -201,6 +201,12 @@ pub struct Birth {
     pub start: u64,
     /// The process that has started it, or that has started its process if it is a thread.
     pub parent: Tid,
+}
+
+impl Birth {
+    pub fn id(&self) -> TaskId {
+        TaskId { tid: self.tid, start: self.start }
+    }
 }
 
 /// Returns when and by which process a task was started.
