@@ -48,10 +48,11 @@ impl Verdict {
 /// threshold.
 const REPEAT: Nanos = Nanos::from_secs(1);
 
-/// Where the threshold is long enough, a look that nobody is due at may come this much later, ...
-pub const PATIENCE: Nanos = Nanos::from_millis(10);
+/// Where the threshold is at least `LONG_ENOUGH`, a scan at which no task can be due may come this
+/// much later. It is planned this much earlier.
+pub const MAX_SCAN_DELAY: Nanos = Nanos::from_millis(10);
 
-/// ... and is planned this much earlier.
+/// See `MAX_SCAN_DELAY`.
 const LONG_ENOUGH: Nanos = Nanos::from_secs(1);
 
 /// Looks are this far apart at least, however many waits are about to become starvation.
@@ -152,12 +153,15 @@ impl Detector {
         self.merged.shrink_to(ROOM);
     }
 
-    /// Whether the look of this moment may be put off by `PATIENCE`: no known wait is starvation by
+    /// Whether the look of this moment may be put off by `MAX_SCAN_DELAY`: no known wait is starvation by
     /// now.
     pub fn can_wait(&self, now: Nanos) -> bool {
         let Limits { threshold, .. } = self.limits;
         threshold >= LONG_ENOUGH
-            && !self.waits.iter().any(|wait| wait.missed <= 1 && wait.since + threshold <= now + PATIENCE)
+            && !self
+                .waits
+                .iter()
+                .any(|wait| wait.missed <= 1 && wait.since + threshold <= now + MAX_SCAN_DELAY)
     }
 
     /// Since when a task that the last look saw has been waiting, if it has not run since.
@@ -275,7 +279,7 @@ impl Limits {
     /// Between two looks, if no wait is known.
     fn pause(&self) -> Nanos {
         let threshold = self.threshold;
-        self.granularity.min(if threshold >= LONG_ENOUGH { threshold - PATIENCE } else { threshold })
+        self.granularity.min(if threshold >= LONG_ENOUGH { threshold - MAX_SCAN_DELAY } else { threshold })
     }
 
     fn missed(&self, wait: &Wait, now: Nanos) -> Option<Wait> {

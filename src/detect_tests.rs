@@ -42,14 +42,14 @@ fn a_wait_is_named_at_the_threshold_and_the_look_for_it_is_due_just_then() {
     assert_eq!(looks.at(ms(1000), &[waiter(1, 1, Some(ms(400)))]), []);
     assert_eq!(looks.verdict.next_look, ms(2400));
     assert_eq!(looks.at(ms(2400), &[waiter(1, 1, Some(ms(400)))]), [(1, T)]);
-    assert_eq!(looks.verdict.next_look, ms(2400) + T - PATIENCE);
+    assert_eq!(looks.verdict.next_look, ms(2400) + T - MAX_SCAN_DELAY);
 }
 
 #[test]
 fn a_wait_without_a_record_counts_from_the_first_look_that_saw_it() {
     let mut looks = Looks::new();
     assert_eq!(looks.at(ms(1000), &[waiter(1, 1, None)]), []);
-    assert_eq!(looks.verdict.next_look, ms(3000) - PATIENCE);
+    assert_eq!(looks.verdict.next_look, ms(3000) - MAX_SCAN_DELAY);
     assert_eq!(looks.at(ms(2990), &[waiter(1, 1, None)]), []);
     assert_eq!(looks.verdict.next_look, ms(3000));
     assert_eq!(looks.at(ms(3000), &[waiter(1, 1, None)]), [(1, T)]);
@@ -60,7 +60,7 @@ fn a_task_that_ran_between_two_looks_starts_a_new_wait() {
     let mut looks = Looks::new();
     looks.at(ms(1000), &[waiter(1, 1, None)]);
     assert_eq!(looks.at(ms(3000), &[waiter(1, 2, None)]), []);
-    assert_eq!(looks.verdict.next_look, ms(5000) - PATIENCE);
+    assert_eq!(looks.verdict.next_look, ms(5000) - MAX_SCAN_DELAY);
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn an_ignored_task_hides_no_other_and_makes_no_look_due() {
     let waiters = [waiter(IGNORED.0, 1, Some(ms(100))), waiter(2, 1, Some(ms(200)))];
     assert_eq!(looks.at(ms(5000), &waiters), [(2, ms(4800))]);
     assert_eq!(looks.at(ms(5001), &waiters[..1]), []);
-    assert_eq!(looks.verdict.next_look, ms(5001) + T - PATIENCE);
+    assert_eq!(looks.verdict.next_look, ms(5001) + T - MAX_SCAN_DELAY);
 }
 
 #[test]

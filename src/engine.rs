@@ -4,7 +4,7 @@ use crate::boost::event::Event;
 use crate::boost::plan::request::Denial;
 use crate::boost::plan::{Booster, Hands};
 use crate::denylist::{Ignore, Ignored};
-use crate::detect::{Detector, Limits, PATIENCE, Starving, Verdict};
+use crate::detect::{Detector, Limits, MAX_SCAN_DELAY, Starving, Verdict};
 use crate::error::Result;
 use crate::fault::{self, Fault};
 use crate::observe::{Backend, Effort, Kind, Snapshot, Waiter};
@@ -298,7 +298,7 @@ impl Engine {
         // Somebody may be waiting, most likely for a tick.
         self.put_off &= !self.snapshot.complete && self.snapshot.load.iter().any(|load| load.runnable > 1);
         if self.put_off {
-            self.verdict.next_look = self.verdict.next_look.min(at + PATIENCE);
+            self.verdict.next_look = self.verdict.next_look.min(at + MAX_SCAN_DELAY);
         }
         if let Some((booster, hands)) = &mut self.boosts {
             let candidates = if self.rescues { self.verdict.starving.as_slice() } else { &[] };

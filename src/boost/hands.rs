@@ -18,19 +18,18 @@ use crate::task::{Cpu, Nanos, Owner, Policy, Task, Tid};
 use std::io;
 use std::sync::Arc;
 
-/// As long as a task that has been raised may take to be given its CPU: the hog may be in the
-/// kernel.
-const PATIENCE: Nanos = Nanos::from_millis(2);
+/// A boosted task that has no CPU by then will not get one soon: the hog is in the kernel.
+const MAX_FIRST_RUN_DELAY: Nanos = Nanos::from_millis(2);
 
-/// And in a pulse, through which the looking thread spins: another CPU has to be told.
-const REACH: Nanos = Nanos::from_micros(200);
+/// The same in a pulse, which lets the scanning thread spin. The other CPU needs an interrupt to
+/// learn of the pulse.
+const MAX_PULSE_DELAY: Nanos = Nanos::from_micros(200);
 
-/// How often it is asked whether a pulse has reached its task.
-const STEP: Nanos = Nanos::from_micros(2);
+/// The time between two checks whether the task of a pulse has its CPU.
+const RUN_CHECK_INTERVAL: Nanos = Nanos::from_micros(2);
 
-/// What it takes to see, before it is lowered again, that it is still the same task: that is a part
-/// of the pulse.
-const LEAD: Nanos = Nanos::from_micros(10);
+/// The identity check at the end of a pulse takes so long, and the task runs meanwhile.
+const IDENTITY_CHECK_TIME: Nanos = Nanos::from_micros(10);
 
 /// The guardian restores a task so long after the end of its DEADLINE boost.
 const DEADLINE_GRACE: Nanos = Nanos::from_secs(1);
@@ -239,12 +238,12 @@ impl<K: Kernel> HostHands<K> {
         } else {
             // A sleep would be 1.6 ms too long.
             let mut asked = self.kernel.now();
-            let ran = self.await_run(&raised, REACH, || {
-                self.kernel.spin_until(self.kernel.now() + STEP);
+            let ran = self.await_run(&raised, MAX_PULSE_DELAY, || {
+                self.kernel.spin_until(self.kernel.now() + RUN_CHECK_INTERVAL);
                 asked = self.kernel.now();
             });
             if ran != Some(false) {
-                self.kernel.spin_until(asked + self.runtime - LEAD);
+                self.kernel.spin_until(asked + self.runtime - IDENTITY_CHECK_TIME);
             }
             ran
         };
@@ -297,13 +296,13 @@ impl<K: Kernel + Send> Hands for HostHands<K> {
     }
 
     fn let_run(&mut self, raised: &Raised) -> Option<bool> {
-        self.await_run(raised, PATIENCE, || self.nap(self.runtime))
+        self.await_run(raised, MAX_FIRST_RUN_DELAY, || self.nap(self.runtime))
     }
 
     fn pulse(&mut self, task: &Task, before: Option<Saved>) -> Result<Pulse, Refusal> {
         // Not from the top: the guardian, which hears of it, would have to go to another CPU, and
         // perhaps have the pulse that is meant for the task.
-        let noted = self.note(task, before, How::Fifo, self.kernel.now() + REACH + self.runtime)?;
+        let noted = self.note(task, before, How::Fifo, self.kernel.now() + MAX_PULSE_DELAY + self.runtime)?;
         let own = match climb(&self.kernel) {
             Ok(own) => own,
             Err(e) => {

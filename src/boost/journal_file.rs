@@ -16,8 +16,8 @@ use std::{fmt, fs};
 const RECORDS_PER_CPU: usize = 16;
 const SETTINGS: usize = 8;
 
-/// One that has just died may be about to give its lock up.
-const PATIENCE: Nanos = Nanos::from_secs(1);
+/// The kernel releases the lock of a process that has just died within this time.
+const LOCK_TIMEOUT: Nanos = Nanos::from_secs(1);
 
 /// The journal in this file, empty, after what a former stalld has left in it has been undone. It
 /// is locked for as long as it is open.
@@ -27,7 +27,7 @@ pub fn open(path: &Path) -> Result<(Journal, Vec<Left>)> {
     let seen = file.metadata().context(what())?;
     judge(&seen, 0o600)
         .map_err(|reason| refusal(path, reason).with_cure("make sure that nothing uses it and remove it"))?;
-    let until = clock::monotonic() + PATIENCE;
+    let until = clock::monotonic() + LOCK_TIMEOUT;
     while !lock::try_lock(&file).context(what())? {
         if clock::monotonic() >= until {
             return Err(refusal(path, "another process uses it").with_errno(Some(libc::EBUSY)));

@@ -11,9 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 /// Threads that wake within this time wake for the same look.
 const SAME_MOMENT: Nanos = Nanos::from_millis(1);
 
-/// A walk over very many tasks takes as long. Who holds a looker for longer is held up, behind a
-/// hog, ...
-const PATIENCE: Nanos = Nanos::from_millis(20);
+/// A walk over very many tasks takes as long. A monitor that uses a scanner for longer waits behind
+/// a hog, ...
+const MAX_SCAN_TIME: Nanos = Nanos::from_millis(20);
 
 /// ... and after this a look is lost.
 const LOST: Nanos = Nanos::from_millis(200);
@@ -57,7 +57,7 @@ impl Shared {
         let begun = clock::monotonic();
         loop {
             let waited = clock::monotonic() - begun;
-            let willing = if waited < PATIENCE { 1 } else { self.lookers.len() };
+            let willing = if waited < MAX_SCAN_TIME { 1 } else { self.lookers.len() };
             if let Some(looker) = self.lookers.iter().take(willing).find_map(take) {
                 return Ok(looker);
             }

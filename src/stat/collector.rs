@@ -107,8 +107,8 @@ impl Counts {
 /// As many turns may wait to be read: half a second of 100,000 a second.
 const TURNS: u32 = 50_000;
 
-/// As long as attaching may take.
-const PATIENCE: Nanos = Nanos::from_secs(30);
+/// Attaching fails after this time.
+const ATTACH_TIMEOUT: Nanos = Nanos::from_secs(30);
 
 pub struct Collector {
     layout: settings,
@@ -211,10 +211,10 @@ impl Collector {
         loop {
             match self.keeper.poll() {
                 Some(outcome) => return outcome.context("attach to the scheduler's events"),
-                None if clock::monotonic() - begun > PATIENCE => {
+                None if clock::monotonic() - begun > ATTACH_TIMEOUT => {
                     return Err(Error::new(format!(
                         "cannot attach to the scheduler's events within {} s: some CPU keeps the kernel from it",
-                        PATIENCE.as_secs()
+                        ATTACH_TIMEOUT.as_secs()
                     )));
                 }
                 None => clock::nap(Nanos::from_millis(1)),

@@ -8,8 +8,8 @@ use std::io;
 /// As much as a boost by FIFO uses.
 const FIFO_PRIORITY: u32 = 98;
 
-/// The child, once killed, is gone in less unless its CPU is lost.
-const PATIENCE: Nanos = Nanos::from_secs(1);
+/// A killed child ends within this time unless a hog holds its CPU.
+const REAP_TIMEOUT: Nanos = Nanos::from_secs(1);
 
 /// What a boost would meet with. An error is the kernel's refusal.
 #[derive(Debug)]
@@ -66,7 +66,7 @@ impl Drop for Sleeper {
         let _ = sched::set_scheduler(self.tid, Policy::OTHER, 0, false);
         // SAFETY: a child of ours that nobody has waited for, so the number is still its own.
         unsafe { libc::kill(self.tid.0, libc::SIGKILL) };
-        process::reap(self.tid, PATIENCE);
+        process::reap(self.tid, REAP_TIMEOUT);
     }
 }
 
