@@ -153,8 +153,8 @@ impl Detector {
         self.merged.shrink_to(ROOM);
     }
 
-    /// Whether the look of this moment may be put off by `MAX_SCAN_DELAY`: no known wait is starvation by
-    /// now.
+    /// Whether the look of this moment may be put off by `MAX_SCAN_DELAY`: no known wait is
+    /// starvation by now.
     pub fn can_wait(&self, now: Nanos) -> bool {
         let Limits { threshold, .. } = self.limits;
         threshold >= LONG_ENOUGH

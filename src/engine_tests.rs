@@ -5,7 +5,7 @@ use crate::boost::journal::{Boosted, How, Rank, Saved, Slot};
 use crate::boost::plan::{Pulse, Raised, Rules, Ward};
 use crate::boost::undo::Undone;
 use crate::error::Error;
-use crate::proc::Birth;
+use crate::proc::births::Birth;
 use crate::task::{Owner, Policy};
 use crate::timing::Boost;
 

@@ -4,7 +4,7 @@ use super::active::Ward;
 use super::event::{Event, Refusal};
 use super::journal::{Boosted, Saved, Slot};
 use super::undo::Undone;
-use crate::proc::Birth;
+use crate::proc::births::Birth;
 use crate::task::{Nanos, Owner, Task};
 
 /// The actions on tasks, which a test can simulate.

@@ -7,7 +7,7 @@ use super::event::Event;
 use super::journal::{How, Saved};
 use super::kernel::Kernel;
 use super::undo::is_ours;
-use crate::proc::{Birth, Walk};
+use crate::proc::births::{Birth, Walk};
 use crate::sys::sched::Attr;
 use crate::task::{Nanos, Policy, Tid};
 

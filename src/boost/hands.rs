@@ -12,7 +12,7 @@ use super::undo::{
     settle, take_foreign_rank, undo_after_another,
 };
 use crate::fault::{self, Fault};
-use crate::proc::Birth;
+use crate::proc::births::Birth;
 use crate::sys::sched::Attr;
 use crate::task::{Cpu, Nanos, Owner, Policy, Task, Tid};
 use std::io;

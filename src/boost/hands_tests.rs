@@ -3,7 +3,7 @@
 use super::*;
 use crate::boost::journal::Undo;
 use crate::boost::undo::{CALL, FIFO_PRIORITY};
-use crate::proc::{Birth, Walk};
+use crate::proc::births::{Birth, Walk};
 use crate::sys::sched::RESET_ON_FORK;
 use crate::sys::shared::{SharedWords, nameless_file};
 use crate::task::Comm;

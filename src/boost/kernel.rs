@@ -1,6 +1,7 @@
 //! What the boosts ask of the kernel: the seam at which a test puts a simulated machine.
 
-use crate::proc::{self, Birth, Walk};
+use crate::proc;
+use crate::proc::births::{self, Birth, Walk};
 use crate::sys::sched::{self, Attr};
 use crate::sys::{clock, cpu};
 use crate::task::{Comm, Cpu, Nanos, Owner, Policy, TaskId, Tid};
@@ -128,15 +129,15 @@ impl Kernel for Host {
     }
 
     fn birth(&self, tid: Tid) -> Option<Birth> {
-        proc::birth(tid)
+        births::birth(tid)
     }
 
     fn is_child(&self, tgid: Tid, tid: Tid, child: Tid) -> Option<bool> {
-        proc::is_child(tgid, tid, child)
+        births::is_child(tgid, tid, child)
     }
 
     fn births(&self, walk: &mut Walk, since: u64, each: &mut dyn FnMut(Option<Birth>) -> bool) -> bool {
-        proc::births(walk, since, each)
+        births::births(walk, since, each)
     }
 
     fn cpu(&self) -> Cpu {

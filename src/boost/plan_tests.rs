@@ -2,7 +2,7 @@ use super::*;
 use crate::boost::active::{AGAIN, AGAIN_ASLEEP, TRIES};
 use crate::boost::journal::{Boosted, Rank, Slot};
 use crate::observe::Waiter;
-use crate::proc::Birth;
+use crate::proc::births::Birth;
 use crate::task::{Comm, Policy, Sched};
 use std::io;
 

@@ -3,7 +3,7 @@
 use super::journal::{Boosted, How, Journal, Rank, Saved, Slot};
 use super::kernel::Kernel;
 use crate::fault::{self, Fault};
-use crate::proc::Birth;
+use crate::proc::births::Birth;
 use crate::sys::sched::{self, Attr};
 use crate::task::{Nanos, Policy, TaskId, Tid};
 use std::io;

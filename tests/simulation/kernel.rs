@@ -7,7 +7,7 @@ use stalld::boost::kernel::Kernel;
 use stalld::boost::undo::FIFO_PRIORITY;
 use stalld::error::{Error, Result};
 use stalld::observe::{Backend, Effort, Kind, Load, Snapshot, Waiter};
-use stalld::proc::{Birth, Walk};
+use stalld::proc::births::{Birth, Walk};
 use stalld::sys::sched::{Attr, RESET_ON_FORK};
 use stalld::task::{Comm, Cpu, Nanos, Owner, Policy, Tid};
 use std::io;
