@@ -6,7 +6,7 @@ use super::undo::Undone;
 use crate::observe::Snapshot;
 use crate::sorted::Sorted;
 use crate::steps;
-use crate::task::{Cpu, Nanos, Policy, Task, TaskId, Tid};
+use crate::task::{Cpu, Nanos, Policy, Task, Tid};
 
 /// A pulse in which a task is not given its CPU is made again after this: for 50 ms of a second the
 /// kernel's DL server may run fair tasks there, above all others [6.12], and each pulse a period
@@ -138,7 +138,7 @@ impl Ranks {
 mod tests {
     use super::*;
     use crate::observe::Waiter;
-    use crate::task::Sched;
+    use crate::task::{Sched, TaskId};
 
     /// The definition, by comparing a task with all others.
     fn is_outranked(task: &Task, snapshot: &Snapshot, boosted: &[TaskId]) -> bool {

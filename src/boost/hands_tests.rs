@@ -213,12 +213,12 @@ fn a_pulse_begins_when_the_task_is_given_its_cpu() {
         let pulse = hands(&kernel, &journal(), |_| {}).pulse(&task(), None).unwrap();
         assert_eq!(pulse.ran, Some(has_run));
         let lasted = match reached_after {
-            Some(after) => after + BUDGET - LEAD,
-            None => REACH,
+            Some(after) => after + BUDGET - IDENTITY_CHECK_TIME,
+            None => MAX_PULSE_DELAY,
         };
         // Behind the pulse, a call that the task had begun may end.
         let now = kernel.now() - CALL;
-        assert!(now >= lasted && now <= lasted + STEP, "{now:?} for {lasted:?}");
+        assert!(now >= lasted && now <= lasted + RUN_CHECK_INTERVAL, "{now:?} for {lasted:?}");
     }
 }
 

@@ -9,7 +9,7 @@ use crate::engine::{Counters, Engine, Hog, LATE};
 use crate::error::Error;
 use crate::sorted::Sorted;
 use crate::sys::clock;
-use crate::task::{Cpu, Nanos, Task, TaskId};
+use crate::task::{Cpu, Nanos, TaskId};
 use std::fmt;
 use std::sync::Arc;
 
@@ -356,7 +356,7 @@ impl fmt::Display for Lateness {
 mod tests {
     use super::*;
     use crate::boost::journal::How;
-    use crate::task::Tid;
+    use crate::task::{Task, Tid};
 
     #[test]
     fn a_refusal_is_logged_once_for_a_task_and_a_reason() {

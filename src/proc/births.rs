@@ -41,7 +41,7 @@ pub struct Walk {
     /// Numbers that no task had when they were asked for. A task that is in the middle of its fork
     /// gets one before it can be seen by it.
     missing: Vec<i32>,
-    /// The one of them to be given up first.
+    /// The one of them to be dropped first.
     oldest: usize,
 }
 
@@ -196,7 +196,7 @@ mod tests {
         }
         assert_eq!(walk.missing.len(), MISSING);
         assert!(walk.missing.contains(&(10 * MISSING as i32)) && !walk.missing.contains(&1));
-        // This thread was in the middle of its fork, say, when its number was asked for.
+        // The walk may ask for the number of this thread while the fork that starts it still runs.
         let own = sched::gettid();
         let mut walk = Walk { top: i32::MAX, bottom: 1, is_complete: true, ..Walk::default() };
         walk.missing = vec![i32::MAX - 1, own.0];

@@ -197,7 +197,6 @@ fn each_number(directory: &str) -> impl Iterator<Item = Tid> + use<> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::clock;
     use crate::task::Sched;
 
     #[test]
@@ -223,7 +222,7 @@ mod tests {
     fn a_process_that_does_not_exist_has_nothing() {
         let nobody = Tid(i32::MAX);
         assert_eq!((tgid(nobody), start(nobody), runs(nobody)), (None, None, None));
-        assert!(threads(nobody).is_empty() && birth(nobody).is_none());
+        assert!(threads(nobody).is_empty() && births::birth(nobody).is_none());
     }
 
     #[test]
