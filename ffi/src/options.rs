@@ -54,25 +54,8 @@ impl Options {
         if unknown != 0 {
             return Err(refused("flags", format_args!("{unknown:#x} is no flag of this version")));
         }
-        let limits = Limits {
-            threshold: length("threshold_ns", raw.threshold_ns, &timing::THRESHOLD)?
-                .unwrap_or(timing::DEFAULT_THRESHOLD),
-            granularity: length("granularity_ns", raw.granularity_ns, &timing::GRANULARITY)?
-                .unwrap_or(timing::DEFAULT_GRANULARITY),
-        };
-        let boost = Boost::fit(
-            limits.threshold,
-            length("duration_ns", raw.duration_ns, &timing::DURATION)?,
-            length("period_ns", raw.period_ns, &timing::PERIOD)?,
-            length("runtime_ns", raw.runtime_ns, &timing::RUNTIME)?,
-        );
-        match boost.misfit(limits.threshold) {
-            None => {}
-            Some(Misfit::Duration) => {
-                return Err(refused("duration_ns", "the boost lasts longer than the threshold"));
-            }
-            Some(Misfit::Period) => return Err(refused("period_ns", "the period is longer than the boost")),
-        }
+        let limits = limits(&raw)?;
+        let boost = boost(&raw, limits.threshold)?;
         if raw.events > MOST_EVENTS {
             return Err(refused("events", format_args!("{} is more than {MOST_EVENTS}", raw.events)));
         }
@@ -117,6 +100,31 @@ impl Options {
 
 fn refused(field: &str, reason: impl Display) -> Failure {
     Failure::new(EINVAL, format!("{field}: {reason}"))
+}
+
+/// Returns the limits of a wait.
+fn limits(raw: &stalld_options) -> Result<Limits> {
+    Ok(Limits {
+        threshold: length("threshold_ns", raw.threshold_ns, &timing::THRESHOLD)?
+            .unwrap_or(timing::DEFAULT_THRESHOLD),
+        granularity: length("granularity_ns", raw.granularity_ns, &timing::GRANULARITY)?
+            .unwrap_or(timing::DEFAULT_GRANULARITY),
+    })
+}
+
+/// Returns the lengths of a boost, if they fit each other and the threshold.
+fn boost(raw: &stalld_options, threshold: Nanos) -> Result<Boost> {
+    let boost = Boost::fit(
+        threshold,
+        length("duration_ns", raw.duration_ns, &timing::DURATION)?,
+        length("period_ns", raw.period_ns, &timing::PERIOD)?,
+        length("runtime_ns", raw.runtime_ns, &timing::RUNTIME)?,
+    );
+    match boost.misfit(threshold) {
+        None => Ok(boost),
+        Some(Misfit::Duration) => Err(refused("duration_ns", "the boost lasts longer than the threshold")),
+        Some(Misfit::Period) => Err(refused("period_ns", "the period is longer than the boost")),
+    }
 }
 
 /// None for 0, which leaves the choice to the library.
