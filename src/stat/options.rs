@@ -2,7 +2,7 @@
 
 use super::collector::Kind;
 use crate::command_line::Takes::{Name, Nothing, Text};
-use crate::command_line::{self, Host, Opt, UsageError, set};
+use crate::command_line::{self, Host, Opt, Syntax, UsageError, set};
 use crate::cpus::CpuSet;
 use crate::denylist::Denylist;
 use crate::length::{Length, Limits, MICROSECONDS, MILLISECONDS, SECONDS};
@@ -275,11 +275,15 @@ pub const TABLE: &[Opt<Draft>] = &[
 /// Reads a command line, the program's name left out.
 pub fn parse(args: impl IntoIterator<Item = OsString>, host: &Host) -> Result<Command, UsageError> {
     let mut draft = Draft::default();
-    let word = |draft: &mut Draft, word: &OsStr| {
-        draft.words.push(word.to_os_string());
-        Ok(())
+    let syntax = Syntax {
+        table: TABLE,
+        word: |draft: &mut Draft, word| {
+            draft.words.push(word.to_os_string());
+            Ok(())
+        },
+        is_over: |draft| draft.asked.is_some(),
     };
-    command_line::read(args, TABLE, host, &mut draft, word, |draft| draft.asked.is_some())?;
+    command_line::read(args, &syntax, host, &mut draft)?;
     if let Some(command) = draft.asked.take() {
         return Ok(command);
     }
