@@ -5,9 +5,10 @@ use crate::failure::{Failure, Result};
 use crate::input::{self, Versioned};
 use libc::{EINVAL, c_char, c_int, c_void};
 use stalld::cpus::CpuSet;
-use stalld::denylist::{Denylist, Ignore};
+use stalld::denylist::Ignore;
 use stalld::detect::Limits;
 use stalld::observe::Kind;
+use stalld::patterns::Patterns;
 use stalld::sys::cpu;
 use stalld::task::Nanos;
 use stalld::timing::{self, Boost, Misfit};
@@ -32,8 +33,8 @@ pub struct Options {
     pub limits: Limits,
     pub boost: Boost,
     pub cpus: CpuSet,
-    pub ignore_threads: Denylist,
-    pub ignore_processes: Denylist,
+    pub ignore_threads: Patterns,
+    pub ignore_processes: Patterns,
     pub backend: Option<Kind>,
     pub journal: Option<PathBuf>,
     pub events: usize,
@@ -139,8 +140,8 @@ fn length(field: &str, nanos: u64, range: &RangeInclusive<Nanos>) -> Result<Opti
     }
 }
 
-fn denylist(field: &str, list: Option<&str>) -> Result<Denylist> {
-    let mut denylist = Denylist::default();
+fn denylist(field: &str, list: Option<&str>) -> Result<Patterns> {
+    let mut denylist = Patterns::default();
     if let Some(list) = list {
         denylist.add(list).map_err(|reason| refused(field, reason))?;
     }

@@ -4,8 +4,8 @@ use super::collector::Kind;
 use crate::command_line::Takes::{Name, Nothing, Text};
 use crate::command_line::{self, Host, Opt, Syntax, UsageError, set};
 use crate::cpus::CpuSet;
-use crate::denylist::Denylist;
 use crate::length::{Length, Limits, MICROSECONDS, MILLISECONDS, SECONDS};
+use crate::patterns::Patterns;
 use crate::task::{Nanos, Tid};
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -19,9 +19,9 @@ pub struct Options {
     /// None for until a signal comes.
     pub run_time: Option<Nanos>,
     /// Names wanted in the control groups that are, and names wanted wherever they are.
-    pub names: Denylist,
-    pub global_names: Denylist,
-    pub control_groups: Denylist,
+    pub names: Patterns,
+    pub global_names: Patterns,
+    pub control_groups: Patterns,
     pub numbers: Vec<Tid>,
     pub cpus: Option<CpuSet>,
     pub shortest: Nanos,
@@ -328,9 +328,9 @@ impl Default for Options {
             groups: vec![Group::Latency],
             interval: Nanos::from_secs(1),
             run_time: None,
-            names: Denylist::default(),
-            global_names: Denylist::default(),
-            control_groups: Denylist::default(),
+            names: Patterns::default(),
+            global_names: Patterns::default(),
+            control_groups: Patterns::default(),
             numbers: Vec::new(),
             cpus: None,
             shortest: Nanos::ZERO,

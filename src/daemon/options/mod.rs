@@ -12,8 +12,8 @@ pub use table::{TABLE, help};
 
 use crate::command_line::{self, Syntax};
 use crate::cpus::CpuSet;
-use crate::denylist::Denylist;
 use crate::observe::Kind;
+use crate::patterns::Patterns;
 use crate::task::{Nanos, Tid};
 use draft::Draft;
 use std::ffi::OsString;
@@ -44,8 +44,8 @@ pub struct Options {
     /// Of the lines that go to the terminal.
     pub log_format: Format,
     pub foreground: bool,
-    pub ignore_threads: Denylist,
-    pub ignore_processes: Denylist,
+    pub ignore_threads: Patterns,
+    pub ignore_processes: Patterns,
     /// None for the best one that works on this kernel.
     pub backend: Option<Kind>,
     pub pidfile: Option<PathBuf>,
