@@ -6,8 +6,8 @@
 set -eu
 cd "$(dirname "$0")/.."
 least=95
-parsers="src/observe/sched_debug/format.rs src/observe/sched_debug/parse.rs src/proc/text.rs src/cpus.rs src/denylist.rs
-    src/daemon/options/mod.rs src/daemon/options/table.rs src/daemon/options/length.rs src/daemon/options/draft.rs
+parsers="src/observe/sched_debug/format.rs src/observe/sched_debug/parse.rs src/proc/text.rs src/cpus.rs src/patterns.rs
+    src/denylist.rs src/daemon/options/mod.rs src/daemon/options/table.rs src/daemon/options/length.rs src/daemon/options/draft.rs
     src/timing.rs src/boost/journal.rs src/boost/journal_file.rs src/host/debugfs.rs ffi/src/options.rs
     ffi/src/input.rs src/stat/schedstat.rs src/stat/groups.rs"
 

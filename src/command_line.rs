@@ -40,20 +40,28 @@ pub enum Takes<D: 'static> {
     Path(&'static str, fn(&mut D, PathBuf)),
 }
 
+/// The command line of a program: its options, and the words between them.
+pub struct Syntax<D: 'static> {
+    pub table: &'static [Opt<D>],
+    /// Takes a word that belongs to no option.
+    pub word: fn(&mut D, &OsStr) -> Result<(), UsageError>,
+    /// Returns whether the rest of the command line is left unread, as after `--help`.
+    pub is_over: fn(&D) -> bool,
+}
+
 /// Why a command line was refused, as one line. What the user typed is in it as it was typed, and
 /// is escaped when shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UsageError(OsString);
 
-/// Reads a command line, the program's name left out, until `is_over`.
+/// Reads a command line, the program's name left out, into a draft.
 pub fn read<D>(
     args: impl IntoIterator<Item = OsString>,
-    table: &'static [Opt<D>],
+    syntax: &Syntax<D>,
     host: &Host,
     draft: &mut D,
-    word: fn(&mut D, &OsStr) -> Result<(), UsageError>,
-    is_over: fn(&D) -> bool,
 ) -> Result<(), UsageError> {
+    let Syntax { table, word, is_over } = *syntax;
     let mut parser = lexopt::Parser::from_args(args);
     // As getopt(3) has it: the value of `-c=0` is `=0`.
     parser.set_short_equals(false);

@@ -20,6 +20,7 @@ pub mod host;
 pub mod json;
 pub mod length;
 pub mod observe;
+pub mod patterns;
 pub mod proc;
 mod room;
 mod sorted;

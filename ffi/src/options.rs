@@ -5,9 +5,10 @@ use crate::failure::{Failure, Result};
 use crate::input::{self, Versioned};
 use libc::{EINVAL, c_char, c_int, c_void};
 use stalld::cpus::CpuSet;
-use stalld::denylist::{Denylist, Ignore};
+use stalld::denylist::Ignore;
 use stalld::detect::Limits;
 use stalld::observe::Kind;
+use stalld::patterns::Patterns;
 use stalld::sys::cpu;
 use stalld::task::Nanos;
 use stalld::timing::{self, Boost, Misfit};
@@ -32,8 +33,8 @@ pub struct Options {
     pub limits: Limits,
     pub boost: Boost,
     pub cpus: CpuSet,
-    pub ignore_threads: Denylist,
-    pub ignore_processes: Denylist,
+    pub ignore_threads: Patterns,
+    pub ignore_processes: Patterns,
     pub backend: Option<Kind>,
     pub journal: Option<PathBuf>,
     pub events: usize,
@@ -54,25 +55,8 @@ impl Options {
         if unknown != 0 {
             return Err(refused("flags", format_args!("{unknown:#x} is no flag of this version")));
         }
-        let limits = Limits {
-            threshold: length("threshold_ns", raw.threshold_ns, &timing::THRESHOLD)?
-                .unwrap_or(timing::DEFAULT_THRESHOLD),
-            granularity: length("granularity_ns", raw.granularity_ns, &timing::GRANULARITY)?
-                .unwrap_or(timing::DEFAULT_GRANULARITY),
-        };
-        let boost = Boost::fit(
-            limits.threshold,
-            length("duration_ns", raw.duration_ns, &timing::DURATION)?,
-            length("period_ns", raw.period_ns, &timing::PERIOD)?,
-            length("runtime_ns", raw.runtime_ns, &timing::RUNTIME)?,
-        );
-        match boost.misfit(limits.threshold) {
-            None => {}
-            Some(Misfit::Duration) => {
-                return Err(refused("duration_ns", "the boost lasts longer than the threshold"));
-            }
-            Some(Misfit::Period) => return Err(refused("period_ns", "the period is longer than the boost")),
-        }
+        let limits = limits(&raw)?;
+        let boost = boost(&raw, limits.threshold)?;
         if raw.events > MOST_EVENTS {
             return Err(refused("events", format_args!("{} is more than {MOST_EVENTS}", raw.events)));
         }
@@ -119,6 +103,31 @@ fn refused(field: &str, reason: impl Display) -> Failure {
     Failure::new(EINVAL, format!("{field}: {reason}"))
 }
 
+/// Returns the limits of a wait.
+fn limits(raw: &stalld_options) -> Result<Limits> {
+    Ok(Limits {
+        threshold: length("threshold_ns", raw.threshold_ns, &timing::THRESHOLD)?
+            .unwrap_or(timing::DEFAULT_THRESHOLD),
+        granularity: length("granularity_ns", raw.granularity_ns, &timing::GRANULARITY)?
+            .unwrap_or(timing::DEFAULT_GRANULARITY),
+    })
+}
+
+/// Returns the lengths of a boost, if they fit each other and the threshold.
+fn boost(raw: &stalld_options, threshold: Nanos) -> Result<Boost> {
+    let boost = Boost::fit(
+        threshold,
+        length("duration_ns", raw.duration_ns, &timing::DURATION)?,
+        length("period_ns", raw.period_ns, &timing::PERIOD)?,
+        length("runtime_ns", raw.runtime_ns, &timing::RUNTIME)?,
+    );
+    match boost.misfit(threshold) {
+        None => Ok(boost),
+        Some(Misfit::Duration) => Err(refused("duration_ns", "the boost lasts longer than the threshold")),
+        Some(Misfit::Period) => Err(refused("period_ns", "the period is longer than the boost")),
+    }
+}
+
 /// None for 0, which leaves the choice to the library.
 fn length(field: &str, nanos: u64, range: &RangeInclusive<Nanos>) -> Result<Option<Nanos>> {
     match Nanos(nanos) {
@@ -131,8 +140,8 @@ fn length(field: &str, nanos: u64, range: &RangeInclusive<Nanos>) -> Result<Opti
     }
 }
 
-fn denylist(field: &str, list: Option<&str>) -> Result<Denylist> {
-    let mut denylist = Denylist::default();
+fn denylist(field: &str, list: Option<&str>) -> Result<Patterns> {
+    let mut denylist = Patterns::default();
     if let Some(list) = list {
         denylist.add(list).map_err(|reason| refused(field, reason))?;
     }

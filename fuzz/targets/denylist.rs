@@ -1,7 +1,8 @@
 //! A list of regular expressions, and after a NUL the name of a task.
 
 use super::{is_one_line, item};
-use stalld::denylist::{Denylist, Ignore};
+use stalld::denylist::Ignore;
+use stalld::patterns::Patterns;
 use stalld::task::{Comm, Escaped, Nanos, Task, Tid};
 
 pub fn run(mut input: &[u8]) {
@@ -12,10 +13,10 @@ pub fn run(mut input: &[u8]) {
         return;
     }
     let read = |list: &str| {
-        let mut denylist = Denylist::default();
+        let mut denylist = Patterns::default();
         denylist.add(list).map(|()| denylist)
     };
-    let items: Result<Vec<Denylist>, String> = list.split(',').map(read).collect();
+    let items: Result<Vec<Patterns>, String> = list.split(',').map(read).collect();
     let all = match read(list) {
         Ok(all) => all,
         Err(reason) => {
@@ -34,14 +35,14 @@ pub fn run(mut input: &[u8]) {
     let comm = Comm::new(name);
     let own = Tid(std::process::id() as i32);
     let task = Task { tid: own, tgid: Some(own), start: 7, comm, ..Task::default() };
-    let mut threads = Ignore::new(all.clone(), Denylist::default());
+    let mut threads = Ignore::new(all.clone(), Patterns::default());
     let ignored = all.matches(comm.as_bytes());
     // A verdict is forgotten only if no scan has needed it for ten minutes.
     for now in [1, 500, 1000].map(Nanos::from_secs) {
         assert_eq!(threads.covers(&task, now), ignored);
     }
     assert_eq!(threads.newly_ignored().count(), usize::from(ignored), "it is reported once");
-    let mut processes = Ignore::new(Denylist::default(), all.clone());
+    let mut processes = Ignore::new(Patterns::default(), all.clone());
     let process = stalld::proc::comm(own).unwrap_or_default();
     assert_eq!(processes.covers(&task, Nanos(1)), all.matches(process.as_bytes()));
     // A process of stalld's own is let alone without a word, and nobody else without a list.

@@ -1,6 +1,7 @@
 //! Boosts of many tasks, and of tasks with many children.
 
 use super::*;
+use crate::boost::wards::{ADOPTION, MAX_PASSES};
 
 /// No real-time tasks, so that the place of each is a tick of 4 ms and five tasks are boosted at
 /// once.

@@ -15,3 +15,4 @@ mod probation;
 pub mod recover;
 pub mod rules;
 pub mod undo;
+mod wards;

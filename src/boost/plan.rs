@@ -13,6 +13,7 @@ use super::probation::Probation;
 pub use super::rules::Rules;
 use super::rules::may_be_deadline;
 use super::undo::{Undone, share};
+use super::wards::Wards;
 use crate::detect::Starving;
 use crate::fault::{self, Fault};
 use crate::observe::Snapshot;
@@ -33,15 +34,6 @@ const SHARE: u64 = 20_000;
 
 /// How often a boost is looked after: whether it is still needed.
 const CARE: Nanos = Nanos::from_millis(100);
-
-/// How often the children of boosted tasks are looked for.
-const ADOPTION: Nanos = Nanos::from_millis(500);
-
-/// How soon that goes on where there were too many for one pass.
-const NEXT_PASS: Nanos = Nanos::from_millis(100);
-
-/// How many passes look for the children of a boost that is over.
-const MAX_PASSES: u32 = 20;
 
 /// For so long after a boost was lent, all boosts are pulses.
 const ONLY_PULSES: Nanos = Nanos::from_secs(60);
@@ -82,13 +74,7 @@ pub struct Booster {
     /// When a look may let one of them start, or find one who has just been put back.
     next_start: Option<Nanos>,
     next_care: Nanos,
-    /// When to look for the children of boosted tasks.
-    next_adoption: Nanos,
-    /// Tasks whose boosts are over and whose children have not been seen to since.
-    ended: Vec<Ward>,
-    /// How many passes that took so far.
-    passes: u32,
-    wards: Vec<Ward>,
+    wards: Wards,
     /// Tasks whose pulses are over.
     probation: Probation,
     /// When a boost of each owner last began on a CPU.
@@ -118,10 +104,7 @@ impl Booster {
             waiting: 0,
             next_start: None,
             next_care: Nanos::MAX,
-            next_adoption: Nanos::MAX,
-            ended: Vec::with_capacity(64),
-            passes: 0,
-            wards: Vec::with_capacity(64),
+            wards: Wards::new(),
             probation: Probation::new(),
             served: Sorted::with_room(64, ((Cpu(0), Owner::Kernel), Nanos::MAX)),
             order: room_for(ROOM, (Nanos::MAX, usize::MAX)),
@@ -257,29 +240,13 @@ impl Booster {
     /// Sees to the children of boosted tasks, if that is due. It is to be called when nothing is
     /// left to do that a starving task waits for.
     pub fn adopt(&mut self, now: Nanos, hands: &mut dyn Hands, events: &mut Vec<Event>) {
-        if now < self.next_adoption {
-            return;
-        }
-        self.wards.clear();
-        self.wards.extend(self.ended.iter().copied());
-        self.wards.extend(self.active.iter().map(|&Active { raised, task, .. }| Ward { raised, task }));
-        let has_met_all = hands.adopt(&self.wards, events);
-        self.passes = if self.ended.is_empty() { 0 } else { self.passes + 1 };
-        if has_met_all || self.passes >= MAX_PASSES {
-            self.ended.clear();
-            self.passes = 0;
-        }
-        self.next_adoption = match (has_met_all, self.active.is_empty() && self.ended.is_empty()) {
-            (_, true) => Nanos::MAX,
-            (true, _) => now + ADOPTION,
-            (false, _) => now + NEXT_PASS,
-        };
+        self.wards.adopt(&self.active, now, hands, events);
     }
 
     /// When to call it for the children of boosts that are over. Those of others are seen to after
     /// a scan.
     pub fn next_adoption(&self) -> Option<Nanos> {
-        (!self.ended.is_empty()).then_some(self.next_adoption)
+        self.wards.next_of_ended()
     }
 
     /// A look that was due has failed.
@@ -383,7 +350,7 @@ impl Booster {
         events.push(Event::Boosted { task, how });
         if self.active.is_empty() {
             self.next_care = started + CARE;
-            self.next_adoption = self.next_adoption.min(started + ADOPTION);
+            self.wards.begin(started);
         }
         let end = started + self.rules.duration;
         let mut active =
@@ -457,10 +424,8 @@ impl Booster {
         let Active { task, raised, started, .. } = self.active.swap_remove(index);
         self.boosted.remove(task.id());
         // One that could not be restored yet is tried again, and its children have missed as much.
-        let ward = Ward { raised, task };
-        if matches!(outcome, Undone::Restored(_) | Undone::Failed(_)) && ward.hands_down() {
-            self.ended.push(ward);
-            self.next_adoption = Nanos::ZERO;
+        if matches!(outcome, Undone::Restored(_) | Undone::Failed(_)) {
+            self.wards.end(Ward { raised, task });
         }
         self.counters.failed_restores += u64::from(matches!(outcome, Undone::Failed(_)));
         let before = raised.boosted.before;

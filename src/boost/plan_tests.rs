@@ -1,5 +1,4 @@
 use super::*;
-use crate::boost::active::{AGAIN, AGAIN_ASLEEP, TRIES};
 use crate::boost::journal::{Boosted, Rank, Slot};
 use crate::observe::Waiter;
 use crate::proc::births::Birth;
@@ -297,21 +296,6 @@ fn at_short_thresholds_equals_who_take_turns_are_left_alone() {
 }
 
 #[test]
-fn where_deadline_is_refused_fifo_does_it_in_pulses_a_period_apart() {
-    let mut scene = Scene::new(rules(20));
-    scene.host.refuses = Some(libc::EPERM);
-    scene.look(&[1], Some(49));
-    assert_eq!(scene.host.pulses, [Tid(1)]);
-    assert!(scene.events.iter().any(|event| matches!(event, Event::Boosted { how: How::Fifo, .. })));
-    scene.pass(Nanos::from_secs(1));
-    scene.booster.advance(scene.now, &mut scene.host, &mut scene.events);
-    assert_eq!(scene.host.pulses, [Tid(1), Tid(1)]);
-    scene.pass(Nanos::from_secs(2));
-    scene.booster.advance(scene.now, &mut scene.host, &mut scene.events);
-    assert!(!scene.booster.is_busy());
-}
-
-#[test]
 fn a_task_that_another_thread_has_in_hand_is_tried_again_soon_and_holds_nobody_up() {
     let mut scene = Scene::new(Rules { how: How::Fifo, ..rules(20) });
     scene.host.taken = true;
@@ -328,16 +312,6 @@ fn a_task_that_another_thread_has_in_hand_is_tried_again_soon_and_holds_nobody_u
 }
 
 #[test]
-fn a_pulse_of_a_task_that_another_thread_has_in_hand_is_left_out_and_the_boost_goes_on() {
-    let mut scene = Scene::new(Rules { how: How::Fifo, ..rules(20) });
-    scene.look(&[1], Some(49));
-    scene.host.taken = true;
-    scene.pass(Nanos::from_secs(1));
-    scene.booster.advance(scene.now, &mut scene.host, &mut scene.events);
-    assert!(scene.booster.is_busy());
-}
-
-#[test]
 fn a_boosted_task_is_followed_to_the_cpu_that_it_runs_on() {
     let mut scene = Scene::new(rules(20));
     scene.look(&[1], Some(49));
@@ -347,15 +321,6 @@ fn a_boosted_task_is_followed_to_the_cpu_that_it_runs_on() {
     scene.booster.look(&snapshot, &[], &mut scene.host, &mut scene.events);
     scene.booster.end_all(scene.now, &mut scene.host, &mut scene.events);
     assert!(matches!(scene.events.last(), Some(Event::Over { task: Task { cpu: Cpu(3), .. }, .. })));
-}
-
-#[test]
-fn a_task_that_deadline_leaves_waiting_is_put_back_and_boosted_in_pulses() {
-    let mut scene = Scene::new(rules(20));
-    scene.host.stuck = true;
-    scene.look(&[1], Some(49));
-    assert_eq!((scene.host.restored.len(), scene.host.pulses.len()), (1, 1));
-    assert!(matches!(scene.events[..], [Event::Boosted { how: How::Fifo, .. }]));
 }
 
 #[test]
@@ -376,52 +341,6 @@ fn only_kernel_threads_and_privileged_tasks_are_boosted_as_deadline() {
         let (raised, pulses) = (scene.host.raised.len(), scene.host.pulses.len());
         assert_eq!((raised, pulses), if is_deadline { (1, 0) } else { (0, 1) }, "{owner:?} {comm}");
     }
-}
-
-#[test]
-fn a_boost_that_is_over_with_its_first_pulse_is_reported() {
-    let mut scene = Scene::new(Rules { how: How::Fifo, ..rules(20) });
-    scene.host.raises_itself = true;
-    scene.look_at(&[task(1, 120)], Some(49));
-    assert!(
-        matches!(
-            scene.events[..],
-            [Event::Boosted { .. }, Event::Over { outcome: Undone::Lowered { .. }, early: true, .. }]
-        ),
-        "{:?}",
-        scene.events
-    );
-    assert_eq!(scene.booster.load().0, 0);
-}
-
-#[test]
-fn a_pulse_in_which_the_task_was_not_given_its_cpu_is_made_again_soon() {
-    let mut scene = Scene::new(Rules { how: How::Fifo, ..rules(20) });
-    scene.host.held = true;
-    scene.look(&[1], Some(49));
-    let told = |scene: &Scene| scene.events.len();
-    assert_eq!((scene.host.pulses.len(), told(&scene)), (1, 1));
-    for pulses in 2..=TRIES as usize + 1 {
-        assert_eq!(scene.booster.next_end(), Some(scene.now + AGAIN));
-        scene.pass(AGAIN);
-        scene.booster.advance(scene.now, &mut scene.host, &mut scene.events);
-        assert_eq!((scene.host.pulses.len(), told(&scene)), (pulses, 1));
-    }
-    assert_eq!(scene.booster.next_end(), Some(scene.now + rules(20).period), "it may be asleep");
-    let advance = |scene: &mut Scene, time| {
-        scene.pass(time);
-        scene.booster.advance(scene.now, &mut scene.host, &mut scene.events);
-    };
-    // As long as it sleeps, a period has two pulses.
-    advance(&mut scene, rules(20).period);
-    assert_eq!(scene.booster.next_end(), Some(scene.now + AGAIN_ASLEEP));
-    advance(&mut scene, AGAIN_ASLEEP);
-    assert_eq!(scene.booster.next_end(), Some(scene.now + rules(20).period));
-    advance(&mut scene, rules(20).period);
-    assert_eq!((scene.host.pulses.len(), told(&scene)), (TRIES as usize + 4, 1));
-    scene.host.held = false;
-    advance(&mut scene, AGAIN_ASLEEP);
-    assert_eq!((scene.host.pulses.len(), told(&scene)), (TRIES as usize + 5, 2));
 }
 
 #[test]
@@ -453,3 +372,6 @@ fn at_the_end_nobody_stays_boosted() {
 
 #[path = "crowd_tests.rs"]
 mod crowd_tests;
+
+#[path = "pulse_tests.rs"]
+mod pulse_tests;

@@ -112,72 +112,105 @@ impl Figures {
 
     /// The text that Prometheus reads.
     pub fn text(&self, kind: Kind) -> String {
-        let mut text = String::with_capacity(4096);
-        let get = |of: &AtomicU64| of.load(Relaxed);
-        let seconds = |of: &AtomicU64| Seconds(Nanos(get(of)));
-        let mut put = |kind, name: &str, help: &str, samples: &[(&str, &dyn Display)]| {
-            // Writing to a String can't fail.
-            let _ = writeln!(text, "# HELP stalld_{name} {help}\n# TYPE stalld_{name} {kind}");
-            for (suffix, value) in samples {
-                let _ = writeln!(text, "stalld_{name}{suffix} {value}");
-            }
-        };
+        let mut text = Text(String::with_capacity(4096));
         let info = format!("{{version=\"{}\",backend=\"{}\"}}", env!("CARGO_PKG_VERSION"), kind.name());
-        let boosted: u64 = self.boosted.iter().map(get).sum();
-        put("gauge", "info", "Always 1; its labels tell which stalld looks in which way.", &[(&info, &1)]);
-        put("counter", "looks_total", "Looks at who waits.", &[("", &get(&self.looks))]);
-        put("counter", "looks_lost_total", "Looks that failed.", &[("", &get(&self.lost_looks))]);
-        put(
+        text.put(
+            "gauge",
+            "info",
+            "Always 1; its labels tell which stalld looks in which way.",
+            &[(&info, &1)],
+        );
+        self.put_looks(&mut text);
+        self.put_boosts(&mut text);
+        text.0
+    }
+
+    fn put_looks(&self, text: &mut Text) {
+        let seconds = |of: &AtomicU64| Seconds(Nanos(load(of)));
+        text.put("counter", "looks_total", "Looks at who waits.", &[("", &load(&self.looks))]);
+        text.put("counter", "looks_lost_total", "Looks that failed.", &[("", &load(&self.lost_looks))]);
+        text.put(
             "summary",
             "look_lateness_seconds",
             "How much later than planned the threads that look came out of their sleep.",
-            &[("_sum", &seconds(&self.late_ns)), ("_count", &get(&self.wakes))],
+            &[("_sum", &seconds(&self.late_ns)), ("_count", &load(&self.wakes))],
         );
-        put("gauge", "look_lateness_max_seconds", "The latest of them.", &[("", &seconds(&self.latest_ns))]);
-        put("gauge", "waiting_tasks", "Tasks that waited at the last look.", &[("", &get(&self.waiting))]);
-        put(
+        text.put(
+            "gauge",
+            "look_lateness_max_seconds",
+            "The latest of them.",
+            &[("", &seconds(&self.latest_ns))],
+        );
+        text.put(
+            "gauge",
+            "waiting_tasks",
+            "Tasks that waited at the last look.",
+            &[("", &load(&self.waiting))],
+        );
+        text.put(
             "counter",
             "starvations_total",
             "Waits that reached the threshold.",
-            &[("", &get(&self.starvations))],
+            &[("", &load(&self.starvations))],
         );
-        put(
+    }
+
+    fn put_boosts(&self, text: &mut Text) {
+        let boosted: u64 = self.boosted.iter().map(load).sum();
+        text.put(
             "counter",
             "boosts_total",
             "Boosts by the policy that they were made with.",
             &[
-                ("{policy=\"SCHED_DEADLINE\"}", &get(&self.by_deadline)),
-                ("{policy=\"SCHED_FIFO\"}", &get(&self.by_fifo)),
+                ("{policy=\"SCHED_DEADLINE\"}", &load(&self.by_deadline)),
+                ("{policy=\"SCHED_FIFO\"}", &load(&self.by_fifo)),
             ],
         );
-        put("gauge", "boosted_tasks", "Tasks that are boosted now.", &[("", &boosted)]);
-        put(
+        text.put("gauge", "boosted_tasks", "Tasks that are boosted now.", &[("", &boosted)]);
+        text.put(
             "counter",
             "boosts_refused_total",
             "Boosts that could not be made.",
-            &[("", &get(&self.refused))],
+            &[("", &load(&self.refused))],
         );
-        put("counter", "restores_total", "Tasks put back as they were.", &[("", &get(&self.restored))]);
-        put(
+        text.put("counter", "restores_total", "Tasks put back as they were.", &[("", &load(&self.restored))]);
+        text.put(
             "counter",
             "restores_failed_total",
             "Tries to put a task back that failed.",
-            &[("", &get(&self.not_restored))],
+            &[("", &load(&self.not_restored))],
         );
-        put(
+        text.put(
             "counter",
             "adoptions_total",
             "Tasks born to boosted ones that were given their policy.",
-            &[("", &get(&self.adopted))],
+            &[("", &load(&self.adopted))],
         );
-        let by_cpu: Vec<_> = (self.by_cpu.iter().map(get).enumerate())
+        let by_cpu: Vec<_> = (self.by_cpu.iter().map(load).enumerate())
             .filter(|&(_, boosts)| boosts > 0)
             .map(|(cpu, boosts)| (format!("{{cpu=\"{}\"}}", Cpu(cpu as u32)), boosts))
             .collect();
         let samples: Vec<_> =
             by_cpu.iter().map(|(cpu, boosts)| (cpu.as_str(), boosts as &dyn Display)).collect();
-        put("counter", "cpu_boosts_total", "Boosts by CPU, of CPUs that had any.", &samples);
-        text
+        text.put("counter", "cpu_boosts_total", "Boosts by CPU, of CPUs that had any.", &samples);
+    }
+}
+
+fn load(figure: &AtomicU64) -> u64 {
+    figure.load(Relaxed)
+}
+
+/// The text, as far as it is written.
+struct Text(String);
+
+impl Text {
+    /// Adds a metric, with a line for each of its samples.
+    fn put(&mut self, kind: &str, name: &str, help: &str, samples: &[(&str, &dyn Display)]) {
+        // Writing to a String can't fail.
+        let _ = writeln!(self.0, "# HELP stalld_{name} {help}\n# TYPE stalld_{name} {kind}");
+        for (suffix, value) in samples {
+            let _ = writeln!(self.0, "stalld_{name}{suffix} {value}");
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use crate::detect::Limits;
 use crate::engine::Engine;
 use crate::error::{Context, Error, Result};
 use crate::host;
-use crate::observe::{self, Shared, Watch};
+use crate::observe::{self, Backend, Shared, Watch};
 use crate::sys::process::{self, Ready};
 use crate::sys::signal::{Signal, Signals};
 use crate::sys::{clock, cpu, memory, sched};
@@ -86,7 +86,8 @@ fn live(options: &Options, ready: Option<Ready>, raised: io::Result<()>) -> Resu
         None => None,
     };
     let mut files = Files::default();
-    let outcome = watch(options, ready, raised, &signals, &log, boosting.as_mut(), &mut files);
+    let start = Start { options, raised, signals: &signals, log: &log };
+    let outcome = start.into_life(boosting.as_mut(), &mut files).and_then(|life| life.go_on(ready));
     if let Some(boosting) = &mut boosting {
         boosting.end(&log);
     }
@@ -98,84 +99,69 @@ fn live(options: &Options, ready: Option<Ready>, raised: io::Result<()>) -> Resu
     outcome
 }
 
-fn watch(
-    options: &Options,
-    ready: Option<Ready>,
+/// The conditions under which a run starts.
+struct Start<'a> {
+    options: &'a Options,
+    /// Whether this process has been given its priority.
     raised: io::Result<()>,
-    signals: &Signals,
-    log: &Logger,
-    mut boosting: Option<&mut Boosting>,
-    files: &mut Files,
-) -> Result<()> {
-    announce(options, log);
-    let watch = Watch {
-        cpus: options.cpus.clone().unwrap_or_else(|| CpuSet::first(cpu::configured())),
-        idle_detection: options.idle_detection,
-        own_threads: false,
-    };
-    let online = host::online_cpus(Path::new("/")).unwrap_or_else(|| watch.cpus.clone());
-    let (mut backend, refusals) = observe::open(options.backend, &watch)?;
-    for refusal in &refusals {
-        log.warning(format_args!("{refusal}"));
-    }
-    for remark in backend.remarks() {
-        log.info(format_args!("{remark}"));
-    }
-    log.verbose(format_args!("using {} backend", backend.kind().name()));
-    let manager = Manager::from_environment()?;
-    let limits = Limits { threshold: options.threshold, granularity: manager.within(options.granularity) };
-    let mut ignore = Ignore::new(options.ignore_threads.clone(), options.ignore_processes.clone());
-    let helpers = [backend.helper(), boosting.as_ref().map(|boosting| boosting.guardian())];
-    helpers.into_iter().flatten().for_each(|process| ignore.own(process));
-    let watched_and_online: CpuSet = watch.cpus.iter().filter(|&cpu| online.contains(cpu)).collect();
-    let boosts = match &mut boosting {
-        Some(boosting) => {
-            let last = watched_and_online.iter().last().unwrap_or_default();
-            boosting.start(options, &limits, last, log)?
-        }
-        None => None,
-    };
-    let figures = Arc::new(Figures::new());
-    let kind = backend.kind();
-    let reports = Reports::new(log, options);
-    let trace = files.begin_trace(options, &reports);
-    let reporter = |role| Reporter::new(log.clone(), trace.clone(), Arc::clone(&figures), options, role);
-    let (watcher, mut monitors) = if options.mode == Mode::Power {
-        let mut engine = Engine::new(backend, limits, ignore);
-        if let Some((rules, hands)) = boosts {
-            engine.boost(Booster::new(rules), hands);
-        }
-        (Watcher::new(engine, reporter(Role::Alone), false), None)
-    } else {
-        let shared = Shared::new(backend, &watch);
-        let all = shared.view(watch.cpus.clone());
-        let engine = Engine::new(all, Monitors::supervision(limits), ignore);
-        let monitors = Monitors::new(shared, limits, boosts, options, reporter(Role::Alone));
-        (Watcher::new(engine, reporter(Role::Supervisor), true), Some(monitors))
-    };
-    prepare_thread(options, raised, log);
-    memory::trim_heap();
-    if let Err(e) = memory::lock_all() {
-        let error = Error::io("lock memory", &e);
-        log.verbose(format_args!(
-            "{}",
-            if e.kind() == io::ErrorKind::PermissionDenied {
-                error.with_cure("it needs CAP_IPC_LOCK")
-            } else {
-                error
+    signals: &'a Signals,
+    log: &'a Logger,
+}
+
+impl<'a> Start<'a> {
+    /// Makes all that takes part in the turns, ready for the first of them.
+    fn into_life(self, mut boosting: Option<&'a mut Boosting>, files: &'a mut Files) -> Result<Life<'a>> {
+        let Start { options, raised, signals, log } = self;
+        announce(options, log);
+        let watch = Watch {
+            cpus: options.cpus.clone().unwrap_or_else(|| CpuSet::first(cpu::configured())),
+            idle_detection: options.idle_detection,
+            own_threads: false,
+        };
+        let online = host::online_cpus(Path::new("/")).unwrap_or_else(|| watch.cpus.clone());
+        let backend = open_backend(options, &watch, log)?;
+        let manager = Manager::from_environment()?;
+        let limits =
+            Limits { threshold: options.threshold, granularity: manager.within(options.granularity) };
+        let mut ignore = Ignore::new(options.ignore_threads.clone(), options.ignore_processes.clone());
+        let helpers = [backend.helper(), boosting.as_ref().map(|boosting| boosting.guardian())];
+        helpers.into_iter().flatten().for_each(|process| ignore.own(process));
+        let watched_and_online: CpuSet = watch.cpus.iter().filter(|&cpu| online.contains(cpu)).collect();
+        let boosts = match &mut boosting {
+            Some(boosting) => {
+                let last = watched_and_online.iter().last().unwrap_or_default();
+                boosting.start(options, &limits, last, log)?
             }
-        ));
-    }
-    // Without CAP_SYS_RESOURCE it fails, and a service manager may have done it: that is no line in
-    // the log.
-    let _ = memory::spare_from_oom_killer();
-    if let (Some(monitors), Mode::Aggressive) = (&mut monitors, options.mode) {
-        for cpu in watched_and_online.iter() {
-            monitors.start(cpu, watcher.engine())?;
+            None => None,
+        };
+        let figures = Arc::new(Figures::new());
+        let kind = backend.kind();
+        let reports = Reports::new(log, options);
+        let trace = files.begin_trace(options, &reports);
+        let reporter = |role| Reporter::new(log.clone(), trace.clone(), Arc::clone(&figures), options, role);
+        let (watcher, mut monitors) = if options.mode == Mode::Power {
+            let mut engine = Engine::new(backend, limits, ignore);
+            if let Some((rules, hands)) = boosts {
+                engine.boost(Booster::new(rules), hands);
+            }
+            (Watcher::new(engine, reporter(Role::Alone), false), None)
+        } else {
+            let shared = Shared::new(backend, &watch);
+            let all = shared.view(watch.cpus.clone());
+            let engine = Engine::new(all, Monitors::supervision(limits), ignore);
+            let monitors = Monitors::new(shared, limits, boosts, options, reporter(Role::Alone));
+            (Watcher::new(engine, reporter(Role::Supervisor), true), Some(monitors))
+        };
+        prepare_thread(options, raised, log);
+        lock_memory(log);
+        if let (Some(monitors), Mode::Aggressive) = (&mut monitors, options.mode) {
+            for cpu in watched_and_online.iter() {
+                monitors.start(cpu, watcher.engine())?;
+            }
         }
+        files.begin(options, figures, kind, &reports);
+        Ok(Life { watcher, monitors, manager, signals, log, boosting, files })
     }
-    files.begin(options, figures, kind, &reports);
-    Life { watcher, monitors, manager, signals, log, boosting, files }.go_on(ready)
 }
 
 /// All that takes part in the turns of a run.
@@ -250,6 +236,38 @@ impl Life<'_> {
             self.log.warning(format_args!("a monitor is held up: what it has boosted is put back for it"));
         }
     }
+}
+
+/// Opens the backend, and logs what it and those that were refused have to say.
+fn open_backend(options: &Options, watch: &Watch, log: &Logger) -> Result<Box<dyn Backend>> {
+    let (mut backend, refusals) = observe::open(options.backend, watch)?;
+    for refusal in &refusals {
+        log.warning(format_args!("{refusal}"));
+    }
+    for remark in backend.remarks() {
+        log.info(format_args!("{remark}"));
+    }
+    log.verbose(format_args!("using {} backend", backend.kind().name()));
+    Ok(backend)
+}
+
+/// Keeps the memory of stalld from being paged out, and stalld from being killed for want of it.
+fn lock_memory(log: &Logger) {
+    memory::trim_heap();
+    if let Err(e) = memory::lock_all() {
+        let error = Error::io("lock memory", &e);
+        log.verbose(format_args!(
+            "{}",
+            if e.kind() == io::ErrorKind::PermissionDenied {
+                error.with_cure("it needs CAP_IPC_LOCK")
+            } else {
+                error
+            }
+        ));
+    }
+    // Without CAP_SYS_RESOURCE it fails, and a service manager may have done it: that is no line in
+    // the log.
+    let _ = memory::spare_from_oom_killer();
 }
 
 /// What the command line has set, in the lines that people look for.

@@ -8,6 +8,7 @@ use super::log::{Level, Logger, Looker, Outlet, Record, Sink, Told, Writer};
 use super::run::raise;
 use crate::chrome_trace::{ChromeTrace, Event, Phase};
 use crate::error::Result;
+use crate::host::own_file;
 use crate::json::{Object, Value};
 use crate::task::{Comm, Cpu, Nanos, Task};
 use std::io;
@@ -105,7 +106,9 @@ impl Picture {
 
     fn begin(&mut self) {
         if let File::Planned(path) = &self.file {
-            self.file = match ChromeTrace::create(path, LIMIT) {
+            // The names and the habits of tasks are for no other user.
+            let begun = own_file::begin(path).and_then(|file| ChromeTrace::begin(file, path, LIMIT));
+            self.file = match begun {
                 Ok(trace) => File::Open(trace),
                 Err(e) => {
                     self.reports.warn("there is no trace", e);

@@ -61,3 +61,38 @@ pub fn open(path: &Path) -> Result<File> {
         opened => opened.context(format_args!("open {}", path.display())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rig::scratch::Scratch;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn a_file_that_is_begun_is_empty_and_only_this_user_reads_it() {
+        let scratch = Scratch::new("own-file");
+        let path = scratch.join("file");
+        for _ in 0..2 {
+            let file = begin(&path).unwrap();
+            assert_eq!(
+                (file.metadata().unwrap().len(), fs::metadata(&path).unwrap().mode() & 0o7777),
+                (0, 0o600)
+            );
+            fs::write(&path, "of an earlier run").unwrap();
+        }
+    }
+
+    #[test]
+    fn a_file_that_another_user_could_have_prepared_is_not_written_to() {
+        let scratch = Scratch::new("own-file-hostile");
+        scratch.file("precious", "as it was");
+        symlink(scratch.join("precious"), scratch.join("link")).unwrap();
+        fs::hard_link(scratch.join("precious"), scratch.join("second")).unwrap();
+        for (name, reason) in [("link", "it is a symbolic link"), ("second", "its mode is"), ("..", "open")] {
+            let error = begin(&scratch.join(name)).unwrap_err().to_string();
+            assert!(error.contains(reason), "{error}");
+        }
+        assert_eq!(fs::read_to_string(scratch.join("precious")).unwrap(), "as it was");
+    }
+}

@@ -131,38 +131,8 @@ pub struct Collector {
 impl Collector {
     pub fn open(plan: &Plan, topology: &Topology) -> Result<Collector> {
         let layout = layout(plan);
-        let mut object = Object::open(OBJECT, c"stallstat")?;
-        let wants = |kind: Kind| layout.place[kind as usize] != COUNT_NOT as u8;
-        let waits = wants(Kind::Latency) || wants(Kind::Depth) || wants(Kind::Sleep) || plan.turns.is_some();
-        let programs = [
-            (c"on_rename", true),
-            (c"on_wakeup", waits),
-            (c"on_wakeup_new", true),
-            (c"on_waking", wants(Kind::Waking)),
-            (c"on_migrate", wants(Kind::Migrations) || plan.turns.is_some()),
-            (c"on_switch", true),
-        ];
-        for (name, wanted) in programs {
-            object.want_program(name, wanted)?;
-        }
-        object.want_program(c"on_tick", plan.turns.is_some())?;
-        for (name, size) in [
-            (c"tasks", layout.task_size),
-            (c"cpus", layout.cpu_size),
-            (c"copies", layout.task_size.max(layout.cpu_size)),
-        ] {
-            object.set_value_size(name, size)?;
-        }
-        object.set_entries(c"seats", highest_tid())?;
-        object.set_entries(c"tasks", plan.tasks + 1)?;
-        object.set_entries(c"free_seats", plan.tasks)?;
-        object.set_entries(c"cpus", layout.cpus)?;
-        object.set_entries(c"places", layout.cpus)?;
-        object.set_entries(c"counters", (layout.cpus * layout.events).max(1))?;
-        object.set_entries(c"turns", if plan.turns.is_some() { TURNS } else { 1 })?;
-        object.set_constants(&layout)?;
-        object.load().map_err(privilege::explain_bpf)?;
-
+        let programs = programs(plan, &layout);
+        let object = load(plan, &layout, &programs)?;
         let (tasks, cpus) = (object.take_map(c"tasks")?, object.take_map(c"cpus")?);
         let drain = |name, map: &OwnedFd| {
             object
@@ -289,6 +259,46 @@ impl Collector {
         }
         Ok(())
     }
+}
+
+/// Returns the programs that are attached to the scheduler's events, and whether each is wanted.
+fn programs(plan: &Plan, layout: &settings) -> [(&'static CStr, bool); 6] {
+    let wants = |kind: Kind| layout.place[kind as usize] != COUNT_NOT as u8;
+    let waits = wants(Kind::Latency) || wants(Kind::Depth) || wants(Kind::Sleep) || plan.turns.is_some();
+    [
+        (c"on_rename", true),
+        (c"on_wakeup", waits),
+        (c"on_wakeup_new", true),
+        (c"on_waking", wants(Kind::Waking)),
+        (c"on_migrate", wants(Kind::Migrations) || plan.turns.is_some()),
+        (c"on_switch", true),
+    ]
+}
+
+/// Loads the wanted programs, with maps as large as the plan needs them.
+fn load(plan: &Plan, layout: &settings, programs: &[(&CStr, bool)]) -> Result<Object> {
+    let mut object = Object::open(OBJECT, c"stallstat")?;
+    for &(name, wanted) in programs {
+        object.want_program(name, wanted)?;
+    }
+    object.want_program(c"on_tick", plan.turns.is_some())?;
+    for (name, size) in [
+        (c"tasks", layout.task_size),
+        (c"cpus", layout.cpu_size),
+        (c"copies", layout.task_size.max(layout.cpu_size)),
+    ] {
+        object.set_value_size(name, size)?;
+    }
+    object.set_entries(c"seats", highest_tid())?;
+    object.set_entries(c"tasks", plan.tasks + 1)?;
+    object.set_entries(c"free_seats", plan.tasks)?;
+    object.set_entries(c"cpus", layout.cpus)?;
+    object.set_entries(c"places", layout.cpus)?;
+    object.set_entries(c"counters", (layout.cpus * layout.events).max(1))?;
+    object.set_entries(c"turns", if plan.turns.is_some() { TURNS } else { 1 })?;
+    object.set_constants(layout)?;
+    object.load().map_err(privilege::explain_bpf)?;
+    Ok(object)
 }
 
 /// Where each histogram is, in the order in which they were asked for.

@@ -2,10 +2,10 @@
 
 use super::collector::Kind;
 use crate::command_line::Takes::{Name, Nothing, Text};
-use crate::command_line::{self, Host, Opt, UsageError, set};
+use crate::command_line::{self, Host, Opt, Syntax, UsageError, set};
 use crate::cpus::CpuSet;
-use crate::denylist::Denylist;
 use crate::length::{Length, Limits, MICROSECONDS, MILLISECONDS, SECONDS};
+use crate::patterns::Patterns;
 use crate::task::{Nanos, Tid};
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -19,9 +19,9 @@ pub struct Options {
     /// None for until a signal comes.
     pub run_time: Option<Nanos>,
     /// Names wanted in the control groups that are, and names wanted wherever they are.
-    pub names: Denylist,
-    pub global_names: Denylist,
-    pub control_groups: Denylist,
+    pub names: Patterns,
+    pub global_names: Patterns,
+    pub control_groups: Patterns,
     pub numbers: Vec<Tid>,
     pub cpus: Option<CpuSet>,
     pub shortest: Nanos,
@@ -275,11 +275,15 @@ pub const TABLE: &[Opt<Draft>] = &[
 /// Reads a command line, the program's name left out.
 pub fn parse(args: impl IntoIterator<Item = OsString>, host: &Host) -> Result<Command, UsageError> {
     let mut draft = Draft::default();
-    let word = |draft: &mut Draft, word: &OsStr| {
-        draft.words.push(word.to_os_string());
-        Ok(())
+    let syntax = Syntax {
+        table: TABLE,
+        word: |draft: &mut Draft, word| {
+            draft.words.push(word.to_os_string());
+            Ok(())
+        },
+        is_over: |draft| draft.asked.is_some(),
     };
-    command_line::read(args, TABLE, host, &mut draft, word, |draft| draft.asked.is_some())?;
+    command_line::read(args, &syntax, host, &mut draft)?;
     if let Some(command) = draft.asked.take() {
         return Ok(command);
     }
@@ -324,9 +328,9 @@ impl Default for Options {
             groups: vec![Group::Latency],
             interval: Nanos::from_secs(1),
             run_time: None,
-            names: Denylist::default(),
-            global_names: Denylist::default(),
-            control_groups: Denylist::default(),
+            names: Patterns::default(),
+            global_names: Patterns::default(),
+            control_groups: Patterns::default(),
             numbers: Vec::new(),
             cpus: None,
             shortest: Nanos::ZERO,

@@ -23,7 +23,7 @@ fn without_a_word_latencies_are_reported_once_a_second_until_the_end() {
     assert_eq!((options.interval, options.run_time), (Nanos::from_secs(1), None));
     assert_eq!((options.form, options.by), (Form::Text, By::Name));
     assert!(options.collapse && !options.detailed && options.cpus.is_none() && options.numbers.is_empty());
-    assert!([options.names, options.global_names, options.control_groups].iter().all(Denylist::is_empty));
+    assert!([options.names, options.global_names, options.control_groups].iter().all(Patterns::is_empty));
     assert_eq!(options.events, ["cycles", "instructions", "cache-misses"]);
     assert_eq!((options.shortest, options.period, options.priority), (Nanos(0), Nanos::from_millis(1), None));
 }

@@ -6,8 +6,8 @@ use super::options::Options;
 use super::people::Person;
 use super::records::{NAME_ANYWHERE, NAME_IN_GROUP, VERDICT_UNWANTED, VERDICT_WANTED};
 use crate::cpus::CpuSet;
-use crate::denylist::Denylist;
 use crate::error::{Error, Result};
+use crate::patterns::Patterns;
 use crate::proc;
 use crate::task::{Comm, Cpu, Tid};
 use std::collections::BTreeSet;
@@ -16,14 +16,14 @@ use std::path::Path;
 pub struct Selection {
     numbers: Vec<Tid>,
     cpus: Option<CpuSet>,
-    names: Denylist,
-    global_names: Denylist,
+    names: Patterns,
+    global_names: Patterns,
     /// None where no group was asked for.
     wanted: Option<Wanted>,
 }
 
 struct Wanted {
-    paths: Denylist,
+    paths: Patterns,
     groups: Groups,
     ids: BTreeSet<u64>,
 }
@@ -106,7 +106,7 @@ impl Selection {
 }
 
 impl Wanted {
-    fn new(paths: Denylist) -> Result<Wanted> {
+    fn new(paths: Patterns) -> Result<Wanted> {
         let mount = groups::mount(Path::new("/")).ok_or_else(|| {
             Error::new("--cgroup needs control groups of version 2: mount -t cgroup2 none /sys/fs/cgroup")
         })?;
@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn a_name_is_wanted_anywhere_in_the_groups_asked_for_or_not_at_all() {
         let list = |text: &str| {
-            let mut list = Denylist::default();
+            let mut list = Patterns::default();
             if !text.is_empty() {
                 list.add(text).unwrap();
             }

@@ -8,6 +8,7 @@ use super::topology::Topology;
 use super::turns::{self, Sink};
 use crate::chrome_trace::{ChromeTrace, Event, Phase};
 use crate::error::Result;
+use crate::host::own_file;
 use crate::json::{Object, Value};
 use crate::task::{Comm, Cpu, Nanos};
 use std::collections::BTreeSet;
@@ -25,7 +26,8 @@ const WAITS: u32 = 2;
 
 pub fn run(options: &Options, path: &Path) -> Result<()> {
     let mut trace = Trace {
-        file: ChromeTrace::create(path, LIMIT)?,
+        // The names and the habits of tasks are for no other user.
+        file: ChromeTrace::begin(own_file::begin(path)?, path, LIMIT)?,
         selection: Selection::new(options)?,
         named: BTreeSet::new(),
         lost: 0,

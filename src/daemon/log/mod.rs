@@ -14,6 +14,7 @@ mod record;
 mod syslog;
 mod terminal;
 mod told;
+mod told_line;
 mod writer;
 
 pub use kmsg::{KMSG, Kmsg};
@@ -21,7 +22,8 @@ pub use outlet::Outlet;
 pub use record::Record;
 pub use syslog::Syslog;
 pub use terminal::{Format, Terminal, fatal, on_stderr};
-pub use told::{Looker, Millis, Told};
+pub use told::{Looker, Told};
+pub use told_line::Millis;
 pub use writer::Writer;
 
 use line::Line;

@@ -5,12 +5,12 @@
 //! written.
 
 use super::Level;
+use super::told_line::Line;
 use crate::boost::event::{Event, Refusal};
 use crate::boost::journal::{How, Saved};
 use crate::boost::undo::Undone;
 use crate::denylist::{Ignored, Why};
 use crate::engine::Hog;
-use crate::error::Reason;
 use crate::json::Value;
 use crate::proc;
 use crate::task::{Cpu, Nanos, Owner, Policy, Sched, Task, Tid};
@@ -233,28 +233,10 @@ impl Told {
             }
             Told::Held { cpu, hog, at } => {
                 give("cpu", number(cpu.0.into()));
-                give("hog_tid", number(hog.task.tid.0 as u64));
-                if let Some(tgid) = hog.task.tgid {
-                    give("hog_tgid", number(tgid.0 as u64));
-                }
-                give("hog_comm", Value::Bytes(hog.task.comm.as_bytes()));
-                of_sched(hog.task.sched, ["hog_policy", "hog_rt_priority"], give);
-                give("held_ns", number((at - hog.seen_since).0));
-                if let Some(cgroup) = cgroup {
-                    give("hog_cgroup", Value::Bytes(cgroup.as_bytes()));
-                }
+                of_hog(&hog, at, cgroup, give);
             }
-            Told::Boosted { task, how } => {
-                of_task(&task, give);
-                give("policy", Value::Text(how.name()));
-            }
-            Told::Refused { task, how, errno } => {
-                of_task(&task, give);
-                give("policy", Value::Text(how.name()));
-                if let Some(errno) = errno {
-                    give("errno", Value::Number(errno.into()));
-                }
-            }
+            Told::Boosted { task, how } => of_attempt(&task, how, None, give),
+            Told::Refused { task, how, errno } => of_attempt(&task, how, errno, give),
             Told::Restored { task, now, before, after, early } => {
                 of_task(&task, give);
                 if now != task.tid {
@@ -274,8 +256,7 @@ impl Told {
             }
             Told::Lowered { task, from, before } => {
                 of_task(&task, give);
-                from.policy.name().inspect(|name| give("from_policy", Value::Text(name)));
-                give("from_rt_priority", number(from.priority.into()));
+                of_rank(&from, give);
                 of_saved(&before, give);
             }
             Told::Ended { task } => of_task(&task, give),
@@ -284,12 +265,7 @@ impl Told {
                 give("child_tid", number(child.0 as u64));
                 of_saved(&policy, give);
             }
-            Told::Ignored(Ignored { task, why }) => {
-                of_task(&task, give);
-                if let Why::Process(process) = why {
-                    give("process", Value::Bytes(process.as_bytes()));
-                }
-            }
+            Told::Ignored(ignored) => of_ignored(&ignored, give),
             Told::Late { late } => give("late_ns", number(late.0)),
             Told::Looked { waiting, .. } => give("waiting", number(waiting as u64)),
             Told::Dropped { lines } => give("lines", number(lines)),
@@ -307,7 +283,7 @@ impl Told {
 
     /// The line that people read.
     pub fn line<'a>(&'a self, cgroup: Option<&'a str>) -> impl fmt::Display + 'a {
-        ForPeople { told: self, cgroup }
+        Line { told: self, cgroup }
     }
 }
 
@@ -318,6 +294,42 @@ fn of_task(task: &Task, give: &mut dyn FnMut(&'static str, Value)) {
     }
     give("comm", Value::Bytes(task.comm.as_bytes()));
     give("cpu", Value::Number(task.cpu.0.into()));
+}
+
+fn of_hog(hog: &Hog, at: Nanos, cgroup: Option<&str>, give: &mut dyn FnMut(&'static str, Value)) {
+    let Hog { task, seen_since } = hog;
+    give("hog_tid", Value::Number(task.tid.0.into()));
+    if let Some(tgid) = task.tgid {
+        give("hog_tgid", Value::Number(tgid.0.into()));
+    }
+    give("hog_comm", Value::Bytes(task.comm.as_bytes()));
+    of_sched(task.sched, ["hog_policy", "hog_rt_priority"], give);
+    give("held_ns", Value::Number((at - *seen_since).0 as i64));
+    if let Some(cgroup) = cgroup {
+        give("hog_cgroup", Value::Bytes(cgroup.as_bytes()));
+    }
+}
+
+/// Gives out a boost, or the failure of one.
+fn of_attempt(task: &Task, how: How, errno: Option<i32>, give: &mut dyn FnMut(&'static str, Value)) {
+    of_task(task, give);
+    give("policy", Value::Text(how.name()));
+    if let Some(errno) = errno {
+        give("errno", Value::Number(errno.into()));
+    }
+}
+
+fn of_ignored(ignored: &Ignored, give: &mut dyn FnMut(&'static str, Value)) {
+    of_task(&ignored.task, give);
+    if let Why::Process(process) = ignored.why {
+        give("process", Value::Bytes(process.as_bytes()));
+    }
+}
+
+/// Gives out the rank that a task had until it was lowered.
+fn of_rank(from: &Saved, give: &mut dyn FnMut(&'static str, Value)) {
+    from.policy.name().inspect(|name| give("from_policy", Value::Text(name)));
+    give("from_rt_priority", Value::Number(from.priority.into()));
 }
 
 fn of_sched(sched: Sched, names: [&'static str; 2], give: &mut dyn FnMut(&'static str, Value)) {
@@ -331,130 +343,5 @@ fn of_saved(saved: &Saved, give: &mut dyn FnMut(&'static str, Value)) {
     saved.policy.name().inspect(|name| give("policy", Value::Text(name)));
     if saved.policy.is_realtime() {
         give("rt_priority", Value::Number(saved.priority.into()));
-    }
-}
-
-struct ForPeople<'a> {
-    told: &'a Told,
-    cgroup: Option<&'a str>,
-}
-
-impl fmt::Display for ForPeople<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match *self.told {
-            Told::Starved { task: Task { comm, tid, cpu, .. }, wait, exact, .. } => {
-                let (seconds, exact) = (wait.as_secs(), ExactWait(exact.then_some(wait)));
-                write!(f, "{comm}-{tid} starved on CPU {cpu} for {seconds} seconds{exact}")
-            }
-            Told::Held { cpu, hog, at } => {
-                let Task { comm, tid, sched, .. } = hog.task;
-                write!(f, "CPU {cpu} is held by {comm}-{tid} ({sched})")?;
-                if let Some(cgroup) = self.cgroup {
-                    write!(f, ", cgroup {cgroup}")?;
-                }
-                write!(f, ", seen there for {}", Millis(at - hog.seen_since))
-            }
-            Told::MightStarve { task: Task { comm, tid, cpu, .. }, wait, exact } => {
-                let (seconds, exact) = (wait.as_secs(), ExactWait(exact.then_some(wait)));
-                write!(f, "{comm}-{tid} might starve on CPU {cpu} (waiting for {seconds} seconds){exact}")
-            }
-            Told::Waiting { task: Task { comm, tid, cpu, sched, .. }, wait } => {
-                write!(f, "waiting: {comm}-{tid} ({sched}) on CPU {cpu} for {}", Millis(wait))
-            }
-            Told::Boosted { task: Task { tid, comm, cpu, .. }, how } => {
-                write!(f, "boosted pid {tid} ({comm}) (cpu {cpu}) using {}", how.name())
-            }
-            Told::Refused { task: Task { tid, .. }, how, errno } => {
-                let call = match how {
-                    How::Deadline { .. } => "boost_with_deadline",
-                    How::Fifo => "boost_with_fifo",
-                };
-                write!(f, "{call} failed to boost pid {tid}: ")?;
-                match errno {
-                    Some(proc::HIDDEN) => f.write_str("/proc hides it (hidepid), see stalld --check"),
-                    Some(errno) => Reason(&io::Error::from_raw_os_error(errno)).fmt(f),
-                    None => f.write_str("the journal is full"),
-                }
-            }
-            Told::Restored { task: Task { tid, comm, cpu, .. }, now, before, after, early } => {
-                write!(f, "restored pid {tid} ({comm}) (cpu {cpu}")?;
-                if now != tid {
-                    write!(f, ", now {now}")?;
-                }
-                let why = if early { ", ended early" } else { "" };
-                write!(f, ") to {before} after {} ms{why}", after.as_millis())
-            }
-            Told::RestoreFailed { task: Task { tid, .. }, errno } => {
-                let reason = io::Error::from_raw_os_error(errno);
-                write!(f, "restore_policy: failed to restore sched policy for pid {tid}: {}", Reason(&reason))
-            }
-            Told::LeftAlone { task: Task { tid, comm, .. }, policy } => {
-                let policy = policy.name().unwrap_or("something else");
-                write!(f, "left pid {tid} ({comm}) as it is: somebody has made it {policy} meanwhile")
-            }
-            Told::Lowered { task: Task { tid, comm, cpu, .. }, from, before } => write!(
-                f,
-                "lowered pid {tid} ({comm}) (cpu {cpu}) from {from} to {before}: it got that rank by a pulse"
-            ),
-            Told::Ended { task: Task { tid, comm, .. } } => {
-                write!(f, "pid {tid} ({comm}) has ended during its boost")
-            }
-            Told::Adopted { parent: Task { tid, comm, .. }, child, policy } => write!(
-                f,
-                "gave pid {child}, started by pid {tid} ({comm}) during its boost, its policy {policy}"
-            ),
-            Told::Orphan { parent: Task { tid, comm, .. }, child, policy } => write!(
-                f,
-                "pid {child} was started during the boost of pid {tid} ({comm}) and is SCHED_OTHER; without it, it \
-                 might be {policy}"
-            ),
-            Told::Ignored(Ignored { task: Task { comm, tid, .. }, why }) => match why {
-                Why::Name => write!(f, "Ignoring the thread {comm} from consideration for boosting"),
-                Why::Unknown => write!(
-                    f,
-                    "Ignoring the thread {comm} ({tid}): the name of its process can't be read now, and may be on a \
-                     denylist (-I)"
-                ),
-                Why::Process(process) => write!(
-                    f,
-                    "Ignoring the thread {comm} (spawned by {process}) from consideration for boosting"
-                ),
-            },
-            Told::Late { late } => write!(f, "looked {} ms later than planned", late.as_millis()),
-            Told::Looked { waiting, .. } => write!(f, "{waiting} waiting"),
-            Told::Dropped { lines: 1 } => f.write_str("1 message was dropped"),
-            Told::Dropped { lines } => write!(f, "{lines} messages were dropped"),
-            Told::LeftOut { cpu, tasks: 0, others, .. } => {
-                write!(f, "{others} more lines about tasks of CPU {cpu}")
-            }
-            Told::LeftOut { cpu, tasks, longest, others, .. } => {
-                write!(f, "{tasks} more tasks starve on CPU {cpu}, the longest for {} s", longest.as_secs())?;
-                match others {
-                    0 => Ok(()),
-                    _ => write!(f, "; {others} more lines about tasks of that CPU"),
-                }
-            }
-        }
-    }
-}
-
-/// `1234.567 ms`
-pub struct Millis(pub Nanos);
-
-impl fmt::Display for Millis {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "{}.{:03} ms", self.0.as_millis(), self.0.0 / 1000 % 1000)
-    }
-}
-
-/// Nothing, or ` (1234 ms)`.
-struct ExactWait(Option<Nanos>);
-
-impl fmt::Display for ExactWait {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match self.0 {
-            Some(wait) => write!(f, " ({} ms)", wait.as_millis()),
-            None => Ok(()),
-        }
     }
 }

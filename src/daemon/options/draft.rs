@@ -1,8 +1,8 @@
 //! What the options given so far amount to, and what is made of it at the end of the command line.
 
 use super::{Boost, Command, Format, Host, Mode, Options, UsageError};
-use crate::denylist::Denylist;
 use crate::length::{Length, Limits, NANOSECONDS, SECONDS, Unit, with_unit};
+use crate::patterns::Patterns;
 use crate::task::{Nanos, Tid};
 use crate::timing::{self, Misfit};
 use std::ops::RangeInclusive;
@@ -63,8 +63,8 @@ impl Default for Draft {
                 log_syslog: false,
                 log_format: Format::Text,
                 foreground: false,
-                ignore_threads: Denylist::default(),
-                ignore_processes: Denylist::default(),
+                ignore_threads: Patterns::default(),
+                ignore_processes: Patterns::default(),
                 backend: None,
                 pidfile: None,
                 metrics: None,

@@ -10,13 +10,13 @@ pub use crate::command_line::{Host, UsageError};
 pub use crate::timing::Boost;
 pub use table::{TABLE, help};
 
-use crate::command_line;
+use crate::command_line::{self, Syntax};
 use crate::cpus::CpuSet;
-use crate::denylist::Denylist;
 use crate::observe::Kind;
+use crate::patterns::Patterns;
 use crate::task::{Nanos, Tid};
 use draft::Draft;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// What the user wants of stalld.
@@ -44,8 +44,8 @@ pub struct Options {
     /// Of the lines that go to the terminal.
     pub log_format: Format,
     pub foreground: bool,
-    pub ignore_threads: Denylist,
-    pub ignore_processes: Denylist,
+    pub ignore_threads: Patterns,
+    pub ignore_processes: Patterns,
     /// None for the best one that works on this kernel.
     pub backend: Option<Kind>,
     pub pidfile: Option<PathBuf>,
@@ -95,9 +95,13 @@ pub enum Command {
 /// Reads a command line, the program's name left out.
 pub fn parse(args: impl IntoIterator<Item = OsString>, host: &Host) -> Result<Command, UsageError> {
     let mut draft = Draft::default();
-    let no_word = |_: &mut Draft, word: &OsStr| Err(UsageError::about("unexpected argument", word, ""));
-    // Nothing that stands after -h or -V is looked at.
-    command_line::read(args, TABLE, host, &mut draft, no_word, |draft| draft.asked.is_some())?;
+    let syntax = Syntax {
+        table: TABLE,
+        word: |_, word| Err(UsageError::about("unexpected argument", word, "")),
+        // Nothing that stands after -h or -V is looked at.
+        is_over: |draft| draft.asked.is_some(),
+    };
+    command_line::read(args, &syntax, host, &mut draft)?;
     match draft.asked.take() {
         Some(command) => Ok(command),
         None => draft.resolve(host),

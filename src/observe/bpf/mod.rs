@@ -233,12 +233,7 @@ impl BpfBackend {
         if !self.watch.own_threads {
             snapshot.running.retain(|task| task.tgid != Some(own));
         }
-        for task in snapshot.waiters.iter().map(|waiter| &waiter.task).chain(&snapshot.running) {
-            if let Ok(index) = snapshot.load.binary_search_by_key(&task.cpu, |load| load.cpu) {
-                snapshot.load[index].runnable += 1;
-                snapshot.load[index].realtime += u32::from(task.sched.is_realtime());
-            }
-        }
+        add_to_loads(snapshot);
         snapshot.complete = true;
         Ok(now)
     }
@@ -314,6 +309,16 @@ fn without(scanner: Option<Policy>, queue: queue) -> (u32, u32) {
     let realtime = queue.realtime.saturating_sub(u32::from(is_realtime));
     let runnable = queue.runnable.saturating_sub(u32::from(scanner.is_some()));
     (runnable.max(realtime), realtime)
+}
+
+/// Counts each task of a snapshot in the load of its CPU.
+fn add_to_loads(snapshot: &mut Snapshot) {
+    for task in snapshot.waiters.iter().map(|waiter| &waiter.task).chain(&snapshot.running) {
+        if let Ok(index) = snapshot.load.binary_search_by_key(&task.cpu, |load| load.cpu) {
+            snapshot.load[index].runnable += 1;
+            snapshot.load[index].realtime += u32::from(task.sched.is_realtime());
+        }
+    }
 }
 
 fn is_passing(e: &io::Error) -> bool {
