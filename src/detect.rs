@@ -5,7 +5,7 @@
 use crate::cpus::CpuSet;
 use crate::fault::{self, Fault};
 use crate::observe::Snapshot;
-use crate::room::{ROOM, room_for};
+use crate::room::{ROOM, prefaulted_vec};
 use crate::task::{Nanos, Task, Tid};
 
 /// When a wait is starvation, and how long stalld may look away.
@@ -40,7 +40,7 @@ impl Verdict {
     pub fn new() -> Verdict {
         let task = Task { tid: Tid(-1), ..Task::default() };
         let one = Starving { task, since: Nanos::ZERO, wait: Nanos::ZERO, due: false, again: false };
-        Verdict { starving: room_for(ROOM, one), next_look: Nanos::ZERO }
+        Verdict { starving: prefaulted_vec(ROOM, one), next_look: Nanos::ZERO }
     }
 }
 
@@ -80,7 +80,7 @@ const MAX_UNSEEN_OF_MONITOR: usize = 256;
 pub struct Detector {
     limits: Limits,
     /// Looks that no wait asks for come at whole multiples of the pause.
-    in_step: bool,
+    synchronised: bool,
     /// CPUs of which a task has been named at this look.
     named: CpuSet,
     /// By tid. A tid can be in it once only: a tid that is used again replaces its former bearer.
@@ -113,10 +113,10 @@ impl Detector {
     pub fn new(limits: Limits) -> Detector {
         let nobody = Task { tid: Tid(-1), ..Task::default() };
         let wait = Wait { task: nobody, since: Nanos::ZERO, seen: Nanos::ZERO, missed: 0, named: None };
-        let room = || room_for(ROOM, wait);
+        let room = || prefaulted_vec(ROOM, wait);
         Detector {
             limits,
-            in_step: false,
+            synchronised: false,
             named: CpuSet::new(),
             waits: room(),
             merged: room(),
@@ -127,9 +127,9 @@ impl Detector {
 
     /// One with other limits that knows the same waits, and has named nobody yet. It looks when all
     /// others do that come from this, so that they can share what one of them sees.
-    pub fn in_step(&self, limits: Limits) -> Detector {
+    pub fn synchronised(&self, limits: Limits) -> Detector {
         let mut other =
-            Detector { in_step: true, max_unseen: MAX_UNSEEN_OF_MONITOR, ..Detector::new(limits) };
+            Detector { synchronised: true, max_unseen: MAX_UNSEEN_OF_MONITOR, ..Detector::new(limits) };
         other.waits.extend(self.waits.iter().map(|wait| Wait { named: None, ..*wait }));
         other
     }
@@ -233,7 +233,7 @@ impl Detector {
         let threshold = if fault::is(Fault::ThresholdHalved) { Nanos(threshold.0 / 2) } else { threshold };
         verdict.starving.clear();
         let pause = self.limits.pause().max(SHORTEST_PAUSE);
-        let mut next = now + pause - if self.in_step { Nanos(now.0 % pause.0) } else { Nanos::ZERO };
+        let mut next = now + pause - if self.synchronised { Nanos(now.0 % pause.0) } else { Nanos::ZERO };
         for wait in &mut self.waits {
             let due = wait.since + threshold;
             if due > now {

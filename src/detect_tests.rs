@@ -148,7 +148,7 @@ fn detectors_in_step_know_the_same_waits_and_look_at_the_same_moments() {
     let mut looks = Looks::new();
     looks.at(ms(1000), &[waiter(1, 1, None)]);
     looks.at(ms(3000), &[waiter(1, 1, None)]);
-    let other = looks.detector.in_step(Limits { threshold: ms(2500), granularity: G });
+    let other = looks.detector.synchronised(Limits { threshold: ms(2500), granularity: G });
     let mut other = Looks { detector: other, verdict: Verdict::default() };
     assert_eq!(other.at(ms(3100), &[waiter(1, 1, None)]), []);
     assert_eq!(other.verdict.next_look, ms(3500));

@@ -2,7 +2,7 @@
 
 use crate::boost::event::Event;
 use crate::boost::plan::request::Denial;
-use crate::boost::plan::{Booster, Hands};
+use crate::boost::plan::{Actuator, Booster};
 use crate::denylist::{Ignore, Ignored};
 use crate::detect::{Detector, Limits, MAX_SCAN_DELAY, Starving, Verdict};
 use crate::error::Result;
@@ -51,7 +51,7 @@ pub struct Engine {
     hogs: Vec<Hog>,
     hogs_before: Vec<Hog>,
     counters: Counters,
-    boosts: Option<(Booster, Box<dyn Hands>)>,
+    boosts: Option<(Booster, Box<dyn Actuator>)>,
     /// Who starves is boosted without being asked for.
     rescues: bool,
     /// No scan is due before.
@@ -114,19 +114,19 @@ impl Engine {
     /// Another one, with other limits over another backend, that goes on from what this one knows
     /// of waits.
     pub fn branch(&self, backend: Box<dyn Backend>, limits: Limits) -> Engine {
-        let detector = self.detector.in_step(limits);
+        let detector = self.detector.synchronised(limits);
         Engine { detector, ..Engine::new(backend, limits, self.ignore.of_monitor()) }
     }
 
     /// From now on, who starves is boosted.
-    pub fn boost(&mut self, booster: Booster, hands: impl Hands + 'static) {
-        self.boosts = Some((booster, Box::new(hands)));
+    pub fn boost(&mut self, booster: Booster, actuator: impl Actuator + 'static) {
+        self.boosts = Some((booster, Box::new(actuator)));
         self.rescues = true;
     }
 
     /// From now on, a task can be boosted by `boost_task`.
-    pub fn boost_on_request(&mut self, booster: Booster, hands: impl Hands + 'static) {
-        self.boosts = Some((booster, Box::new(hands)));
+    pub fn boost_on_request(&mut self, booster: Booster, actuator: impl Actuator + 'static) {
+        self.boosts = Some((booster, Box::new(actuator)));
     }
 
     /// Boosts a task; `waits` says whether it is runnable. None where nobody can be boosted.
@@ -136,15 +136,15 @@ impl Engine {
         waits: bool,
         now: Nanos,
     ) -> Option<std::result::Result<(), Denial>> {
-        let (booster, hands) = self.boosts.as_mut()?;
-        Some(booster.boost(task, waits, now, hands.as_mut(), &mut self.events))
+        let (booster, actuator) = self.boosts.as_mut()?;
+        Some(booster.boost(task, waits, now, actuator.as_mut(), &mut self.events))
     }
 
     /// Ends the boost of a task. False if it is not boosted.
     pub fn restore_task(&mut self, tid: Tid, now: Nanos) -> bool {
         let events = &mut self.events;
-        let Some((booster, hands)) = &mut self.boosts else { return false };
-        let is_boosted = booster.restore(tid, now, hands.as_mut(), events);
+        let Some((booster, actuator)) = &mut self.boosts else { return false };
+        let is_boosted = booster.restore(tid, now, actuator.as_mut(), events);
         self.adopt(now);
         is_boosted
     }
@@ -152,12 +152,12 @@ impl Engine {
     /// Does what is due by the clock alone: ends of boosts, and pulses. Returns whether a scan is
     /// due too.
     pub fn advance(&mut self, now: Nanos) -> bool {
-        if let Some((booster, hands)) = &mut self.boosts {
-            booster.advance(now, hands.as_mut(), &mut self.events);
+        if let Some((booster, actuator)) = &mut self.boosts {
+            booster.advance(now, actuator.as_mut(), &mut self.events);
             if now >= self.next_lending {
                 self.next_lending = now + LENDING;
                 if booster.can_lend() && self.backend.lends_deadline() && !fault::is(Fault::RankLent) {
-                    booster.end_lent(now, hands.as_mut(), &mut self.events);
+                    booster.end_lent(now, actuator.as_mut(), &mut self.events);
                 }
             }
         }
@@ -170,8 +170,8 @@ impl Engine {
 
     /// Sees to the children of boosted tasks, after everything that a starving task may wait for.
     fn adopt(&mut self, now: Nanos) {
-        if let Some((booster, hands)) = &mut self.boosts {
-            booster.adopt(now, hands.as_mut(), &mut self.events);
+        if let Some((booster, actuator)) = &mut self.boosts {
+            booster.adopt(now, actuator.as_mut(), &mut self.events);
         }
     }
 
@@ -201,8 +201,8 @@ impl Engine {
 
     /// Ends all boosts.
     pub fn end_boosts(&mut self, now: Nanos) {
-        if let Some((booster, hands)) = &mut self.boosts {
-            booster.end_all(now, hands.as_mut(), &mut self.events);
+        if let Some((booster, actuator)) = &mut self.boosts {
+            booster.end_all(now, actuator.as_mut(), &mut self.events);
         }
         self.adopt(now);
     }
@@ -218,7 +218,7 @@ impl Engine {
 
     /// Lets the next look go as far as it takes to tell who waits, whether or not anybody can be
     /// due.
-    pub fn insist(&mut self) {
+    pub fn force_full_scan(&mut self) {
         self.put_off = true;
     }
 
@@ -300,10 +300,10 @@ impl Engine {
         if self.put_off {
             self.verdict.next_look = self.verdict.next_look.min(at + MAX_SCAN_DELAY);
         }
-        if let Some((booster, hands)) = &mut self.boosts {
+        if let Some((booster, actuator)) = &mut self.boosts {
             let candidates = if self.rescues { self.verdict.starving.as_slice() } else { &[] };
             let first = self.events.len();
-            booster.look(&self.snapshot, candidates, hands.as_mut(), &mut self.events);
+            booster.look(&self.snapshot, candidates, actuator.as_mut(), &mut self.events);
             self.name_boosted(first);
         }
         if self.next_lending < at {

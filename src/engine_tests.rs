@@ -1,9 +1,9 @@
 use super::*;
 
 use crate::boost::event::Refusal;
-use crate::boost::journal::{Boosted, How, Rank, Saved, Slot};
-use crate::boost::plan::{Pulse, Raised, Rules, Ward};
-use crate::boost::undo::Undone;
+use crate::boost::journal::{BoostPolicy, Boosted, Rank, Saved, Slot};
+use crate::boost::plan::{BoostHandle, Pulse, Rules, Ward};
+use crate::boost::restore::RestoreOutcome;
 use crate::error::Error;
 use crate::proc::births::Birth;
 use crate::task::{Owner, Policy};
@@ -63,8 +63,8 @@ fn of_two_tasks_that_run_on_a_cpu_the_hog_is_the_one_of_the_better_rank() {
 /// Boosts a task by name only.
 struct Obliging;
 
-impl Hands for Obliging {
-    fn lower_late(&mut self, _: &Raised) -> Option<Undone> {
+impl Actuator for Obliging {
+    fn lower_late(&mut self, _: &BoostHandle) -> Option<RestoreOutcome> {
         None
     }
 
@@ -72,7 +72,7 @@ impl Hands for Obliging {
         None
     }
 
-    fn lower_child(&mut self, _: &Birth, _: &Raised) -> Option<Undone> {
+    fn lower_child(&mut self, _: &Birth, _: &BoostHandle) -> Option<RestoreOutcome> {
         None
     }
 
@@ -84,22 +84,22 @@ impl Hands for Obliging {
         Owner::Privileged
     }
 
-    fn raise(&mut self, task: &Task, end: Nanos) -> std::result::Result<Raised, Refusal> {
+    fn raise(&mut self, task: &Task, end: Nanos) -> std::result::Result<BoostHandle, Refusal> {
         let Task { tid, start, .. } = *task;
         let before =
             Saved { policy: Policy::OTHER, priority: 0, reset_on_fork: false, nice: 0, timer_slack: 0 };
-        let how = How::Deadline { runtime: Nanos(1), period: Nanos(2) };
+        let how = BoostPolicy::Deadline { runtime: Nanos(1), period: Nanos(2) };
         let (leader_rank, grace) = (Rank::FAIR, Nanos::ZERO);
         let boosted =
             Boosted { tid, tgid: tid, start, leader_start: start, leader_rank, end, grace, before, how };
-        Ok(Raised { boosted, slot: Slot::default(), since: 0, runs: None })
+        Ok(BoostHandle { boosted, slot: Slot::default(), since: 0, runs: None })
     }
 
-    fn restore(&mut self, raised: &Raised) -> Undone {
-        Undone::Restored(raised.boosted.tid)
+    fn restore(&mut self, raised: &BoostHandle) -> RestoreOutcome {
+        RestoreOutcome::Restored(raised.boosted.tid)
     }
 
-    fn let_run(&mut self, _: &Raised) -> Option<bool> {
+    fn await_first_run(&mut self, _: &BoostHandle) -> Option<bool> {
         None
     }
 
@@ -117,7 +117,7 @@ fn the_end_of_a_boost_waits_for_no_rest_and_a_rest_is_short() {
     let secs = Nanos::from_secs;
     let limits = Limits { threshold: secs(60), granularity: secs(5) };
     let boost = Boost::fit(secs(60), Some(secs(3)), None, None);
-    let how = How::Deadline { runtime: boost.runtime, period: boost.period };
+    let how = BoostPolicy::Deadline { runtime: boost.runtime, period: boost.period };
     let script = vec![running(100, &[7]), running(163, &[7])];
     let mut engine = Engine::new(Box::new(Script(script)), limits, Ignore::default());
     engine.boost(Booster::new(Rules::new(how, &boost, &limits, boost.runtime)), Obliging);
@@ -184,7 +184,7 @@ fn a_task_that_is_boosted_is_reported_in_the_same_scan() {
     let secs = Nanos::from_secs;
     let limits = Limits { threshold: secs(60), granularity: secs(5) };
     let boost = Boost::fit(secs(60), Some(secs(3)), None, None);
-    let how = How::Deadline { runtime: boost.runtime, period: boost.period };
+    let how = BoostPolicy::Deadline { runtime: boost.runtime, period: boost.period };
     // A scan reports one task of each CPU, the longest wait first. Boosts serve another owner's
     // task before the second one of an owner.
     let waiter = |tid: i32, owner, since| {

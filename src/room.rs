@@ -9,7 +9,7 @@ pub const ROOM: usize = 256;
 ///
 /// It writes `value` to all of them. The value must not be all zeros, because an allocator that is
 /// asked for zeros may return pages that become present only when they are used.
-pub fn room_for<T: Clone>(count: usize, value: T) -> Vec<T> {
+pub fn prefaulted_vec<T: Clone>(count: usize, value: T) -> Vec<T> {
     let mut room = vec![value; count];
     black_box(&mut room).clear();
     room

@@ -1,6 +1,6 @@
 //! A map in one vector, in the order of its keys.
 
-use crate::room::room_for;
+use crate::room::prefaulted_vec;
 use crate::steps;
 
 /// Looks a key up in few steps, and allocates only when more entries than ever before are in it.
@@ -11,7 +11,7 @@ pub struct Sorted<K, V> {
 impl<K: Ord + Copy, V: Copy> Sorted<K, V> {
     /// Makes an empty map with memory for `room` entries. `some` must not be all zeros.
     pub fn with_room(room: usize, some: (K, V)) -> Sorted<K, V> {
-        Sorted { entries: room_for(room, some) }
+        Sorted { entries: prefaulted_vec(room, some) }
     }
 
     /// Makes an empty map with some memory for what has no value to fill it with.

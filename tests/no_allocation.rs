@@ -5,14 +5,14 @@
 
 use rig::throttling::Throttling;
 use stalld::boost::event::Event;
-use stalld::boost::hands::HostHands;
-use stalld::boost::journal::{Boosted, How, Journal, Rank, Saved, Undo};
+use stalld::boost::journal::{BoostPolicy, Boosted, Journal, Rank, RestoreRecord, Saved};
 use stalld::boost::kernel::Host;
+use stalld::boost::kernel_actuator::KernelActuator;
 use stalld::boost::plan::{Booster, Rules};
 use stalld::boost::recover::{self, Recovered};
-use stalld::boost::undo::{Undone, apply};
+use stalld::boost::restore::{RestoreOutcome, apply};
 use stalld::cpus::CpuSet;
-use stalld::daemon::log::{Format, Level, Outlet, Terminal, Told, Writer};
+use stalld::daemon::log::{Format, Level, LogEvent, Outlet, Terminal, Writer};
 use stalld::denylist::Ignore;
 use stalld::detect::{Limits, Starving};
 use stalld::engine::Engine;
@@ -87,11 +87,11 @@ const VICTIMS: usize = 6;
 fn a_warm_boost_allocates_nothing() {
     let _live = rig::live();
     let (runtime, period) = (Nanos::from_micros(20), Nanos::from_secs(1));
-    for how in [How::Deadline { runtime, period }, How::Fifo] {
+    for how in [BoostPolicy::Deadline { runtime, period }, BoostPolicy::Fifo] {
         let words = SharedWords::map(&nameless_file().unwrap(), Journal::words(16)).unwrap();
         let journal = Arc::new(Journal::over(words));
         journal.begin(1, Tid(1));
-        let mut hands = HostHands::new(journal, runtime, period, Arc::new(|| {}));
+        let mut actuator = KernelActuator::new(journal, runtime, period, Arc::new(|| {}));
         let rules = Rules {
             how,
             runtime,
@@ -124,7 +124,7 @@ fn a_warm_boost_allocates_nothing() {
                     let snapshot = Snapshot { at: clock::monotonic(), complete: true, ..Snapshot::default() };
                     let starving: Vec<Starving> = tasks.iter().map(|&task| starving(task)).collect();
                     let before = ALLOCATIONS.get();
-                    booster.look(&snapshot, &starving, &mut hands, &mut events);
+                    booster.look(&snapshot, &starving, &mut actuator, &mut events);
                     allocated += ALLOCATIONS.get() - before;
                     clock::nap(Nanos::from_millis(21));
                 }
@@ -132,7 +132,7 @@ fn a_warm_boost_allocates_nothing() {
                     events.iter().filter(|it| matches!(it, Event::Boosted { .. })).count(),
                     allocated,
                 ));
-                booster.end_all(clock::monotonic(), &mut hands, &mut events);
+                booster.end_all(clock::monotonic(), &mut actuator, &mut events);
                 events.clear();
             }
             // This comes before the assertions, because a failure would wait for these threads.
@@ -153,7 +153,7 @@ fn a_restore_by_the_guardian_allocates_nothing() {
     journal.begin(1, Tid(1));
     let (runtime, period) = (Nanos::from_micros(20), Nanos::from_secs(1));
     // The kernel refuses the second limit, which is longer than its period.
-    let limits = [950_000, 2_000_000].map(|runtime_us| Undo::Throttling { runtime_us });
+    let limits = [950_000, 2_000_000].map(|runtime_us| RestoreRecord::Throttling { runtime_us });
     let (ready, tids) = channel();
     let (mut restored, mut set, mut failed) = (0, 0, 0);
     let allocated = thread::scope(|scope| {
@@ -174,22 +174,22 @@ fn a_restore_by_the_guardian_allocates_nothing() {
             let leader_start = proc::start(tgid).unwrap();
             let (leader_rank, end, grace) = (Rank::FAIR, Nanos::ZERO, Nanos::ZERO);
             let boosted = Boosted { tid, tgid, start, leader_start, leader_rank, end, grace, before, how };
-            journal.arm(&Undo::Boost(boosted)).unwrap();
+            journal.arm(&RestoreRecord::Boost(boosted)).unwrap();
             apply(&Host, tid, how).unwrap();
         };
         let mut allocated = Vec::new();
         for round in tids.chunks(2) {
-            boost(round[0], How::Deadline { runtime, period });
-            boost(round[1], How::Fifo);
+            boost(round[0], BoostPolicy::Deadline { runtime, period });
+            boost(round[1], BoostPolicy::Fifo);
             let before = ALLOCATIONS.get();
             if allocated.is_empty() {
                 recover::overdue(&Host, &journal, clock::monotonic(), |one| {
-                    restored += u32::from(matches!(one, Recovered::Task(_, Undone::Restored(_))));
+                    restored += u32::from(matches!(one, Recovered::Task(_, RestoreOutcome::Restored(_))));
                 });
             } else {
                 limits.iter().for_each(|limit| _ = journal.arm(limit));
                 recover::everything(&Host, &journal, |one| match one {
-                    Recovered::Task(_, Undone::Restored(_)) => restored += 1,
+                    Recovered::Task(_, RestoreOutcome::Restored(_)) => restored += 1,
                     Recovered::Setting(_, Ok(true)) => {
                         set += 1;
                         settings::set_rt_runtime_us(settings::UNTHROTTLED).unwrap();
@@ -222,11 +222,11 @@ fn a_log_record_allocates_nothing() {
     let sink = Terminal::new(File::options().write(true).open("/dev/null").unwrap(), Format::Json);
     let (log, writer) = Writer::start("log", vec![Outlet::new(sink, Level::Debug)], || {}).unwrap();
     let task = Task { comm: Comm::new(b"a\"\n\xff"), ..Task::default() };
-    let how = How::Fifo;
+    let how = BoostPolicy::Fifo;
     let before = ALLOCATIONS.get();
     for i in 0..5000 {
-        log.tell(&Told::Starved { task, since: Nanos::ZERO, wait: Nanos(i), exact: true });
-        log.tell(&Told::Boosted { task, how });
+        log.tell(&LogEvent::Starved { task, since: Nanos::ZERO, wait: Nanos(i), exact: true });
+        log.tell(&LogEvent::Boosted { task, how });
         log.warning(format_args!("{} is a line of text", task.comm));
     }
     assert_eq!(ALLOCATIONS.get() - before, 0);

@@ -7,9 +7,9 @@ use crate::options::{Log, Options};
 use libc::{EIO, EPERM};
 use stalld::boost::changes::Changes;
 use stalld::boost::guardian::{self, Guardian, Ward};
-use stalld::boost::hands::HostHands;
-use stalld::boost::journal::How;
+use stalld::boost::journal::BoostPolicy;
 use stalld::boost::journal_file;
+use stalld::boost::kernel_actuator::KernelActuator;
 use stalld::boost::plan::{Booster, Rules};
 use stalld::error::Error;
 use stalld::host::privilege::{Capability, capabilities};
@@ -35,7 +35,7 @@ pub struct Boosts {
 
 impl Boosts {
     /// Sets up what the options ask for.
-    pub fn prepare(options: &Options) -> Result<(Boosts, Booster, HostHands)> {
+    pub fn prepare(options: &Options) -> Result<(Boosts, Booster, KernelActuator)> {
         let root = Path::new("/");
         if options.has(abi::STALLD_RESCUE) {
             if in_initial_pid_namespace(root) == Some(false) {
@@ -77,8 +77,8 @@ impl Boosts {
         }
         let boost = &options.boost;
         let how = match options.has(abi::STALLD_FORCE_FIFO) {
-            true => How::Fifo,
-            false => How::Deadline { runtime: boost.runtime, period: boost.period },
+            true => BoostPolicy::Fifo,
+            false => BoostPolicy::Deadline { runtime: boost.runtime, period: boost.period },
         };
         let is_cut_off = debugfs::hrtick(root).is_some_and(|hrtick| hrtick.is_on == Ok(true));
         let cost = if is_cut_off { boost.runtime } else { clock::tick() };
@@ -87,7 +87,7 @@ impl Boosts {
             Some(guardian) => guardian.waker(),
             None => Arc::new(|| {}),
         };
-        Ok((boosts, booster, HostHands::new(journal, boost.runtime, boost.period, wake)))
+        Ok((boosts, booster, KernelActuator::new(journal, boost.runtime, boost.period, wake)))
     }
 
     fn lift_throttling(&mut self) -> stalld::error::Result<()> {

@@ -5,8 +5,8 @@ use crate::failure::Failure;
 use crate::options::{Log, number_of};
 use libc::{EIO, ENOSPC, c_char};
 use stalld::boost::event::{Event, Refusal};
-use stalld::boost::journal::{How, Saved};
-use stalld::boost::undo::{FIFO_PRIORITY, Undone};
+use stalld::boost::journal::{BoostPolicy, Saved};
+use stalld::boost::restore::{FIFO_PRIORITY, RestoreOutcome};
 use stalld::detect::Starving;
 use stalld::engine::{Engine, Hog};
 use stalld::observe::{Kind, Waiter};
@@ -98,25 +98,25 @@ impl Queue {
             }
             Event::Over { task, before, after, early, outcome } => {
                 let kind = match &outcome {
-                    Undone::Restored(_) | Undone::Lowered { .. } => abi::STALLD_EVENT_RESTORED,
-                    Undone::Failed(_) => abi::STALLD_EVENT_FAILED,
+                    RestoreOutcome::Restored(_) | RestoreOutcome::Lowered { .. } => abi::STALLD_EVENT_RESTORED,
+                    RestoreOutcome::Failed(_) => abi::STALLD_EVENT_FAILED,
                     _ => abi::STALLD_EVENT_ENDED,
                 };
                 let mut event = about(kind, now, &task, engine);
                 event.length_ns = after.0;
                 event.flags = if early { abi::STALLD_EVENT_EARLY } else { 0 };
                 match outcome {
-                    Undone::Restored(tid) | Undone::Lowered { tid, .. } => {
+                    RestoreOutcome::Restored(tid) | RestoreOutcome::Lowered { tid, .. } => {
                         event.now_tid = tid.0;
                         (event.policy, event.priority) = scheduled(before);
                     }
-                    Undone::ChangedByOthers(policy) => event.policy = policy.0 as i32,
-                    Undone::Failed(e) => {
+                    RestoreOutcome::ChangedByOthers(policy) => event.policy = policy.0 as i32,
+                    RestoreOutcome::Failed(e) => {
                         event.error = -errno(&e);
                         event.flags |= abi::STALLD_EVENT_RESTORE;
                         (event.policy, event.priority) = scheduled(before);
                     }
-                    Undone::Gone | Undone::NeverBoosted => {}
+                    RestoreOutcome::Gone | RestoreOutcome::NeverBoosted => {}
                 }
                 self.push(event);
             }
@@ -163,10 +163,10 @@ fn about(kind: u32, now: Nanos, task: &Task, engine: &Engine) -> stalld_event {
     }
 }
 
-fn by(how: How, event: stalld_event) -> stalld_event {
+fn by(how: BoostPolicy, event: stalld_event) -> stalld_event {
     let (policy, priority) = match how {
-        How::Deadline { .. } => (Policy::DEADLINE, 0),
-        How::Fifo => (Policy::FIFO, FIFO_PRIORITY),
+        BoostPolicy::Deadline { .. } => (Policy::DEADLINE, 0),
+        BoostPolicy::Fifo => (Policy::FIFO, FIFO_PRIORITY),
     };
     stalld_event { policy: policy.0 as i32, priority: priority as i32, ..event }
 }

@@ -67,13 +67,13 @@ impl Handle {
     pub fn with(backend: Box<dyn Backend>, options: &Options) -> Result<Handle> {
         let alarm = Alarm::new().context("make a timer").map_err(|e| Failure::of(&e, EIO))?;
         let mut queue = Queue::new(options.events, backend.kind());
-        let (boosts, booster, hands) = Boosts::prepare(options)?;
+        let (boosts, booster, actuator) = Boosts::prepare(options)?;
         let mut ignore = options.ignore();
         [backend.helper(), boosts.guardian()].into_iter().flatten().for_each(|process| ignore.own(process));
         let mut engine = Engine::new(backend, options.limits, ignore);
         match options.has(abi::STALLD_RESCUE) {
-            true => engine.boost(booster, hands),
-            false => engine.boost_on_request(booster, hands),
+            true => engine.boost(booster, actuator),
+            false => engine.boost_on_request(booster, actuator),
         }
         let now = clock::monotonic();
         queue.backend_chosen(now);

@@ -2,7 +2,7 @@
 //! behind.
 
 use super::is_one_line;
-use stalld::boost::journal::{Boosted, How, Journal, Rank, Saved, Undo};
+use stalld::boost::journal::{BoostPolicy, Boosted, Journal, Rank, RestoreRecord, Saved};
 use stalld::boost::journal_file;
 use stalld::host::settings::Hrtick;
 use stalld::sys::lock;
@@ -40,7 +40,7 @@ fn in_memory(bytes: &[u8]) {
     assert!(live.iter().all(|record| open.contains(record)) && open.len() <= records);
     assert!(live.len() + journal.garbled() <= records);
     for (slot, undo) in &open {
-        if let Undo::Boost(boosted) = undo {
+        if let RestoreRecord::Boost(boosted) = undo {
             assert!(boosted.tid.0 > 0 && boosted.tgid.0 > 0 && boosted.before.priority < 100, "{boosted:?}");
             let alike = open.iter().filter(|(_, undo)| is_of(undo, boosted.tid)).count();
             assert!(alike == 1 || journal.has_other(*slot, |other| other.tid == boosted.tid));
@@ -52,8 +52,8 @@ fn in_memory(bytes: &[u8]) {
         assert!(journal.claim(*slot) && !journal.claim(*slot) && journal.is_claimed(*slot));
         journal.postpone(*slot, Nanos(9));
         assert!(journal.is_live(*slot));
-        if let Undo::Boost(boosted) = *undo {
-            let again = (*slot, Undo::Boost(Boosted { end: Nanos(9), ..boosted }));
+        if let RestoreRecord::Boost(boosted) = *undo {
+            let again = (*slot, RestoreRecord::Boost(Boosted { end: Nanos(9), ..boosted }));
             assert!(journal.live().any(|record| record == again), "{again:?}");
         }
         journal.forget(*slot);
@@ -72,13 +72,13 @@ fn in_memory(bytes: &[u8]) {
         end: Nanos(3),
         grace: Nanos(5),
         before,
-        how: How::Deadline { runtime: Nanos(20_000), period: Nanos::from_secs(1) },
+        how: BoostPolicy::Deadline { runtime: Nanos(20_000), period: Nanos::from_secs(1) },
     };
     for undo in [
-        Undo::Boost(boosted),
-        Undo::Boost(Boosted { how: How::Fifo, ..boosted }),
-        Undo::Throttling { runtime_us: 950_000 },
-        Undo::Hrtick(Hrtick::HrtickDl),
+        RestoreRecord::Boost(boosted),
+        RestoreRecord::Boost(Boosted { how: BoostPolicy::Fifo, ..boosted }),
+        RestoreRecord::Throttling { runtime_us: 950_000 },
+        RestoreRecord::Hrtick(Hrtick::HrtickDl),
     ] {
         let room = journal.arm(&undo);
         assert!(room.is_some() || !live.iter().any(|_| true), "a place was cleared");
@@ -93,8 +93,8 @@ fn in_memory(bytes: &[u8]) {
     }
 }
 
-fn is_of(undo: &Undo, tid: Tid) -> bool {
-    matches!(undo, Undo::Boost(boosted) if boosted.tid == tid)
+fn is_of(undo: &RestoreRecord, tid: Tid) -> bool {
+    matches!(undo, RestoreRecord::Boost(boosted) if boosted.tid == tid)
 }
 
 /// What recovery may act upon: records of this boot, but of tasks only, by numbers that no kernel

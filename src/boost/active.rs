@@ -1,8 +1,8 @@
 //! A boost in flight.
 
-use super::journal::How;
-use super::plan::Raised;
-use super::undo::Undone;
+use super::journal::BoostPolicy;
+use super::plan::BoostHandle;
+use super::restore::RestoreOutcome;
 use crate::observe::Snapshot;
 use crate::sorted::Sorted;
 use crate::steps;
@@ -24,7 +24,7 @@ pub const AGAIN_ASLEEP: Nanos = Nanos::from_millis(60);
 pub struct Active {
     pub task: Task,
     /// How it was raised, or by the first of its pulses.
-    pub raised: Raised,
+    pub raised: BoostHandle,
     pub started: Nanos,
     pub end: Nanos,
     /// Of FIFO emulation.
@@ -38,19 +38,19 @@ pub struct Active {
 }
 
 /// How a task has just been lifted.
-pub struct Lifted {
-    pub how: How,
-    pub raised: Raised,
+pub struct StartedBoost {
+    pub how: BoostPolicy,
+    pub raised: BoostHandle,
     /// Whether it was given its CPU in a pulse; None where that is not known.
     pub ran: Option<bool>,
     /// Why no pulse can follow the first one.
-    pub over: Option<Undone>,
+    pub over: Option<RestoreOutcome>,
 }
 
 /// A task that is or was boosted, whose children have to be seen to.
 #[derive(Clone, Copy)]
 pub struct Ward {
-    pub raised: Raised,
+    pub raised: BoostHandle,
     pub task: Task,
 }
 

@@ -4,9 +4,9 @@
 
 use super::active::Ward;
 use super::event::Event;
-use super::journal::{How, Saved};
+use super::journal::{BoostPolicy, Saved};
 use super::kernel::Kernel;
-use super::undo::is_ours;
+use super::restore::is_ours;
 use crate::proc::births::{Birth, Walk};
 use crate::sys::sched::Attr;
 use crate::task::{Nanos, Policy, Tid};
@@ -20,7 +20,7 @@ const ELDERS: usize = 64;
 
 /// Finds the tasks that are born during boosts, and meets each of them once.
 #[derive(Clone, Default)]
-pub struct Nursery {
+pub struct ForkedChildren {
     walk: Walk,
     parents: Vec<Parent>,
 }
@@ -51,7 +51,7 @@ enum Kin {
     Thread,
 }
 
-impl Nursery {
+impl ForkedChildren {
     /// Gives the children and threads of these tasks what they would have inherited, where that is
     /// certain, and reports the others. Returns false if there was not enough time to meet all of
     /// them.
@@ -64,7 +64,7 @@ impl Nursery {
             self.walk = Walk::default();
             return true;
         };
-        let Nursery { walk, parents } = self;
+        let ForkedChildren { walk, parents } = self;
         kernel.births(walk, since, &mut |birth| {
             if let Some(birth) = birth {
                 meet(kernel, parents, &birth, events);
@@ -182,8 +182,8 @@ fn give(kernel: &impl Kernel, birth: &Birth, kin: Kin, before: Saved) -> Option<
 }
 
 /// Returns whether a child has a boost of its own.
-fn is_boosted(kernel: &impl Kernel, birth: &Birth, how: How) -> bool {
-    let is_it = |attr: &Attr| is_ours(attr, how) || is_ours(attr, How::Fifo);
+fn is_boosted(kernel: &impl Kernel, birth: &Birth, how: BoostPolicy) -> bool {
+    let is_it = |attr: &Attr| is_ours(attr, how) || is_ours(attr, BoostPolicy::Fifo);
     kernel.is_itself(birth.id()) && kernel.get_attr(birth.tid).is_ok_and(|attr| is_it(&attr))
 }
 

@@ -1,8 +1,8 @@
 //! Children of boosted tasks, over a kernel that has just them.
 
 use super::*;
-use crate::boost::journal::{Boosted, How, Rank, Slot};
-use crate::boost::plan::Raised;
+use crate::boost::journal::{BoostPolicy, Boosted, Rank, Slot};
+use crate::boost::plan::BoostHandle;
 use crate::sys::sched::RESET_ON_FORK;
 use crate::task::{Comm, Cpu, Owner, Task};
 use std::cell::{Cell, RefCell};
@@ -65,9 +65,9 @@ fn ward() -> Ward {
         end: Nanos::MAX,
         grace: Nanos::ZERO,
         before: FIFO_33,
-        how: How::Fifo,
+        how: BoostPolicy::Fifo,
     };
-    let raised = Raised { boosted, slot: Slot::default(), since: SINCE, runs: None };
+    let raised = BoostHandle { boosted, slot: Slot::default(), since: SINCE, runs: None };
     Ward { raised, task: Task { tid: PARENT, start: 1, ..Task::default() } }
 }
 
@@ -83,7 +83,7 @@ impl Family {
     /// What becomes of the children in one pass: the adopted and the orphans.
     fn adopt(&self) -> (Vec<i32>, Vec<i32>) {
         let mut events = Vec::new();
-        assert!(Nursery::default().adopt(self, &[ward()], &mut events));
+        assert!(ForkedChildren::default().adopt(self, &[ward()], &mut events));
         sorted(&events)
     }
 
@@ -293,7 +293,7 @@ fn the_children_of_a_task_whose_policy_was_set_since_are_let_alone() {
 #[test]
 fn a_thousand_children_take_no_more_than_the_budget_at_once_and_are_all_met_in_the_end() {
     let family = family((0..1000).map(|n| child(1000 + n)));
-    let (mut nursery, mut events) = (Nursery::default(), Vec::new());
+    let (mut nursery, mut events) = (ForkedChildren::default(), Vec::new());
     let mut passes = 0;
     loop {
         let before = family.now();

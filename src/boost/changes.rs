@@ -1,6 +1,6 @@
 //! Changes of the machine's settings: noted before they are made, and put back.
 
-use super::journal::{Journal, Slot, Undo};
+use super::journal::{Journal, RestoreRecord, Slot};
 use super::recover::{self, Recovered};
 use crate::error::{Error, Result};
 use crate::host::settings::{self, UNTHROTTLED};
@@ -18,11 +18,11 @@ impl Changes {
 
     /// Turns RT throttling off, which was at this.
     pub fn lift_throttling(&mut self, runtime_us: i64) -> Result<()> {
-        self.make(&Undo::Throttling { runtime_us }, || settings::set_rt_runtime_us(UNTHROTTLED))
+        self.make(&RestoreRecord::Throttling { runtime_us }, || settings::set_rt_runtime_us(UNTHROTTLED))
     }
 
     /// Notes how to undo a change, and makes it.
-    pub fn make(&mut self, undo: &Undo, change: impl FnOnce() -> Result<()>) -> Result<()> {
+    pub fn make(&mut self, undo: &RestoreRecord, change: impl FnOnce() -> Result<()>) -> Result<()> {
         let slot = self.journal.arm(undo).ok_or_else(|| Error::new("the journal is full"))?;
         let made = change();
         match made {

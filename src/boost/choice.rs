@@ -1,7 +1,8 @@
 //! Which starving tasks are to be boosted, and whether their CPU has a place for one more boost.
 
 use super::{
-    Booster, Cpu, Event, Fault, Hands, Nanos, SPACING, Saved, Snapshot, Starving, Task, Undone, fault, steps,
+    Actuator, Booster, Cpu, Event, Fault, Nanos, RestoreOutcome, SPACING, Saved, Snapshot, Starving, Task,
+    fault, steps,
 };
 use crate::boost::active::Active;
 use crate::boost::probation::Entry;
@@ -17,17 +18,17 @@ const MAX_TURNS: usize = 1024;
 const MAX_FAMILIES: u32 = 64;
 
 /// Lowers the rank of a task that is on probation. Returns whether that is over.
-fn lower(hands: &mut dyn Hands, entry: &Entry, events: &mut Vec<Event>) -> bool {
+fn lower(actuator: &mut dyn Actuator, entry: &Entry, events: &mut Vec<Event>) -> bool {
     if fault::is(Fault::RankKept) {
         return false;
     }
-    match hands.lower_late(&entry.raised) {
-        Some(Undone::Lowered { from, .. }) => {
+    match actuator.lower_late(&entry.raised) {
+        Some(RestoreOutcome::Lowered { from, .. }) => {
             let before = entry.raised.boosted.before;
             events.push(Event::Lowered { task: entry.task, from, before });
             false
         }
-        Some(Undone::Gone) => true,
+        Some(RestoreOutcome::Gone) => true,
         _ => false,
     }
 }
@@ -35,10 +36,10 @@ fn lower(hands: &mut dyn Hands, entry: &Entry, events: &mut Vec<Event>) -> bool 
 /// Returns a task with its owner of this moment, where the owner that a scan saw may be another
 /// one. Without a start time, the tid may have been reused since that scan. A privileged task may
 /// have dropped its privileges, and only a kernel thread stays what it is.
-pub(super) fn with_current_owner(task: &Task, hands: &dyn Hands) -> Task {
+pub(super) fn with_current_owner(task: &Task, actuator: &dyn Actuator) -> Task {
     let owner = match task.owner {
         Owner::Kernel | Owner::User(_) if task.start != 0 => task.owner,
-        _ => hands.owner(task),
+        _ => actuator.owner(task),
     };
     Task { owner, ..*task }
 }
@@ -94,13 +95,18 @@ impl Booster {
     }
 
     /// Lowers ranks that tasks have been given since their pulses.
-    pub(super) fn check_ranks(&mut self, now: Nanos, hands: &mut dyn Hands, events: &mut Vec<Event>) {
+    pub(super) fn check_ranks(&mut self, now: Nanos, actuator: &mut dyn Actuator, events: &mut Vec<Event>) {
         let Booster { probation, .. } = self;
-        probation.check(now, |entry| lower(hands, entry, events));
+        probation.check(now, |entry| lower(actuator, entry, events));
     }
 
     /// Takes the ranks that tasks of a scan have from pulses of theirs or of their parents.
-    pub(super) fn take_ranks(&mut self, snapshot: &Snapshot, hands: &mut dyn Hands, events: &mut Vec<Event>) {
+    pub(super) fn take_ranks(
+        &mut self,
+        snapshot: &Snapshot,
+        actuator: &mut dyn Actuator,
+        events: &mut Vec<Event>,
+    ) {
         if fault::is(Fault::RankKept) {
             return;
         }
@@ -112,7 +118,7 @@ impl Booster {
             |task: &&Task| task.sched.prio < 100 || task.sched.policy.is_some_and(Policy::is_realtime);
         for task in snapshot.running.iter().chain(waiting).filter(is_of_pulse) {
             let entry = if task.misranked { None } else { self.probation.of(task) };
-            if entry.is_some_and(|entry| lower(hands, &entry, events)) {
+            if entry.is_some_and(|entry| lower(actuator, &entry, events)) {
                 self.probation.end(task);
             }
             let may_be_child = entry.is_none()
@@ -122,9 +128,9 @@ impl Booster {
                 && self.probation.next().is_some();
             if may_be_child && families > 0 {
                 families -= 1;
-                self.lower_child(task, hands, events);
+                self.lower_child(task, actuator, events);
             }
-            if task.misranked && hands.take_foreign_rank(task) {
+            if task.misranked && actuator.take_foreign_rank(task) {
                 let priority = (99 - task.sched.prio).clamp(0, 99) as u32;
                 let own = Saved {
                     policy: task.sched.policy.unwrap_or_default(),
@@ -141,17 +147,17 @@ impl Booster {
 
     /// Lowers a task that was born with the policy of a pulse of its parent, or of a thread of its
     /// process.
-    fn lower_child(&self, task: &Task, hands: &mut dyn Hands, events: &mut Vec<Event>) {
+    fn lower_child(&self, task: &Task, actuator: &mut dyn Actuator, events: &mut Vec<Event>) {
         if self.boosted.contains(task.id()) {
             return;
         }
-        let Some(birth) = hands.birth(task) else { return };
+        let Some(birth) = actuator.birth(task) else { return };
         let is_parent = |entry: &&Entry| {
             let tgid = entry.raised.boosted.tgid;
             birth.start >= entry.births && (birth.parent == tgid || task.tgid == Some(tgid))
         };
         let Some(parent) = self.probation.iter().find(is_parent) else { return };
-        if let Some(Undone::Lowered { from, .. }) = hands.lower_child(&birth, &parent.raised) {
+        if let Some(RestoreOutcome::Lowered { from, .. }) = actuator.lower_child(&birth, &parent.raised) {
             events.push(Event::Lowered { task: *task, from, before: parent.raised.boosted.before });
         }
     }
@@ -182,11 +188,11 @@ impl Booster {
         &mut self,
         cpu: Cpu,
         now: Nanos,
-        hands: &mut dyn Hands,
+        actuator: &mut dyn Actuator,
         events: &mut Vec<Event>,
     ) -> bool {
         while self.on(cpu).count() >= self.places && !fault::is(Fault::CapIgnored) {
-            if !self.make_room(cpu, now, hands, events) {
+            if !self.make_room(cpu, now, actuator, events) {
                 return false;
             }
         }
@@ -194,14 +200,20 @@ impl Booster {
     }
 
     /// Ends a boost that has had its budget once, if there is one.
-    fn make_room(&mut self, cpu: Cpu, now: Nanos, hands: &mut dyn Hands, events: &mut Vec<Event>) -> bool {
+    fn make_room(
+        &mut self,
+        cpu: Cpu,
+        now: Nanos,
+        actuator: &mut dyn Actuator,
+        events: &mut Vec<Event>,
+    ) -> bool {
         let oldest = (0..self.active.len())
             .filter(|&index| self.active[index].task.cpu == cpu)
             .filter(|&index| now >= self.active[index].started + SPACING)
             .min_by_key(|&index| self.active[index].started);
         match oldest {
             Some(index) => {
-                self.end(index, now, true, hands, events);
+                self.end(index, now, true, actuator, events);
                 // The task may not have run in its pulses, and then it is the next to get a place.
                 self.look_at(now + SPACING);
                 true

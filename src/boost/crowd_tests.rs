@@ -51,7 +51,7 @@ fn children_are_looked_for_after_a_boost_and_twice_a_second_during_it_and_never_
     adopt(&mut scene);
     assert_eq!(scene.host.adoptions, [[Tid(1)]]);
     // The hog is gone, and the boost ends early.
-    scene.pass(CARE);
+    scene.pass(RECHECK_INTERVAL);
     scene.look(&[], None);
     assert_eq!((scene.host.restored.len(), scene.host.adoptions.len()), (1, 1));
     assert!(scene.booster.next_adoption() <= Some(scene.now));
@@ -138,7 +138,7 @@ fn after_a_loan_deadline_boosts_end_and_pulses_follow_for_a_minute() {
 
 #[test]
 fn a_scan_takes_the_ranks_that_tasks_have_from_pulses() {
-    let mut scene = Scene::new(Rules { how: How::Fifo, ..rules(20) });
+    let mut scene = Scene::new(Rules { how: BoostPolicy::Fifo, ..rules(20) });
     scene.host.is_of_user = true;
     scene.look(&[1], Some(49));
     // It has given itself the rank of its pulse after that, and its child was born with it.

@@ -1,7 +1,7 @@
 //! What happens to a task, for whoever tells of it.
 
-use super::journal::{How, Saved};
-use super::undo::Undone;
+use super::journal::{BoostPolicy, Saved};
+use super::restore::RestoreOutcome;
 use crate::task::{Nanos, Policy, Task, Tid};
 use std::io;
 
@@ -27,11 +27,11 @@ pub enum Refusal {
 pub enum Event {
     Boosted {
         task: Task,
-        how: How,
+        how: BoostPolicy,
     },
     Refused {
         task: Task,
-        how: How,
+        how: BoostPolicy,
         why: Refusal,
     },
     Over {
@@ -39,7 +39,7 @@ pub enum Event {
         before: Saved,
         after: Nanos,
         early: bool,
-        outcome: Undone,
+        outcome: RestoreOutcome,
     },
     /// A rank above its own has been taken from a task that is not boosted now.
     Lowered {

@@ -8,7 +8,7 @@
 //! Two things allocate: the restore of HRTICK, which comes last, and the report on stderr. Only
 //! stalld itself asks for them, and it has one thread when it forks the guardian.
 
-use super::journal::{Journal, Undo};
+use super::journal::{Journal, RestoreRecord};
 use super::kernel::Host;
 use super::recover::{self, Recovered};
 use crate::cpus::CpuSet;
@@ -122,7 +122,7 @@ fn guard(journal: &Journal, mut line: &File, parent: Option<&OwnedFd>, says: boo
         // it woken.
         journal.sleeps_until(Nanos::MAX);
         let due = journal.open().filter_map(|(_, record)| match record {
-            Undo::Boost(boosted) => Some(recover::due(&boosted)),
+            RestoreRecord::Boost(boosted) => Some(recover::due(&boosted)),
             _ => None,
         });
         let due = due.min().unwrap_or(Nanos::MAX);

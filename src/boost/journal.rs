@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, fence};
 
 /// A change, as it has to be undone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Undo {
+pub enum RestoreRecord {
     Boost(Boosted),
     /// kernel.sched_rt_runtime_us was this.
     Throttling {
@@ -40,7 +40,7 @@ pub struct Boosted {
     /// The guardian restores the task if stalld has not done so by this time after the end.
     pub grace: Nanos,
     pub before: Saved,
-    pub how: How,
+    pub how: BoostPolicy,
 }
 
 impl Boosted {
@@ -100,7 +100,7 @@ pub struct Saved {
 
 /// How a task is scheduled during a boost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum How {
+pub enum BoostPolicy {
     Deadline {
         runtime: Nanos,
         period: Nanos,
@@ -109,12 +109,12 @@ pub enum How {
     Fifo,
 }
 
-impl How {
+impl BoostPolicy {
     /// The policy.
     pub fn name(self) -> &'static str {
         match self {
-            How::Deadline { .. } => "SCHED_DEADLINE",
-            How::Fifo => "SCHED_FIFO",
+            BoostPolicy::Deadline { .. } => "SCHED_DEADLINE",
+            BoostPolicy::Fifo => "SCHED_FIFO",
         }
     }
 }
@@ -237,7 +237,7 @@ impl Journal {
 
     /// Notes a change that is about to be made. None if there is no room, and then it must not be
     /// made.
-    pub fn arm(&self, undo: &Undo) -> Option<Slot> {
+    pub fn arm(&self, undo: &RestoreRecord) -> Option<Slot> {
         let slot = (1..self.words.len() / WORDS).find_map(|index| {
             let word = &self.record(index)[word::STATE];
             let now = word.load(Acquire);
@@ -250,10 +250,10 @@ impl Journal {
         let record = self.record(slot.index);
         let set = |word: usize, value: u64| record[word].store(value, Relaxed);
         match undo {
-            Undo::Boost(boosted) => {
+            RestoreRecord::Boost(boosted) => {
                 let (kind, runtime, period) = match boosted.how {
-                    How::Deadline { runtime, period } => (kind::DEADLINE, runtime, period),
-                    How::Fifo => (kind::FIFO, Nanos::ZERO, Nanos::ZERO),
+                    BoostPolicy::Deadline { runtime, period } => (kind::DEADLINE, runtime, period),
+                    BoostPolicy::Fifo => (kind::FIFO, Nanos::ZERO, Nanos::ZERO),
                 };
                 set(word::KIND, kind);
                 set(word::TID, boosted.tid.0 as u64);
@@ -271,11 +271,11 @@ impl Journal {
                 set(word::PERIOD, period.0);
                 set(word::VALUE, boosted.grace.0);
             }
-            Undo::Throttling { runtime_us } => {
+            RestoreRecord::Throttling { runtime_us } => {
                 set(word::KIND, kind::THROTTLING);
                 set(word::VALUE, *runtime_us as u64);
             }
-            Undo::Hrtick(hrtick) => {
+            RestoreRecord::Hrtick(hrtick) => {
                 set(word::KIND, kind::HRTICK);
                 set(word::VALUE, u64::from(*hrtick == Hrtick::HrtickDl));
             }
@@ -323,7 +323,7 @@ impl Journal {
     pub fn has_other(&self, than: Slot, is: impl Fn(&Boosted) -> bool) -> bool {
         self.slots()
             .filter(|&slot| slot != than && !self.is(slot, state::FREE))
-            .any(|slot| matches!(read(self.record(slot.index)), Some(Undo::Boost(boosted)) if is(&boosted)))
+            .any(|slot| matches!(read(self.record(slot.index)), Some(RestoreRecord::Boost(boosted)) if is(&boosted)))
     }
 
     pub fn is_claimed(&self, slot: Slot) -> bool {
@@ -331,12 +331,12 @@ impl Journal {
     }
 
     /// All records that nobody has claimed. One that makes no sense is left out.
-    pub fn live(&self) -> impl Iterator<Item = (Slot, Undo)> + '_ {
+    pub fn live(&self) -> impl Iterator<Item = (Slot, RestoreRecord)> + '_ {
         self.open().filter(|&(slot, _)| self.is_live(slot))
     }
 
     /// All records that are not known to be undone: those that somebody has claimed as well.
-    pub fn open(&self) -> impl Iterator<Item = (Slot, Undo)> + '_ {
+    pub fn open(&self) -> impl Iterator<Item = (Slot, RestoreRecord)> + '_ {
         let is_open = |slot: Slot| self.is_live(slot) || self.is_claimed(slot);
         self.slots()
             .filter(move |&slot| is_open(slot))
@@ -379,15 +379,18 @@ impl Slot {
     }
 }
 
-fn read(record: &[AtomicU64; WORDS]) -> Option<Undo> {
+fn read(record: &[AtomicU64; WORDS]) -> Option<RestoreRecord> {
     let get = |word: usize| record[word].load(Relaxed);
     let tid = |word: usize| i32::try_from(get(word)).ok().filter(|&tid| tid > 0).map(Tid);
     let kind = get(word::KIND);
     match kind {
         kind::DEADLINE | kind::FIFO => {
             let how = match kind {
-                kind::FIFO => How::Fifo,
-                _ => How::Deadline { runtime: Nanos(get(word::RUNTIME)), period: Nanos(get(word::PERIOD)) },
+                kind::FIFO => BoostPolicy::Fifo,
+                _ => BoostPolicy::Deadline {
+                    runtime: Nanos(get(word::RUNTIME)),
+                    period: Nanos(get(word::PERIOD)),
+                },
             };
             let before = Saved {
                 policy: Policy(u32::try_from(get(word::POLICY)).ok()?),
@@ -396,7 +399,7 @@ fn read(record: &[AtomicU64; WORDS]) -> Option<Undo> {
                 nice: i32::try_from(get(word::NICE) as i64).ok()?,
                 timer_slack: get(word::TIMER_SLACK),
             };
-            Some(Undo::Boost(Boosted {
+            Some(RestoreRecord::Boost(Boosted {
                 tid: tid(word::TID)?,
                 tgid: tid(word::TGID)?,
                 start: get(word::START),
@@ -408,9 +411,9 @@ fn read(record: &[AtomicU64; WORDS]) -> Option<Undo> {
                 how,
             }))
         }
-        kind::THROTTLING => Some(Undo::Throttling { runtime_us: get(word::VALUE) as i64 }),
+        kind::THROTTLING => Some(RestoreRecord::Throttling { runtime_us: get(word::VALUE) as i64 }),
         kind::HRTICK => {
-            Some(Undo::Hrtick(if get(word::VALUE) != 0 { Hrtick::HrtickDl } else { Hrtick::Hrtick }))
+            Some(RestoreRecord::Hrtick(if get(word::VALUE) != 0 { Hrtick::HrtickDl } else { Hrtick::Hrtick }))
         }
         _ => None,
     }

@@ -21,7 +21,7 @@ const LOCK_TIMEOUT: Nanos = Nanos::from_secs(1);
 
 /// The journal in this file, empty, after what a former stalld has left in it has been undone. It
 /// is locked for as long as it is open.
-pub fn open(path: &Path) -> Result<(Journal, Vec<Left>)> {
+pub fn open(path: &Path) -> Result<(Journal, Vec<Leftover>)> {
     let what = || format!("use the journal {}", path.display());
     let file = own_file::open(path)?;
     let seen = file.metadata().context(what())?;
@@ -41,18 +41,18 @@ pub fn open(path: &Path) -> Result<(Journal, Vec<Left>)> {
     let mut left = Vec::new();
     match journal.boot_id() {
         Some(then) if then == boot => {
-            recover::everything(&Host, &journal, |one| left.push(Left::Recovered(one)));
+            recover::everything(&Host, &journal, |one| left.push(Leftover::Recovered(one)));
             let garbled = journal.garbled();
             if garbled > 0 {
-                left.push(Left::Void(format!("{}: {garbled} records make no sense", path.display())));
+                left.push(Leftover::Void(format!("{}: {garbled} records make no sense", path.display())));
             }
         }
-        Some(_) => left.push(Left::Void(format!("{} is of another boot", path.display()))),
-        None if seen.len() > 0 => left.push(Left::Void(format!("{} is no journal", path.display()))),
+        Some(_) => left.push(Leftover::Void(format!("{} is of another boot", path.display()))),
+        None if seen.len() > 0 => left.push(Leftover::Void(format!("{} is no journal", path.display()))),
         None => {}
     }
     // What could not be undone stays for the next one to try.
-    if left.iter().all(Left::is_done) {
+    if left.iter().all(Leftover::is_done) {
         journal.begin(boot, owner());
     }
     Ok((journal, left))
@@ -76,23 +76,23 @@ fn owner() -> Tid {
 
 /// What a former stalld has left behind.
 #[derive(Debug)]
-pub enum Left {
+pub enum Leftover {
     Recovered(Recovered),
     /// What can't be acted on, and is dropped.
     Void(String),
 }
 
-impl Left {
+impl Leftover {
     pub fn is_done(&self) -> bool {
-        !matches!(self, Left::Recovered(recovered) if !recovered.is_done())
+        !matches!(self, Leftover::Recovered(recovered) if !recovered.is_done())
     }
 }
 
-impl fmt::Display for Left {
+impl fmt::Display for Leftover {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
-            Left::Recovered(recovered) => write!(f, "left by a former stalld: {recovered}"),
-            Left::Void(what) => write!(f, "{what}: it is emptied"),
+            Leftover::Recovered(recovered) => write!(f, "left by a former stalld: {recovered}"),
+            Leftover::Void(what) => write!(f, "{what}: it is emptied"),
         }
     }
 }

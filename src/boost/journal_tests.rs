@@ -1,5 +1,5 @@
 use super::*;
-use crate::boost::undo::leader_is_boosted;
+use crate::boost::restore::leader_is_boosted;
 use crate::sys::shared::nameless_file;
 
 fn journal(records: usize) -> Journal {
@@ -9,8 +9,8 @@ fn journal(records: usize) -> Journal {
     journal
 }
 
-fn boosted(tid: i32) -> Undo {
-    Undo::Boost(Boosted {
+fn boosted(tid: i32) -> RestoreRecord {
+    RestoreRecord::Boost(Boosted {
         tid: Tid(tid),
         tgid: Tid(tid),
         start: 99,
@@ -19,14 +19,18 @@ fn boosted(tid: i32) -> Undo {
         end: Nanos(12345),
         grace: Nanos(99),
         before: Saved { policy: Policy::RR, priority: 33, reset_on_fork: true, nice: -7, timer_slack: 777 },
-        how: How::Deadline { runtime: Nanos(20_000), period: Nanos::from_secs(1) },
+        how: BoostPolicy::Deadline { runtime: Nanos(20_000), period: Nanos::from_secs(1) },
     })
 }
 
 #[test]
 fn what_was_noted_is_what_is_read() {
     let journal = journal(4);
-    let all = [boosted(5), Undo::Throttling { runtime_us: 950_000 }, Undo::Hrtick(Hrtick::HrtickDl)];
+    let all = [
+        boosted(5),
+        RestoreRecord::Throttling { runtime_us: 950_000 },
+        RestoreRecord::Hrtick(Hrtick::HrtickDl),
+    ];
     let slots: Vec<Slot> = all.iter().map(|undo| journal.arm(undo).unwrap()).collect();
     assert_eq!(journal.live().map(|(_, undo)| undo).collect::<Vec<_>>(), all);
     assert!(journal.claim(slots[1]));
@@ -63,11 +67,11 @@ fn who_has_read_a_record_can_not_claim_the_next_one_in_its_place() {
 #[test]
 fn who_had_the_number_of_a_leader_before_is_not_the_leader() {
     let journal = journal(2);
-    let Undo::Boost(of_5) = boosted(5) else { panic!() };
+    let RestoreRecord::Boost(of_5) = boosted(5) else { panic!() };
     let thread = Boosted { tgid: Tid(4), ..of_5 };
-    let slot = journal.arm(&Undo::Boost(thread)).unwrap();
+    let slot = journal.arm(&RestoreRecord::Boost(thread)).unwrap();
     for (start, is_leader) in [(thread.leader_start - 1, false), (thread.leader_start, true)] {
-        let other = journal.arm(&Undo::Boost(Boosted { tid: Tid(4), start, ..of_5 })).unwrap();
+        let other = journal.arm(&RestoreRecord::Boost(Boosted { tid: Tid(4), start, ..of_5 })).unwrap();
         assert_eq!(leader_is_boosted(&journal, slot, &thread), is_leader);
         journal.forget(other);
     }
@@ -79,8 +83,10 @@ fn what_could_not_be_undone_is_live_again_later() {
     let slot = journal.arm(&boosted(5)).unwrap();
     assert!(journal.claim(slot));
     journal.postpone(slot, Nanos(777));
-    let live: Vec<(Slot, Undo)> = journal.live().collect();
-    assert!(matches!(live[..], [(again, Undo::Boost(Boosted { end: Nanos(777), .. }))] if again == slot));
+    let live: Vec<(Slot, RestoreRecord)> = journal.live().collect();
+    assert!(
+        matches!(live[..], [(again, RestoreRecord::Boost(Boosted { end: Nanos(777), .. }))] if again == slot)
+    );
 }
 
 #[test]

@@ -1,18 +1,18 @@
 //! Lets starving tasks run for a bounded moment, and puts everything back.
 
-pub mod actions;
 mod active;
+pub mod actuator;
 mod adopt;
 pub mod changes;
 pub mod event;
 pub mod guardian;
-pub mod hands;
 pub mod journal;
 pub mod journal_file;
 pub mod kernel;
+pub mod kernel_actuator;
 pub mod plan;
 mod probation;
 pub mod recover;
+pub mod restore;
 pub mod rules;
-pub mod undo;
 mod wards;

@@ -32,7 +32,7 @@ struct Simulated {
     refuses: Option<i32>,
 }
 
-fn raised(task: &Task, how: How, end: Nanos) -> Raised {
+fn raised(task: &Task, how: BoostPolicy, end: Nanos) -> BoostHandle {
     let (tid, tgid, start, priority) = (task.tid, task.tid, task.start, (99 - task.sched.prio) as u32);
     let before = Saved { policy: Policy::FIFO, priority, reset_on_fork: false, nice: 0, timer_slack: 0 };
     let boosted = Boosted {
@@ -46,13 +46,13 @@ fn raised(task: &Task, how: How, end: Nanos) -> Raised {
         before,
         how,
     };
-    Raised { boosted, slot: Slot::default(), since: 0, runs: Some(7) }
+    BoostHandle { boosted, slot: Slot::default(), since: 0, runs: Some(7) }
 }
 
-impl Hands for Simulated {
-    fn lower_late(&mut self, raised: &Raised) -> Option<Undone> {
+impl Actuator for Simulated {
+    fn lower_late(&mut self, raised: &BoostHandle) -> Option<RestoreOutcome> {
         let Boosted { tid, before, .. } = raised.boosted;
-        self.raises_itself.then_some(Undone::Lowered { tid, from: Saved { priority: 97, ..before } })
+        self.raises_itself.then_some(RestoreOutcome::Lowered { tid, from: Saved { priority: 97, ..before } })
     }
 
     fn birth(&self, task: &Task) -> Option<Birth> {
@@ -60,8 +60,11 @@ impl Hands for Simulated {
         self.children.contains(&tid).then_some(Birth { tid, start, parent: Tid(1) })
     }
 
-    fn lower_child(&mut self, child: &Birth, parent: &Raised) -> Option<Undone> {
-        Some(Undone::Lowered { tid: child.tid, from: Saved { priority: 98, ..parent.boosted.before } })
+    fn lower_child(&mut self, child: &Birth, parent: &BoostHandle) -> Option<RestoreOutcome> {
+        Some(RestoreOutcome::Lowered {
+            tid: child.tid,
+            from: Saved { priority: 98, ..parent.boosted.before },
+        })
     }
 
     fn take_foreign_rank(&mut self, task: &Task) -> bool {
@@ -73,7 +76,7 @@ impl Hands for Simulated {
         if self.is_of_user { Owner::User(1000) } else { Owner::Privileged }
     }
 
-    fn raise(&mut self, task: &Task, end: Nanos) -> Result<Raised, Refusal> {
+    fn raise(&mut self, task: &Task, end: Nanos) -> Result<BoostHandle, Refusal> {
         if let Some(errno) = self.refuses {
             return Err(Refusal::Kernel(io::Error::from_raw_os_error(errno)));
         }
@@ -81,12 +84,12 @@ impl Hands for Simulated {
         Ok(raised(task, rules(20).how, end))
     }
 
-    fn restore(&mut self, raised: &Raised) -> Undone {
+    fn restore(&mut self, raised: &BoostHandle) -> RestoreOutcome {
         self.restored.push(raised.boosted.tid);
-        Undone::Restored(raised.boosted.tid)
+        RestoreOutcome::Restored(raised.boosted.tid)
     }
 
-    fn let_run(&mut self, _: &Raised) -> Option<bool> {
+    fn await_first_run(&mut self, _: &BoostHandle) -> Option<bool> {
         Some(!self.stuck)
     }
 
@@ -95,10 +98,10 @@ impl Hands for Simulated {
             return Err(Refusal::Taken);
         }
         self.pulses.push(task.tid);
-        let raised = raised(task, How::Fifo, Nanos::MAX);
+        let raised = raised(task, BoostPolicy::Fifo, Nanos::MAX);
         let outcome = match self.raises_itself {
-            true => Undone::Lowered { tid: task.tid, from: raised.boosted.before },
-            false => Undone::Restored(task.tid),
+            true => RestoreOutcome::Lowered { tid: task.tid, from: raised.boosted.before },
+            false => RestoreOutcome::Restored(task.tid),
         };
         Ok(Pulse { raised, outcome, ran: Some(!self.held) })
     }
@@ -121,7 +124,7 @@ const D: Nanos = Nanos::from_secs(3);
 
 fn rules(cost_us: u64) -> Rules {
     Rules {
-        how: How::Deadline { runtime: Nanos::from_micros(20), period: Nanos::from_secs(1) },
+        how: BoostPolicy::Deadline { runtime: Nanos::from_micros(20), period: Nanos::from_secs(1) },
         runtime: Nanos::from_micros(20),
         period: Nanos::from_secs(1),
         duration: D,
@@ -271,10 +274,10 @@ fn where_a_budget_costs_a_tick_a_crowd_is_served_one_by_one() {
 fn a_boost_that_nothing_makes_necessary_any_more_ends_early() {
     let mut scene = Scene::new(rules(20));
     scene.look(&[1], Some(49));
-    scene.pass(CARE);
+    scene.pass(RECHECK_INTERVAL);
     scene.look(&[], Some(49));
     assert!(scene.host.restored.is_empty(), "the hog is there");
-    scene.pass(CARE);
+    scene.pass(RECHECK_INTERVAL);
     scene.look(&[], None);
     assert_eq!(scene.host.restored, [Tid(1)]);
     assert!(matches!(scene.events.last(), Some(Event::Over { early: true, .. })));
@@ -297,7 +300,7 @@ fn at_short_thresholds_equals_who_take_turns_are_left_alone() {
 
 #[test]
 fn a_task_that_another_thread_has_in_hand_is_tried_again_soon_and_holds_nobody_up() {
-    let mut scene = Scene::new(Rules { how: How::Fifo, ..rules(20) });
+    let mut scene = Scene::new(Rules { how: BoostPolicy::Fifo, ..rules(20) });
     scene.host.taken = true;
     scene.look(&[1, 2], Some(49));
     assert!(scene.events.is_empty());
@@ -305,8 +308,8 @@ fn a_task_that_another_thread_has_in_hand_is_tried_again_soon_and_holds_nobody_u
     scene.pass(SPACING);
     scene.look(&[1, 2], Some(49));
     assert_eq!(scene.host.pulses, [Tid(2)]);
-    assert_eq!(scene.booster.next_look(), Some(scene.now + CARE - SPACING));
-    scene.pass(CARE);
+    assert_eq!(scene.booster.next_look(), Some(scene.now + RECHECK_INTERVAL - SPACING));
+    scene.pass(RECHECK_INTERVAL);
     scene.look(&[1], Some(49));
     assert_eq!(scene.host.pulses, [Tid(2), Tid(1)]);
 }

@@ -5,7 +5,7 @@
 //! SCHED_RESET_ON_FORK, an unprivileged process can't take that flag from it, so a rank without the
 //! flag was set by a privileged process.
 
-use super::plan::Raised;
+use super::plan::BoostHandle;
 use crate::sorted::Sorted;
 use crate::task::{Nanos, Task, TaskId};
 
@@ -30,7 +30,7 @@ pub struct Probation {
 #[derive(Clone, Copy)]
 pub struct Entry {
     pub task: Task,
-    pub raised: Raised,
+    pub raised: BoostHandle,
     /// Tasks that were started later than that, in clock ticks since boot, may be born in a pulse
     /// of this one.
     pub births: u64,
@@ -45,7 +45,7 @@ impl Probation {
     }
 
     /// Begins, or begins anew, after a pulse.
-    pub fn begin(&mut self, task: &Task, raised: &Raised, now: Nanos) {
+    pub fn begin(&mut self, task: &Task, raised: &BoostHandle, now: Nanos) {
         if self.tasks.len() >= MAX_TASKS {
             let oldest = self.tasks.iter_mut().min_by_key(|(_, entry)| entry.begun).map(|(id, _)| id);
             oldest.into_iter().for_each(|id| self.tasks.remove(id));
@@ -96,10 +96,10 @@ impl Probation {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::boost::journal::{Boosted, How, Rank, Saved, Slot};
+    use crate::boost::journal::{BoostPolicy, Boosted, Rank, Saved, Slot};
     use crate::task::{Policy, Tid};
 
-    fn raised() -> Raised {
+    fn raised() -> BoostHandle {
         let before =
             Saved { policy: Policy::OTHER, priority: 0, reset_on_fork: false, nice: 0, timer_slack: 0 };
         let boosted = Boosted {
@@ -111,9 +111,9 @@ mod tests {
             end: Nanos::ZERO,
             grace: Nanos::ZERO,
             before,
-            how: How::Fifo,
+            how: BoostPolicy::Fifo,
         };
-        Raised { boosted, slot: Slot::default(), since: 0, runs: None }
+        BoostHandle { boosted, slot: Slot::default(), since: 0, runs: None }
     }
 
     fn task(tid: i32) -> Task {

@@ -2,17 +2,22 @@
 
 use super::*;
 
-fn pulse_of(before: Attr, how: How, meanwhile: Attr) -> (Undone, Policy, u32, u64) {
+fn pulse_of(before: Attr, how: BoostPolicy, meanwhile: Attr) -> (RestoreOutcome, Policy, u32, u64) {
     pulse_of_task(&task(), before, how, meanwhile)
 }
 
-fn pulse_of_task(task: &Task, before: Attr, how: How, meanwhile: Attr) -> (Undone, Policy, u32, u64) {
+fn pulse_of_task(
+    task: &Task,
+    before: Attr,
+    how: BoostPolicy,
+    meanwhile: Attr,
+) -> (RestoreOutcome, Policy, u32, u64) {
     let (kernel, journal) = (Scripted::default(), journal());
     (kernel.state().attr, kernel.state().slack) = (before, 50_000);
-    let mut hands = hands(&kernel, &journal, |_| {});
-    let raised = hands.note(task, None, how, PERIOD).and_then(|noted| hands.make(noted)).unwrap();
+    let mut actuator = actuator(&kernel, &journal, |_| {});
+    let raised = actuator.note(task, None, how, PERIOD).and_then(|noted| actuator.make(noted)).unwrap();
     (kernel.state().attr, kernel.state().slack) = (meanwhile, 0);
-    let outcome = hands.restore(&raised);
+    let outcome = actuator.restore(&raised);
     let state = kernel.state();
     (outcome, state.attr.policy, state.attr.priority, state.slack)
 }
@@ -27,8 +32,8 @@ fn a_rank_above_its_own_that_is_set_in_a_pulse_is_lowered() {
         (attr(Policy::FIFO, 10), attr(Policy::RR, 11)),
         (attr(Policy::IDLE, 0), attr(Policy::OTHER, 0)),
     ] {
-        let (outcome, policy, priority, slack) = pulse_of(before, How::Fifo, meanwhile);
-        let Undone::Lowered { tid: TASK, from } = outcome else { panic!("{outcome:?}") };
+        let (outcome, policy, priority, slack) = pulse_of(before, BoostPolicy::Fifo, meanwhile);
+        let RestoreOutcome::Lowered { tid: TASK, from } = outcome else { panic!("{outcome:?}") };
         assert_eq!((from.policy, from.priority), (meanwhile.policy, meanwhile.priority));
         assert_eq!((policy, priority), (before.policy, before.priority));
         let has_slack = !before.policy.is_realtime();
@@ -40,14 +45,14 @@ fn a_rank_above_its_own_that_is_set_in_a_pulse_is_lowered() {
 fn a_privileged_task_keeps_a_rank_that_is_set_in_a_pulse_or_after_it() {
     for (owner, policy) in [(Owner::Privileged, Policy::FIFO), (Owner::User(1000), Policy::OTHER)] {
         let task = Task { owner, ..task() };
-        let (_, policy_after, ..) = pulse_of_task(&task, Attr::default(), How::Fifo, FIFO_97);
+        let (_, policy_after, ..) = pulse_of_task(&task, Attr::default(), BoostPolicy::Fifo, FIFO_97);
         assert_eq!(policy_after, policy, "{owner:?}");
 
         let kernel = Scripted::default();
-        let mut hands = hands(&kernel, &journal(), |_| {});
-        let Pulse { raised, .. } = hands.pulse(&task, None).unwrap();
+        let mut actuator = actuator(&kernel, &journal(), |_| {});
+        let Pulse { raised, .. } = actuator.pulse(&task, None).unwrap();
         kernel.state().attr = FIFO_97;
-        hands.lower_late(&raised);
+        actuator.lower_late(&raised);
         assert_eq!(kernel.state().attr.policy, policy, "{owner:?}");
     }
 }
@@ -63,31 +68,34 @@ fn an_equal_or_lower_rank_that_is_set_in_a_pulse_stays() {
         // Only a privileged process can set this policy.
         (Attr::default(), attr(Policy::DEADLINE, 0)),
     ] {
-        let (outcome, policy, priority, _) = pulse_of(before, How::Fifo, meanwhile);
-        assert!(matches!(outcome, Undone::ChangedByOthers(now) if now == meanwhile.policy), "{outcome:?}");
+        let (outcome, policy, priority, _) = pulse_of(before, BoostPolicy::Fifo, meanwhile);
+        assert!(
+            matches!(outcome, RestoreOutcome::ChangedByOthers(now) if now == meanwhile.policy),
+            "{outcome:?}"
+        );
         assert_eq!((policy, priority), (meanwhile.policy, meanwhile.priority));
     }
 }
 
 #[test]
 fn a_policy_that_is_set_in_a_deadline_boost_stays() {
-    let how = How::Deadline { runtime: BUDGET, period: PERIOD };
+    let how = BoostPolicy::Deadline { runtime: BUDGET, period: PERIOD };
     let (outcome, policy, priority, _) = pulse_of(Attr::default(), how, FIFO_97);
-    assert!(matches!(outcome, Undone::ChangedByOthers(Policy::FIFO)), "{outcome:?}");
+    assert!(matches!(outcome, RestoreOutcome::ChangedByOthers(Policy::FIFO)), "{outcome:?}");
     assert_eq!((policy, priority), (Policy::FIFO, 97));
 }
 
 #[test]
 fn a_rank_that_is_set_after_the_guardian_has_restored_the_task_stays() {
     let (kernel, journal) = (Scripted::default(), journal());
-    let mut hands = hands(&kernel, &journal, |_| {});
-    let noted = hands.note(&task(), None, How::Fifo, PERIOD).unwrap();
-    let raised = hands.make(noted).unwrap();
+    let mut actuator = actuator(&kernel, &journal, |_| {});
+    let noted = actuator.note(&task(), None, BoostPolicy::Fifo, PERIOD).unwrap();
+    let raised = actuator.make(noted).unwrap();
     // The guardian restores the task, and clears the record.
     assert!(journal.claim(raised.slot));
     kernel.state().attr = FIFO_97;
     journal.clear(raised.slot);
-    assert!(matches!(hands.restore(&raised), Undone::ChangedByOthers(Policy::FIFO)));
+    assert!(matches!(actuator.restore(&raised), RestoreOutcome::ChangedByOthers(Policy::FIFO)));
 }
 
 #[test]
@@ -102,13 +110,13 @@ fn a_child_keeps_only_a_priority_that_it_may_set_or_that_its_parent_had() {
     ] {
         let kernel = Scripted::default();
         kernel.state().attr = before;
-        let mut hands = hands(&kernel, &journal(), |_| {});
-        let Pulse { raised, .. } = hands.pulse(&task(), None).unwrap();
+        let mut actuator = actuator(&kernel, &journal(), |_| {});
+        let Pulse { raised, .. } = actuator.pulse(&task(), None).unwrap();
         kernel.state().priority_limit = limit;
         kernel.state().others.push((YOUNG, child));
         let birth = Birth { tid: YOUNG, start: START + 1, parent: TASK };
-        let outcome = hands.lower_child(&birth, &raised);
-        assert_eq!(matches!(outcome, Some(Undone::Lowered { .. })), is_lowered, "{child:?} {limit}");
+        let outcome = actuator.lower_child(&birth, &raised);
+        assert_eq!(matches!(outcome, Some(RestoreOutcome::Lowered { .. })), is_lowered, "{child:?} {limit}");
         let after = kernel.get_attr(YOUNG).unwrap();
         let expected = if is_lowered { before } else { child };
         assert_eq!((after.policy, after.priority), (expected.policy, expected.priority));

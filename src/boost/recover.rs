@@ -1,8 +1,8 @@
 //! Undoes what the journal says, for whoever has to do it in stalld's place.
 
-use super::journal::{Boosted, Journal, Slot, Undo};
+use super::journal::{Boosted, Journal, RestoreRecord, Slot};
 use super::kernel::Kernel;
-use super::undo::{RETRY, Undone, give_slack_back, settle};
+use super::restore::{RETRY, RestoreOutcome, give_slack_back, settle};
 use crate::error::{Error, Result};
 use crate::host::debugfs;
 use crate::host::settings::{self, UNTHROTTLED};
@@ -13,9 +13,9 @@ use std::path::Path;
 /// What was done about a record.
 #[derive(Debug)]
 pub enum Recovered {
-    Task(Boosted, Undone),
+    Task(Boosted, RestoreOutcome),
     /// False where it is as somebody else has set it since.
-    Setting(Undo, Result<bool>),
+    Setting(RestoreRecord, Result<bool>),
 }
 
 /// Returns the moment from which stalld counts as stuck if it has not ended this boost. For a pulse
@@ -30,7 +30,7 @@ pub fn due(boosted: &Boosted) -> Nanos {
 /// claim and what it had claimed the record for: twice does no harm.
 pub fn overdue(kernel: &impl Kernel, journal: &Journal, now: Nanos, mut tell: impl FnMut(Recovered)) {
     for (slot, record) in journal.open() {
-        let Undo::Boost(boosted) = record else { continue };
+        let RestoreRecord::Boost(boosted) = record else { continue };
         if due(&boosted) > now {
             continue;
         }
@@ -38,8 +38,8 @@ pub fn overdue(kernel: &impl Kernel, journal: &Journal, now: Nanos, mut tell: im
         if !is_ours && !journal.is_claimed(slot) {
             continue;
         }
-        let not_yet = |outcome: &Undone| matches!(outcome, Undone::NeverBoosted);
-        let stays = |outcome: &Undone| is_ours && not_yet(outcome);
+        let not_yet = |outcome: &RestoreOutcome| matches!(outcome, RestoreOutcome::NeverBoosted);
+        let stays = |outcome: &RestoreOutcome| is_ours && not_yet(outcome);
         let outcome = settle(kernel, journal, slot, &boosted, kernel.now() + RETRY, stays);
         if !not_yet(&outcome) {
             tell(Recovered::Task(boosted, outcome));
@@ -51,13 +51,13 @@ pub fn overdue(kernel: &impl Kernel, journal: &Journal, now: Nanos, mut tell: im
 /// only while throttling is off.
 pub fn everything(kernel: &impl Kernel, journal: &Journal, mut tell: impl FnMut(Recovered)) {
     for (slot, record) in journal.open() {
-        let Undo::Boost(boosted) = record else { continue };
+        let RestoreRecord::Boost(boosted) = record else { continue };
         // It may have ended between a claim and what it had claimed the record for, or halfway
         // through that.
         let halfway = journal.is_claimed(slot);
         if halfway || journal.claim(slot) {
             let outcome = settle(kernel, journal, slot, &boosted, Nanos::MAX, |_| false);
-            if halfway && matches!(outcome, Undone::NeverBoosted) {
+            if halfway && matches!(outcome, RestoreOutcome::NeverBoosted) {
                 give_slack_back(kernel, boosted.tid, boosted.before.timer_slack);
             }
             tell(Recovered::Task(boosted, outcome));
@@ -65,7 +65,7 @@ pub fn everything(kernel: &impl Kernel, journal: &Journal, mut tell: impl FnMut(
     }
     journal.reopen();
     for (slot, record) in journal.live() {
-        if !matches!(record, Undo::Boost(_)) && journal.claim(slot) {
+        if !matches!(record, RestoreRecord::Boost(_)) && journal.claim(slot) {
             tell(Recovered::Setting(record, settle_setting(journal, slot, &record)));
         }
     }
@@ -73,7 +73,7 @@ pub fn everything(kernel: &impl Kernel, journal: &Journal, mut tell: impl FnMut(
 
 /// Puts back the setting of a record that the caller has claimed, and clears the record or, if that
 /// has failed, leaves it for the next who tries.
-pub fn settle_setting(journal: &Journal, slot: Slot, record: &Undo) -> Result<bool> {
+pub fn settle_setting(journal: &Journal, slot: Slot, record: &RestoreRecord) -> Result<bool> {
     let outcome = setting(record);
     match outcome {
         Ok(_) => journal.clear(slot),
@@ -84,25 +84,25 @@ pub fn settle_setting(journal: &Journal, slot: Slot, record: &Undo) -> Result<bo
 
 /// Puts back a setting of the machine. False if somebody else has changed it since, which is left
 /// as it is.
-fn setting(record: &Undo) -> Result<bool> {
+fn setting(record: &RestoreRecord) -> Result<bool> {
     match *record {
-        Undo::Throttling { runtime_us } => match settings::rt_runtime_us()? {
+        RestoreRecord::Throttling { runtime_us } => match settings::rt_runtime_us()? {
             UNTHROTTLED => settings::set_rt_runtime_us(runtime_us).map(|()| true),
             _ => Ok(false),
         },
-        Undo::Hrtick(hrtick) => {
+        RestoreRecord::Hrtick(hrtick) => {
             let found = debugfs::hrtick(Path::new("/"));
             let found =
                 found.ok_or_else(|| Error::new("cannot find the scheduler's features to turn HRTICK off"))?;
             settings::set_hrtick(&found.path, hrtick, false).map(|()| true)
         }
-        Undo::Boost(_) => Ok(false),
+        RestoreRecord::Boost(_) => Ok(false),
     }
 }
 
 impl Recovered {
     pub fn is_done(&self) -> bool {
-        !matches!(self, Recovered::Task(_, Undone::Failed(_)) | Recovered::Setting(_, Err(_)))
+        !matches!(self, Recovered::Task(_, RestoreOutcome::Failed(_)) | Recovered::Setting(_, Err(_)))
     }
 }
 
@@ -112,28 +112,28 @@ impl fmt::Display for Recovered {
             Recovered::Task(boosted, outcome) => {
                 write!(f, "task {}: ", boosted.tid)?;
                 match outcome {
-                    Undone::Restored(_) => write!(f, "restored to {}", boosted.before),
-                    Undone::Lowered { from, .. } => {
+                    RestoreOutcome::Restored(_) => write!(f, "restored to {}", boosted.before),
+                    RestoreOutcome::Lowered { from, .. } => {
                         write!(f, "lowered from {from} to {}, its policy before the boost", boosted.before)
                     }
-                    Undone::NeverBoosted => write!(f, "was not boosted yet"),
-                    Undone::Gone => write!(f, "has ended"),
-                    Undone::ChangedByOthers(policy) => {
+                    RestoreOutcome::NeverBoosted => write!(f, "was not boosted yet"),
+                    RestoreOutcome::Gone => write!(f, "has ended"),
+                    RestoreOutcome::ChangedByOthers(policy) => {
                         write!(
                             f,
                             "left as it is, somebody has made it {}",
                             policy.name().unwrap_or("another policy")
                         )
                     }
-                    Undone::Failed(e) => write!(f, "{}", Error::io("restore its policy", e)),
+                    RestoreOutcome::Failed(e) => write!(f, "{}", Error::io("restore its policy", e)),
                 }
             }
             Recovered::Setting(_, Ok(false)) => write!(f, "RT throttling left as somebody has set it"),
-            Recovered::Setting(Undo::Throttling { runtime_us }, Ok(true)) => {
+            Recovered::Setting(RestoreRecord::Throttling { runtime_us }, Ok(true)) => {
                 write!(f, "RT Throttling runtime restored to {runtime_us}")
             }
             Recovered::Setting(_, Ok(true)) => write!(f, "HRTICK turned off again"),
-            Recovered::Setting(Undo::Throttling { runtime_us }, Err(e)) => {
+            Recovered::Setting(RestoreRecord::Throttling { runtime_us }, Err(e)) => {
                 write!(f, "RT throttling is not restored to {runtime_us}: {e}")
             }
             Recovered::Setting(_, Err(e)) => write!(f, "HRTICK is not turned off again: {e}"),
@@ -144,7 +144,7 @@ impl fmt::Display for Recovered {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::boost::journal::{How, Rank, Saved};
+    use crate::boost::journal::{BoostPolicy, Rank, Saved};
     use crate::boost::kernel::Host;
     use crate::sys::shared::{SharedWords, nameless_file};
     use crate::task::{Policy, Tid};
@@ -168,9 +168,9 @@ mod tests {
             end,
             grace: GRACE,
             before,
-            how: How::Fifo,
+            how: BoostPolicy::Fifo,
         };
-        journal.arm(&Undo::Boost(boosted)).unwrap();
+        journal.arm(&RestoreRecord::Boost(boosted)).unwrap();
         journal
     }
 
@@ -187,7 +187,7 @@ mod tests {
         assert!(journal.claim(slot));
         let mut told = Vec::new();
         everything(&Host, &journal, |one| told.push(one));
-        assert!(matches!(told[..], [Recovered::Task(_, Undone::Gone)]));
+        assert!(matches!(told[..], [Recovered::Task(_, RestoreOutcome::Gone)]));
         assert_eq!(journal.live().count(), 0);
     }
 

@@ -1,6 +1,6 @@
 //! Boosts that somebody asks for, starving or not.
 
-use super::{Booster, Event, Hands, Nanos, Refusal, Task, Tid, with_current_owner};
+use super::{Actuator, Booster, Event, Nanos, Refusal, Task, Tid, with_current_owner};
 
 /// Why a request is not met.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ impl Booster {
         task: &Task,
         waits: bool,
         now: Nanos,
-        hands: &mut dyn Hands,
+        actuator: &mut dyn Actuator,
         events: &mut Vec<Event>,
     ) -> Result<(), Denial> {
         if self.active.iter().any(|active| active.task.tid == task.tid) {
@@ -29,8 +29,8 @@ impl Booster {
         if self.on(task.cpu).count() >= self.places {
             return Err(Denial::NoPlace);
         }
-        let task = with_current_owner(task, hands);
-        let lifted = self.lift(&task, now, waits, hands, events).map_err(|(_, why)| {
+        let task = with_current_owner(task, actuator);
+        let lifted = self.lift(&task, now, waits, actuator, events).map_err(|(_, why)| {
             self.counters.refused += 1;
             Denial::Refused(why)
         })?;
@@ -39,10 +39,16 @@ impl Booster {
     }
 
     /// Ends the boost of a task. False if it is not boosted.
-    pub fn restore(&mut self, tid: Tid, now: Nanos, hands: &mut dyn Hands, events: &mut Vec<Event>) -> bool {
+    pub fn restore(
+        &mut self,
+        tid: Tid,
+        now: Nanos,
+        actuator: &mut dyn Actuator,
+        events: &mut Vec<Event>,
+    ) -> bool {
         let index = self.active.iter().position(|active| active.task.tid == tid);
         if let Some(index) = index {
-            self.end(index, now, true, hands, events);
+            self.end(index, now, true, actuator, events);
         }
         index.is_some()
     }

@@ -1,6 +1,6 @@
 //! The rules by which tasks are boosted.
 
-use super::journal::How;
+use super::journal::BoostPolicy;
 use crate::detect::Limits;
 use crate::fault::{self, Fault};
 use crate::task::{Nanos, Owner, Task};
@@ -9,7 +9,7 @@ use crate::timing::Boost;
 /// The rules that the command line and the host set.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
-    pub how: How,
+    pub how: BoostPolicy,
     pub runtime: Nanos,
     pub period: Nanos,
     pub duration: Nanos,
@@ -27,9 +27,9 @@ const BUSY_HOST: Nanos = Nanos::from_secs(1);
 
 impl Rules {
     /// `cost` is what a run by DEADLINE may really take. A pulse by FIFO takes its runtime.
-    pub fn new(how: How, boost: &Boost, limits: &Limits, cost: Nanos) -> Rules {
+    pub fn new(how: BoostPolicy, boost: &Boost, limits: &Limits, cost: Nanos) -> Rules {
         let Boost { duration, period, runtime } = *boost;
-        let cost = if how == How::Fifo { runtime } else { cost };
+        let cost = if how == BoostPolicy::Fifo { runtime } else { cost };
         let only_outranked = limits.threshold < BUSY_HOST;
         Rules { how, runtime, period, duration, cost, only_outranked, retry: limits.granularity }
     }

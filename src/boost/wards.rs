@@ -1,7 +1,7 @@
 //! The tasks whose children are adopted, and the times of the passes that do it.
 
-use super::actions::Hands;
 use super::active::{Active, Ward};
+use super::actuator::Actuator;
 use super::event::Event;
 use crate::task::Nanos;
 
@@ -11,7 +11,7 @@ pub const ADOPTION: Nanos = Nanos::from_millis(500);
 /// The time until the next pass, if there were too many children for this one.
 const NEXT_PASS: Nanos = Nanos::from_millis(100);
 
-/// The number of passes that look for the children of a boost that is over.
+/// The number of passes for the children of a boost that is over.
 pub const MAX_PASSES: u32 = 20;
 
 /// The tasks whose children have to be seen to.
@@ -45,14 +45,20 @@ impl Wards {
     }
 
     /// Makes a pass over the children of all tasks, if one is due.
-    pub fn adopt(&mut self, active: &[Active], now: Nanos, hands: &mut dyn Hands, events: &mut Vec<Event>) {
+    pub fn adopt(
+        &mut self,
+        active: &[Active],
+        now: Nanos,
+        actuator: &mut dyn Actuator,
+        events: &mut Vec<Event>,
+    ) {
         if now < self.next {
             return;
         }
         self.of_pass.clear();
         self.of_pass.extend(self.ended.iter().copied());
         self.of_pass.extend(active.iter().map(|&Active { raised, task, .. }| Ward { raised, task }));
-        let has_met_all = hands.adopt(&self.of_pass, events);
+        let has_met_all = actuator.adopt(&self.of_pass, events);
         self.passes = if self.ended.is_empty() { 0 } else { self.passes + 1 };
         if has_met_all || self.passes >= MAX_PASSES {
             self.ended.clear();

@@ -6,10 +6,10 @@ use super::log::Logger;
 use super::options::{Boost, Options};
 use crate::boost::changes::Changes;
 use crate::boost::guardian::{self, Guardian, Ward};
-use crate::boost::hands::HostHands;
-use crate::boost::journal::{How, Journal, Undo};
-use crate::boost::journal_file::Left;
+use crate::boost::journal::{BoostPolicy, Journal, RestoreRecord};
+use crate::boost::journal_file::Leftover;
 use crate::boost::kernel::Host;
+use crate::boost::kernel_actuator::KernelActuator;
 use crate::boost::plan::Rules;
 use crate::boost::recover::{self, Recovered};
 use crate::detect::Limits;
@@ -36,7 +36,7 @@ pub struct Boosting {
 impl Boosting {
     /// Opens the journal, undoes what a former stalld has left, and starts the guardian. What was
     /// undone is returned, for the log.
-    pub fn prepare(instance: &Instance, options: &Options) -> Result<(Boosting, Vec<Left>)> {
+    pub fn prepare(instance: &Instance, options: &Options) -> Result<(Boosting, Vec<Leftover>)> {
         let (journal, recovered) = instance.open_journal()?;
         let journal = Arc::new(journal);
         let ward = if options.foreground { Ward::Foreground } else { Ward::Daemon };
@@ -59,7 +59,7 @@ impl Boosting {
         limits: &Limits,
         cpu: Cpu,
         log: &Logger,
-    ) -> Result<Option<(Rules, HostHands)>> {
+    ) -> Result<Option<(Rules, KernelActuator)>> {
         if host::in_initial_pid_namespace(Path::new("/")) == Some(false) {
             log.warning(format_args!(
                 "in a pid namespace of its own stalld can't tell the tasks of the machine apart: it only logs"
@@ -93,13 +93,13 @@ impl Boosting {
         };
         let cost = if hrtick { options.boost.runtime } else { clock::tick() };
         let rules = Rules::new(how, &options.boost, limits, cost);
-        let hands = HostHands::new(
+        let actuator = KernelActuator::new(
             Arc::clone(&self.journal),
             options.boost.runtime,
             options.boost.period,
             self.guardian.waker(),
         );
-        Ok(Some((rules, hands)))
+        Ok(Some((rules, actuator)))
     }
 
     /// Notices what others have done meanwhile.
@@ -126,7 +126,9 @@ impl Boosting {
         recover::overdue(&Host, &self.journal, Nanos::MAX, |one| log.warning(format_args!("{one}")));
         for one in self.changes.put_back() {
             match one {
-                Recovered::Setting(Undo::Throttling { .. }, Ok(true)) => log.info(format_args!("{one}")),
+                Recovered::Setting(RestoreRecord::Throttling { .. }, Ok(true)) => {
+                    log.info(format_args!("{one}"));
+                }
                 Recovered::Setting(_, Err(_)) => log.error(format_args!("{one}")),
                 _ => {}
             }
@@ -173,7 +175,7 @@ impl Boosting {
             (Ok(true), _) => return true,
             (Ok(false), Some(feature)) => {
                 let change = || settings::set_hrtick(&found.path, feature, true);
-                match self.changes.make(&Undo::Hrtick(feature), change) {
+                match self.changes.make(&RestoreRecord::Hrtick(feature), change) {
                     Ok(()) => return true,
                     Err(e) => log.info(format_args!("HRTICK stays off: {e}: {costs}")),
                 }
@@ -186,22 +188,22 @@ impl Boosting {
 }
 
 /// How tasks can be boosted here, tried out on a child of our own.
-fn method(options: &Options, cpu: Cpu, log: &Logger) -> Result<How> {
+fn method(options: &Options, cpu: Cpu, log: &Logger) -> Result<BoostPolicy> {
     let tried = trial::policies(cpu, options.deadline()).context("try out what the kernel allows")?;
     match (tried.deadline, tried.fifo) {
         (Some(Ok(())), _) => {
             log.info(format_args!("using SCHED_DEADLINE for boosting"));
             let Boost { runtime, period, .. } = options.boost;
-            Ok(How::Deadline { runtime, period })
+            Ok(BoostPolicy::Deadline { runtime, period })
         }
         (Some(Err(e)), Ok(())) => {
             log.warning(format_args!("{}", Error::io("make a pinned task SCHED_DEADLINE", &e)));
             log.info(format_args!("using SCHED_FIFO for boosting"));
-            Ok(How::Fifo)
+            Ok(BoostPolicy::Fifo)
         }
         (None, Ok(())) => {
             log.info(format_args!("forcing SCHED_FIFO for boosting"));
-            Ok(How::Fifo)
+            Ok(BoostPolicy::Fifo)
         }
         (_, Err(e)) => Err(Error::io("boost a task", &e).with_cure("it needs CAP_SYS_NICE")),
     }

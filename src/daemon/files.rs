@@ -5,7 +5,7 @@
 //! warning.
 
 use super::log::{self, Level, Logger};
-use super::metrics::{Exposition, Figures};
+use super::metrics::{AtomicFile, Figures};
 use super::options::Options;
 use super::pidfile::Pidfile;
 use super::run::raise;
@@ -191,7 +191,7 @@ fn keep_pidfile(path: PathBuf, orders: &Orders, reports: &Reports) {
 }
 
 fn keep_metrics(path: PathBuf, figures: &Figures, kind: Kind, orders: &Orders, reports: &Reports) {
-    let file = Exposition::at(&path);
+    let file = AtomicFile::at(&path);
     let mut is_refused = false;
     let mut is_new = true;
     loop {

@@ -2,7 +2,7 @@
 
 use super::lockfile::{LockFile, Taken};
 use crate::boost::journal::Journal;
-use crate::boost::journal_file::{self, Left};
+use crate::boost::journal_file::{self, Leftover};
 use crate::error::{Context, Error, Result};
 use crate::host::own_file::{judge, refusal};
 use crate::proc;
@@ -62,7 +62,7 @@ impl Instance {
     }
 
     /// The journal, empty, after what a former stalld has left in it has been undone.
-    pub fn open_journal(&self) -> Result<(Journal, Vec<Left>)> {
+    pub fn open_journal(&self) -> Result<(Journal, Vec<Leftover>)> {
         journal_file::open(&self.dir.join("journal"))
     }
 }

@@ -5,8 +5,8 @@
 //! disk.
 
 use crate::boost::event::Event;
-use crate::boost::journal::How;
-use crate::boost::undo::Undone;
+use crate::boost::journal::BoostPolicy;
+use crate::boost::restore::RestoreOutcome;
 use crate::error::{Context, Error, Result};
 use crate::host::own_file;
 use crate::observe::Kind;
@@ -77,13 +77,13 @@ impl Figures {
     pub fn happened(&self, event: &Event) {
         match event {
             Event::Boosted { task, how } => {
-                self.count(if *how == How::Fifo { &self.by_fifo } else { &self.by_deadline });
+                self.count(if *how == BoostPolicy::Fifo { &self.by_fifo } else { &self.by_deadline });
                 self.by_cpu.get(task.cpu.0 as usize).inspect(|boosts| self.count(boosts));
             }
             Event::Refused { .. } => self.count(&self.refused),
             Event::Over { outcome, .. } => match outcome {
-                Undone::Restored(_) | Undone::Lowered { .. } => self.count(&self.restored),
-                Undone::Failed(_) => self.count(&self.not_restored),
+                RestoreOutcome::Restored(_) | RestoreOutcome::Lowered { .. } => self.count(&self.restored),
+                RestoreOutcome::Failed(_) => self.count(&self.not_restored),
                 _ => {}
             },
             Event::Adopted { .. } => self.count(&self.adopted),
@@ -224,7 +224,7 @@ impl Display for Seconds {
 }
 
 /// A file that its readers find whole, at any time.
-pub struct Exposition {
+pub struct AtomicFile {
     path: PathBuf,
     /// In the same directory, for rename(2), and by its name nothing that node_exporter reads.
     draft: PathBuf,
@@ -233,15 +233,15 @@ pub struct Exposition {
 /// How each text begins, and so how a file of an earlier run is recognised.
 const BEGINNING: &[u8] = b"# HELP stalld_";
 
-impl Exposition {
-    pub fn at(path: &Path) -> Result<Exposition> {
+impl AtomicFile {
+    pub fn at(path: &Path) -> Result<AtomicFile> {
         let name = path.file_name().ok_or_else(|| {
             Error::new(format!("cannot write the metrics to {}: it is no file", path.display()))
         })?;
         let mut draft = std::ffi::OsString::from(".");
         draft.push(name);
         draft.push(".new");
-        Ok(Exposition { path: path.to_path_buf(), draft: path.with_file_name(draft) })
+        Ok(AtomicFile { path: path.to_path_buf(), draft: path.with_file_name(draft) })
     }
 
     /// Replaces the file, unless what is there is something else.
@@ -310,7 +310,7 @@ mod tests {
     use crate::task::{Task, Tid};
     use rig::scratch::Scratch;
 
-    fn boosted(cpu: u32, how: How) -> Event {
+    fn boosted(cpu: u32, how: BoostPolicy) -> Event {
         Event::Boosted { task: Task { cpu: Cpu(cpu), ..Task::default() }, how }
     }
 
@@ -322,9 +322,9 @@ mod tests {
         figures.woke_late(Nanos::from_millis(2));
         figures.woke_late(Nanos::from_micros(500));
         figures.starved();
-        figures.happened(&boosted(1, How::Fifo));
-        figures.happened(&boosted(3, How::Fifo));
-        figures.happened(&boosted(9, How::Deadline { runtime: Nanos(1), period: Nanos(2) }));
+        figures.happened(&boosted(1, BoostPolicy::Fifo));
+        figures.happened(&boosted(3, BoostPolicy::Fifo));
+        figures.happened(&boosted(9, BoostPolicy::Deadline { runtime: Nanos(1), period: Nanos(2) }));
         let over = |outcome| Event::Over {
             task: Task::default(),
             before: crate::boost::journal::Saved {
@@ -338,8 +338,8 @@ mod tests {
             early: false,
             outcome,
         };
-        figures.happened(&over(Undone::Restored(Tid(1))));
-        figures.happened(&over(Undone::Gone));
+        figures.happened(&over(RestoreOutcome::Restored(Tid(1))));
+        figures.happened(&over(RestoreOutcome::Gone));
         figures.boosted(Cpu(0), 2);
         figures.boosted(Cpu(3), 1);
         figures.boosted(Cpu(0), 0);
@@ -371,7 +371,7 @@ mod tests {
     #[test]
     fn the_file_is_replaced_in_one_go_and_nothing_else_is_touched() {
         let scratch = Scratch::new("metrics");
-        let file = Exposition::at(&scratch.join("stalld.prom")).unwrap();
+        let file = AtomicFile::at(&scratch.join("stalld.prom")).unwrap();
         scratch.file("precious", "as it was");
         std::os::unix::fs::symlink(scratch.join("precious"), scratch.join(".stalld.prom.new")).unwrap();
         file.write(&text(false)).unwrap();
@@ -390,7 +390,7 @@ mod tests {
     fn what_holds_no_metrics_of_stalld_is_neither_replaced_nor_removed() {
         let scratch = Scratch::new("metrics-foreign");
         let path = scratch.join("stalld.prom");
-        let file = Exposition::at(&path).unwrap();
+        let file = AtomicFile::at(&path).unwrap();
         let refused = || file.write(&text(false)).unwrap_err().to_string();
         scratch.file("precious", "root:x:0:0\n");
         std::os::unix::fs::symlink(scratch.join("precious"), &path).unwrap();

@@ -8,7 +8,7 @@ use super::options::{Mode, Options};
 use super::report::{Reporter, Role};
 use super::run::{OWN_PRIORITY, raise};
 use super::watcher::{Turn, Watcher};
-use crate::boost::hands::HostHands;
+use crate::boost::kernel_actuator::KernelActuator;
 use crate::boost::plan::{Booster, Rules};
 use crate::cpus::CpuSet;
 use crate::detect::Limits;
@@ -32,7 +32,7 @@ const STACK: usize = 256 * 1024;
 pub struct Monitors {
     shared: Arc<Shared>,
     limits: Limits,
-    boosts: Option<(Rules, HostHands)>,
+    boosts: Option<(Rules, KernelActuator)>,
     reporter: Reporter,
     /// They don't end by themselves.
     stay: bool,
@@ -67,7 +67,7 @@ impl Monitors {
     pub fn new(
         shared: Arc<Shared>,
         limits: Limits,
-        boosts: Option<(Rules, HostHands)>,
+        boosts: Option<(Rules, KernelActuator)>,
         options: &Options,
         reporter: Reporter,
     ) -> Monitors {
@@ -111,8 +111,8 @@ impl Monitors {
         }
         let only: CpuSet = [cpu].into_iter().collect();
         let mut engine = engine.branch(self.shared.view(only), self.limits);
-        if let Some((rules, hands)) = &self.boosts {
-            engine.boost(Booster::new(*rules), hands.clone());
+        if let Some((rules, actuator)) = &self.boosts {
+            engine.boost(Booster::new(*rules), actuator.clone());
         }
         let orders = Arc::new(Orders { looked: AtomicU64::new(clock::monotonic().0), ..Orders::default() });
         let theirs = Arc::clone(&orders);

@@ -1,6 +1,6 @@
 //! What the log tells of a look.
 
-use super::log::{Level, Logger, Looker, Millis, Told};
+use super::log::{Level, LogEvent, Logger, Looker, Millis};
 use super::metrics::Figures;
 use super::options::{Mode, Options};
 use crate::boost::event::Event;
@@ -64,8 +64,8 @@ struct Refused {
 
 impl Refusals {
     /// False for a refusal that was logged a short time ago, for the same task and the same reason.
-    fn is_news(&mut self, told: &Told, now: Nanos) -> bool {
-        let Told::Refused { ref task, errno, .. } = *told else { return true };
+    fn is_news(&mut self, told: &LogEvent, now: Nanos) -> bool {
+        let LogEvent::Refused { ref task, errno, .. } = *told else { return true };
         let is_same = |it: &&mut Refused| (it.id, it.errno) == (task.id(), errno);
         if let Some(known) = self.last.iter_mut().flatten().find(is_same) {
             let is_news = now - known.at >= REFUSAL_INTERVAL;
@@ -148,7 +148,7 @@ impl Reporter {
         self.lateness.longest = self.lateness.longest.max(late);
         self.figures.woke_late(late);
         if late >= LATE {
-            self.log.tell(&Told::Late { late });
+            self.log.tell(&LogEvent::Late { late });
         }
     }
 
@@ -197,7 +197,7 @@ impl Reporter {
 
     fn event(&mut self, event: &Event) {
         self.figures.happened(event);
-        if let Some(told) = Told::of(event) {
+        if let Some(told) = LogEvent::of(event) {
             if self.refusals.is_news(&told, clock::monotonic()) {
                 self.log.tell(&told);
             }
@@ -219,7 +219,7 @@ impl Reporter {
         }
         // A look that only asks, and finds two tasks in a queue, does not know who waits.
         let knows = snapshot.complete || snapshot.load.iter().all(|load| load.runnable < 2);
-        trace.tell(&Told::Looked { begun, waiting: snapshot.waiters.len(), looker, knows });
+        trace.tell(&LogEvent::Looked { begun, waiting: snapshot.waiters.len(), looker, knows });
     }
 
     /// A look failed: told once for a row of them.
@@ -273,7 +273,7 @@ impl Reporter {
         let mut waiters: Vec<_> = engine.waiters().collect();
         waiters.sort_by_key(|&(_, wait)| std::cmp::Reverse(wait));
         for &(waiter, wait) in waiters.iter().take(LISTED) {
-            self.log.tell(&Told::Waiting { task: waiter.task, wait });
+            self.log.tell(&LogEvent::Waiting { task: waiter.task, wait });
         }
         if waiters.len() > LISTED {
             self.log.info(format_args!("waiting: {} more", waiters.len() - LISTED));
@@ -316,7 +316,7 @@ impl Reporter {
     fn ignored(&self, engine: &mut Engine) {
         for ignored in engine.newly_ignored() {
             if !matches!(self.role, Role::Of(_)) {
-                self.log.tell(&Told::Ignored(ignored));
+                self.log.tell(&LogEvent::Ignored(ignored));
             }
         }
         let more = engine.take_unreported();
@@ -328,20 +328,20 @@ impl Reporter {
     fn might_starve(&self, starving: &Starving) {
         if self.mode == Mode::Adaptive && !starving.again {
             let Starving { task, wait, .. } = *starving;
-            self.log.tell(&Told::MightStarve { task, wait, exact: self.exact });
+            self.log.tell(&LogEvent::MightStarve { task, wait, exact: self.exact });
         }
     }
 
     fn starves(&self, starving: &Starving, hog: Option<&Hog>) {
         self.log.tell(&self.starved(starving));
         if let Some(&hog) = hog {
-            self.log.tell(&Told::Held { cpu: starving.task.cpu, hog, at: clock::monotonic() });
+            self.log.tell(&LogEvent::Held { cpu: starving.task.cpu, hog, at: clock::monotonic() });
         }
     }
 
-    fn starved(&self, starving: &Starving) -> Told {
+    fn starved(&self, starving: &Starving) -> LogEvent {
         let Starving { task, since, wait, .. } = *starving;
-        Told::Starved { task, since, wait, exact: self.exact }
+        LogEvent::Starved { task, since, wait, exact: self.exact }
     }
 }
 
@@ -355,7 +355,7 @@ impl fmt::Display for Lateness {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::boost::journal::How;
+    use crate::boost::journal::BoostPolicy;
     use crate::task::{Task, Tid};
 
     #[test]
@@ -363,7 +363,7 @@ mod tests {
         let mut refusals = Refusals::default();
         let mut is_news = |tid, start, errno, second| {
             let task = Task { tid: Tid(tid), start, ..Task::default() };
-            let told = Told::Refused { task, how: How::Fifo, errno: Some(errno) };
+            let told = LogEvent::Refused { task, how: BoostPolicy::Fifo, errno: Some(errno) };
             refusals.is_news(&told, Nanos::from_secs(second))
         };
         assert!(is_news(7, 1, libc::EPERM, 0));
@@ -375,6 +375,6 @@ mod tests {
         // Only so many are remembered.
         assert!((100..200).all(|tid| is_news(tid, 1, libc::EPERM, 700)));
         assert!(is_news(7, 1, libc::EPERM, 701));
-        assert!(refusals.is_news(&Told::Late { late: Nanos::ZERO }, Nanos::ZERO));
+        assert!(refusals.is_news(&LogEvent::Late { late: Nanos::ZERO }, Nanos::ZERO));
     }
 }

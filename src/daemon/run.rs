@@ -141,8 +141,8 @@ impl<'a> Start<'a> {
         let reporter = |role| Reporter::new(log.clone(), trace.clone(), Arc::clone(&figures), options, role);
         let (watcher, mut monitors) = if options.mode == Mode::Power {
             let mut engine = Engine::new(backend, limits, ignore);
-            if let Some((rules, hands)) = boosts {
-                engine.boost(Booster::new(rules), hands);
+            if let Some((rules, actuator)) = boosts {
+                engine.boost(Booster::new(rules), actuator);
             }
             (Watcher::new(engine, reporter(Role::Alone), false), None)
         } else {
@@ -238,7 +238,7 @@ impl Life<'_> {
     }
 }
 
-/// Opens the backend, and logs what it and those that were refused have to say.
+/// Opens a backend, and logs its remarks and why other backends were refused.
 fn open_backend(options: &Options, watch: &Watch, log: &Logger) -> Result<Box<dyn Backend>> {
     let (mut backend, refusals) = observe::open(options.backend, watch)?;
     for refusal in &refusals {

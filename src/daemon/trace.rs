@@ -4,7 +4,7 @@
 //! includes opening it.
 
 use super::files::Reports;
-use super::log::{Level, Logger, Looker, Outlet, Record, Sink, Told, Writer};
+use super::log::{Level, LogEvent, Logger, Looker, Outlet, Record, Sink, Writer};
 use super::run::raise;
 use crate::chrome_trace::{ChromeTrace, Event, Phase};
 use crate::error::Result;
@@ -33,7 +33,7 @@ pub struct Trace {
 impl Trace {
     /// Starts the thread, which begins the file with the first scan.
     pub fn start(path: PathBuf, reports: Reports) -> Result<Trace> {
-        let outlets = vec![Outlet::new(Picture::new(path, reports), Level::Debug)];
+        let outlets = vec![Outlet::new(TraceSink::new(path, reports), Level::Debug)];
         let (teller, writer) = Writer::start("stalld-trace", outlets, || raise().unwrap_or_default())?;
         Ok(Trace { teller, writer })
     }
@@ -50,7 +50,7 @@ impl Trace {
 }
 
 /// Turns what is told into tracks.
-struct Picture {
+struct TraceSink {
     file: File,
     reports: Reports,
     /// Those who starve, and those who did so until they were boosted.
@@ -77,7 +77,7 @@ struct Wait {
     seen: bool,
 }
 
-impl Sink for Picture {
+impl Sink for TraceSink {
     fn write(&mut self, record: &Record) -> io::Result<()> {
         self.begin();
         let drawn = record.told.map_or(Ok(()), |told| self.draw(told, record.at));
@@ -98,10 +98,10 @@ impl Sink for Picture {
     }
 }
 
-impl Picture {
-    fn new(path: PathBuf, reports: Reports) -> Picture {
+impl TraceSink {
+    fn new(path: PathBuf, reports: Reports) -> TraceSink {
         let file = File::Planned(path);
-        Picture { file, reports, waits: Vec::new(), boosted: Vec::new(), named: Vec::new() }
+        TraceSink { file, reports, waits: Vec::new(), boosted: Vec::new(), named: Vec::new() }
     }
 
     fn begin(&mut self) {
@@ -122,10 +122,10 @@ impl Picture {
         if let File::Open(trace) = &mut self.file { Some(trace) } else { None }
     }
 
-    fn draw(&mut self, told: &Told, at: Nanos) -> Result<()> {
+    fn draw(&mut self, told: &LogEvent, at: Nanos) -> Result<()> {
         match *told {
-            Told::Starved { task, since, .. } => self.starves(&task, since, told),
-            Told::Boosted { task, how } => {
+            LogEvent::Starved { task, since, .. } => self.starves(&task, since, told),
+            LogEvent::Boosted { task, how } => {
                 self.ends_waiting(&task, at)?;
                 if self.boosted.iter().any(|boosted| boosted.id() == task.id()) {
                     return self.put(Phase::Instant, "pulse", at, &task, told);
@@ -133,11 +133,11 @@ impl Picture {
                 self.boosted.push(task);
                 self.put(Phase::Begin, how.name(), at, &task, told)
             }
-            Told::Restored { task, .. }
-            | Told::RestoreFailed { task, .. }
-            | Told::LeftAlone { task, .. }
-            | Told::Lowered { task, .. }
-            | Told::Ended { task } => {
+            LogEvent::Restored { task, .. }
+            | LogEvent::RestoreFailed { task, .. }
+            | LogEvent::LeftAlone { task, .. }
+            | LogEvent::Lowered { task, .. }
+            | LogEvent::Ended { task } => {
                 if let Some(index) = self.boosted.iter().position(|boosted| boosted.id() == task.id()) {
                     // On the track where it began, wherever the task is by now.
                     let began = self.boosted.swap_remove(index);
@@ -145,23 +145,25 @@ impl Picture {
                 }
                 self.put(Phase::Instant, told.event(), at, &task, told)
             }
-            Told::Refused { task, .. }
-            | Told::Adopted { parent: task, .. }
-            | Told::Orphan { parent: task, .. } => self.put(Phase::Instant, told.event(), at, &task, told),
-            Told::Looked { begun, looker, knows, .. } => {
+            LogEvent::Refused { task, .. }
+            | LogEvent::Adopted { parent: task, .. }
+            | LogEvent::Orphan { parent: task, .. } => {
+                self.put(Phase::Instant, told.event(), at, &task, told)
+            }
+            LogEvent::Looked { begun, looker, knows, .. } => {
                 if knows {
                     self.ends_those_not_seen(begun, looker)?;
                 }
                 self.looked(begun, looker, at, told)
             }
-            Told::Dropped { .. } => {
+            LogEvent::Dropped { .. } => {
                 self.put_on(LOOKS, 1, Comm::new(b"looks"), (Phase::Instant, told.event(), at), told)
             }
             _ => Ok(()),
         }
     }
 
-    fn starves(&mut self, task: &Task, since: Nanos, told: &Told) -> Result<()> {
+    fn starves(&mut self, task: &Task, since: Nanos, told: &LogEvent) -> Result<()> {
         let known = self.waits.iter_mut().find(|wait| wait.task.id() == task.id());
         if let Some(wait) = known {
             wait.seen = true;
@@ -184,7 +186,7 @@ impl Picture {
         wait.goes_on = false;
         let task = Task { cpu: wait.shown_at, ..*task };
         // There is no more to say of it than whose it was.
-        self.put(Phase::AsyncEnd(task.tid.0.into()), "waits", at, &task, &Told::Ended { task })
+        self.put(Phase::AsyncEnd(task.tid.0.into()), "waits", at, &task, &LogEvent::Ended { task })
     }
 
     fn ends_those_not_seen(&mut self, begun: Nanos, looker: Looker) -> Result<()> {
@@ -203,7 +205,7 @@ impl Picture {
         Ok(())
     }
 
-    fn looked(&mut self, begun: Nanos, looker: Looker, at: Nanos, told: &Told) -> Result<()> {
+    fn looked(&mut self, begun: Nanos, looker: Looker, at: Nanos, told: &LogEvent) -> Result<()> {
         let (tid, whose) = match looker {
             Looker::Of(cpu) => (cpu.0 as i32 + 2, Comm::new(format!("monitor {cpu}").as_bytes())),
             _ => (1, Comm::new(b"looks")),
@@ -211,7 +213,7 @@ impl Picture {
         self.put_on(LOOKS, tid, whose, (Phase::Complete(at - begun), "look", begun), told)
     }
 
-    fn put(&mut self, phase: Phase, name: &str, at: Nanos, task: &Task, told: &Told) -> Result<()> {
+    fn put(&mut self, phase: Phase, name: &str, at: Nanos, task: &Task, told: &LogEvent) -> Result<()> {
         self.put_on(task.cpu.0 + 1, task.tid.0, task.comm, (phase, name, at), told)
     }
 
@@ -221,7 +223,7 @@ impl Picture {
         tid: i32,
         track: Comm,
         (phase, name, at): (Phase, &str, Nanos),
-        told: &Told,
+        told: &LogEvent,
     ) -> Result<()> {
         let File::Open(trace) = &mut self.file else { return Ok(()) };
         let category = "stalld";
@@ -244,7 +246,7 @@ impl Picture {
     }
 }
 
-impl Drop for Picture {
+impl Drop for TraceSink {
     fn drop(&mut self) {
         if let Some(Err(e)) = self.open().map(ChromeTrace::end) {
             self.reports.log.warning(format_args!("{e}"));
@@ -255,17 +257,17 @@ impl Drop for Picture {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::boost::journal::How;
+    use crate::boost::journal::BoostPolicy;
     use crate::task::Tid;
     use rig::scratch::Scratch;
     use std::fs;
 
     /// The lines that come of all this, without their names' lines.
-    fn drawn(name: &str, all: &[(u64, Told)]) -> Vec<String> {
+    fn drawn(name: &str, all: &[(u64, LogEvent)]) -> Vec<String> {
         let scratch = Scratch::new(name);
         let path = scratch.join("trace.json");
         let (log, writer) = Writer::start("stalld-log", Vec::new(), || {}).unwrap();
-        let mut picture = Picture::new(path.clone(), Reports { log, starter: None });
+        let mut picture = TraceSink::new(path.clone(), Reports { log, starter: None });
         picture.begin();
         for (at, told) in all {
             picture.draw(told, Nanos::from_millis(*at)).unwrap();
@@ -282,13 +284,13 @@ mod tests {
         Task { tid: Tid(7), cpu: Cpu(cpu), start: 1, comm: Comm::new(b"victim"), ..Task::default() }
     }
 
-    fn starved(since: u64, cpu: u32) -> Told {
+    fn starved(since: u64, cpu: u32) -> LogEvent {
         let since = Nanos::from_millis(since);
-        Told::Starved { task: victim(cpu), since, wait: Nanos::ZERO, exact: false }
+        LogEvent::Starved { task: victim(cpu), since, wait: Nanos::ZERO, exact: false }
     }
 
-    fn looked(begun: u64, looker: Looker) -> Told {
-        Told::Looked { begun: Nanos::from_millis(begun), waiting: 1, looker, knows: true }
+    fn looked(begun: u64, looker: Looker) -> LogEvent {
+        LogEvent::Looked { begun: Nanos::from_millis(begun), waiting: 1, looker, knows: true }
     }
 
     fn line(phase: &str, name: &str, ms: u64) -> String {
@@ -297,17 +299,17 @@ mod tests {
 
     #[test]
     fn a_wait_ends_with_the_boost_and_the_boost_with_the_restore() {
-        let how = How::Fifo;
+        let how = BoostPolicy::Fifo;
         let lines = drawn(
             "picture",
             &[
                 (50, starved(10, 1)),
                 (51, looked(50, Looker::All)),
-                (52, Told::Boosted { task: victim(1), how }),
+                (52, LogEvent::Boosted { task: victim(1), how }),
                 (60, starved(10, 1)),
-                (61, Told::Boosted { task: victim(1), how }),
+                (61, LogEvent::Boosted { task: victim(1), how }),
                 (62, looked(60, Looker::All)),
-                (90, Told::Ended { task: victim(1) }),
+                (90, LogEvent::Ended { task: victim(1) }),
             ],
         );
         assert_eq!(
@@ -335,7 +337,7 @@ mod tests {
                 // None of these knows of it.
                 (60, looked(60, Looker::Of(Cpu(0)))),
                 (60, looked(60, Looker::Supervisor)),
-                (61, Told::Looked { begun: Nanos(1), waiting: 1, looker: Looker::All, knows: false }),
+                (61, LogEvent::Looked { begun: Nanos(1), waiting: 1, looker: Looker::All, knows: false }),
                 (70, starved(65, 1)),
                 (70, looked(70, Looker::Of(Cpu(1)))),
                 (80, looked(80, Looker::Of(Cpu(1)))),

@@ -38,7 +38,7 @@ impl Watcher {
         let begun = clock::monotonic();
         let mut turn = Turn::Rested;
         if asked {
-            self.engine.insist();
+            self.engine.force_full_scan();
         }
         if self.engine.advance(begun) || asked {
             let looks = clock::monotonic();

@@ -9,7 +9,7 @@ pub use share::Shared;
 
 use crate::cpus::CpuSet;
 use crate::error::{Error, Result};
-use crate::room::{ROOM, room_for};
+use crate::room::{ROOM, prefaulted_vec};
 use crate::task::{Cpu, Nanos, Task, Tid};
 
 /// A task that is queued on a CPU and not running.
@@ -52,7 +52,7 @@ impl Snapshot {
     /// for memory.
     pub fn with_room(waiters: usize) -> Snapshot {
         let task = Task { tid: Tid(-1), ..Task::default() };
-        Snapshot { waiters: room_for(waiters, Waiter { task, since: None }), ..Snapshot::default() }
+        Snapshot { waiters: prefaulted_vec(waiters, Waiter { task, since: None }), ..Snapshot::default() }
     }
 
     pub fn clear(&mut self) {

@@ -10,7 +10,7 @@ use crate::cpus::CpuSet;
 use crate::error::{Context, Error, Result};
 use crate::host::{self, privilege};
 use crate::proc;
-use crate::sys::bpf::{Iterator, Keeper, Object, ObjectBytes};
+use crate::sys::bpf::{AttachHelper, Iterator, Object, ObjectBytes};
 use crate::sys::map::{self, Plain, Queue};
 use crate::sys::perf::{self, Event};
 use crate::sys::{clock, cpu};
@@ -125,7 +125,7 @@ pub struct Collector {
     buffer: Vec<u8>,
     _counters: Vec<OwnedFd>,
     ticks: Result<Vec<OwnedFd>>,
-    keeper: Keeper,
+    keeper: AttachHelper,
 }
 
 impl Collector {
@@ -167,7 +167,7 @@ impl Collector {
             buffer: vec![0; 64 * 1024],
             _counters: counters,
             ticks: open_ticks(&object, plan),
-            keeper: Keeper::attach(&programs)
+            keeper: AttachHelper::attach(&programs)
                 .context("start the process that attaches to the scheduler's events")?,
         };
         collector.await_attached()?;

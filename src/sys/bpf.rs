@@ -260,7 +260,7 @@ pub fn has_task_storage() -> bool {
 /// detaching wait for RCU, which waits for every CPU, and so for as long as some hog likes. That
 /// must hold up neither a look nor the exit. The process ends, and so detaches, when this is
 /// dropped or dies.
-pub struct Keeper {
+pub struct AttachHelper {
     pid: Tid,
     /// Closed to end it.
     life: Option<File>,
@@ -271,8 +271,8 @@ pub struct Keeper {
 /// As long as the end of a keeper may take.
 const DETACHING: Nanos = Nanos::from_millis(100);
 
-impl Keeper {
-    pub fn attach(programs: &[Program]) -> io::Result<Keeper> {
+impl AttachHelper {
+    pub fn attach(programs: &[Program]) -> io::Result<AttachHelper> {
         let (life, our_life) = pipe()?;
         let (our_verdict, verdict) = pipe()?;
         file::never_wait(&our_verdict)?;
@@ -282,7 +282,7 @@ impl Keeper {
         keep.extend([life, verdict]);
         // SAFETY: the child makes system calls only.
         let pid = unsafe { process::child(c"stall-events", &keep, || hold(&fds, life, verdict)) }?;
-        Ok(Keeper { pid, life: Some(our_life), verdict: Some(our_verdict) })
+        Ok(AttachHelper { pid, life: Some(our_life), verdict: Some(our_verdict) })
     }
 
     pub fn pid(&self) -> Tid {
@@ -305,7 +305,7 @@ impl Keeper {
     }
 }
 
-impl Drop for Keeper {
+impl Drop for AttachHelper {
     fn drop(&mut self) {
         drop(self.life.take());
         // Where detaching takes longer, it is a zombie until this process ends.

@@ -7,8 +7,8 @@ use rig::boosts::{self, OWN, boosted_victim, guardian, is_boosted, journal, live
 use rig::process::{self, eventually};
 use rig::throttling::{limit, set_limit};
 use rig::{Record, Rig, Stalld, TIMEOUT, hogged_cpu, keep_away_from_the_hog, live};
-use stalld::boost::journal::How;
-use stalld::boost::undo::FIFO_PRIORITY;
+use stalld::boost::journal::BoostPolicy;
+use stalld::boost::restore::FIFO_PRIORITY;
 use stalld::sys::{clock, file, sched};
 use stalld::task::{Nanos, Policy, Tid};
 use std::io::Write;
@@ -39,9 +39,9 @@ impl Killer {
         moment();
         let journal = journal();
         let boosts = live_boosts(&journal).map(|boost| match boost.how {
-            How::Deadline { .. } => boost.end,
+            BoostPolicy::Deadline { .. } => boost.end,
             // A pulse is too short to end after its restoration.
-            How::Fifo => Nanos::MAX,
+            BoostPolicy::Fifo => Nanos::MAX,
         });
         let end = boosts.min();
         stalld.kill();

@@ -5,11 +5,11 @@
 use rig::live;
 
 use stalld::boost::event::{Event, Refusal};
-use stalld::boost::hands::HostHands;
 use stalld::boost::journal::Journal;
 use stalld::boost::kernel::Host;
-use stalld::boost::plan::{Hands, Pulse, Raised, Ward};
-use stalld::boost::undo::{Undone, undo};
+use stalld::boost::kernel_actuator::KernelActuator;
+use stalld::boost::plan::{Actuator, BoostHandle, Pulse, Ward};
+use stalld::boost::restore::{RestoreOutcome, undo};
 use stalld::proc;
 use stalld::sys::bpf::{self, Object, ObjectBytes};
 use stalld::sys::map;
@@ -31,11 +31,11 @@ fn journal() -> Arc<Journal> {
     journal
 }
 
-fn hands_over(journal: &Arc<Journal>, runtime: Nanos) -> HostHands {
-    HostHands::new(Arc::clone(journal), runtime, Nanos::from_secs(1), Arc::new(|| {}))
+fn hands_over(journal: &Arc<Journal>, runtime: Nanos) -> KernelActuator {
+    KernelActuator::new(Arc::clone(journal), runtime, Nanos::from_secs(1), Arc::new(|| {}))
 }
 
-fn hands(runtime: Nanos) -> HostHands {
+fn actuator(runtime: Nanos) -> KernelActuator {
     hands_over(&journal(), runtime)
 }
 
@@ -63,8 +63,8 @@ fn task(tid: Tid) -> Task {
     Task { tid, tgid: proc::tgid(tid), start, sched: Sched::default(), ..Task::default() }
 }
 
-fn raise(hands: &mut HostHands, task: &Task) -> Raised {
-    let raised = hands.raise(task, Nanos::MAX).unwrap();
+fn raise(actuator: &mut KernelActuator, task: &Task) -> BoostHandle {
+    let raised = actuator.raise(task, Nanos::MAX).unwrap();
     let attr = sched::get_attr(task.tid).unwrap();
     assert_eq!((attr.policy, attr.reset_on_fork()), (Policy::DEADLINE, true));
     raised
@@ -105,7 +105,7 @@ impl Slices {
 #[ignore = "needs root"]
 fn policy_priority_nice_slice_and_reset_on_fork_are_restored() {
     let _live = live();
-    let mut hands = hands(Nanos::from_micros(20));
+    let mut actuator = actuator(Nanos::from_micros(20));
     let slices = Slices::open();
     let seven = Nanos::from_millis(7);
     for (policy, priority, nice, runtime) in [
@@ -137,11 +137,13 @@ fn policy_priority_nice_slice_and_reset_on_fork_are_restored() {
                     "{slice:?}"
                 );
             }
-            let raised = raise(&mut hands, &sleeper.task);
-            assert!(matches!(hands.restore(&raised), Undone::Restored(tid) if tid == sleeper.task.tid));
+            let raised = raise(&mut actuator, &sleeper.task);
+            assert!(
+                matches!(actuator.restore(&raised), RestoreOutcome::Restored(tid) if tid == sleeper.task.tid)
+            );
             assert_eq!(seen(), before);
-            let again = hands.restore(&raised);
-            assert!(matches!(again, Undone::Restored(_)), "the second undo failed: {again:?}");
+            let again = actuator.restore(&raised);
+            assert!(matches!(again, RestoreOutcome::Restored(_)), "the second undo failed: {again:?}");
             assert_eq!(seen(), before);
         }
     }
@@ -151,12 +153,12 @@ fn policy_priority_nice_slice_and_reset_on_fork_are_restored() {
 #[ignore = "needs root"]
 fn the_timer_slack_of_a_fair_task_is_restored() {
     let _live = live();
-    let mut hands = hands(Nanos::from_micros(20));
+    let mut actuator = actuator(Nanos::from_micros(20));
     let sleeper = Sleeper::start(memory::no_timer_slack);
     let before = proc::timer_slack(sleeper.task.tid);
     assert_eq!(before, Some(1));
-    let raised = raise(&mut hands, &sleeper.task);
-    assert!(matches!(hands.restore(&raised), Undone::Restored(_)));
+    let raised = raise(&mut actuator, &sleeper.task);
+    assert!(matches!(actuator.restore(&raised), RestoreOutcome::Restored(_)));
     assert_eq!(proc::timer_slack(sleeper.task.tid), before);
 }
 
@@ -168,10 +170,12 @@ fn two_threads_that_boost_one_task_at_once_leave_it_as_it_was() {
     let before = sched::get_attr(sleeper.task.tid).unwrap();
     let journal = journal();
     let pulses = || {
-        let mut hands = hands_over(&journal, Nanos::from_micros(8));
-        let outcomes = (0..500).map(|_| hands.pulse(&sleeper.task, None));
+        let mut actuator = hands_over(&journal, Nanos::from_micros(8));
+        let outcomes = (0..500).map(|_| actuator.pulse(&sleeper.task, None));
         outcomes.fold((0, 0), |(made, left), outcome| match outcome {
-            Ok(Pulse { raised, outcome: Undone::Restored(_) | Undone::NeverBoosted, .. }) => {
+            Ok(Pulse {
+                raised, outcome: RestoreOutcome::Restored(_) | RestoreOutcome::NeverBoosted, ..
+            }) => {
                 assert!(
                     raised.boosted.before.is(&before),
                     "the pulse of the other thread was recorded as its own policy"
@@ -198,15 +202,15 @@ fn two_threads_that_boost_one_task_at_once_leave_it_as_it_was() {
 #[ignore = "needs root"]
 fn a_pulse_restores_the_task_and_the_calling_thread() {
     let _live = live();
-    let mut hands = hands(Nanos::from_micros(50));
+    let mut actuator = actuator(Nanos::from_micros(50));
     let sleeper = Sleeper::start(|| sched::set_scheduler(Tid(0), Policy::RR, 5, true).unwrap());
     let before = (sched::get_attr(sleeper.task.tid).unwrap(), sched::get_attr(Tid(0)).unwrap());
-    let pulse = hands.pulse(&sleeper.task, None).unwrap();
-    assert!(matches!(pulse.outcome, Undone::Restored(_)));
+    let pulse = actuator.pulse(&sleeper.task, None).unwrap();
+    assert!(matches!(pulse.outcome, RestoreOutcome::Restored(_)));
     assert_eq!((sched::get_attr(sleeper.task.tid).unwrap(), sched::get_attr(Tid(0)).unwrap()), before);
 
     sched::set_scheduler(sleeper.task.tid, Policy::FIFO, 6, false).unwrap();
-    let refused = hands.pulse(&sleeper.task, Some(pulse.raised.boosted.before));
+    let refused = actuator.pulse(&sleeper.task, Some(pulse.raised.boosted.before));
     assert!(matches!(refused, Err(Refusal::ChangedByOthers(Policy::FIFO))));
 }
 
@@ -214,34 +218,34 @@ fn a_pulse_restores_the_task_and_the_calling_thread() {
 #[ignore = "needs root"]
 fn another_task_with_the_same_tid_is_not_touched() {
     let _live = live();
-    let mut hands = hands(Nanos::from_micros(20));
+    let mut actuator = actuator(Nanos::from_micros(20));
     let sleeper = Sleeper::start(|| sched::set_scheduler(Tid(0), Policy::FIFO, 5, false).unwrap());
-    let mut raised = raise(&mut hands, &sleeper.task);
+    let mut raised = raise(&mut actuator, &sleeper.task);
     // Now the record is that of an ended task, and this task has its tid and a boost by another
     // process.
     raised.boosted.start += 1;
-    assert!(matches!(undo(&Host, &raised.boosted, false), Undone::Gone));
+    assert!(matches!(undo(&Host, &raised.boosted, false), RestoreOutcome::Gone));
     assert_eq!(sched::get_attr(sleeper.task.tid).unwrap().policy, Policy::DEADLINE);
     raised.boosted.start -= 1;
-    assert!(matches!(undo(&Host, &raised.boosted, false), Undone::Restored(_)));
+    assert!(matches!(undo(&Host, &raised.boosted, false), RestoreOutcome::Restored(_)));
 }
 
 #[test]
 #[ignore = "needs root"]
 fn a_boosted_leader_is_not_taken_for_a_thread_that_has_ended() {
     let _live = live();
-    let mut hands = hands(Nanos::from_micros(20));
+    let mut actuator = actuator(Nanos::from_micros(20));
     let leader = Sleeper::start(|| sched::set_nice(Tid(0), 4).unwrap());
     let before = sched::get_attr(leader.task.tid).unwrap();
-    let of_leader = raise(&mut hands, &leader.task);
+    let of_leader = raise(&mut actuator, &leader.task);
     // The record of a thread of FIFO 33 of that process. The thread has ended.
     let mut of_thread = of_leader.boosted;
     of_thread.tid = Tid(i32::MAX);
     of_thread.tgid = leader.task.tid;
     of_thread.leader_start = leader.task.start;
     (of_thread.before.policy, of_thread.before.priority) = (Policy::FIFO, 33);
-    assert!(matches!(undo(&Host, &of_thread, true), Undone::Gone));
-    assert!(matches!(hands.restore(&of_leader), Undone::Restored(_)));
+    assert!(matches!(undo(&Host, &of_thread, true), RestoreOutcome::Gone));
+    assert!(matches!(actuator.restore(&of_leader), RestoreOutcome::Restored(_)));
     assert_eq!(sched::get_attr(leader.task.tid).unwrap(), before);
 }
 
@@ -259,7 +263,7 @@ impl Drop for Shell {
 #[ignore = "needs root"]
 fn a_child_of_a_boosted_task_that_has_run_stays_as_it_is_and_is_reported() {
     let _live = live();
-    let mut hands = hands(Nanos::from_millis(1));
+    let mut actuator = actuator(Nanos::from_millis(1));
     let mut shell = Command::new("sh")
         .args(["-c", "read go; sleep 60 & read end; kill $!"])
         .stdin(Stdio::piped())
@@ -269,7 +273,7 @@ fn a_child_of_a_boosted_task_that_has_run_stays_as_it_is_and_is_reported() {
     let parent = Tid(shell.0.id() as i32);
     sched::set_scheduler(parent, Policy::FIFO, 33, false).unwrap();
     let task = task(parent);
-    let raised = raise(&mut hands, &task);
+    let raised = raise(&mut actuator, &task);
     use std::io::Write;
     shell.0.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
     let child = rig::process::eventually("the shell has a child", || {
@@ -279,13 +283,13 @@ fn a_child_of_a_boosted_task_that_has_run_stays_as_it_is_and_is_reported() {
     let mut events = Vec::new();
     // Other tests may start many tasks at the same time.
     rig::process::eventually("the child is reported", || {
-        hands.adopt(&[Ward { raised, task }], &mut events);
+        actuator.adopt(&[Ward { raised, task }], &mut events);
         let is_it = |event: &&Event| matches!(event, Event::Orphan { child: it, .. } if *it == child);
         events.iter().find(is_it).map(drop)
     });
     let attr = sched::get_attr(child).unwrap();
     assert_eq!((attr.policy, attr.nice), (Policy::OTHER, 0));
-    assert!(matches!(hands.restore(&raised), Undone::Restored(_)));
+    assert!(matches!(actuator.restore(&raised), RestoreOutcome::Restored(_)));
     shell.0.stdin.as_mut().unwrap().write_all(b"end\n").unwrap();
     shell.0.wait().unwrap();
 }
@@ -294,12 +298,12 @@ fn a_child_of_a_boosted_task_that_has_run_stays_as_it_is_and_is_reported() {
 #[ignore = "needs root"]
 fn a_task_that_has_ended_or_is_deadline_itself_is_not_boosted() {
     let _live = live();
-    let mut hands = hands(Nanos::from_micros(20));
+    let mut actuator = actuator(Nanos::from_micros(20));
     let gone = Task { tid: Tid(i32::MAX), tgid: Some(Tid(i32::MAX)), start: 1, ..Task::default() };
-    assert!(matches!(hands.raise(&gone, Nanos::MAX), Err(Refusal::Gone)));
+    assert!(matches!(actuator.raise(&gone, Nanos::MAX), Err(Refusal::Gone)));
     let sleeper = Sleeper::start(|| {
         let (runtime, period) = (Nanos::from_millis(1), Nanos::from_secs(1));
         sched::set_deadline(Tid(0), runtime, period, 0).unwrap();
     });
-    assert!(matches!(hands.raise(&sleeper.task, Nanos::MAX), Err(Refusal::IsDeadline)));
+    assert!(matches!(actuator.raise(&sleeper.task, Nanos::MAX), Err(Refusal::IsDeadline)));
 }

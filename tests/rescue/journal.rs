@@ -7,7 +7,7 @@ use rig::boosts::{OWN, policy};
 use rig::scratch::Scratch;
 use rig::throttling::{limit, set_limit};
 use rig::{Rig, Stalld, hogged_cpu, live};
-use stalld::boost::journal::{Boosted, How, Journal, Rank, Saved, Undo};
+use stalld::boost::journal::{BoostPolicy, Boosted, Journal, Rank, RestoreRecord, Saved};
 use stalld::boost::kernel::Host;
 use stalld::proc;
 use stalld::sys::sched;
@@ -45,7 +45,7 @@ impl Sleeper {
         journal.begin(boot_id, Tid(1));
         let Sleeper { tid, before, .. } = *self;
         let start = proc::start(tid).unwrap();
-        let (end, how) = (Nanos::ZERO, How::Fifo);
+        let (end, how) = (Nanos::ZERO, BoostPolicy::Fifo);
         let boosted = Boosted {
             tid,
             tgid: tid,
@@ -57,7 +57,7 @@ impl Sleeper {
             before,
             how,
         };
-        journal.arm(&Undo::Boost(boosted)).unwrap();
+        journal.arm(&RestoreRecord::Boost(boosted)).unwrap();
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::process::{self, eventually};
 use crate::{Event, Rig, Stalld, hogged_cpu};
-use stalld::boost::journal::{Boosted, Journal, Undo};
+use stalld::boost::journal::{Boosted, Journal, RestoreRecord};
 use stalld::sys::sched;
 use stalld::sys::shared::SharedWords;
 use stalld::task::{Nanos, Policy, Tid};
@@ -71,7 +71,7 @@ pub fn journal() -> Journal {
 /// The boosts that the guardian would undo if stalld ended now.
 pub fn live_boosts(journal: &Journal) -> impl Iterator<Item = Boosted> + '_ {
     journal.live().filter_map(|(_, undo)| match undo {
-        Undo::Boost(boosted) => Some(boosted),
+        RestoreRecord::Boost(boosted) => Some(boosted),
         _ => None,
     })
 }

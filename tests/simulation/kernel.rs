@@ -4,7 +4,7 @@ use crate::promises::Watched;
 use crate::setup::{Eyes, Trouble};
 use crate::tasks::{Hidden, Life, State};
 use stalld::boost::kernel::Kernel;
-use stalld::boost::undo::FIFO_PRIORITY;
+use stalld::boost::restore::FIFO_PRIORITY;
 use stalld::error::{Error, Result};
 use stalld::observe::{Backend, Effort, Kind, Load, Snapshot, Waiter};
 use stalld::proc::births::{Birth, Walk};

@@ -5,8 +5,8 @@ use crate::machine::World;
 use crate::setup::Orders;
 use crate::tasks::{Judged, Life, Scheduled, State};
 use stalld::boost::event::Event;
-use stalld::boost::journal::{Boosted, How, Journal, Rank, Saved, Undo};
-use stalld::boost::undo::Undone;
+use stalld::boost::journal::{BoostPolicy, Boosted, Journal, Rank, RestoreRecord, Saved};
+use stalld::boost::restore::RestoreOutcome;
 use stalld::engine::Engine;
 use stalld::observe::Snapshot;
 use stalld::sys::sched::Attr;
@@ -213,7 +213,7 @@ impl Watched {
     /// Whose records there are, before something happens to a task.
     pub fn note_records(&mut self) {
         let of_boost = |(_, record)| match record {
-            Undo::Boost(boosted) => Some((boosted.tid, boosted.tgid)),
+            RestoreRecord::Boost(boosted) => Some((boosted.tid, boosted.tgid)),
             _ => None,
         };
         self.world.noted.clear();
@@ -280,10 +280,10 @@ impl Watched {
     fn lowered_to(&self, life: &Life, attr: &Attr) -> Option<Saved> {
         let rank = |attr: &Attr| Rank::of(attr.policy, attr.priority);
         self.journal.open().find_map(|(_, record)| {
-            let Undo::Boost(boosted) = record else { return None };
+            let RestoreRecord::Boost(boosted) = record else { return None };
             let names = [(boosted.tid, boosted.start), (boosted.tgid, boosted.leader_start)];
             let is_lowered = names.contains(&(life.tid, life.start))
-                && boosted.how == How::Fifo
+                && boosted.how == BoostPolicy::Fifo
                 && boosted.before.is(attr)
                 && rank(&life.now.attr) > rank(attr);
             is_lowered.then_some(boosted.before)
@@ -360,7 +360,8 @@ impl Watched {
 
     fn records_of(&self, life: &Life) -> usize {
         let count = |names: fn(&Boosted) -> (Tid, u64)| {
-            let is_of = |record| matches!(record, Undo::Boost(it) if names(&it) == (life.tid, life.start));
+            let is_of =
+                |record| matches!(record, RestoreRecord::Boost(it) if names(&it) == (life.tid, life.start));
             self.journal.open().filter(|&(_, record)| is_of(record)).count()
         };
         // By exec(2) a thread takes the number of its process.
@@ -411,13 +412,13 @@ impl Watched {
                 let Some(life) = self.life(boost.id) else { return };
                 life.judged.boosted = false;
                 let life = *life;
-                if matches!(outcome, Undone::Failed(_)) && !life.judged.kept && life.is_foreign() {
+                if matches!(outcome, RestoreOutcome::Failed(_)) && !life.judged.kept && life.is_foreign() {
                     self.break_promise(&life, "its restore is said to have failed");
                 }
                 // What its children are is another's business if its policy was set since by
                 // somebody else.
                 let is_itself = life.tid == task.tid && life.own.attr == boost.own;
-                if matches!(outcome, Undone::Restored(_)) && is_itself {
+                if matches!(outcome, RestoreOutcome::Restored(_)) && is_itself {
                     // One that was boosted itself just now is not seen to be as RESET_ON_FORK makes
                     // tasks.
                     let lost = |it: &&Life| {

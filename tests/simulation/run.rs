@@ -5,8 +5,8 @@ use crate::machine::World;
 use crate::promises::{Tally, Watched};
 use crate::setup::{Setup, Trouble};
 use stalld::boost::event::Event;
-use stalld::boost::hands::HostHands;
-use stalld::boost::journal::{Journal, Undo};
+use stalld::boost::journal::{Journal, RestoreRecord};
+use stalld::boost::kernel_actuator::KernelActuator;
 use stalld::boost::plan::Booster;
 use stalld::boost::recover;
 use stalld::denylist::Ignore;
@@ -95,7 +95,7 @@ impl Run {
             let mut watched = lock(&self.watched);
             let mut due = Nanos::MAX;
             for (_, record) in self.journal.open() {
-                let Undo::Boost(boosted) = record else { continue };
+                let RestoreRecord::Boost(boosted) = record else { continue };
                 due = due.min(recover::due(&boosted));
             }
             watched.note_records();
@@ -207,14 +207,14 @@ fn start(watched: &Arc<Mutex<Watched>>, journal: &Arc<Journal>, calls: &Calls) -
                 of.sleeps_until(Nanos::MAX);
             }
         };
-        let hands = HostHands::over(
+        let actuator = KernelActuator::over(
             calls.clone(),
             Arc::clone(journal),
             orders.boost.runtime,
             orders.boost.period,
             Arc::new(wake),
         );
-        engine.boost(Booster::new(orders.rules), hands);
+        engine.boost(Booster::new(orders.rules), actuator);
     }
     engine
 }

@@ -1,7 +1,7 @@
 //! What a simulated machine is like: all of it follows from a seed, and can be written down and
 //! made simpler.
 
-use stalld::boost::journal::How;
+use stalld::boost::journal::BoostPolicy;
 use stalld::boost::plan::Rules;
 use stalld::detect::Limits;
 use stalld::task::Nanos;
@@ -148,8 +148,8 @@ impl Setup {
         let runtime = Nanos::from_micros(random.of(&[20, 20, 200, 1000]));
         let boost = Boost::fit(limits.threshold, None, None, Some(runtime));
         let how = match random.one_in(4) {
-            true => How::Fifo,
-            false => How::Deadline { runtime, period: boost.period },
+            true => BoostPolicy::Fifo,
+            false => BoostPolicy::Deadline { runtime, period: boost.period },
         };
         let cost = random.of(&[runtime, Nanos::from_millis(1), Nanos::from_millis(4)]);
         Orders {

@@ -22,7 +22,7 @@ pub use outlet::Outlet;
 pub use record::Record;
 pub use syslog::Syslog;
 pub use terminal::{Format, Terminal, fatal, on_stderr};
-pub use told::{Looker, Told};
+pub use told::{LogEvent, Looker};
 pub use told_line::Millis;
 pub use writer::Writer;
 
@@ -119,7 +119,7 @@ impl Logger {
         }
     }
 
-    pub fn tell(&self, told: &Told) {
+    pub fn tell(&self, told: &LogEvent) {
         if self.shows(told.level()) {
             self.queue.tell(told);
             self.writer.unpark();

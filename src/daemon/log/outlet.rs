@@ -1,7 +1,7 @@
 //! One place that lines go to: how many, how fast, and what is said of those that did not make it.
 
 use super::per_cpu::{Admission, PerCpu};
-use super::{Level, Message, Record, Sink, Told};
+use super::{Level, LogEvent, Message, Record, Sink};
 use crate::sys::clock;
 use crate::task::Nanos;
 
@@ -99,7 +99,7 @@ impl Outlet {
     fn sum_up(&mut self, now: Nanos) {
         while let Some(summary) = self.cpus.take_due(now) {
             let write = |record: &Record| self.sink.write(record).is_ok();
-            if !Record::with(clock::monotonic(), Message::Told(&summary), write) {
+            if !Record::with(clock::monotonic(), Message::LogEvent(&summary), write) {
                 self.lose(summary.level(), 1, now);
             }
         }
@@ -115,8 +115,8 @@ impl Outlet {
     }
 
     fn tell_dropped(&mut self) -> bool {
-        let dropped = Told::Dropped { lines: self.dropped };
-        let message = Message::Told(&dropped);
+        let dropped = LogEvent::Dropped { lines: self.dropped };
+        let message = Message::LogEvent(&dropped);
         let told = Record::with(clock::monotonic(), message, |record| self.sink.write(record).is_ok());
         if told {
             self.dropped = 0;
@@ -232,10 +232,10 @@ mod tests {
         let (mut outlet, paper) = outlet(Level::Info);
         let starved = |cpu: u32, wait| {
             let task = Task { tid: Tid(7), cpu: Cpu(cpu), comm: Comm::new(b"task"), ..Task::default() };
-            Told::Starved { task, since: Nanos::ZERO, wait: Nanos::from_secs(wait), exact: false }
+            LogEvent::Starved { task, since: Nanos::ZERO, wait: Nanos::from_secs(wait), exact: false }
         };
-        let mut write = |told: &Told, at| {
-            Record::with(at, Message::Told(told), |record| outlet.write(record, at));
+        let mut write = |told: &LogEvent, at| {
+            Record::with(at, Message::LogEvent(told), |record| outlet.write(record, at));
         };
         for n in 0..100 {
             write(&starved(1, n), ms(n));

@@ -1,7 +1,7 @@
 //! How many lines a second the tasks of each owner may have in a log, for each CPU, so that a crowd
 //! of one user on one CPU hides no other.
 
-use super::Told;
+use super::LogEvent;
 use crate::sorted::Sorted;
 use crate::task::{Cpu, Nanos, Owner};
 
@@ -44,10 +44,10 @@ impl Firsts {
         Firsts { begun, has_starved: false, has_boosted: false }
     }
 
-    fn is_first(&mut self, told: &Told) -> bool {
+    fn is_first(&mut self, told: &LogEvent) -> bool {
         let has_one = match told {
-            Told::Starved { .. } => &mut self.has_starved,
-            Told::Boosted { .. } => &mut self.has_boosted,
+            LogEvent::Starved { .. } => &mut self.has_starved,
+            LogEvent::Boosted { .. } => &mut self.has_boosted,
             _ => return false,
         };
         !std::mem::replace(has_one, true)
@@ -73,9 +73,9 @@ impl Window {
         self.begun + SECOND
     }
 
-    fn leave_out(&mut self, told: &Told) {
+    fn leave_out(&mut self, told: &LogEvent) {
         match *told {
-            Told::Starved { wait, .. } => {
+            LogEvent::Starved { wait, .. } => {
                 self.tasks += 1;
                 self.longest = self.longest.max(wait);
             }
@@ -95,7 +95,7 @@ impl PerCpu {
     }
 
     /// Decides about a line. Summaries that are due have to be taken before.
-    pub fn admit(&mut self, told: &Told, now: Nanos) -> Admission {
+    pub fn admit(&mut self, told: &LogEvent, now: Nanos) -> Admission {
         let Some((cpu, owner)) = told.owner() else { return Admission::Granted };
         let firsts = self.firsts.entry(cpu, Firsts::new(now));
         if now >= firsts.begun + SECOND {
@@ -128,7 +128,7 @@ impl PerCpu {
     }
 
     /// Returns a summary of a second that is over at `now`.
-    pub fn take_due(&mut self, now: Nanos) -> Option<Told> {
+    pub fn take_due(&mut self, now: Nanos) -> Option<LogEvent> {
         if self.due.is_none_or(|due| now < due) {
             return None;
         }
@@ -137,7 +137,7 @@ impl PerCpu {
         for ((cpu, owner), window) in self.windows.iter_mut().filter(|(_, window)| window.has_left_out()) {
             if summary.is_none() && window.end() <= now {
                 let Window { tasks, longest, others, .. } = *window;
-                summary = Some(Told::LeftOut { cpu, owner, tasks, longest, others });
+                summary = Some(LogEvent::LeftOut { cpu, owner, tasks, longest, others });
                 *window = Window::new(now);
             } else {
                 self.due = Some(self.due.map_or(window.end(), |due| due.min(window.end())));
@@ -150,16 +150,16 @@ impl PerCpu {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::boost::journal::How;
+    use crate::boost::journal::BoostPolicy;
     use crate::task::{Task, Tid};
 
-    fn starved(cpu: u32, wait: u64) -> Told {
+    fn starved(cpu: u32, wait: u64) -> LogEvent {
         let task = Task { tid: Tid(wait as i32), cpu: Cpu(cpu), ..Task::default() };
-        Told::Starved { task, since: Nanos::ZERO, wait: Nanos::from_secs(wait), exact: false }
+        LogEvent::Starved { task, since: Nanos::ZERO, wait: Nanos::from_secs(wait), exact: false }
     }
 
-    fn boosted(cpu: u32) -> Told {
-        Told::Boosted { task: Task { cpu: Cpu(cpu), ..Task::default() }, how: How::Fifo }
+    fn boosted(cpu: u32) -> LogEvent {
+        LogEvent::Boosted { task: Task { cpu: Cpu(cpu), ..Task::default() }, how: BoostPolicy::Fifo }
     }
 
     fn ms(millis: u64) -> Nanos {
@@ -179,7 +179,7 @@ mod tests {
         assert!(
             matches!(
                 summary,
-                Some(Told::LeftOut { cpu: Cpu(3), tasks: 350, longest, others: 0, .. })
+                Some(LogEvent::LeftOut { cpu: Cpu(3), tasks: 350, longest, others: 0, .. })
                     if longest == Nanos::from_secs(399)
             ),
             "{summary:?}"
@@ -192,8 +192,8 @@ mod tests {
     fn the_first_starving_task_and_the_first_boost_are_written_however_many_other_lines_there_are() {
         let mut cpus = PerCpu::new(50);
         let orphan = || {
-            let Told::Boosted { task, .. } = boosted(1) else { unreachable!() };
-            Told::Ended { task }
+            let LogEvent::Boosted { task, .. } = boosted(1) else { unreachable!() };
+            LogEvent::Ended { task }
         };
         for _ in 0..1000 {
             cpus.admit(&orphan(), ms(0));
@@ -203,7 +203,7 @@ mod tests {
         assert_eq!(cpus.admit(&starved(1, 6), ms(3)), Admission::LeftOut);
         assert_eq!(cpus.admit(&boosted(1), ms(4)), Admission::LeftOut);
         let summary = cpus.take_due(ms(1500));
-        assert!(matches!(summary, Some(Told::LeftOut { tasks: 1, others: 951, .. })), "{summary:?}");
+        assert!(matches!(summary, Some(LogEvent::LeftOut { tasks: 1, others: 951, .. })), "{summary:?}");
     }
 
     #[test]
@@ -212,7 +212,7 @@ mod tests {
         let mut summaries = 0;
         for at in 0..10_000 {
             while let Some(summary) = cpus.take_due(ms(at)) {
-                assert!(matches!(summary, Told::LeftOut { .. }));
+                assert!(matches!(summary, LogEvent::LeftOut { .. }));
                 summaries += 1;
             }
             for cpu in 0..4 {
@@ -226,8 +226,8 @@ mod tests {
     fn a_crowd_of_one_owner_leaves_the_lines_of_another_on_its_cpu_alone() {
         let mut cpus = PerCpu::new(50);
         let owned = |owner, wait| {
-            let Told::Starved { task, since, wait, exact } = starved(3, wait) else { unreachable!() };
-            Told::Starved { task: Task { owner, ..task }, since, wait, exact }
+            let LogEvent::Starved { task, since, wait, exact } = starved(3, wait) else { unreachable!() };
+            LogEvent::Starved { task: Task { owner, ..task }, since, wait, exact }
         };
         let granted = |n| cpus.admit(&owned(Owner::User(7), n), ms(n)) != Admission::LeftOut;
         assert_eq!((0..400).map(granted).filter(|&granted| granted).count(), 50);
@@ -236,7 +236,7 @@ mod tests {
         }
         let summary = cpus.take_due(ms(1000));
         assert!(
-            matches!(summary, Some(Told::LeftOut { owner: Owner::User(7), tasks: 350, .. })),
+            matches!(summary, Some(LogEvent::LeftOut { owner: Owner::User(7), tasks: 350, .. })),
             "{summary:?}"
         );
         // Thousands of uids share what is left, and bring no more lines than that.
@@ -249,7 +249,7 @@ mod tests {
     fn lines_of_no_cpu_are_not_counted() {
         let mut cpus = PerCpu::new(1);
         for _ in 0..100 {
-            assert_eq!(cpus.admit(&Told::Late { late: ms(5) }, ms(0)), Admission::Granted);
+            assert_eq!(cpus.admit(&LogEvent::Late { late: ms(5) }, ms(0)), Admission::Granted);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What waits to be written. Putting something in never waits, and never allocates.
 
-use super::{Level, Line, Told};
+use super::{Level, Line, LogEvent};
 use crate::sorted::Sorted;
 use crate::sys::clock;
 use crate::task::{Cpu, Nanos};
@@ -37,21 +37,21 @@ pub struct Batch {
 enum Body {
     /// So many bytes of `text`.
     Text(Level, usize),
-    Told(Told),
+    LogEvent(LogEvent),
 }
 
 /// What a message is made of.
 #[derive(Clone, Copy, Debug)]
 pub enum Message<'a> {
     Text(Level, &'a str),
-    Told(&'a Told),
+    LogEvent(&'a LogEvent),
 }
 
 impl Message<'_> {
     pub fn level(&self) -> Level {
         match self {
             Message::Text(level, _) => *level,
-            Message::Told(told) => told.level(),
+            Message::LogEvent(told) => told.level(),
         }
     }
 }
@@ -66,8 +66,8 @@ impl Queue {
         self.enter(Message::Text(level, line.as_str()))
     }
 
-    pub fn tell(&self, told: &Told) -> bool {
-        self.enter(Message::Told(told))
+    pub fn tell(&self, told: &LogEvent) -> bool {
+        self.enter(Message::LogEvent(told))
     }
 
     fn enter(&self, message: Message) -> bool {
@@ -141,7 +141,7 @@ impl Batch {
                 self.text.push_str(text);
                 (at, Body::Text(level, len))
             }
-            Message::Told(told) => (at, Body::Told(*told)),
+            Message::LogEvent(told) => (at, Body::LogEvent(*told)),
         });
         true
     }
@@ -150,8 +150,8 @@ impl Batch {
     /// batch.
     fn is_first(&mut self, message: &Message) -> bool {
         let (cpu, is_boost) = match message {
-            Message::Told(Told::Starved { task, .. }) => (task.cpu, false),
-            Message::Told(Told::Boosted { task, .. }) => (task.cpu, true),
+            Message::LogEvent(LogEvent::Starved { task, .. }) => (task.cpu, false),
+            Message::LogEvent(LogEvent::Boosted { task, .. }) => (task.cpu, true),
             _ => return false,
         };
         if self.cpus.is_full() && !self.cpus.contains(cpu) {
@@ -171,7 +171,7 @@ impl Batch {
                     rest = after;
                     each(at, Message::Text(level, text));
                 }
-                Body::Told(told) => each(at, Message::Told(&told)),
+                Body::LogEvent(told) => each(at, Message::LogEvent(&told)),
             }
         }
         self.text.clear();
@@ -182,7 +182,7 @@ impl Batch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::boost::journal::How;
+    use crate::boost::journal::BoostPolicy;
     use crate::task::Task;
 
     fn line(text: &str) -> Line {
@@ -196,7 +196,7 @@ mod tests {
         batch.drain(|_, message| {
             let text = match message {
                 Message::Text(_, text) => text.to_string(),
-                Message::Told(told) => told.line(None).to_string(),
+                Message::LogEvent(told) => told.line(None).to_string(),
             };
             all.push((message.level(), text));
         });
@@ -208,7 +208,7 @@ mod tests {
         let queue = Queue::new();
         assert!(queue.is_idle());
         assert!(queue.put(Level::Info, &line("one")));
-        assert!(queue.tell(&Told::Dropped { lines: 2 }));
+        assert!(queue.tell(&LogEvent::Dropped { lines: 2 }));
         assert!(queue.put(Level::Error, &line("")));
         assert!(queue.put(Level::Debug, &line("three")));
         assert!(!queue.is_idle());
@@ -231,7 +231,7 @@ mod tests {
         assert_eq!(fitting, BYTES / 512);
         assert!(!queue.put(Level::Error, &long));
         // What has no text yet takes no room for it.
-        assert!(queue.tell(&Told::Dropped { lines: 1 }));
+        assert!(queue.tell(&LogEvent::Dropped { lines: 1 }));
         assert!(!queue.is_idle());
         let lost: Vec<_> = queue.take_lost().collect();
         assert_eq!(lost, [(Level::Error, 1), (Level::Debug, 1000 - fitting as u64)]);
@@ -244,10 +244,10 @@ mod tests {
         let queue = Queue::new();
         for _ in 0..LINES / 2 {
             assert!(queue.put(Level::Info, &line("")));
-            assert!(queue.tell(&Told::Dropped { lines: 1 }));
+            assert!(queue.tell(&LogEvent::Dropped { lines: 1 }));
         }
         assert!(!queue.put(Level::Info, &line("")));
-        assert!(!queue.tell(&Told::Dropped { lines: 1 }));
+        assert!(!queue.tell(&LogEvent::Dropped { lines: 1 }));
         assert_eq!(queue.take_lost().collect::<Vec<_>>(), [(Level::Warning, 1), (Level::Info, 1)]);
     }
 
@@ -255,8 +255,8 @@ mod tests {
     fn the_first_starving_task_and_the_first_boost_of_a_cpu_have_a_place_in_a_full_queue() {
         let queue = Queue::new();
         let starved =
-            |cpu| Told::Starved { task: on(cpu), since: Nanos::ZERO, wait: Nanos::ZERO, exact: false };
-        let boosted = |cpu| Told::Boosted { task: on(cpu), how: How::Fifo };
+            |cpu| LogEvent::Starved { task: on(cpu), since: Nanos::ZERO, wait: Nanos::ZERO, exact: false };
+        let boosted = |cpu| LogEvent::Boosted { task: on(cpu), how: BoostPolicy::Fifo };
         let accepted = (0..10_000).filter(|_| queue.tell(&starved(0))).count();
         assert_eq!(accepted, LINES);
         assert!(queue.tell(&boosted(0)) && !queue.tell(&boosted(0)));
@@ -264,7 +264,7 @@ mod tests {
             assert!(queue.tell(&starved(cpu)) && queue.tell(&boosted(cpu)), "CPU {cpu}");
             assert!(!queue.tell(&starved(cpu)) && !queue.tell(&boosted(cpu)), "CPU {cpu}");
         }
-        assert!(!queue.tell(&Told::Dropped { lines: 1 }));
+        assert!(!queue.tell(&LogEvent::Dropped { lines: 1 }));
         assert_eq!(drained(&queue).len(), LINES + 1 + 2 * 199);
         // There is an end to them too.
         let firsts = (0..LINES as u32 + 1000).filter(|&cpu| queue.tell(&starved(cpu))).count();

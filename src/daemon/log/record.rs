@@ -1,7 +1,7 @@
 //! A message on its way to the sinks: the line that people read, and what programs may want to know
 //! besides.
 
-use super::{Level, Line, Message, Told};
+use super::{Level, Line, LogEvent, Message};
 use crate::json::{Object, Value};
 use crate::sys::clock;
 use crate::task::Nanos;
@@ -14,7 +14,7 @@ pub struct Record<'a> {
     /// One line without control characters.
     pub text: &'a str,
     /// None for a message that is text only.
-    pub told: Option<&'a Told>,
+    pub told: Option<&'a LogEvent>,
     pub(super) cgroup: Option<&'a str>,
 }
 
@@ -29,7 +29,7 @@ impl<'a> Record<'a> {
         let level = message.level();
         match message {
             Message::Text(_, text) => use_it(&Record { at, level, text, told: None, cgroup: None }),
-            Message::Told(told) => {
+            Message::LogEvent(told) => {
                 let cgroup = told.read_up();
                 let cgroup = cgroup.as_deref();
                 let line = Line::of(format_args!("{}", told.line(cgroup)));
@@ -40,7 +40,7 @@ impl<'a> Record<'a> {
 
     /// What it tells of, in a word.
     pub fn event(&self) -> &'static str {
-        self.told.map_or("log", Told::event)
+        self.told.map_or("log", LogEvent::event)
     }
 
     /// Gives out what the line tells, name by name.
@@ -89,9 +89,9 @@ mod tests {
     use crate::engine::Hog;
     use crate::task::{Comm, Cpu, Policy, Sched, Task, Tid};
 
-    fn json(told: &Told) -> String {
+    fn json(told: &LogEvent) -> String {
         let mut text = String::new();
-        Record::with(clock::monotonic(), Message::Told(told), |record| record.json(&mut text));
+        Record::with(clock::monotonic(), Message::LogEvent(told), |record| record.json(&mut text));
         text
     }
 
@@ -130,7 +130,7 @@ mod tests {
             ..Task::default()
         };
         let wait = Nanos::from_millis(2500);
-        let starved = Told::Starved { task, since: Nanos::ZERO, wait, exact: true };
+        let starved = LogEvent::Starved { task, since: Nanos::ZERO, wait, exact: true };
         assert_eq!(
             rest(&json(&starved)),
             concat!(
@@ -142,7 +142,7 @@ mod tests {
             )
         );
         let hog = Hog { task: Task { tid: Tid(i32::MAX), ..task }, seen_since: Nanos::from_secs(1) };
-        let held = json(&Told::Held { cpu: Cpu(3), hog, at: Nanos::from_secs(4) });
+        let held = json(&LogEvent::Held { cpu: Cpu(3), hog, at: Nanos::from_secs(4) });
         for field in
             [r#""event":"held""#, r#""cpu":3,"hog_tid":2147483647,"hog_tgid":70"#, r#""held_ns":3000000000"#]
         {

@@ -109,7 +109,7 @@ impl Datagrams {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::log::{Level, Message, Told};
+    use crate::daemon::log::{Level, LogEvent, Message};
     use crate::task::{Comm, Cpu, Nanos, Task, Tid};
     use rig::scratch::Scratch;
     use std::fs;
@@ -133,8 +133,8 @@ mod tests {
         other.set_nonblocking(true).unwrap();
         let mut syslog = Syslog::at(&scratch.join("socket"), &scratch.join("log"));
         let task = Task { tid: Tid(77), cpu: Cpu(3), comm: Comm::new(b"a\nb=\"c"), ..Task::default() };
-        let told = Told::Starved { task, since: Nanos::ZERO, wait: Nanos::from_secs(2), exact: false };
-        Record::with(Nanos::ZERO, Message::Told(&told), |record| syslog.write(record)).unwrap();
+        let told = LogEvent::Starved { task, since: Nanos::ZERO, wait: Nanos::from_secs(2), exact: false };
+        Record::with(Nanos::ZERO, Message::LogEvent(&told), |record| syslog.write(record)).unwrap();
         assert_eq!(
             received(&daemon),
             "MESSAGE=a\\x0ab=\"c-77 starved on CPU 3 for 2 seconds\nPRIORITY=4\nSYSLOG_IDENTIFIER=stalld\n\

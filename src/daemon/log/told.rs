@@ -7,8 +7,8 @@
 use super::Level;
 use super::told_line::Line;
 use crate::boost::event::{Event, Refusal};
-use crate::boost::journal::{How, Saved};
-use crate::boost::undo::Undone;
+use crate::boost::journal::{BoostPolicy, Saved};
+use crate::boost::restore::RestoreOutcome;
 use crate::denylist::{Ignored, Why};
 use crate::engine::Hog;
 use crate::json::Value;
@@ -17,7 +17,7 @@ use crate::task::{Cpu, Nanos, Owner, Policy, Sched, Task, Tid};
 use std::{fmt, io};
 
 #[derive(Clone, Copy, Debug)]
-pub enum Told {
+pub enum LogEvent {
     Starved {
         task: Task,
         since: Nanos,
@@ -42,11 +42,11 @@ pub enum Told {
     },
     Boosted {
         task: Task,
-        how: How,
+        how: BoostPolicy,
     },
     Refused {
         task: Task,
-        how: How,
+        how: BoostPolicy,
         /// None if there was no room to note it.
         errno: Option<i32>,
     },
@@ -119,69 +119,69 @@ pub enum Looker {
     Supervisor,
 }
 
-impl Told {
+impl LogEvent {
     /// Of what has become of a boost; None where nobody needs to hear of it.
-    pub fn of(event: &Event) -> Option<Told> {
+    pub fn of(event: &Event) -> Option<LogEvent> {
         let errno = |e: &io::Error| e.raw_os_error().unwrap_or(libc::EIO);
         Some(match *event {
-            Event::Boosted { task, how } => Told::Boosted { task, how },
+            Event::Boosted { task, how } => LogEvent::Boosted { task, how },
             Event::Refused { task, how, ref why } => match why {
-                Refusal::Kernel(e) => Told::Refused { task, how, errno: Some(errno(e)) },
-                Refusal::JournalFull => Told::Refused { task, how, errno: None },
+                Refusal::Kernel(e) => LogEvent::Refused { task, how, errno: Some(errno(e)) },
+                Refusal::JournalFull => LogEvent::Refused { task, how, errno: None },
                 Refusal::Gone | Refusal::IsDeadline | Refusal::Taken | Refusal::ChangedByOthers(_) => {
                     return None;
                 }
             },
             Event::Over { task, before, after, early, ref outcome } => match *outcome {
-                Undone::Failed(ref e) => Told::RestoreFailed { task, errno: errno(e) },
-                Undone::Restored(now) => Told::Restored { task, now, before, after, early },
-                Undone::ChangedByOthers(policy) => Told::LeftAlone { task, policy },
-                Undone::Lowered { from, .. } => Told::Lowered { task, from, before },
-                Undone::Gone | Undone::NeverBoosted => Told::Ended { task },
+                RestoreOutcome::Failed(ref e) => LogEvent::RestoreFailed { task, errno: errno(e) },
+                RestoreOutcome::Restored(now) => LogEvent::Restored { task, now, before, after, early },
+                RestoreOutcome::ChangedByOthers(policy) => LogEvent::LeftAlone { task, policy },
+                RestoreOutcome::Lowered { from, .. } => LogEvent::Lowered { task, from, before },
+                RestoreOutcome::Gone | RestoreOutcome::NeverBoosted => LogEvent::Ended { task },
             },
-            Event::Lowered { task, from, before } => Told::Lowered { task, from, before },
-            Event::Adopted { parent, child, policy } => Told::Adopted { parent, child, policy },
-            Event::Orphan { parent, child, policy } => Told::Orphan { parent, child, policy },
+            Event::Lowered { task, from, before } => LogEvent::Lowered { task, from, before },
+            Event::Adopted { parent, child, policy } => LogEvent::Adopted { parent, child, policy },
+            Event::Orphan { parent, child, policy } => LogEvent::Orphan { parent, child, policy },
         })
     }
 
     /// The name that programs know it by.
     pub fn event(&self) -> &'static str {
         match self {
-            Told::Starved { .. } => "starved",
-            Told::Held { .. } => "held",
-            Told::MightStarve { .. } => "might_starve",
-            Told::Waiting { .. } => "waiting",
-            Told::Boosted { .. } => "boosted",
-            Told::Refused { .. } => "refused",
-            Told::Restored { .. } => "restored",
-            Told::RestoreFailed { .. } => "restore_failed",
-            Told::LeftAlone { .. } => "left_alone",
-            Told::Lowered { .. } => "lowered",
-            Told::Ended { .. } => "ended",
-            Told::Adopted { .. } => "adopted",
-            Told::Orphan { .. } => "orphan",
-            Told::Ignored(_) => "ignored",
-            Told::Late { .. } => "late",
-            Told::Looked { .. } => "looked",
-            Told::Dropped { .. } => "dropped",
-            Told::LeftOut { .. } => "left_out",
+            LogEvent::Starved { .. } => "starved",
+            LogEvent::Held { .. } => "held",
+            LogEvent::MightStarve { .. } => "might_starve",
+            LogEvent::Waiting { .. } => "waiting",
+            LogEvent::Boosted { .. } => "boosted",
+            LogEvent::Refused { .. } => "refused",
+            LogEvent::Restored { .. } => "restored",
+            LogEvent::RestoreFailed { .. } => "restore_failed",
+            LogEvent::LeftAlone { .. } => "left_alone",
+            LogEvent::Lowered { .. } => "lowered",
+            LogEvent::Ended { .. } => "ended",
+            LogEvent::Adopted { .. } => "adopted",
+            LogEvent::Orphan { .. } => "orphan",
+            LogEvent::Ignored(_) => "ignored",
+            LogEvent::Late { .. } => "late",
+            LogEvent::Looked { .. } => "looked",
+            LogEvent::Dropped { .. } => "dropped",
+            LogEvent::LeftOut { .. } => "left_out",
         }
     }
 
     pub fn level(&self) -> Level {
         match self {
-            Told::RestoreFailed { .. } => Level::Error,
-            Told::Starved { .. }
-            | Told::Held { .. }
-            | Told::Refused { .. }
-            | Told::Lowered { .. }
-            | Told::Orphan { .. }
-            | Told::Ignored(Ignored { why: Why::Unknown, .. })
-            | Told::Late { .. }
-            | Told::Dropped { .. }
-            | Told::LeftOut { tasks: 1.., .. } => Level::Warning,
-            Told::Ended { .. } | Told::Adopted { .. } | Told::Looked { .. } => Level::Debug,
+            LogEvent::RestoreFailed { .. } => Level::Error,
+            LogEvent::Starved { .. }
+            | LogEvent::Held { .. }
+            | LogEvent::Refused { .. }
+            | LogEvent::Lowered { .. }
+            | LogEvent::Orphan { .. }
+            | LogEvent::Ignored(Ignored { why: Why::Unknown, .. })
+            | LogEvent::Late { .. }
+            | LogEvent::Dropped { .. }
+            | LogEvent::LeftOut { tasks: 1.., .. } => Level::Warning,
+            LogEvent::Ended { .. } | LogEvent::Adopted { .. } | LogEvent::Looked { .. } => Level::Debug,
             _ => Level::Info,
         }
     }
@@ -190,31 +190,31 @@ impl Told {
     /// failures, and answers to a signal.
     pub fn owner(&self) -> Option<(Cpu, Owner)> {
         match *self {
-            Told::Starved { task, .. }
-            | Told::MightStarve { task, .. }
-            | Told::Boosted { task, .. }
-            | Told::Refused { task, .. }
-            | Told::Restored { task, .. }
-            | Told::LeftAlone { task, .. }
-            | Told::Lowered { task, .. }
-            | Told::Ended { task }
-            | Told::Adopted { parent: task, .. }
-            | Told::Orphan { parent: task, .. }
-            | Told::Ignored(Ignored { task, .. }) => Some((task.cpu, task.owner)),
-            Told::Held { cpu, hog, .. } => Some((cpu, hog.task.owner)),
-            Told::RestoreFailed { .. }
-            | Told::Waiting { .. }
-            | Told::Late { .. }
-            | Told::Looked { .. }
-            | Told::Dropped { .. }
-            | Told::LeftOut { .. } => None,
+            LogEvent::Starved { task, .. }
+            | LogEvent::MightStarve { task, .. }
+            | LogEvent::Boosted { task, .. }
+            | LogEvent::Refused { task, .. }
+            | LogEvent::Restored { task, .. }
+            | LogEvent::LeftAlone { task, .. }
+            | LogEvent::Lowered { task, .. }
+            | LogEvent::Ended { task }
+            | LogEvent::Adopted { parent: task, .. }
+            | LogEvent::Orphan { parent: task, .. }
+            | LogEvent::Ignored(Ignored { task, .. }) => Some((task.cpu, task.owner)),
+            LogEvent::Held { cpu, hog, .. } => Some((cpu, hog.task.owner)),
+            LogEvent::RestoreFailed { .. }
+            | LogEvent::Waiting { .. }
+            | LogEvent::Late { .. }
+            | LogEvent::Looked { .. }
+            | LogEvent::Dropped { .. }
+            | LogEvent::LeftOut { .. } => None,
         }
     }
 
     /// What has to be read up: the hog's control group. The kernel may make a reader wait.
     pub fn read_up(&self) -> Option<String> {
         match self {
-            Told::Held { hog, .. } => proc::cgroup(hog.task.tid, hog.task.start),
+            LogEvent::Held { hog, .. } => proc::cgroup(hog.task.tid, hog.task.start),
             _ => None,
         }
     }
@@ -224,20 +224,20 @@ impl Told {
     pub fn fields(&self, cgroup: Option<&str>, give: &mut dyn FnMut(&'static str, Value)) {
         let number = |number: u64| Value::Number(number as i64);
         match *self {
-            Told::Starved { task, wait, .. }
-            | Told::MightStarve { task, wait, .. }
-            | Told::Waiting { task, wait } => {
+            LogEvent::Starved { task, wait, .. }
+            | LogEvent::MightStarve { task, wait, .. }
+            | LogEvent::Waiting { task, wait } => {
                 of_task(&task, give);
                 of_sched(task.sched, ["policy", "rt_priority"], give);
                 give("waited_ns", number(wait.0));
             }
-            Told::Held { cpu, hog, at } => {
+            LogEvent::Held { cpu, hog, at } => {
                 give("cpu", number(cpu.0.into()));
                 of_hog(&hog, at, cgroup, give);
             }
-            Told::Boosted { task, how } => of_attempt(&task, how, None, give),
-            Told::Refused { task, how, errno } => of_attempt(&task, how, errno, give),
-            Told::Restored { task, now, before, after, early } => {
+            LogEvent::Boosted { task, how } => of_attempt(&task, how, None, give),
+            LogEvent::Refused { task, how, errno } => of_attempt(&task, how, errno, give),
+            LogEvent::Restored { task, now, before, after, early } => {
                 of_task(&task, give);
                 if now != task.tid {
                     give("now_tid", number(now.0 as u64));
@@ -246,30 +246,30 @@ impl Told {
                 give("boosted_ns", number(after.0));
                 give("early", Value::Flag(early));
             }
-            Told::RestoreFailed { task, errno } => {
+            LogEvent::RestoreFailed { task, errno } => {
                 of_task(&task, give);
                 give("errno", Value::Number(errno.into()));
             }
-            Told::LeftAlone { task, policy } => {
+            LogEvent::LeftAlone { task, policy } => {
                 of_task(&task, give);
                 policy.name().inspect(|name| give("policy", Value::Text(name)));
             }
-            Told::Lowered { task, from, before } => {
+            LogEvent::Lowered { task, from, before } => {
                 of_task(&task, give);
                 of_rank(&from, give);
                 of_saved(&before, give);
             }
-            Told::Ended { task } => of_task(&task, give),
-            Told::Adopted { parent, child, policy } | Told::Orphan { parent, child, policy } => {
+            LogEvent::Ended { task } => of_task(&task, give),
+            LogEvent::Adopted { parent, child, policy } | LogEvent::Orphan { parent, child, policy } => {
                 of_task(&parent, give);
                 give("child_tid", number(child.0 as u64));
                 of_saved(&policy, give);
             }
-            Told::Ignored(ignored) => of_ignored(&ignored, give),
-            Told::Late { late } => give("late_ns", number(late.0)),
-            Told::Looked { waiting, .. } => give("waiting", number(waiting as u64)),
-            Told::Dropped { lines } => give("lines", number(lines)),
-            Told::LeftOut { cpu, owner, tasks, longest, others } => {
+            LogEvent::Ignored(ignored) => of_ignored(&ignored, give),
+            LogEvent::Late { late } => give("late_ns", number(late.0)),
+            LogEvent::Looked { waiting, .. } => give("waiting", number(waiting as u64)),
+            LogEvent::Dropped { lines } => give("lines", number(lines)),
+            LogEvent::LeftOut { cpu, owner, tasks, longest, others } => {
                 give("cpu", number(cpu.0.into()));
                 if let Owner::User(uid) = owner {
                     give("uid", number(uid.into()));
@@ -311,7 +311,7 @@ fn of_hog(hog: &Hog, at: Nanos, cgroup: Option<&str>, give: &mut dyn FnMut(&'sta
 }
 
 /// Gives out a boost, or the failure of one.
-fn of_attempt(task: &Task, how: How, errno: Option<i32>, give: &mut dyn FnMut(&'static str, Value)) {
+fn of_attempt(task: &Task, how: BoostPolicy, errno: Option<i32>, give: &mut dyn FnMut(&'static str, Value)) {
     of_task(task, give);
     give("policy", Value::Text(how.name()));
     if let Some(errno) = errno {

@@ -1,7 +1,7 @@
 //! The lines that people read about tasks.
 
-use super::told::Told;
-use crate::boost::journal::How;
+use super::told::LogEvent;
+use crate::boost::journal::BoostPolicy;
 use crate::denylist::{Ignored, Why};
 use crate::engine::Hog;
 use crate::error::Reason;
@@ -12,30 +12,30 @@ use std::io;
 
 /// The line of an event.
 pub struct Line<'a> {
-    pub told: &'a Told,
+    pub told: &'a LogEvent,
     pub cgroup: Option<&'a str>,
 }
 
 impl Display for Line<'_> {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match *self.told {
-            Told::Starved { task: Task { comm, tid, cpu, .. }, wait, exact, .. } => {
+            LogEvent::Starved { task: Task { comm, tid, cpu, .. }, wait, exact, .. } => {
                 let (seconds, exact) = (wait.as_secs(), ExactWait(exact.then_some(wait)));
                 write!(f, "{comm}-{tid} starved on CPU {cpu} for {seconds} seconds{exact}")
             }
-            Told::Held { cpu, hog, at } => held(f, cpu, &hog, at, self.cgroup),
-            Told::MightStarve { task: Task { comm, tid, cpu, .. }, wait, exact } => {
+            LogEvent::Held { cpu, hog, at } => held(f, cpu, &hog, at, self.cgroup),
+            LogEvent::MightStarve { task: Task { comm, tid, cpu, .. }, wait, exact } => {
                 let (seconds, exact) = (wait.as_secs(), ExactWait(exact.then_some(wait)));
                 write!(f, "{comm}-{tid} might starve on CPU {cpu} (waiting for {seconds} seconds){exact}")
             }
-            Told::Waiting { task: Task { comm, tid, cpu, sched, .. }, wait } => {
+            LogEvent::Waiting { task: Task { comm, tid, cpu, sched, .. }, wait } => {
                 write!(f, "waiting: {comm}-{tid} ({sched}) on CPU {cpu} for {}", Millis(wait))
             }
-            Told::Boosted { task: Task { tid, comm, cpu, .. }, how } => {
+            LogEvent::Boosted { task: Task { tid, comm, cpu, .. }, how } => {
                 write!(f, "boosted pid {tid} ({comm}) (cpu {cpu}) using {}", how.name())
             }
-            Told::Refused { task, how, errno } => refused(f, task.tid, how, errno),
-            Told::Restored { task: Task { tid, comm, cpu, .. }, now, before, after, early } => {
+            LogEvent::Refused { task, how, errno } => refused(f, task.tid, how, errno),
+            LogEvent::Restored { task: Task { tid, comm, cpu, .. }, now, before, after, early } => {
                 write!(f, "restored pid {tid} ({comm}) (cpu {cpu}")?;
                 if now != tid {
                     write!(f, ", now {now}")?;
@@ -43,33 +43,33 @@ impl Display for Line<'_> {
                 let why = if early { ", ended early" } else { "" };
                 write!(f, ") to {before} after {} ms{why}", after.as_millis())
             }
-            Told::RestoreFailed { task, errno } => not_restored(f, task.tid, errno),
-            Told::LeftAlone { task: Task { tid, comm, .. }, policy } => {
+            LogEvent::RestoreFailed { task, errno } => not_restored(f, task.tid, errno),
+            LogEvent::LeftAlone { task: Task { tid, comm, .. }, policy } => {
                 let policy = policy.name().unwrap_or("something else");
                 write!(f, "left pid {tid} ({comm}) as it is: somebody has made it {policy} meanwhile")
             }
-            Told::Lowered { task: Task { tid, comm, cpu, .. }, from, before } => write!(
+            LogEvent::Lowered { task: Task { tid, comm, cpu, .. }, from, before } => write!(
                 f,
                 "lowered pid {tid} ({comm}) (cpu {cpu}) from {from} to {before}: it got that rank by a pulse"
             ),
-            Told::Ended { task: Task { tid, comm, .. } } => {
+            LogEvent::Ended { task: Task { tid, comm, .. } } => {
                 write!(f, "pid {tid} ({comm}) has ended during its boost")
             }
-            Told::Adopted { parent: Task { tid, comm, .. }, child, policy } => write!(
+            LogEvent::Adopted { parent: Task { tid, comm, .. }, child, policy } => write!(
                 f,
                 "gave pid {child}, started by pid {tid} ({comm}) during its boost, its policy {policy}"
             ),
-            Told::Orphan { parent: Task { tid, comm, .. }, child, policy } => write!(
+            LogEvent::Orphan { parent: Task { tid, comm, .. }, child, policy } => write!(
                 f,
                 "pid {child} was started during the boost of pid {tid} ({comm}) and is SCHED_OTHER; without it, it \
                  might be {policy}"
             ),
-            Told::Ignored(Ignored { task, why }) => ignored(f, &task, why),
-            Told::Late { late } => write!(f, "looked {} ms later than planned", late.as_millis()),
-            Told::Looked { waiting, .. } => write!(f, "{waiting} waiting"),
-            Told::Dropped { lines: 1 } => f.write_str("1 message was dropped"),
-            Told::Dropped { lines } => write!(f, "{lines} messages were dropped"),
-            Told::LeftOut { cpu, tasks, longest, others, .. } => left_out(f, cpu, tasks, longest, others),
+            LogEvent::Ignored(Ignored { task, why }) => ignored(f, &task, why),
+            LogEvent::Late { late } => write!(f, "looked {} ms later than planned", late.as_millis()),
+            LogEvent::Looked { waiting, .. } => write!(f, "{waiting} waiting"),
+            LogEvent::Dropped { lines: 1 } => f.write_str("1 message was dropped"),
+            LogEvent::Dropped { lines } => write!(f, "{lines} messages were dropped"),
+            LogEvent::LeftOut { cpu, tasks, longest, others, .. } => left_out(f, cpu, tasks, longest, others),
         }
     }
 }
@@ -83,10 +83,10 @@ fn held(f: &mut fmt::Formatter, cpu: Cpu, hog: &Hog, at: Nanos, cgroup: Option<&
     write!(f, ", seen there for {}", Millis(at - hog.seen_since))
 }
 
-fn refused(f: &mut fmt::Formatter, tid: Tid, how: How, errno: Option<i32>) -> fmt::Result {
+fn refused(f: &mut fmt::Formatter, tid: Tid, how: BoostPolicy, errno: Option<i32>) -> fmt::Result {
     let call = match how {
-        How::Deadline { .. } => "boost_with_deadline",
-        How::Fifo => "boost_with_fifo",
+        BoostPolicy::Deadline { .. } => "boost_with_deadline",
+        BoostPolicy::Fifo => "boost_with_fifo",
     };
     write!(f, "{call} failed to boost pid {tid}: ")?;
     match errno {

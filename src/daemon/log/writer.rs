@@ -107,7 +107,7 @@ fn close(mut outlets: Vec<Outlet>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::log::{Format, Kmsg, Level, Sink, Terminal, Told};
+    use crate::daemon::log::{Format, Kmsg, Level, LogEvent, Sink, Terminal};
     use crate::engine::Hog;
     use crate::sys::process;
     use crate::task::{Cpu, Task};
@@ -142,7 +142,7 @@ mod tests {
         logger.error(format_args!("one"));
         assert_eq!(lines.recv().unwrap(), "one");
         logger.verbose(format_args!("not shown"));
-        logger.tell(&Told::Late { late: Nanos::from_secs(2) });
+        logger.tell(&LogEvent::Late { late: Nanos::from_secs(2) });
         assert_eq!(lines.recv().unwrap(), "looked 2000 ms later than planned");
         logger.warning(format_args!("last\nwords"));
         assert!(writer.close(PLENTY));
@@ -196,7 +196,7 @@ mod tests {
     impl Sink for Long {
         fn write(&mut self, record: &Record) -> io::Result<()> {
             let hog = Hog { task: Task::default(), seen_since: Nanos::ZERO };
-            let held = Told::Held { cpu: Cpu(0), hog, at: Nanos::ZERO };
+            let held = LogEvent::Held { cpu: Cpu(0), hog, at: Nanos::ZERO };
             let Record { at, level, text, .. } = *record;
             self.0.write(&Record { at, level, text, told: Some(&held), cgroup: Some(&self.1) })
         }

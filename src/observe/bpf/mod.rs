@@ -13,7 +13,7 @@ mod records;
 use super::{Backend, Effort, Kind, Load, Snapshot, Waiter, Watch};
 use crate::error::{Context, Error, Result};
 use crate::host::privilege;
-use crate::sys::bpf::{self, Iterator, Keeper, Object, ObjectBytes, Program};
+use crate::sys::bpf::{self, AttachHelper, Iterator, Object, ObjectBytes, Program};
 use crate::sys::map::{self, SharedArray};
 use crate::sys::sched;
 use crate::sys::{clock, cpu};
@@ -69,7 +69,7 @@ pub struct BpfBackend {
 const GIVES_WAY: u32 = 16;
 
 struct Tracking {
-    keeper: Keeper,
+    keeper: AttachHelper,
     losses: OwnedFd,
     losses_told: u64,
 }
@@ -356,9 +356,9 @@ fn open(settings: &settings, ask: bool) -> Result<Object> {
     Ok(object)
 }
 
-fn attach(object: &Object) -> Result<Keeper> {
+fn attach(object: &Object) -> Result<AttachHelper> {
     let programs = EVENTS.iter().map(|event| object.take_program(event)).collect::<Result<Vec<_>>>()?;
-    Keeper::attach(&programs).context("start the process that attaches to the scheduler's events")
+    AttachHelper::attach(&programs).context("start the process that attaches to the scheduler's events")
 }
 
 fn take(record: &record, snapshot: &mut Snapshot) {

@@ -5,7 +5,7 @@
 
 use crate::observe::Waiter;
 use crate::proc;
-use crate::room::{ROOM, room_for};
+use crate::room::{ROOM, prefaulted_vec};
 use crate::sys::clock;
 use crate::task::{Nanos, Owner, Task, Tid};
 
@@ -34,7 +34,7 @@ pub struct Owners {
 impl Owners {
     pub fn new() -> Owners {
         let some = Known { tid: Tid(-1), progress: 0, owner: Owner::Unknown, stays: false };
-        Owners { known: room_for(ROOM, some), before: room_for(ROOM, some), last: Tid(0) }
+        Owners { known: prefaulted_vec(ROOM, some), before: prefaulted_vec(ROOM, some), last: Tid(0) }
     }
 
     /// Gives back the memory that a crowd has taken.

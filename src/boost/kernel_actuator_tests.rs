@@ -1,8 +1,8 @@
 //! The hands over a kernel that does what a test says, and notes what it is asked to do.
 
 use super::*;
-use crate::boost::journal::Undo;
-use crate::boost::undo::{CALL, FIFO_PRIORITY};
+use crate::boost::journal::RestoreRecord;
+use crate::boost::restore::{CALL, FIFO_PRIORITY};
 use crate::proc::births::{Birth, Walk};
 use crate::sys::sched::RESET_ON_FORK;
 use crate::sys::shared::{SharedWords, nameless_file};
@@ -179,22 +179,22 @@ fn journal() -> Arc<Journal> {
 }
 
 /// Hands of which `meanwhile` is done between the note of a boost and the boost.
-fn hands(
+fn actuator(
     kernel: &Scripted,
     journal: &Arc<Journal>,
     meanwhile: impl Fn(&mut State) + Send + Sync + 'static,
-) -> HostHands<Scripted> {
+) -> KernelActuator<Scripted> {
     let own = kernel.clone();
     let wake = move || meanwhile(&mut own.state());
-    HostHands::over(kernel.clone(), Arc::clone(journal), BUDGET, PERIOD, Arc::new(wake))
+    KernelActuator::over(kernel.clone(), Arc::clone(journal), BUDGET, PERIOD, Arc::new(wake))
 }
 
 #[test]
 fn the_guardian_hears_of_a_pulse_before_this_thread_goes_up() {
     let kernel = Scripted::default();
     kernel.state().reached_after = Some(Nanos::ZERO);
-    let mut hands = hands(&kernel, &journal(), |state| state.told.push("guardian".to_string()));
-    hands.pulse(&task(), None).unwrap();
+    let mut actuator = actuator(&kernel, &journal(), |state| state.told.push("guardian".to_string()));
+    actuator.pulse(&task(), None).unwrap();
     let told = kernel.state().told.join(", ");
     let order: Vec<&str> = told.split(", ").map(|one| one.split(" at").next().unwrap()).collect();
     assert_eq!(
@@ -210,7 +210,7 @@ fn a_pulse_begins_when_the_task_is_given_its_cpu() {
     {
         let kernel = Scripted::default();
         kernel.state().reached_after = reached_after;
-        let pulse = hands(&kernel, &journal(), |_| {}).pulse(&task(), None).unwrap();
+        let pulse = actuator(&kernel, &journal(), |_| {}).pulse(&task(), None).unwrap();
         assert_eq!(pulse.ran, Some(has_run));
         let lasted = match reached_after {
             Some(after) => after + BUDGET - IDENTITY_CHECK_TIME,
@@ -232,7 +232,7 @@ fn who_is_changed_between_note_and_boost_is_left_alone() {
     for change in changes {
         let (kernel, journal) = (Scripted::default(), journal());
         kernel.state().slack = 50_000;
-        let outcome = hands(&kernel, &journal, change).raise(&task(), PERIOD);
+        let outcome = actuator(&kernel, &journal, change).raise(&task(), PERIOD);
         assert!(matches!(outcome, Err(Refusal::ChangedByOthers(_))), "{outcome:?}");
         assert_eq!((kernel.state().told.len(), journal.live().count()), (0, 0));
     }
@@ -251,25 +251,25 @@ fn who_was_boosted_by_another_number_and_is_still_so_is_not_boosted_again() {
         end: PERIOD,
         grace: Nanos::ZERO,
         before,
-        how: How::Fifo,
+        how: BoostPolicy::Fifo,
     };
-    journal.arm(&Undo::Boost(boosted)).unwrap();
-    apply(&kernel, TASK, How::Fifo).unwrap();
-    let outcome = hands(&kernel, &journal, |_| {}).raise(&task(), PERIOD);
+    journal.arm(&RestoreRecord::Boost(boosted)).unwrap();
+    apply(&kernel, TASK, BoostPolicy::Fifo).unwrap();
+    let outcome = actuator(&kernel, &journal, |_| {}).raise(&task(), PERIOD);
     assert!(matches!(outcome, Err(Refusal::Taken)), "{outcome:?}");
     // Without its thread's boost, the leader has none.
     kernel.state().attr = Attr::default();
-    assert!(hands(&kernel, &journal, |_| {}).raise(&task(), PERIOD).is_ok());
+    assert!(actuator(&kernel, &journal, |_| {}).raise(&task(), PERIOD).is_ok());
 }
 
 #[test]
 fn between_two_pulses_it_is_told_that_somebody_has_set_its_policy() {
     let kernel = Scripted::default();
-    let mut hands = hands(&kernel, &journal(), |_| {});
-    let pulse = hands.pulse(&task(), None).unwrap();
-    assert!(matches!(hands.restore(&pulse.raised), Undone::Restored(TASK)));
+    let mut actuator = actuator(&kernel, &journal(), |_| {});
+    let pulse = actuator.pulse(&task(), None).unwrap();
+    assert!(matches!(actuator.restore(&pulse.raised), RestoreOutcome::Restored(TASK)));
     kernel.state().attr.policy = Policy::BATCH;
-    assert!(matches!(hands.restore(&pulse.raised), Undone::ChangedByOthers(Policy::BATCH)));
+    assert!(matches!(actuator.restore(&pulse.raised), RestoreOutcome::ChangedByOthers(Policy::BATCH)));
 }
 
 /// The nice value of who is born during the boost of a task with one of 7, after `meanwhile`.
@@ -277,11 +277,11 @@ fn nice_of_young(meanwhile: impl Fn(&mut State)) -> i32 {
     let kernel = Scripted::default();
     kernel.state().attr.nice = 7;
     kernel.state().threads = vec![TASK];
-    let mut hands = hands(&kernel, &journal(), |_| {});
-    let pulse = hands.pulse(&task(), None).unwrap();
+    let mut actuator = actuator(&kernel, &journal(), |_| {});
+    let pulse = actuator.pulse(&task(), None).unwrap();
     kernel.state().others = vec![(YOUNG, Attr::default()), (ELDER, kernel.get_attr(TASK).unwrap())];
     meanwhile(&mut kernel.state());
-    hands.adopt(&[Ward { raised: pulse.raised, task: task() }], &mut Vec::new());
+    actuator.adopt(&[Ward { raised: pulse.raised, task: task() }], &mut Vec::new());
     kernel.get_attr(YOUNG).unwrap().nice
 }
 
@@ -322,12 +322,12 @@ fn a_task_that_another_process_boosts_is_left_alone() {
     for attr in of_another {
         let (kernel, journal) = (Scripted::default(), journal());
         kernel.state().attr = attr;
-        let mut hands = hands(&kernel, &journal, |_| {});
-        assert!(matches!(hands.raise(&task(), PERIOD), Err(Refusal::Taken)));
-        assert!(matches!(hands.pulse(&task(), None), Err(Refusal::Taken)));
+        let mut actuator = actuator(&kernel, &journal, |_| {});
+        assert!(matches!(actuator.raise(&task(), PERIOD), Err(Refusal::Taken)));
+        assert!(matches!(actuator.pulse(&task(), None), Err(Refusal::Taken)));
         // Between two pulses of ours, too: its own policy is still that of our record.
         let before = Saved::of(&kernel, TASK, &Attr::default());
-        assert!(matches!(hands.pulse(&task(), Some(before)), Err(Refusal::Taken)));
+        assert!(matches!(actuator.pulse(&task(), Some(before)), Err(Refusal::Taken)));
         assert_eq!((kernel.state().told.len(), journal.live().count()), (0, 0));
     }
 }
@@ -336,10 +336,11 @@ fn a_task_that_another_process_boosts_is_left_alone() {
 fn the_guardian_ends_a_pulse_soon_and_a_long_one_later() {
     for (runtime, grace) in [(BUDGET, Nanos::from_millis(2)), (PERIOD, Nanos::from_secs(10))] {
         let (kernel, journal) = (Scripted::default(), journal());
-        let hands = HostHands::over(kernel.clone(), Arc::clone(&journal), runtime, PERIOD, Arc::new(|| {}));
-        let noted = hands.note(&task(), None, How::Fifo, PERIOD).unwrap();
+        let actuator =
+            KernelActuator::over(kernel.clone(), Arc::clone(&journal), runtime, PERIOD, Arc::new(|| {}));
+        let noted = actuator.note(&task(), None, BoostPolicy::Fifo, PERIOD).unwrap();
         assert_eq!(due(&noted.boosted), PERIOD + grace);
-        let noted = hands.note(&task(), None, hands.how, PERIOD).unwrap();
+        let noted = actuator.note(&task(), None, actuator.how, PERIOD).unwrap();
         assert_eq!(due(&noted.boosted), PERIOD + Nanos::from_secs(1));
     }
 }
@@ -347,7 +348,7 @@ fn the_guardian_ends_a_pulse_soon_and_a_long_one_later() {
 #[test]
 fn a_task_whose_name_can_not_be_read_has_not_ended() {
     let (kernel, journal) = (Scripted::default(), journal());
-    let outcome = hands(&kernel, &journal, |_| {}).raise(&Task { start: 0, ..task() }, PERIOD);
+    let outcome = actuator(&kernel, &journal, |_| {}).raise(&Task { start: 0, ..task() }, PERIOD);
     assert!(matches!(outcome, Err(Refusal::Kernel(_))), "{outcome:?}");
 }
 

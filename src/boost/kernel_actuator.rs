@@ -1,15 +1,15 @@
 //! Does to a task what the plan says, and notes it in the journal.
 
 use super::active::Ward;
-use super::adopt::Nursery;
+use super::adopt::ForkedChildren;
 use super::event::{Event, Refusal};
-use super::journal::{Boosted, How, Journal, Rank, Saved, Slot, Undo};
+use super::journal::{BoostPolicy, Boosted, Journal, Rank, RestoreRecord, Saved, Slot};
 use super::kernel::{Host, Kernel};
-use super::plan::{Hands, Pulse, Raised};
+use super::plan::{Actuator, BoostHandle, Pulse};
 use super::recover::due;
-use super::undo::{
-    RETRY, Undone, apply, is_ours, leader_is_boosted, lower_child, lower_late, lower_until_none_comes,
-    settle, take_foreign_rank, undo_after_another,
+use super::restore::{
+    RETRY, RestoreOutcome, apply, is_ours, leader_is_boosted, lower_child, lower_late,
+    lower_until_none_comes, settle, take_foreign_rank, undo_after_another,
 };
 use crate::fault::{self, Fault};
 use crate::proc::births::Birth;
@@ -44,47 +44,55 @@ const TOP_PRIORITY: u32 = 99;
 
 /// The host. Threads that boost each have one of their own.
 #[derive(Clone)]
-pub struct HostHands<K = Host> {
+pub struct KernelActuator<K = Host> {
     kernel: K,
     journal: Arc<Journal>,
     /// Tells the guardian that there is a new record, which is due before it wakes by itself.
     wake: Arc<dyn Fn() + Send + Sync>,
     /// The rules' DEADLINE budget; its runtime is also the length of a pulse.
-    how: How,
+    how: BoostPolicy,
     runtime: Nanos,
-    nursery: Nursery,
+    nursery: ForkedChildren,
     /// Tests hold a boost here, between its record and the system call.
     delay: Nanos,
 }
 
 /// A boost that is in the journal and not made yet.
 #[derive(Clone, Copy)]
-struct Noted {
+struct JournaledBoost {
     boosted: Boosted,
     slot: Slot,
 }
 
-impl HostHands {
+impl KernelActuator {
     pub fn new(
         journal: Arc<Journal>,
         runtime: Nanos,
         period: Nanos,
         wake: Arc<dyn Fn() + Send + Sync>,
-    ) -> HostHands {
-        HostHands::over(Host, journal, runtime, period, wake)
+    ) -> KernelActuator {
+        KernelActuator::over(Host, journal, runtime, period, wake)
     }
 }
 
-impl<K: Kernel> HostHands<K> {
+impl<K: Kernel> KernelActuator<K> {
     pub fn over(
         kernel: K,
         journal: Arc<Journal>,
         runtime: Nanos,
         period: Nanos,
         wake: Arc<dyn Fn() + Send + Sync>,
-    ) -> HostHands<K> {
-        let how = How::Deadline { runtime, period };
-        HostHands { kernel, journal, wake, how, runtime, nursery: Nursery::default(), delay: test_delay() }
+    ) -> KernelActuator<K> {
+        let how = BoostPolicy::Deadline { runtime, period };
+        KernelActuator {
+            kernel,
+            journal,
+            wake,
+            how,
+            runtime,
+            nursery: ForkedChildren::default(),
+            delay: test_delay(),
+        }
     }
 
     /// Returns how a task is scheduled, which `before` says if it is known. A task that is
@@ -93,7 +101,7 @@ impl<K: Kernel> HostHands<K> {
     fn attr_of(&self, tid: Tid, before: Option<Saved>) -> Result<Attr, Refusal> {
         let attr = self.kernel.get_attr(tid).map_err(refusal)?;
         match attr.policy {
-            _ if is_ours(&attr, self.how) || is_ours(&attr, How::Fifo) => Err(Refusal::Taken),
+            _ if is_ours(&attr, self.how) || is_ours(&attr, BoostPolicy::Fifo) => Err(Refusal::Taken),
             policy if before.is_some_and(|before| !before.is(&attr)) => Err(Refusal::ChangedByOthers(policy)),
             Policy::DEADLINE => Err(Refusal::IsDeadline),
             _ => Ok(attr),
@@ -101,7 +109,13 @@ impl<K: Kernel> HostHands<K> {
     }
 
     /// Notes a boost that is about to be made.
-    fn note(&self, task: &Task, before: Option<Saved>, how: How, end: Nanos) -> Result<Noted, Refusal> {
+    fn note(
+        &self,
+        task: &Task,
+        before: Option<Saved>,
+        how: BoostPolicy,
+        end: Nanos,
+    ) -> Result<JournaledBoost, Refusal> {
         let Task { tid, .. } = *task;
         let start = match task.start {
             0 => same_by_name(&self.kernel, task)?,
@@ -126,18 +140,18 @@ impl<K: Kernel> HostHands<K> {
         };
         let before = Saved::of(&self.kernel, tid, &attr);
         let grace = match how {
-            How::Deadline { .. } => DEADLINE_GRACE,
-            How::Fifo => MIN_PULSE_GRACE.max(Nanos(self.runtime.0.saturating_mul(10))),
+            BoostPolicy::Deadline { .. } => DEADLINE_GRACE,
+            BoostPolicy::Fifo => MIN_PULSE_GRACE.max(Nanos(self.runtime.0.saturating_mul(10))),
         };
         let boosted = Boosted { tid, tgid, start, leader_start, leader_rank, end, grace, before, how };
-        let slot = self.journal.arm(&Undo::Boost(boosted)).ok_or(Refusal::JournalFull)?;
+        let slot = self.journal.arm(&RestoreRecord::Boost(boosted)).ok_or(Refusal::JournalFull)?;
         if !self.journal.is_watched_by(due(&boosted)) {
             (self.wake)();
         }
         if self.delay > Nanos::ZERO {
             self.nap(self.delay);
         }
-        Ok(Noted { boosted, slot })
+        Ok(JournaledBoost { boosted, slot })
     }
 
     /// Returns what has come between the record of a boost and the boost, of which `last` is how
@@ -166,7 +180,7 @@ impl<K: Kernel> HostHands<K> {
     }
 
     /// Makes it, unless something has come between.
-    fn make(&self, Noted { boosted, slot }: Noted) -> Result<Raised, Refusal> {
+    fn make(&self, JournaledBoost { boosted, slot }: JournaledBoost) -> Result<BoostHandle, Refusal> {
         let Boosted { tid, start, how, .. } = boosted;
         let last = self.kernel.get_attr(tid);
         let refused = self.objection(slot, &boosted, &last);
@@ -174,13 +188,14 @@ impl<K: Kernel> HostHands<K> {
             self.journal.forget(slot);
             return Err(refused);
         }
-        let raised = Raised { boosted, slot, since: self.kernel.boot_ticks(), runs: self.kernel.runs(tid) };
+        let raised =
+            BoostHandle { boosted, slot, since: self.kernel.boot_ticks(), runs: self.kernel.runs(tid) };
         if let Err(e) = apply(&self.kernel, tid, how) {
             self.journal.forget(slot);
             return Err(refusal(e));
         }
         // Where it has ended, its number is another task's by now, which must not stay boosted.
-        let spare_another = || {
+        let undo_on_wrong_task = || {
             if let (Ok(last), true) = (&last, self.kernel.get_attr(tid).is_ok_and(|attr| is_ours(&attr, how)))
             {
                 let _ = self.kernel.set_scheduler(tid, last.policy, last.priority, last.reset_on_fork());
@@ -189,13 +204,13 @@ impl<K: Kernel> HostHands<K> {
         match self.kernel.try_start(tid) {
             Ok(Some(seen)) if seen == start => {}
             Ok(_) => {
-                spare_another();
+                undo_on_wrong_task();
                 self.undo(slot, &boosted);
                 return Err(Refusal::Gone);
             }
             Err(e) => {
-                if matches!(self.undo(slot, &boosted), Undone::Gone) {
-                    spare_another();
+                if matches!(self.undo(slot, &boosted), RestoreOutcome::Gone) {
+                    undo_on_wrong_task();
                 }
                 return Err(Refusal::Kernel(e));
             }
@@ -214,7 +229,7 @@ impl<K: Kernel> HostHands<K> {
 
     /// Waits until a task just raised has been given its CPU; false if that takes too long, None
     /// where the kernel does not tell.
-    fn await_run(&self, raised: &Raised, patience: Nanos, mut pause: impl FnMut()) -> Option<bool> {
+    fn await_run(&self, raised: &BoostHandle, patience: Nanos, mut pause: impl FnMut()) -> Option<bool> {
         let before = raised.runs?;
         let until = self.kernel.now() + patience;
         while self.kernel.now() < until {
@@ -227,7 +242,7 @@ impl<K: Kernel> HostHands<K> {
     }
 
     /// Has a task run for the length of a pulse, which begins when it is given its CPU.
-    fn pulse_from_the_top(&self, cpu: Cpu, noted: Noted) -> Result<Pulse, Refusal> {
+    fn pulse_from_the_top(&self, cpu: Cpu, noted: JournaledBoost) -> Result<Pulse, Refusal> {
         let raised = self.make(noted)?;
         let tid = raised.boosted.tid;
         let ran = if cpu == self.kernel.cpu() {
@@ -249,7 +264,7 @@ impl<K: Kernel> HostHands<K> {
         };
         let outcome = self.undo(raised.slot, &raised.boosted);
         let outcome = match outcome {
-            Undone::Restored(_) | Undone::Lowered { .. } if !fault::is(Fault::RankKept) => {
+            RestoreOutcome::Restored(_) | RestoreOutcome::Lowered { .. } if !fault::is(Fault::RankKept) => {
                 lower_until_none_comes(&self.kernel, || lower_late(&self.kernel, &raised.boosted))
                     .unwrap_or(outcome)
             }
@@ -259,16 +274,16 @@ impl<K: Kernel> HostHands<K> {
     }
 
     /// Lowers a rank, and goes on as long as it comes back at once.
-    fn lower_again(&self, lower: impl Fn() -> Option<Undone>) -> Option<Undone> {
+    fn lower_again(&self, lower: impl Fn() -> Option<RestoreOutcome>) -> Option<RestoreOutcome> {
         match lower() {
-            Some(lowered @ Undone::Lowered { .. }) => {
+            Some(lowered @ RestoreOutcome::Lowered { .. }) => {
                 Some(lower_until_none_comes(&self.kernel, lower).unwrap_or(lowered))
             }
             outcome => outcome,
         }
     }
 
-    fn undo(&self, slot: Slot, boosted: &Boosted) -> Undone {
+    fn undo(&self, slot: Slot, boosted: &Boosted) -> RestoreOutcome {
         if self.journal.claim(slot) {
             let retry = self.kernel.now() + RETRY;
             return settle(&self.kernel, &self.journal, slot, boosted, retry, |_| false);
@@ -276,34 +291,35 @@ impl<K: Kernel> HostHands<K> {
         // Whoever has claimed it may have ended before it was undone. Twice does no harm.
         let leader_is_boosted = leader_is_boosted(&self.journal, slot, boosted);
         match undo_after_another(&self.kernel, boosted, leader_is_boosted) {
-            Undone::NeverBoosted => Undone::Restored(boosted.tid),
+            RestoreOutcome::NeverBoosted => RestoreOutcome::Restored(boosted.tid),
             outcome => outcome,
         }
     }
 }
 
-impl<K: Kernel + Send> Hands for HostHands<K> {
+impl<K: Kernel + Send> Actuator for KernelActuator<K> {
     fn owner(&self, task: &Task) -> Owner {
         self.kernel.owner(task.tid)
     }
 
-    fn raise(&mut self, task: &Task, end: Nanos) -> Result<Raised, Refusal> {
+    fn raise(&mut self, task: &Task, end: Nanos) -> Result<BoostHandle, Refusal> {
         self.make(self.note(task, None, self.how, end)?)
     }
 
-    fn restore(&mut self, raised: &Raised) -> Undone {
+    fn restore(&mut self, raised: &BoostHandle) -> RestoreOutcome {
         self.undo(raised.slot, &raised.boosted)
     }
 
-    fn let_run(&mut self, raised: &Raised) -> Option<bool> {
+    fn await_first_run(&mut self, raised: &BoostHandle) -> Option<bool> {
         self.await_run(raised, MAX_FIRST_RUN_DELAY, || self.nap(self.runtime))
     }
 
     fn pulse(&mut self, task: &Task, before: Option<Saved>) -> Result<Pulse, Refusal> {
         // Not from the top: the guardian, which hears of it, would have to go to another CPU, and
         // perhaps have the pulse that is meant for the task.
-        let noted = self.note(task, before, How::Fifo, self.kernel.now() + MAX_PULSE_DELAY + self.runtime)?;
-        let own = match climb(&self.kernel) {
+        let noted =
+            self.note(task, before, BoostPolicy::Fifo, self.kernel.now() + MAX_PULSE_DELAY + self.runtime)?;
+        let own = match enter_fifo99(&self.kernel) {
             Ok(own) => own,
             Err(e) => {
                 self.journal.forget(noted.slot);
@@ -311,11 +327,11 @@ impl<K: Kernel + Send> Hands for HostHands<K> {
             }
         };
         let pulse = self.pulse_from_the_top(task.cpu, noted);
-        descend(&self.kernel, &own).map_err(Refusal::Kernel)?;
+        leave_fifo99(&self.kernel, &own).map_err(Refusal::Kernel)?;
         pulse
     }
 
-    fn lower_late(&mut self, raised: &Raised) -> Option<Undone> {
+    fn lower_late(&mut self, raised: &BoostHandle) -> Option<RestoreOutcome> {
         let tid = raised.boosted.tid;
         // Another thread boosts it now, or it has this number by exec(2), and its boost goes by
         // another one.
@@ -330,7 +346,7 @@ impl<K: Kernel + Send> Hands for HostHands<K> {
         self.kernel.birth(task.tid).filter(|birth| task.start == 0 || birth.start == task.start)
     }
 
-    fn lower_child(&mut self, child: &Birth, parent: &Raised) -> Option<Undone> {
+    fn lower_child(&mut self, child: &Birth, parent: &BoostHandle) -> Option<RestoreOutcome> {
         self.lower_again(|| lower_child(&self.kernel, child, &parent.boosted.before))
     }
 
@@ -346,13 +362,13 @@ impl<K: Kernel + Send> Hands for HostHands<K> {
 /// Puts this thread above FIFO 98, where no task that it raises can shut it out, and says how it
 /// was before. A reservation (-R) is given up for that time: used up in the middle of a pulse, it
 /// would hold back whoever has to end that.
-fn climb(kernel: &impl Kernel) -> io::Result<Attr> {
+fn enter_fifo99(kernel: &impl Kernel) -> io::Result<Attr> {
     let own = kernel.get_attr(Tid(0))?;
     kernel.set_scheduler(Tid(0), Policy::FIFO, TOP_PRIORITY, own.reset_on_fork())?;
     Ok(own)
 }
 
-fn descend(kernel: &impl Kernel, own: &Attr) -> io::Result<()> {
+fn leave_fifo99(kernel: &impl Kernel, own: &Attr) -> io::Result<()> {
     match own.policy {
         Policy::DEADLINE => kernel.set_deadline(Tid(0), own.runtime, own.period, own.flags),
         policy => kernel.set_scheduler(Tid(0), policy, own.priority, own.reset_on_fork()),
@@ -392,5 +408,5 @@ fn test_delay() -> Nanos {
 }
 
 #[cfg(test)]
-#[path = "hands_tests.rs"]
+#[path = "kernel_actuator_tests.rs"]
 mod tests;

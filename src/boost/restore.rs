@@ -1,6 +1,6 @@
 //! Puts a boosted task back, if it is still that task and still boosted.
 
-use super::journal::{Boosted, How, Journal, Rank, Saved, Slot};
+use super::journal::{BoostPolicy, Boosted, Journal, Rank, Saved, Slot};
 use super::kernel::Kernel;
 use crate::fault::{self, Fault};
 use crate::proc::births::Birth;
@@ -13,7 +13,7 @@ pub const FIFO_PRIORITY: u32 = 98;
 
 /// What became of it.
 #[derive(Debug)]
-pub enum Undone {
+pub enum RestoreOutcome {
     /// This task is scheduled as it was. It may go by another number than it had.
     Restored(Tid),
     /// The task had been given a rank above its own during a pulse, and is scheduled as it was
@@ -42,13 +42,17 @@ pub enum Undone {
 /// The thread that calls exec(2) gets the number of its process, and the start of its leader,
 /// wherever it was before. A leader that has a boost of its own, as `leader_is_boosted` says, is
 /// not that thread.
-pub fn undo(kernel: &impl Kernel, boosted: &Boosted, leader_is_boosted: bool) -> Undone {
+pub fn undo(kernel: &impl Kernel, boosted: &Boosted, leader_is_boosted: bool) -> RestoreOutcome {
     undo_within(kernel, boosted, leader_is_boosted, boosted.highest_ranks())
 }
 
 /// The same for a boost that another party has claimed, and may have undone long ago: a rank that
 /// the task has been given since then is no leftover of the boost, and stays.
-pub fn undo_after_another(kernel: &impl Kernel, boosted: &Boosted, leader_is_boosted: bool) -> Undone {
+pub fn undo_after_another(
+    kernel: &impl Kernel,
+    boosted: &Boosted,
+    leader_is_boosted: bool,
+) -> RestoreOutcome {
     undo_within(kernel, boosted, leader_is_boosted, [Rank::ANY; 2])
 }
 
@@ -58,15 +62,15 @@ fn undo_within(
     boosted: &Boosted,
     leader_is_boosted: bool,
     highest: [Rank; 2],
-) -> Undone {
+) -> RestoreOutcome {
     let [own, by_exec] = highest;
     let outcome = undo_as(kernel, boosted.id(), boosted, own);
     let may_have_moved = boosted.tgid != boosted.tid && !leader_is_boosted;
-    if !matches!(outcome, Undone::Gone) || !may_have_moved {
+    if !matches!(outcome, RestoreOutcome::Gone) || !may_have_moved {
         return outcome;
     }
     match undo_as(kernel, boosted.leader(), boosted, by_exec) {
-        Undone::ChangedByOthers(_) | Undone::NeverBoosted => Undone::Gone,
+        RestoreOutcome::ChangedByOthers(_) | RestoreOutcome::NeverBoosted => RestoreOutcome::Gone,
         outcome => outcome,
     }
 }
@@ -88,10 +92,10 @@ pub fn settle(
     slot: Slot,
     boosted: &Boosted,
     retry: Nanos,
-    stays: impl Fn(&Undone) -> bool,
-) -> Undone {
+    stays: impl Fn(&RestoreOutcome) -> bool,
+) -> RestoreOutcome {
     let outcome = undo(kernel, boosted, leader_is_boosted(journal, slot, boosted));
-    if matches!(outcome, Undone::Failed(_)) || stays(&outcome) {
+    if matches!(outcome, RestoreOutcome::Failed(_)) || stays(&outcome) {
         journal.postpone(slot, retry);
     } else {
         journal.clear(slot);
@@ -100,29 +104,30 @@ pub fn settle(
 }
 
 /// `highest` is the highest rank that the task may keep.
-fn undo_as(kernel: &impl Kernel, id: TaskId, boosted: &Boosted, highest: Rank) -> Undone {
+fn undo_as(kernel: &impl Kernel, id: TaskId, boosted: &Boosted, highest: Rank) -> RestoreOutcome {
     let TaskId { tid, start } = id;
     let attr = match kernel.get_attr(tid) {
         Ok(attr) => attr,
-        Err(e) if e.raw_os_error() == Some(libc::ESRCH) => return Undone::Gone,
-        Err(e) => return Undone::Failed(e),
+        Err(e) if e.raw_os_error() == Some(libc::ESRCH) => return RestoreOutcome::Gone,
+        Err(e) => return RestoreOutcome::Failed(e),
     };
-    if start != 0 && is_another(kernel, id, boosted.how) {
-        return Undone::Gone;
+    if start != 0 && tid_was_reused(kernel, id, boosted.how) {
+        return RestoreOutcome::Gone;
     }
     let is_boosted = is_ours(&attr, boosted.how);
     if !is_boosted {
         if boosted.before.is(&attr) {
-            return Undone::NeverBoosted;
+            return RestoreOutcome::NeverBoosted;
         }
         // A zombie keeps its policy without the budget until its parent has waited for it.
         if matches!(kernel.state(tid), None | Some(b'Z' | b'X')) {
-            return Undone::Gone;
+            return RestoreOutcome::Gone;
         }
         let rank = Rank::of(attr.policy, attr.priority);
-        let is_too_high = boosted.how == How::Fifo && attr.policy != Policy::DEADLINE && rank > highest;
+        let is_too_high =
+            boosted.how == BoostPolicy::Fifo && attr.policy != Policy::DEADLINE && rank > highest;
         if !is_too_high || fault::is(Fault::RankKept) {
-            return Undone::ChangedByOthers(attr.policy);
+            return RestoreOutcome::ChangedByOthers(attr.policy);
         }
     }
     let Saved { policy, priority, reset_on_fork, timer_slack, .. } = boosted.before;
@@ -130,12 +135,12 @@ fn undo_as(kernel: &impl Kernel, id: TaskId, boosted: &Boosted, highest: Rank) -
         Ok(()) => {
             give_slack_back(kernel, tid, timer_slack);
             match is_boosted {
-                true => Undone::Restored(tid),
-                false => Undone::Lowered { tid, from: Saved::of(kernel, tid, &attr) },
+                true => RestoreOutcome::Restored(tid),
+                false => RestoreOutcome::Lowered { tid, from: Saved::of(kernel, tid, &attr) },
             }
         }
-        Err(e) if e.raw_os_error() == Some(libc::ESRCH) => Undone::Gone,
-        Err(e) => Undone::Failed(e),
+        Err(e) if e.raw_os_error() == Some(libc::ESRCH) => RestoreOutcome::Gone,
+        Err(e) => RestoreOutcome::Failed(e),
     }
 }
 
@@ -152,14 +157,17 @@ const MAX_LOWERINGS: u64 = 60;
 /// Lowers a rank that a call has set which was under way at the end of a pulse, until none comes
 /// any more. `Lowered` if there was one, else `None`. A call of a task that was preempted comes
 /// later: see `lower_late`.
-pub fn lower_until_none_comes(kernel: &impl Kernel, lower: impl Fn() -> Option<Undone>) -> Option<Undone> {
+pub fn lower_until_none_comes(
+    kernel: &impl Kernel,
+    lower: impl Fn() -> Option<RestoreOutcome>,
+) -> Option<RestoreOutcome> {
     let mut outcome = None;
     for round in 0..MAX_LOWERINGS {
         // Each pause is another one, so that the task does not make its calls in step with it.
         let pause = CALL + Nanos(round * 370 % 3000);
         kernel.spin_until(kernel.now() + pause);
         match lower() {
-            Some(lowered @ Undone::Lowered { .. }) => outcome = Some(lowered),
+            Some(lowered @ RestoreOutcome::Lowered { .. }) => outcome = Some(lowered),
             _ => break,
         }
     }
@@ -168,11 +176,11 @@ pub fn lower_until_none_comes(kernel: &impl Kernel, lower: impl Fn() -> Option<U
 
 /// Lowers a rank that a call from the time of a pulse has given the task since. `None` if there is
 /// none.
-pub fn lower_late(kernel: &impl Kernel, boosted: &Boosted) -> Option<Undone> {
+pub fn lower_late(kernel: &impl Kernel, boosted: &Boosted) -> Option<RestoreOutcome> {
     let Boosted { tid, before, .. } = *boosted;
     let attr = match kernel.get_attr(tid) {
         Ok(attr) => attr,
-        Err(e) => return (e.raw_os_error() == Some(libc::ESRCH)).then_some(Undone::Gone),
+        Err(e) => return (e.raw_os_error() == Some(libc::ESRCH)).then_some(RestoreOutcome::Gone),
     };
     let [highest, _] = boosted.highest_ranks();
     let is_late =
@@ -181,15 +189,15 @@ pub fn lower_late(kernel: &impl Kernel, boosted: &Boosted) -> Option<Undone> {
         return None;
     }
     if !kernel.is_itself(boosted.id()) {
-        return Some(Undone::Gone);
+        return Some(RestoreOutcome::Gone);
     }
     Some(match lower_in_a_row(kernel, tid, &before) {
         Ok(()) => {
             give_slack_back(kernel, tid, before.timer_slack);
-            Undone::Lowered { tid, from: Saved::of(kernel, tid, &attr) }
+            RestoreOutcome::Lowered { tid, from: Saved::of(kernel, tid, &attr) }
         }
-        Err(e) if e.raw_os_error() != Some(libc::ESRCH) => Undone::Failed(e),
-        Err(_) => Undone::Gone,
+        Err(e) if e.raw_os_error() != Some(libc::ESRCH) => RestoreOutcome::Failed(e),
+        Err(_) => RestoreOutcome::Gone,
     })
 }
 
@@ -205,12 +213,12 @@ fn lower_in_a_row(kernel: &impl Kernel, tid: Tid, before: &Saved) -> io::Result<
 /// not have set for itself. A fork copies the parent without a lock: the policy of a pulse, and
 /// RESET_ON_FORK, which it should have obeyed, from before or after it. Such a task may have chosen
 /// a lower priority since.
-pub fn lower_child(kernel: &impl Kernel, child: &Birth, before: &Saved) -> Option<Undone> {
+pub fn lower_child(kernel: &impl Kernel, child: &Birth, before: &Saved) -> Option<RestoreOutcome> {
     let tid = child.tid;
     let attr = kernel.get_attr(tid).ok()?;
     if !attr.policy.is_realtime() && take_foreign_rank(kernel, child.id()) {
         let rank = Saved { policy: Policy::FIFO, priority: FIFO_PRIORITY, ..Saved::of(kernel, tid, &attr) };
-        return Some(Undone::Lowered { tid, from: rank });
+        return Some(RestoreOutcome::Lowered { tid, from: rank });
     }
     let is_of_pulse = attr.policy.is_realtime()
         && Rank::of(attr.policy, attr.priority) > Rank::of(before.policy, before.priority)
@@ -219,8 +227,8 @@ pub fn lower_child(kernel: &impl Kernel, child: &Birth, before: &Saved) -> Optio
         return None;
     }
     Some(match lower_in_a_row(kernel, tid, before) {
-        Ok(()) => Undone::Lowered { tid, from: Saved::of(kernel, tid, &attr) },
-        Err(e) => Undone::Failed(e),
+        Ok(()) => RestoreOutcome::Lowered { tid, from: Saved::of(kernel, tid, &attr) },
+        Err(e) => RestoreOutcome::Failed(e),
     })
 }
 
@@ -248,7 +256,7 @@ pub fn give_slack_back(kernel: &impl Kernel, tid: Tid, timer_slack: u64) {
 /// Whether the task of that start has ended. Where /proc can't tell, for want of memory or
 /// descriptors, who is scheduled as no task is but by a boost of ours is taken to be it: it must
 /// not stay so.
-fn is_another(kernel: &impl Kernel, TaskId { tid, start }: TaskId, how: How) -> bool {
+fn tid_was_reused(kernel: &impl Kernel, TaskId { tid, start }: TaskId, how: BoostPolicy) -> bool {
     match kernel.try_start(tid) {
         Ok(seen) => seen != Some(start),
         Err(_) => !kernel.get_attr(tid).is_ok_and(|attr| is_ours(&attr, how)),
@@ -256,22 +264,24 @@ fn is_another(kernel: &impl Kernel, TaskId { tid, start }: TaskId, how: How) -> 
 }
 
 /// Whether a task is scheduled just as a boost of ours schedules it.
-pub fn is_ours(attr: &Attr, how: How) -> bool {
+pub fn is_ours(attr: &Attr, how: BoostPolicy) -> bool {
     attr.reset_on_fork()
         && match how {
-            How::Deadline { runtime, period } => {
+            BoostPolicy::Deadline { runtime, period } => {
                 let Attr { policy, runtime: has_runtime, period: has_period, .. } = *attr;
                 (policy, has_runtime, has_period) == (Policy::DEADLINE, runtime, period)
             }
-            How::Fifo => (attr.policy, attr.priority) == (Policy::FIFO, FIFO_PRIORITY),
+            BoostPolicy::Fifo => (attr.policy, attr.priority) == (Policy::FIFO, FIFO_PRIORITY),
         }
 }
 
 /// Schedules a task as a boost does.
-pub fn apply(kernel: &impl Kernel, tid: Tid, how: How) -> io::Result<()> {
+pub fn apply(kernel: &impl Kernel, tid: Tid, how: BoostPolicy) -> io::Result<()> {
     match how {
-        How::Deadline { runtime, period } => kernel.set_deadline(tid, runtime, period, sched::RESET_ON_FORK),
-        How::Fifo => kernel.set_scheduler(tid, Policy::FIFO, FIFO_PRIORITY, true),
+        BoostPolicy::Deadline { runtime, period } => {
+            kernel.set_deadline(tid, runtime, period, sched::RESET_ON_FORK)
+        }
+        BoostPolicy::Fifo => kernel.set_scheduler(tid, Policy::FIFO, FIFO_PRIORITY, true),
     }
 }
 
