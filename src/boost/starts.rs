@@ -60,9 +60,8 @@ impl Booster {
                 Err(Refusal::Kernel(e)) => {
                     events.push(Event::Refused { task: *task, how, why: Refusal::Kernel(e) });
                 }
-                // The kernel keeps a task marked as throttled that was restored after it had used up
-                // its budget. Boosted again, that task is in no queue, and no timer requeues it
-                // [6.18].
+                // A task that was restored after it had used up its budget stays marked as
+                // throttled [6.18]. Boosted again, it is in no queue, and no timer requeues it.
                 Ok(raised) if waits && actuator.await_first_run(&raised) == Some(false) => {
                     actuator.restore(&raised);
                 }

@@ -1,10 +1,8 @@
 //! Crowds: as many tasks as a user may start, in any way that costs a scan the most.
 
-use crate::scene::{
-    ALL_BACKENDS, Act, BOTH, MAX_GROWTH_KIB, Method, Run, Scene, shorter_of_two, start_stalld,
-};
+use crate::scene::{ALL_BACKENDS, Act, BOTH, MAX_GROWTH_KIB, Method, Run, Scene, start_stalld};
 use rig::attack::Attack;
-use rig::{Rig, live, process};
+use rig::{Rig, live, process, shorter_of_two};
 use stalld::sys::clock;
 use stalld::task::{Nanos, Tid};
 use std::fs;

@@ -1,9 +1,8 @@
 //! Files that a user prepares, and file systems that a user fills.
 
-use crate::scene::shorter_of_two;
 use rig::attack::{AS_USER, directory_of_user};
 use rig::scratch::Scratch;
-use rig::{Record, Rig, Stalld, TIMEOUT, as_root, live};
+use rig::{Record, Rig, Stalld, TIMEOUT, as_root, live, shorter_of_two};
 use stalld::task::Nanos;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};

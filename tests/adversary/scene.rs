@@ -380,13 +380,6 @@ fn log_findings(
     }
 }
 
-/// Measures once more if the first time is above `most`, because a hypervisor may take a CPU away
-/// for that long. Returns the shorter time.
-pub fn shorter_of_two(most: Nanos, measure: impl Fn() -> Nanos) -> Nanos {
-    let first = measure();
-    if first <= most { first } else { first.min(measure()) }
-}
-
 /// Waits until stalld has boosted a task, and returns whether that happened.
 pub fn is_boosted(stalld: &mut Stalld, tid: Tid) -> bool {
     stalld.wait_for(|record| record.is_of("boosted", tid), TIMEOUT).is_some()

@@ -95,6 +95,13 @@ fn obstacle() -> Option<String> {
 
 const ONLINE: &str = "/sys/devices/system/cpu/online";
 
+/// Measures once more if the first time is above `most`, because a hypervisor may take a CPU away
+/// for that long. Returns the shorter time.
+pub fn shorter_of_two(most: Nanos, measure: impl Fn() -> Nanos) -> Nanos {
+    let first = measure();
+    if first <= most { first } else { first.min(measure()) }
+}
+
 pub fn online() -> CpuSet {
     let online = fs::read_to_string(ONLINE).expect("cannot read which CPUs are online");
     CpuSet::parse(online.trim(), 8192).expect("unknown form of a CPU list")

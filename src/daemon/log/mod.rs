@@ -5,6 +5,8 @@
 //! of what happens to tasks. The thread that looks must never wait for that: a message that can't
 //! be handed over at once, or written in time, is dropped, counted, and the number reported.
 
+mod event;
+mod event_line;
 mod kmsg;
 mod line;
 mod outlet;
@@ -13,17 +15,15 @@ mod queue;
 mod record;
 mod syslog;
 mod terminal;
-mod told;
-mod told_line;
 mod writer;
 
+pub use event::{LogEvent, Looker};
+pub use event_line::Millis;
 pub use kmsg::{KMSG, Kmsg};
 pub use outlet::Outlet;
 pub use record::Record;
 pub use syslog::Syslog;
 pub use terminal::{Format, Terminal, fatal, on_stderr};
-pub use told::{LogEvent, Looker};
-pub use told_line::Millis;
 pub use writer::Writer;
 
 use line::Line;

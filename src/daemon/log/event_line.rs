@@ -1,6 +1,6 @@
 //! The lines that people read about tasks.
 
-use super::told::LogEvent;
+use super::event::LogEvent;
 use crate::boost::journal::BoostPolicy;
 use crate::denylist::{Ignored, Why};
 use crate::engine::Hog;

@@ -5,7 +5,7 @@
 //! written.
 
 use super::Level;
-use super::told_line::Line;
+use super::event_line::Line;
 use crate::boost::event::{Event, Refusal};
 use crate::boost::journal::{BoostPolicy, Saved};
 use crate::boost::restore::RestoreOutcome;
