@@ -34,8 +34,7 @@ pub trait Actuator: Send {
     fn birth(&self, task: &Task) -> Option<Birth>;
 
     /// Gives a task that was born with the policy or the rank of a pulse what its boosted parent
-    /// had before. Returns
-    /// `None` if it has neither.
+    /// had before. Returns `None` if it has neither.
     fn lower_child(&mut self, child: &Birth, parent: &BoostHandle) -> Option<RestoreOutcome>;
 
     /// Takes a real-time rank from a task that has it by no policy. Returns whether that was done.

@@ -52,7 +52,7 @@ pub struct KernelActuator<K = Host> {
     /// The rules' DEADLINE budget; its runtime is also the length of a pulse.
     how: BoostPolicy,
     runtime: Nanos,
-    nursery: ForkedChildren,
+    children: ForkedChildren,
     /// Tests hold a boost here, between its record and the system call.
     delay: Nanos,
 }
@@ -90,7 +90,7 @@ impl<K: Kernel> KernelActuator<K> {
             wake,
             how,
             runtime,
-            nursery: ForkedChildren::default(),
+            children: ForkedChildren::default(),
             delay: test_delay(),
         }
     }
@@ -355,7 +355,7 @@ impl<K: Kernel + Send> Actuator for KernelActuator<K> {
     }
 
     fn adopt(&mut self, wards: &[Ward], events: &mut Vec<Event>) -> bool {
-        self.nursery.adopt(&self.kernel, wards, events)
+        self.children.adopt(&self.kernel, wards, events)
     }
 }
 

@@ -83,9 +83,8 @@ pub fn leader_is_boosted(journal: &Journal, slot: Slot, boosted: &Boosted) -> bo
 /// What could not be undone is tried again after this.
 pub const RETRY: Nanos = Nanos::from_secs(1);
 
-/// Undoes the boost of a record that the caller has claimed, and clears the record or, if that has
-/// failed or
-/// `stays` says so of the outcome, has it tried again from `retry` on.
+/// Undoes the boost of a record that the caller has claimed, and clears the record. If that has
+/// failed, or `stays` returns true for the outcome, the record is due again at `retry`.
 pub fn settle(
     kernel: &impl Kernel,
     journal: &Journal,

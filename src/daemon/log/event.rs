@@ -111,7 +111,7 @@ pub enum LogEvent {
     },
 }
 
-/// Who looks, at the waits of all CPUs, or of one. A supervisor leaves them to the monitors.
+/// The scanner: of all CPUs, or the monitor of one. A supervisor leaves waits to the monitors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Looker {
     All,
@@ -120,7 +120,7 @@ pub enum Looker {
 }
 
 impl LogEvent {
-    /// Of what has become of a boost; None where nobody needs to hear of it.
+    /// Returns what the log writes of an event of a boost; `None` if it writes nothing.
     pub fn of(event: &Event) -> Option<LogEvent> {
         let errno = |e: &io::Error| e.raw_os_error().unwrap_or(libc::EIO);
         Some(match *event {
