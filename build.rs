@@ -1,10 +1,10 @@
 //! Compiles the BPF programs in bpf/ into the objects that the binary carries.
 
+use std::env;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::{env, fs};
 
-const OBJECTS: [&str; 4] = ["stalld", "stallstat", "empty", "slice"];
+#[path = "bpf/compile.rs"]
+mod compile;
 
 fn main() {
     println!("cargo:rerun-if-changed=bpf");
@@ -22,76 +22,14 @@ fn main() {
 
 fn compile_all() -> Result<(), String> {
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets no OUT_DIR")?);
-    let libbpf = env::var("DEP_BPF_INCLUDE").map_err(|_| "libbpf-sys tells no include directory")?;
-    let arch = match env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_default().as_str() {
-        "x86_64" | "x86" => "x86",
-        "aarch64" => "arm64",
-        "arm" => "arm",
-        "s390x" => "s390",
-        "riscv64" => "riscv",
-        "powerpc64" => "powerpc",
-        "loongarch64" => "loongarch",
-        other => return Err(format!("no BPF for {other}: build with --no-default-features")),
-    };
-    let endian = match env::var("CARGO_CFG_TARGET_ENDIAN").as_deref() {
-        Ok("big") => "bpfeb",
-        _ => "bpfel",
-    };
-    for name in OBJECTS {
-        compile(name, &out, &libbpf, arch, endian)?;
+    let libbpf = env::var("DEP_BPF_INCLUDE").map_err(|_| "libbpf-sys sets no include directory")?;
+    // The build script of the tests' rig reads it as DEP_STALLD_LIBBPF.
+    println!("cargo:libbpf={libbpf}");
+    for name in ["stalld", "stallstat"] {
+        let [source, object] = [format!("bpf/{name}.bpf.c").into(), out.join(format!("{name}.bpf.o"))];
+        compile::compile(&source, &object, Path::new("bpf"), Path::new(&libbpf))?;
     }
     Ok(())
-}
-
-fn compile(name: &str, out: &Path, libbpf: &str, arch: &str, endian: &str) -> Result<(), String> {
-    let object = out.join(format!("{name}.bpf.o"));
-    let clang = tool("CLANG", "clang");
-    run(
-        Command::new(&clang)
-            .args([
-                "-target",
-                endian,
-                "-mcpu=v3",
-                "-g",
-                "-O2",
-                "-Wall",
-                "-Wextra",
-                "-Wno-unused-parameter",
-                "-Werror",
-                "-c",
-            ])
-            // The build directory must not end up in the object.
-            .arg("-fdebug-compilation-dir=.")
-            .arg(format!("-D__TARGET_ARCH_{arch}"))
-            .arg(format!("-I{libbpf}"))
-            .arg(format!("bpf/{name}.bpf.c"))
-            .arg("-o")
-            .arg(&object),
-        &clang,
-        "clang",
-    )?;
-    // Drops DWARF and leaves BTF.
-    let strip = tool("LLVM_STRIP", "llvm-strip");
-    run(Command::new(&strip).arg("-g").arg(&object), &strip, "llvm")?;
-    fs::metadata(&object).map_err(|e| format!("{}: {e}", object.display()))?;
-    Ok(())
-}
-
-fn tool(variable: &str, default: &str) -> String {
-    env::var(variable).unwrap_or_else(|_| default.to_string())
-}
-
-fn run(command: &mut Command, tool: &str, package: &str) -> Result<(), String> {
-    let output = command.output().map_err(|e| {
-        format!(
-            "cannot run {tool} ({e}): install the package '{package}' (apt install {package}, dnf install \
-             {package}), or build without BPF by --no-default-features"
-        )
-    })?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(format!("{tool} failed:\n{}", String::from_utf8_lossy(&output.stderr)))
 }
 
 /// Rust's view of what the BPF programs and the programs around them share, from the headers of the
@@ -100,14 +38,14 @@ fn run(command: &mut Command, tool: &str, package: &str) -> Result<(), String> {
 fn regenerate() {
     let stalld = bindgen::Builder::default()
         .allowlist_type("record|queue|wait|settings|losses")
-        .allowlist_var("RECORD_.*|OWNER_.*|RUNNABLE_UNKNOWN");
+        .allowlist_var("RECORD_.*|OWNER_.*|RUNNABLE_UNKNOWN|MAX_QUEUED|QUEUE_CHANGED");
     write_bindings(stalld, "bpf/records.h", "src/observe/bpf/records.rs");
     let stallstat = bindgen::Builder::default()
-        .allowlist_type("entry|place|turn|settings|losses|histogram")
+        .allowlist_type("cpu_info|entry|turn|settings|losses|histogram")
         // Too long for what std derives.
         .no_default("histogram")
         .allowlist_var("COUNT_.*|VERDICT_.*|NAME_.*|SLOTS|SLOT_SHIFT|EVENTS");
-    write_bindings(stallstat, "bpf/stallstat.h", "src/stat/records.rs");
+    write_bindings(stallstat, "bpf/stallstat.h", "src/stat/bpf_abi.rs");
 }
 
 #[cfg(feature = "regen")]

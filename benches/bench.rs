@@ -5,6 +5,8 @@
 //! because other guests of the host influence every time. A row that can't be measured is always a
 //! failure.
 
+#![allow(unreachable_pub)]
+
 mod debug_file;
 mod disturbance;
 mod docs;

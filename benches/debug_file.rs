@@ -1,4 +1,4 @@
-//! What a look through sched_debug costs beyond the kernel's own time to write the text.
+//! The cost of a scan by sched_debug, without the time that the kernel needs to write the text.
 
 use crate::figures::{Effort, Line, Row, median, millis};
 use crate::load::{Load, Role};
@@ -14,10 +14,10 @@ use std::path::Path;
 
 const THREADS: usize = 5_000;
 
-/// A fifth of what a look takes the C program here.
+/// Bound in ms: a fifth of the time that the C program needs for such a scan.
 const BOUND_MS: f64 = 34.0 / 5.0;
 
-const ROW: &str = "sched_debug, a look at 5,000 threads";
+const ROW: &str = "sched_debug, a scan of 5,000 threads";
 
 pub fn rows() -> Vec<Row> {
     vec![Row::new(ROW, measure)]
@@ -31,17 +31,17 @@ fn measure(effort: &Effort) -> Result<Vec<Line>> {
     let file = File::open(&text).context(format!("read {}", text.display()))?;
     let mut buffer = vec![0; 1 << 24];
     let mut snapshot = Snapshot::default();
-    let (mut looks, mut reads, mut size) = (Vec::new(), Vec::new(), 0);
+    let (mut scans, mut reads, mut size) = (Vec::new(), Vec::new(), 0);
     for _ in 0..effort.choose(7, 25) {
         let start = clock::monotonic();
         backend.snapshot(Nanos::ZERO, observe::Effort::All, &mut snapshot)?;
         let middle = clock::monotonic();
         size = read_all(&file, &mut buffer).context(format!("read {}", text.display()))?;
-        looks.push(millis(middle - start));
+        scans.push(millis(middle - start));
         reads.push(millis(clock::monotonic() - middle));
     }
-    let (look, read) = (median(&looks), median(&reads));
-    let beyond = look - read;
+    let (scan, read) = (median(&scans), median(&reads));
+    let beyond = scan - read;
     Ok(vec![Line::new(
         ROW,
         format!("{beyond:.2} ms beyond the kernel's own {read:.2} ms for {} KiB of text", size >> 10),

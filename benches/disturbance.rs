@@ -1,5 +1,5 @@
-//! The CPU time that boosts take from a hog: how long each hold of its CPU is, and the loss of a
-//! second.
+//! The CPU time that boosts take from a hog: the length of each hold, and the loss in the worst
+//! second. A hold is a time in which other tasks have the hog's CPU.
 //!
 //! The kernel's tracer measures it. A hog can't: a gap in its own loop may also be an interrupt, or
 //! time that the hypervisor gave to another guest.
@@ -15,24 +15,22 @@ use stalld::sys::clock;
 use stalld::task::Nanos;
 
 /// Bound on the loss of any second to victims, stalld and its guardian, in percent. All budgets of
-/// a CPU together are at most 2 % of it. A second that cuts runs at both ends meets a tick more
-/// than a period has (0.4 % at 250 Hz). The rest is a margin. Other tasks have no bound: the
+/// a CPU together are at most 2 % of it. A second that cuts a run at each end may contain one tick
+/// more than a period (0.4 % at 250 Hz). The rest is a margin. Other tasks have no bound: the
 /// kernel's DL server may give them 5 %.
 const LOST_PERCENT: f64 = 3.0;
 
-/// Bound on the 99th percentile of a pulse in us. Stalld gives a pulse up after 200 us if it
-/// doesn't see the task run; the budget is 20 us; to restore the task another CPU is interrupted.
-/// The rest is a margin.
+/// Bound on the 99th percentile of a pulse in us. stalld ends a pulse after 200 us if the task does
+/// not run. The budget is 20 us, and the restore interrupts another CPU. The rest is a margin.
 const PULSE_P99_MICROS: f64 = 400.0;
 
-/// Bound on the median of a pulse in us: the budget of 20 us, and four times that to begin and to
-/// end it.
+/// Bound on the median of a pulse in us: the budget of 20 us, and 80 us to begin and to end it.
 const PULSE_MEDIAN_MICROS: f64 = 100.0;
 
-/// Margin of a hold in SCHED_DEADLINE above a tick, for a tick that comes late.
+/// Margin above a tick for a hold by SCHED_DEADLINE, because a tick may come late.
 const TICK_MARGIN: Nanos = Nanos::from_millis(1);
 
-/// At most one of this many holds may have an end that the trace does not show.
+/// At most one hold in this many may have an end that the trace does not show.
 const MAX_UNKNOWN_SHARE: usize = 10;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -116,7 +114,8 @@ fn loss(method: Method, victims: usize, effort: &Effort) -> Result<Vec<Line>> {
 const PULSES: &str = "length of a pulse, -F -r 20us";
 const PULSE_OPTIONS: [&str; 9] = ["-F", "-r", "20us", "-p", "200ms", "-d", "10", "-t", "10"];
 
-/// Victims that have room in a period together: boosts start 20 ms apart, so no two pulses meet.
+/// The number of victims. Boosts start 20 ms apart, so ten fit into a period of 200 ms, and no two
+/// pulses overlap.
 const PULSED: usize = 10;
 
 /// Each victim computes for as long as it has the CPU, so its hold is as long as its pulse.
@@ -147,7 +146,7 @@ fn trace(options: &[&str], victims: usize, seconds: u32) -> Result<Account> {
         victims: rig.events("victim", victims).iter().map(|victim| victim.tid()).collect(),
         stalld: process::threads(&[stalld.pid(), guardian(&stalld)])?,
     };
-    // The rig waits for no event as long as that.
+    // This is longer than the rig waits for an event.
     clock::sleep_until(hog.moment("until"));
     rig.event("end hog");
     let Trace { sink: events, lost, .. } = tracer.end()?;

@@ -1,4 +1,5 @@
-//! How long stalld, or what it has done, outlasts its end in the middle of a boost.
+//! The time from a signal in the middle of a boost until stalld has ended, or until all boosts and
+//! settings are restored.
 
 use crate::figures::{Effort, Line, Row, median, millis, quantile};
 use crate::lateness::random;
@@ -11,10 +12,11 @@ use stalld::sys::clock;
 use stalld::task::{Nanos, Tid};
 use std::{panic, thread};
 
-/// Few enough that each has a place until the end.
+/// The number of victims: few enough that all of them are boosted until the end.
 const VICTIMS: usize = 3;
 
-/// Below a second, so that it is soon there; the victims are outranked.
+/// Below a second, so that boosts begin soon. stalld then boosts outranked tasks only, as the
+/// victims are.
 const THRESHOLD: &str = "200ms";
 
 pub fn rows() -> Vec<Row> {
@@ -30,8 +32,8 @@ fn terminated_name(backend: &str) -> String {
     format!("SIGTERM in a boost to exit, {backend}")
 }
 
-/// From just before a shell is started that sends the signal to the moment at which there is no
-/// process any more.
+/// Measures from just before the start of a shell, which sends the signal, until the process is
+/// gone.
 fn terminated(backend: &str, effort: &Effort) -> Result<Vec<Line>> {
     let mut measured = Vec::new();
     let mut met = true;
@@ -46,11 +48,11 @@ fn terminated(backend: &str, effort: &Effort) -> Result<Vec<Line>> {
                 let sent = clock::monotonic();
                 signal(pid, "TERM");
                 let took = time_until(sent, || has_ended(pid));
-                (took, are_themselves(&victims))
+                (took, have_own_policy(&victims))
             });
-            let (code, said) = stalld.finish();
-            // Else the guardian has done it, after the end.
-            let by_itself = !said.mentions("without cleaning up");
+            let (code, log) = stalld.finish();
+            // The guardian logs this if it had to restore the boosts after the end.
+            let by_itself = !log.mentions("without cleaning up");
             met &= code == Some(0) && restored && by_itself;
             times.push(millis(took));
             drop(rig);
@@ -70,8 +72,8 @@ fn terminated(backend: &str, effort: &Effort) -> Result<Vec<Line>> {
 
 const KILLED: &str = "SIGKILL in a boost to all as it was";
 
-/// From the system call to the moment at which every victim has its own policy, and RT throttling
-/// is what it was.
+/// Measures from the system call until each victim has its own policy again, and RT throttling its
+/// value.
 fn killed(effort: &Effort) -> Result<Vec<Line>> {
     let wanted = effort.choose(10, 100);
     let (mut times, mut kills) = (Vec::new(), 0);
@@ -88,9 +90,9 @@ fn killed(effort: &Effort) -> Result<Vec<Line>> {
         let took = at_once(|| {
             let killed = clock::monotonic();
             stalld.kill();
-            time_until(killed, || are_themselves(&victims) && limit() == "950000")
+            time_until(killed, || have_own_policy(&victims) && limit() == "950000")
         });
-        // Its guardian, which has its stderr too, is through then.
+        // This waits for the guardian too, which has the same stderr.
         stalld.finish();
         if on_record {
             times.push(millis(took));
@@ -112,7 +114,7 @@ fn killed(effort: &Effort) -> Result<Vec<Line>> {
     )])
 }
 
-/// A rig whose victims starve.
+/// Starts a rig. Returns it and its starving victims.
 fn starving() -> (Rig, Vec<Tid>) {
     let mut rig = Rig::start(&["--for", "10", "--victim", &format!("spin*{VICTIMS}")]);
     let victims = rig.events("victim", VICTIMS).iter().map(|victim| victim.tid()).collect();
@@ -122,15 +124,15 @@ fn starving() -> (Rig, Vec<Tid>) {
 fn await_a_moment_of_a_boost() {
     let journal = journal();
     eventually("a boost is on record", || live_boosts(&journal).next().map(drop));
-    // Queue_track still attaches to the events at first.
+    // A random delay, because queue_track still attaches to the events at first.
     clock::nap(Nanos(random() % Nanos::from_millis(200).0));
 }
 
-fn are_themselves(victims: &[Tid]) -> bool {
+fn have_own_policy(victims: &[Tid]) -> bool {
     victims.iter().all(|&victim| policy(victim) == Some(OWN))
 }
 
-/// At most as long as anybody waits for anything here.
+/// Returns the time from `since` until `is_so` returns true, or until `TIMEOUT` has passed.
 fn time_until(since: Nanos, is_so: impl Fn() -> bool) -> Nanos {
     while !is_so() && clock::monotonic() < since + TIMEOUT {
         clock::nap(Nanos::from_micros(100));
@@ -138,7 +140,7 @@ fn time_until(since: Nanos, is_so: impl Fn() -> bool) -> Nanos {
     clock::monotonic() - since
 }
 
-/// Runs it on a thread that neither the hog nor an ordinary task holds up.
+/// Runs `action` on a thread that neither the hog nor an ordinary task delays.
 pub fn at_once<T: Send>(action: impl FnOnce() -> T + Send) -> T {
     let on_time = || {
         keep_away_from_the_hog();

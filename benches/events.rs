@@ -1,6 +1,6 @@
-//! What queue_track adds to each scheduler event: the programs of a running daemon by the kernel's
-//! own account, less what the kernel takes to run programs that do nothing at the same events. The
-//! same of stallstat.
+//! The time that queue_track adds to each scheduler event. The kernel's own account has the time of
+//! the programs of a running daemon. The time of programs that do nothing at the same events is
+//! subtracted. stallstat is measured in the same way.
 
 use crate::figures::{Effort, Line, Row, median};
 use crate::load::{Load, Role, pin};
@@ -8,14 +8,13 @@ use crate::pipe::{PingPong, be_realtime};
 use crate::process;
 use rig::{Stalld, hogged_cpu};
 use stalld::error::{Context, Error, Result};
-use stalld::sys::bpf::{self, Object, ObjectBytes, Program, Runs};
+use stalld::sys::bpf::{self, BpfObject, ObjectBytes, Program, Runs};
 use stalld::sys::clock;
 use stalld::task::{Cpu, Nanos, Tid};
 use std::os::fd::OwnedFd;
 use std::thread;
 
-pub static EMPTY: &ObjectBytes<[u8]> =
-    &ObjectBytes(*include_bytes!(concat!(env!("OUT_DIR"), "/empty.bpf.o")));
+pub static EMPTY: &ObjectBytes<[u8]> = &ObjectBytes(rig::bpf::EMPTY);
 
 const TIMEOUT: Nanos = Nanos::from_secs(30);
 const BOUND_NS: f64 = 70.0;
@@ -33,14 +32,14 @@ fn measure(effort: &Effort) -> Result<Vec<Line>> {
     above_empty(ROW, stalld.pid(), BOUND_NS, effort)
 }
 
-/// What the programs that a process keeps attached to both events take.
+/// Measures the programs that a process keeps attached to both events.
 pub fn above_empty(row: &str, pid: Tid, bound_ns: f64, effort: &Effort) -> Result<Vec<Line>> {
     let _counting = bpf::count_runs().context("have the kernel count the runs of BPF programs")?;
     let cpu = hogged_cpu();
     let wakeup = Pair::attach(pid, "sched_wakeup", c"empty_wakeup")?;
     let switch = Pair::attach(pid, "sched_switch", c"empty_switch")?;
-    // All work is real-time: 2,000 tasks of the lowest weight together still take most of a CPU
-    // from a fair one, a tick at a time.
+    // All work is real-time, because 2,000 tasks of the lowest weight together would take most of
+    // the CPU from a fair task.
     let mut pipe = PingPong::start_realtime(cpu)?;
     let mut lines = Vec::new();
     let pairs = [&wakeup, &switch];
@@ -48,7 +47,7 @@ pub fn above_empty(row: &str, pid: Tid, bound_ns: f64, effort: &Effort) -> Resul
         let _crowd = Load::start(Role::SpinIdle, crowd, cpu)?;
         let trips = effort.choose(30_000, 100_000);
         let slept = extra(&pairs, effort, || pipe.round_trips(trips).map(drop))?;
-        let stayed = extra(&pairs, effort, || give_way(cpu, effort))?;
+        let stayed = extra(&pairs, effort, || yield_in_turn(cpu, effort))?;
         for (event, figure) in [
             ("sched_wakeup", slept.first()),
             ("sched_switch from a task that sleeps", slept.last()),
@@ -63,8 +62,8 @@ pub fn above_empty(row: &str, pid: Tid, bound_ns: f64, effort: &Effort) -> Resul
             ));
         }
         if crowd > 1 {
-            // Each of them has its turn once in seconds, so all that belongs to it has left the
-            // caches.
+            // Each task has a turn only every few seconds, so its data have left the caches by
+            // then.
             let turns = extra(&pairs, effort, || {
                 clock::nap(Nanos::from_secs(1));
                 Ok(())
@@ -84,10 +83,10 @@ pub fn above_empty(row: &str, pid: Tid, bound_ns: f64, effort: &Effort) -> Resul
     Ok(lines)
 }
 
-/// A program of a process's and one that does nothing, at the same event.
+/// A program of the measured process and one that does nothing, at the same event.
 struct Pair {
     keeper: Tid,
-    /// What `bpftool prog` calls it.
+    /// The id of the program, as `bpftool prog` shows it.
     id: String,
     empty: Program,
     _attached: OwnedFd,
@@ -95,7 +94,7 @@ struct Pair {
 
 impl Pair {
     fn attach(pid: Tid, event: &str, empty: &'static std::ffi::CStr) -> Result<Pair> {
-        let mut object = Object::open(EMPTY, c"empty")?;
+        let mut object = BpfObject::open(EMPTY, c"empty")?;
         object.load()?;
         let empty = object.take_program(empty)?;
         let attached = empty.attach().context(format!("attach to {event}"))?;
@@ -111,7 +110,7 @@ impl Pair {
         Err(Error::new(format!("no child of process {pid} has a link to {event}")))
     }
 
-    /// Of its program and of the empty one.
+    /// Returns the runs of the program and of the empty one.
     fn runs(&self) -> Result<(Runs, Runs)> {
         let own = |descriptor: &std::collections::HashMap<String, String>| {
             let is_it = descriptor.contains_key("prog_type") && descriptor.get("prog_id") == Some(&self.id);
@@ -125,8 +124,8 @@ impl Pair {
     }
 }
 
-/// What each pair's programs took more than the empty ones during some work, and what those took,
-/// in ns a run: medians of some repetitions.
+/// Repeats some work. Returns two medians for each pair, in ns a run: the time that its program
+/// took more than the empty one, and the time of the empty one.
 fn extra(pairs: &[&Pair], effort: &Effort, mut work: impl FnMut() -> Result<()>) -> Result<Vec<(f64, f64)>> {
     let mut samples: Vec<(Vec<f64>, Vec<f64>)> = vec![Default::default(); pairs.len()];
     for _ in 0..effort.choose(3, 7) {
@@ -145,11 +144,12 @@ fn extra(pairs: &[&Pair], effort: &Effort, mut work: impl FnMut() -> Result<()>)
     Ok(samples.iter().map(|(extras, empties)| (median(extras), median(empties))).collect())
 }
 
-/// Two tasks that give way to each other without ever leaving the queue.
-fn give_way(cpu: Cpu, effort: &Effort) -> Result<()> {
+/// Runs two tasks that yield to each other without ever leaving the queue.
+fn yield_in_turn(cpu: Cpu, effort: &Effort) -> Result<()> {
     let until = clock::monotonic() + effort.choose(Nanos::from_millis(200), Nanos::from_millis(500));
     let body = || {
-        // In this order: behind the other one on that CPU it would never come to raise itself.
+        // The policy comes first: an ordinary thread would never run behind the other one on that
+        // CPU, and so could not change its policy there.
         be_realtime(Tid(0))?;
         pin(cpu)?;
         while clock::monotonic() < until {

@@ -26,7 +26,7 @@ pub enum Part {
     Hog,
     Victim,
     Stalld,
-    /// A kernel thread, as a rule.
+    /// Another task, most often a kernel thread.
     Other,
 }
 
@@ -59,7 +59,7 @@ impl Hold {
         self.0.iter().any(|turn| turn.part == part)
     }
 
-    /// The name of the task that had the longest turn.
+    /// Returns the name of the task that had the longest turn.
     pub fn longest_task(&self) -> Option<Comm> {
         self.0.iter().max_by_key(|turn| turn.length()).map(|turn| turn.name)
     }
@@ -120,7 +120,7 @@ impl Account {
         }
         let mut account = Account { from, until, turns: Vec::new(), holds: Vec::new(), unknown: 0 };
         let before = switches.partition_point(|switch| switch.at <= from);
-        // By its own account the hog has the CPU now. A switch from the idle task is not always
+        // The hog has reported that it has the CPU now. A switch from the idle task is not always
         // traced.
         let mut turn = match before.checked_sub(1).and_then(|last| switches.get(last)) {
             Some(last) if last.to != IDLE => last.turn(until, cast),
@@ -158,12 +158,12 @@ impl Account {
         self.turns.push(Turn { from: turn.from.max(self.from), ..turn });
     }
 
-    /// The holds that began and ended in the window.
+    /// Returns the holds that began and ended in the window.
     pub fn holds(&self) -> &[Hold] {
         &self.holds
     }
 
-    /// The number of victims that had the CPU at least once.
+    /// Returns the number of victims that had the CPU at least once.
     pub fn victims_run(&self) -> usize {
         let mut tids: Vec<i32> =
             self.turns.iter().filter(|turn| turn.part == Part::Victim).map(|turn| turn.tid.0).collect();

@@ -1,6 +1,7 @@
-//! How late the first report of a starving task comes: from the moment it last ran, by its own
-//! account, to the moment an observer has the line. stalld's own times count for nothing here; how
-//! late it says it was woken stands beside it.
+//! The lateness of the first report of a starving task, beyond the threshold. The wait begins when
+//! the task last ran, by its own account. It ends when an observer has the line of the report.
+//! Times that stalld reports do not count, but the lateness of its wake-ups, as it logs that, is
+//! shown beside the result.
 
 use crate::figures::{Effort, Line, Row, median, millis, quantile};
 use crate::load::{Load, Role};
@@ -17,7 +18,7 @@ const TIMEOUT: Nanos = Nanos::from_secs(30);
 #[derive(Clone, Copy)]
 struct Case {
     backend: &'static str,
-    /// As it is given to -t, and what that means.
+    /// The argument of -t, and its value.
     threshold: (&'static str, Nanos),
     granularity: Option<&'static str>,
     /// Whether two ordinary tasks compute on CPU 0 meanwhile.
@@ -26,7 +27,7 @@ struct Case {
     starts: usize,
 }
 
-/// In milliseconds.
+/// Bounds on the lateness in milliseconds.
 #[derive(Clone, Copy)]
 struct Bound {
     p95: f64,
@@ -35,13 +36,13 @@ struct Bound {
 
 pub fn rows() -> Vec<Row> {
     let exact = Bound { p95: 10.0, max: 50.0 };
-    let by_looks = Bound { p95: 1050.0, max: 1050.0 };
+    let by_scans = Bound { p95: 1050.0, max: 1050.0 };
     let two_seconds = ("2", Nanos::from_secs(2));
     let mut cases = Vec::new();
     for busy in [false, true] {
         for backend in ["task_iter", "queue_track"] {
             for threshold in [("200ms", Nanos::from_millis(200)), two_seconds] {
-                // Those of the default, and those that take no time.
+                // More starts for the default backend, and for thresholds that take little time.
                 let starts =
                     if (backend, busy) == ("task_iter", false) || threshold.1 < SECOND { 100 } else { 40 };
                 cases.push(Case { backend, threshold, granularity: None, busy, bound: exact, starts });
@@ -53,7 +54,7 @@ pub fn rows() -> Vec<Row> {
         threshold: two_seconds,
         granularity: Some("1"),
         busy: false,
-        bound: by_looks,
+        bound: by_scans,
         starts: 20,
     });
     cases.into_iter().map(|case| Row::new(case.name(), move |effort| case.measure(effort))).collect()
@@ -108,8 +109,8 @@ impl Case {
         Ok(stalld)
     }
 
-    /// Lets one task starve, at any phase of stalld's sleep: how late the report of it is, in ms,
-    /// negative where it is early; None where there is none within seconds.
+    /// Starves one task, from a random phase of stalld's sleep. Returns how late it is reported in
+    /// ms, which is negative if that is early; `None` if it is not reported while the hog runs.
     fn one_start(&self, stalld: &mut Stalld, start: usize) -> Option<f64> {
         let (_, threshold) = self.threshold;
         clock::nap(Nanos(random() % threshold.0));
@@ -135,7 +136,7 @@ impl Case {
     }
 }
 
-/// What stalld says of its own wake-ups.
+/// Returns the lateness of stalld's wake-ups, as it logs that at SIGUSR1.
 fn own_lateness(stalld: &mut Stalld) -> Result<String> {
     stalld.signal("USR1");
     let line = wait_for(stalld, "woken ")?;
@@ -150,7 +151,7 @@ fn wait_for(stalld: &mut Stalld, words: &str) -> Result<String> {
     message.ok_or_else(|| Error::new(format!("stalld never logged '{words}'")))
 }
 
-/// To meet a program at any moment of what it does.
+/// Returns a random number, so that measurements begin at any moment of what a program does.
 pub fn random() -> u64 {
     // std seeds its hash tables from the kernel.
     RandomState::new().hash_one(0)

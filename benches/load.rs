@@ -1,8 +1,8 @@
-//! Other processes that keep the machine busy while something is measured: this program again, in a
+//! Processes that keep the machine busy during a measurement. Each is this program again, in a
 //! role.
 //!
-//! Whatever happens to the measurement, they end: with their stdin, at the latest after ten
-//! minutes.
+//! They end when their stdin is closed, and at the latest after ten minutes, whatever happens to
+//! the measurement.
 
 use stalld::cpus::CpuSet;
 use stalld::error::{Context, Error, Result};
@@ -16,22 +16,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread;
 
-/// The argument that makes this program play one.
+/// The argument that makes this program play a role.
 pub const ROLE: &str = "--role";
 
+/// The longest life of such a process.
 const LONGEST: Nanos = Nanos::from_secs(600);
 
-/// Threads that do nothing are cheap with a stack of this size.
+/// Stack size of a thread, so that many threads that do nothing are cheap.
 const STACK: usize = 64 * 1024;
 
-/// What the other process does.
+/// The role of such a process.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// Its threads sleep.
     Sleep,
     /// Its threads compute, as ordinary tasks.
     Spin,
-    /// Its threads compute where nobody else wants to.
+    /// Its threads compute, as SCHED_IDLE tasks.
     SpinIdle,
     /// It sends back each byte that it gets.
     Echo,
@@ -42,16 +43,17 @@ impl Role {
         [("sleep", Role::Sleep), ("spin", Role::Spin), ("spin-idle", Role::SpinIdle), ("echo", Role::Echo)];
 }
 
-/// The process. Ended when dropped.
+/// Such a process. Dropping this ends it.
 pub struct Load {
     child: Child,
-    /// Its end is that of the process.
+    /// Closing it ends the process.
     pub stdin: ChildStdin,
     pub stdout: ChildStdout,
 }
 
 impl Load {
-    /// Starts so many threads on one CPU, and waits until all are at it.
+    /// Starts a process with this many threads on one CPU, and waits until all of them play their
+    /// role.
     pub fn start(role: Role, threads: usize, cpu: Cpu) -> Result<Load> {
         let name = Role::ALL.iter().find(|(_, known)| *known == role).map_or("", |(name, _)| name);
         let own = std::env::current_exe().context("tell which program this is")?;
@@ -104,7 +106,7 @@ pub fn play(arguments: &[String]) -> ExitCode {
     }
 }
 
-/// Ends the process when it is time, whatever its other threads do.
+/// Ends the process after `LONGEST`, whatever its other threads do.
 fn end_in_time() {
     thread::spawn(|| {
         clock::nap(LONGEST);
@@ -112,7 +114,7 @@ fn end_in_time() {
     });
 }
 
-fn say_ready() -> Result<()> {
+fn report_ready() -> Result<()> {
     let mut stdout = std::io::stdout();
     stdout.write_all(b"r").and_then(|()| stdout.flush()).context("write to stdout")
 }
@@ -151,7 +153,7 @@ fn occupy(role: Role, threads: usize, cpu: Cpu) -> Result<()> {
     }
     go.store(true, SeqCst);
     handles.iter().for_each(|handle| handle.thread().unpark());
-    say_ready()?;
+    report_ready()?;
     let mut stdin = BufReader::new(std::io::stdin());
     while stdin.fill_buf().is_ok_and(|bytes| !bytes.is_empty()) {
         stdin.consume(1);
@@ -162,8 +164,8 @@ fn occupy(role: Role, threads: usize, cpu: Cpu) -> Result<()> {
 fn echo(cpu: Cpu) -> Result<()> {
     end_in_time();
     pin(cpu)?;
-    say_ready()?;
-    // Without the buffers and the locks of std's handles.
+    report_ready()?;
+    // Files have neither the buffers nor the locks of std's handles.
     let own =
         |fd: std::os::fd::BorrowedFd| fd.try_clone_to_owned().map(File::from).context("duplicate a pipe");
     let mut stdin = own(std::io::stdin().as_fd())?;

@@ -1,5 +1,5 @@
-//! Another stalld beside ours, in turn, by what both know of: the options and the lines of the C
-//! program.
+//! Compares another stalld with ours, in turn, by the options and log lines of the C program, which
+//! both have.
 
 use crate::figures::{Effort, Line, Row, median, millis, quantile};
 use crate::lateness::random;
@@ -12,12 +12,12 @@ use stalld::sys::clock;
 use stalld::task::Nanos;
 use std::path::Path;
 
-/// Both sleep no longer than this, else the C program may be five seconds late.
+/// Neither sleeps for longer than a second then. By default the C program may be five seconds late.
 const THRESHOLD_OPTIONS: [&str; 4] = ["-t", "2", "-g", "1"];
 
 const SPAN_SECS: u64 = 20;
 
-/// Starting it is one thing, having started it another.
+/// Delay after the first scan, so that the cost of the start does not count.
 const SETTLED: Nanos = Nanos::from_millis(300);
 
 type Measure = fn(&Peers, &Effort) -> Result<Vec<Line>>;
@@ -26,7 +26,7 @@ const ROWS: [(&str, Measure); 6] = [
     ("sched-pipe with / without", Peers::pipe),
     ("CPU time", Peers::cpu_time),
     ("memory", Peers::memory),
-    ("start to the first look", Peers::start_up),
+    ("start to the first scan", Peers::start_up),
     ("lateness of the report, -t 2 -g 1", Peers::reports),
     ("first progress of a victim, -t 2 -g 1", Peers::rescues),
 ];
@@ -53,14 +53,14 @@ impl Peers {
         if Path::new(peer).is_file() { Ok(()) } else { Err(Error::new(format!("PEER={peer} is no file"))) }
     }
 
-    /// A stalld in the foreground, which says when it looks.
+    /// Starts a stalld in the foreground that logs its scans.
     fn start(path: &str, options: &[&str]) -> Stalld {
-        // The shell knows what the rig would have started as its own name.
+        // The rig appends its own stalld to these words. The shell takes that as its `$0`.
         let exec = format!("exec '{path}' \"$@\"");
         Stalld::start_with_text_log_by(&["sh", "-c", &exec], &[&["-f", "-v"], options].concat())
     }
 
-    /// One that only watches and has just settled.
+    /// Starts a stalld that boosts nothing, and waits until it has settled.
     fn watching(path: &str, options: &[&str]) -> Stalld {
         let mut stalld = Peers::start(path, &[&["-l"], options].concat());
         stalld.scan();
@@ -68,7 +68,7 @@ impl Peers {
         stalld
     }
 
-    /// Samples of ours and of the peer's, taken in turn, each first as often as the other.
+    /// Takes samples of ours and of the peer in turn. Each is first in half of the turns.
     fn in_turn(
         &self,
         times: usize,
@@ -111,7 +111,7 @@ impl Peers {
         Ok(compared("CPU time, nothing starving", " us a second", &samples))
     }
 
-    /// With the processes that it has started.
+    /// Includes the processes that it has started.
     fn memory(&self, effort: &Effort) -> Result<Vec<Line>> {
         let samples = self.in_turn(effort.choose(2, 4), |path| {
             let stalld = Peers::watching(path, &[]);
@@ -130,24 +130,24 @@ impl Peers {
             let mut stalld = Peers::start(path, &["-l"]);
             Ok(vec![millis(stalld.scan() - start)])
         })?;
-        Ok(compared("start to the first look", " ms", &samples))
+        Ok(compared("start to the first scan", " ms", &samples))
     }
 
     fn reports(&self, effort: &Effort) -> Result<Vec<Line>> {
         let late = |path: &str| {
             let mut stalld = Peers::watching(path, &THRESHOLD_OPTIONS);
-            // At any phase of its sleep.
+            // Begin at a random phase of its sleep.
             clock::nap(Nanos(random() % THRESHOLD.0));
             let mut rig = Rig::start(&["--for", "6"]);
             let victim = rig.event("victim");
             let line = format!("victim-{} starved", victim.tid());
-            let said = stalld.wait_for(|record| record.message().contains(&line), Nanos::from_secs(6));
-            Ok(said
+            let found = stalld.wait_for(|record| record.message().contains(&line), Nanos::from_secs(6));
+            Ok(found
                 .map(|report| millis(report.at) - millis(victim.moment("since") + THRESHOLD))
                 .into_iter()
                 .collect())
         };
-        self.rescued_or_told("lateness of the report, -t 2 -g 1", effort, late)
+        self.compare_delays("lateness of the report, -t 2 -g 1", effort, late)
     }
 
     fn rescues(&self, effort: &Effort) -> Result<Vec<Line>> {
@@ -156,14 +156,14 @@ impl Peers {
             stalld.scan();
             clock::nap(Nanos(random() % THRESHOLD.0));
             let late = starve(1, "6").into_iter().flatten().collect();
-            // It puts back what it has changed.
+            // At its end it restores the settings that it has changed.
             stalld.terminate();
             Ok(late)
         };
-        self.rescued_or_told("first progress of a victim, -t 2 -g 1", effort, late)
+        self.compare_delays("first progress of a victim, -t 2 -g 1", effort, late)
     }
 
-    fn rescued_or_told(
+    fn compare_delays(
         &self,
         what: &str,
         effort: &Effort,
@@ -181,11 +181,11 @@ impl Peers {
 }
 
 fn compared(what: &str, unit: &str, [ours, theirs]: &[Vec<f64>; 2]) -> Vec<Line> {
-    let told = |samples: &[f64]| {
+    let summary = |samples: &[f64]| {
         let [p50, p99, max] = [0.5, 0.99, 1.0].map(|share| quantile(samples, share));
         format!("p50 {p50:.2}, p99 {p99:.2}, max {max:.2}{unit}")
     };
     let ratio = median(ours) / median(theirs);
-    let measured = format!("ours {}; the peer's {}; {ratio:.3} times", told(ours), told(theirs));
+    let measured = format!("ours {}; the peer's {}; {ratio:.3} times", summary(ours), summary(theirs));
     vec![Line { met: None, ..Line::new(format!("beside the peer: {what}"), measured, "none", true) }]
 }

@@ -1,5 +1,5 @@
-//! What the default backend costs everybody else: two processes pass a byte to and fro on one CPU,
-//! with and without stalld, in turn.
+//! The cost of the default backend for other programs: two processes pass a byte to and fro on one
+//! CPU, with and without stalld, in turn.
 
 use crate::figures::{Effort, Line, Row, median};
 use crate::load::{Load, Role, pin};
@@ -20,7 +20,7 @@ pub fn rows() -> Vec<Row> {
     ]
 }
 
-/// What of BPF the daemon and its children hold open.
+/// Reports the BPF links and programs that the daemon and its children hold open.
 fn links() -> Result<Vec<Line>> {
     let daemon = Daemon::start(&[])?;
     let mut processes = process::descendants(daemon.pid())?;
@@ -51,9 +51,9 @@ fn ratio(effort: &Effort) -> Result<Vec<Line>> {
     )])
 }
 
-/// What round trips take while something runs and while it doesn't, in turn.
+/// The time of round trips with and without another program beside them, measured in turn.
 pub struct Turns {
-    /// Each a pair: without it and with it, in us.
+    /// The time without the program and with it, in us.
     pairs: Vec<[f64; 2]>,
 }
 
@@ -101,8 +101,7 @@ impl fmt::Display for Turns {
     }
 }
 
-/// A byte that goes to and fro between this process and another on the same CPU: each way is a
-/// wakeup and a switch.
+/// A byte that two processes on one CPU pass to and fro. Each way takes a wakeup and a switch.
 pub struct PingPong {
     other: Load,
     cpu: Cpu,
@@ -114,17 +113,18 @@ impl PingPong {
         Ok(PingPong { other: Load::start(Role::Echo, 0, cpu)?, cpu, realtime: false })
     }
 
-    /// The same at SCHED_FIFO 1, which nobody else on that CPU can slow down.
+    /// Starts it at SCHED_FIFO 1, so that ordinary tasks on that CPU do not slow it down.
     pub fn start_realtime(cpu: Cpu) -> Result<PingPong> {
         let pipe = PingPong::start(cpu)?;
         be_realtime(pipe.other.pid())?;
         Ok(PingPong { realtime: true, ..pipe })
     }
 
-    /// How long so many of them take.
+    /// Returns the time that this many round trips take.
     pub fn round_trips(&mut self, count: u32) -> Result<Nanos> {
         let PingPong { other, cpu, realtime } = self;
-        // A thread of its own, as nothing else here should stay on that CPU.
+        // Only this thread moves to that CPU, because no other one of this process should stay
+        // there.
         let outcome = thread::scope(|scope| {
             let trips = || {
                 if *realtime {

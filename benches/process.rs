@@ -20,7 +20,7 @@ pub fn cpu_time(pid: Tid) -> Result<Nanos> {
     Ok(sum)
 }
 
-/// The same of a single thread.
+/// Returns the CPU time of one thread.
 pub fn computed(tid: Tid) -> Result<Nanos> {
     let path = format!("/proc/{tid}/schedstat");
     let text = fs::read_to_string(&path).context(format!("read {path}"))?;
@@ -92,7 +92,7 @@ pub fn descriptors(pid: Tid) -> Result<Vec<HashMap<String, String>>> {
 
 /// Reads a file of lines `key:<blanks>value`.
 fn fields(path: &str) -> Result<HashMap<String, String>> {
-    // A name of a task in it may hold any bytes.
+    // The name of a task may hold any bytes.
     let text = fs::read(path).context(format!("read {path}"))?;
     let text = String::from_utf8_lossy(&text);
     let pair =

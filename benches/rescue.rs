@@ -28,15 +28,15 @@ struct Start {
     progressed: bool,
 }
 
-/// By the kernel's tracer. A victim's own account misses a run in which the hypervisor stops the
-/// CPU: that uses the budget up before the victim reads the clock.
+/// Measures one victim by the kernel's tracer. The victim's own account misses a run in which the
+/// hypervisor stops the CPU, because the budget is used up before the victim reads the clock.
 fn one(effort: &Effort) -> Result<Vec<Line>> {
     let starts = effort.choose(10, 100);
     let _stalld = boosts::start(&["-t", "2"]);
     let tracer = Tracer::start(Scope::switches_of(hogged_cpu()), Vec::new(), keep_away_from_the_hog)?;
     let mut seen = Vec::new();
     for _ in 0..starts {
-        // At any phase of stalld's sleep.
+        // Begin at a random phase of stalld's sleep.
         clock::nap(Nanos(random() % THRESHOLD.0));
         let mut rig = Rig::start(&["--for", "2.5", "--victim", "spin"]);
         let (hog, victim, end) = (rig.event("hog"), rig.event("victim").tid(), rig.event("end victim"));

@@ -1,5 +1,5 @@
-//! The cost of a scan by the number of threads on the machine: of the question whether a task can
-//! be waiting at all, and of a scan of all threads.
+//! The cost of a scan by the number of threads on the machine. It is measured for a scan that only
+//! asks whether a task can be waiting, and for a scan of all threads.
 
 use crate::ends::at_once;
 use crate::events::EMPTY;
@@ -9,7 +9,7 @@ use crate::process;
 use stalld::cpus::CpuSet;
 use stalld::error::{Context, Error, Result};
 use stalld::observe::{self, Backend, Kind, Snapshot, Watch};
-use stalld::sys::bpf::{self, Object};
+use stalld::sys::bpf::{self, BpfObject};
 use stalld::sys::{clock, cpu};
 use stalld::task::{Cpu, Nanos};
 use std::fs::File;
@@ -21,15 +21,15 @@ const THREADS: [usize; 4] = [100, FEW, 5_000, 20_000];
 /// limits their number.
 const IN_ONE_PROCESS: usize = 5_000;
 
-/// Bound on the question, at the largest number of threads.
+/// Bound on a scan that only asks, at the largest number of threads.
 const QUESTION_MICROS: f64 = 50.0;
 
 /// Bound on a scan of all threads, at the largest number of them.
 const MICROS_PER_THREAD: f64 = 1.0;
 
 /// Bound on the growth of a scan from `FEW` threads to the largest number, beyond that of an empty
-/// walk. A thread costs an empty walk more, too, where there are many: their data leave the CPU's
-/// caches.
+/// walk. With many threads an empty walk takes longer for each thread too, because their data leave
+/// the CPU's caches.
 const EXTRA_GROWTH: f64 = 1.5;
 const FEW: usize = 1_000;
 
@@ -55,7 +55,7 @@ impl Subject {
             Watch { cpus: CpuSet::first(cpu::configured()), idle_detection: true, own_threads: false };
         let (mut backend, _) = observe::open(Some(kind), &watch)?;
         let until = clock::monotonic() + ATTACH_TIMEOUT;
-        // Its scans find what its programs at events record.
+        // Measure only scans that find the records of its programs at events.
         while kind == Kind::QueueTrack && !backend.remarks().iter().any(|it| it.contains("being recorded")) {
             if clock::monotonic() > until {
                 return Err(Error::new("queue_track was never attached"));
@@ -87,7 +87,7 @@ impl Subject {
         let all = median(&all);
         self.walked.push(Point { series: format!("{name}, all threads"), threads, micros: all });
         self.relative.push(all / median(&empties));
-        // sched_debug asks /proc/loadavg, whose answer is for the whole machine.
+        // sched_debug reads /proc/loadavg instead, which counts the tasks of the whole machine.
         if self.backend.kind() != Kind::SchedDebug {
             let questions =
                 (0..scans).map(|_| self.scan(observe::Effort::Ask)).collect::<Result<Vec<_>>>()?;
@@ -166,8 +166,8 @@ fn threads_of_all() -> usize {
     process::threads_of_all() as usize
 }
 
-/// Returns the time of an action in us. The daemon, too, scans after a sleep in which other tasks
-/// have used the caches.
+/// Returns the time of an action in us. It sleeps before the action, because the daemon also scans
+/// after a sleep, in which other tasks have used the caches.
 fn timed(action: impl FnOnce() -> Result<()>) -> Result<f64> {
     clock::nap(Nanos::from_millis(1));
     let start = clock::monotonic();
@@ -176,11 +176,11 @@ fn timed(action: impl FnOnce() -> Result<()>) -> Result<f64> {
 }
 
 /// A walk over all threads by a BPF program that does nothing.
-struct EmptyWalk(bpf::Iterator);
+struct EmptyWalk(bpf::BpfIter);
 
 impl EmptyWalk {
     fn open() -> Result<EmptyWalk> {
-        let mut object = Object::open(EMPTY, c"empty")?;
+        let mut object = BpfObject::open(EMPTY, c"empty")?;
         object.load()?;
         let program = object.take_program(c"empty_walk")?;
         program.link_iterator().context("make an iterator over all tasks").map(EmptyWalk)

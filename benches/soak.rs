@@ -101,15 +101,15 @@ fn soak(span: Nanos) -> Result<Vec<Line>> {
     }
     load.check()?;
     drop(load);
-    // The last boosts come to their end.
+    // Wait until the last boosts have ended.
     clock::nap(PROMISE.boost);
     let Trace { sink: mut observer, lost, until } = tracer.end()?;
     observer.finish(until, |tid| Path::new(&format!("/proc/{tid}")).exists());
     let open = live_boosts(&journal()).count();
     stalld.signal("TERM");
-    let (code, said) = stalld.finish();
+    let (code, log) = stalld.finish();
     let changed = changed(&before, &policies()?);
-    let told = said.count("boosted");
+    let logged = log.count("boosted");
 
     for fault in [&observer.missed, &observer.unjust, &observer.left_boosted, &late, &changed] {
         fault.iter().take(20).for_each(|fault| eprintln!("{fault}"));
@@ -136,7 +136,7 @@ fn soak(span: Nanos) -> Result<Vec<Line>> {
         Line::new(
             "soak: boosts of tasks that did not starve",
             format!(
-                "{} of {}, and of {} pulses; stalld tells of {told}",
+                "{} of {}, and of {} pulses; stalld tells of {logged}",
                 observer.unjust.len(),
                 observer.boosts,
                 observer.pulses
@@ -267,7 +267,7 @@ impl Stress {
         command.args(["--pthread", "1", "--pthread-max", "8", "--timer", "1", "--timer-freq", "1000"]);
         command.args(["--hdd", "1", "--hdd-bytes", "16M", "--temp-path", "/tmp", "--timeout", &seconds]);
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        child.map(Stress).context("start stress-ng").map_err(|e| e.with_cure("make setup-soak"))
+        child.map(Stress).context("start stress-ng").map_err(|e| e.with_cure("make setup PARTS=soak"))
     }
 
     fn pid(&self) -> Tid {

@@ -1,5 +1,5 @@
-//! What stallstat costs everybody else while it counts, what it takes itself, and whether it loses
-//! anything.
+//! The cost of stallstat for other programs while it counts, its own memory and start-up time, and
+//! the events that it loses.
 
 use crate::events::above_empty;
 use crate::figures::{Effort, Line, Row, median, millis};
@@ -16,8 +16,8 @@ use stalld::task::{Cpu, Nanos};
 use std::fs;
 use std::process::Command;
 
-/// What is asked for, and how much longer a round trip may take meanwhile. Only the default group
-/// has a bound.
+/// The arguments of stallstat, and the bound on the ratio of round trips with and without it. Only
+/// the default group has a bound.
 const KINDS: [(&str, Option<f64>); 10] = [
     ("-g latency", Some(1.15)),
     ("-g slice", None),
@@ -64,7 +64,7 @@ fn ratio(kind: &str, bound: Option<f64>, effort: &Effort) -> Result<Vec<Line>> {
             return Ok(Stallstat::start(&args));
         }
         let stallstat = Stallstat::start_as(&[&args[..], &["-i", "100ms"]].concat());
-        // More than a heading.
+        // By then the file has more than a heading.
         eventually("turns are written", || (fs::metadata(&path).ok()?.len() > 4096).then_some(()));
         Ok(stallstat)
     };
@@ -76,7 +76,7 @@ fn ratio(kind: &str, bound: Option<f64>, effort: &Effort) -> Result<Vec<Line>> {
 
 const CROWD: &str = "stallstat, 10,000 tasks";
 
-/// They sleep when it starts, and each has to run once more when they are killed.
+/// Counts tasks that sleep when stallstat starts. Each has to run once more when it is killed.
 fn crowd() -> Result<Vec<Line>> {
     let crowd = Load::start(Role::Sleep, TASKS, Cpu(0))?;
     let mut stallstat = Stallstat::start(&["-d", "-C"]);
@@ -100,7 +100,7 @@ fn crowd() -> Result<Vec<Line>> {
     ])
 }
 
-/// What it shows of a wait, and what whoever waited found it to be.
+/// Compares a wait as stallstat shows it with the victim's own account.
 fn long_wait(effort: &Effort) -> Result<Vec<Line>> {
     let seconds = effort.choose("5", "30");
     let mut stallstat = Stallstat::start(&["-d", "-C"]);
@@ -121,7 +121,7 @@ fn long_wait(effort: &Effort) -> Result<Vec<Line>> {
 
 const START: &str = "stallstat, start to report";
 
-/// As early as it has been told to report, or as soon as it can.
+/// Measures the time from the start to the first report, without the interval.
 fn start_to_report(effort: &Effort) -> Result<Vec<Line>> {
     const INTERVAL: Nanos = Nanos::from_millis(10);
     let mut times = Vec::new();

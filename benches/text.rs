@@ -1,5 +1,5 @@
-//! The text of sched_debug for machines of any size, made from one that a kernel printed, and how
-//! fast it is read.
+//! The speed at which the text of sched_debug is read, for machines of many sizes. Each text is
+//! made from one that a kernel printed.
 
 use crate::figures::{Effort, Line, Row, grouped, median};
 use stalld::cpus::CpuSet;
@@ -10,15 +10,15 @@ use stalld::sys::clock;
 
 const PRINTED: &str = include_str!("../tests/fixtures/sched_debug/6.18.txt");
 
-/// The last one is the size that the bound is for.
+/// CPUs and threads. The last machine has the largest text.
 const MACHINES: [(u32, usize); 7] =
     [(2, 100), (2, 1_000), (2, 20_000), (32, 20_000), (256, 20_000), (1_024, 5_000), (1_024, 20_000)];
 
 const BOUND_MB_PER_S: f64 = 300.0;
 
-/// How much a byte of the largest text may cost, in terms of one of the cheapest: which is one of a
+/// Bound on the time for a byte of the largest text, relative to the cheapest. That is a byte of a
 /// text that fits into the caches and has long lines.
-const LINEAR: f64 = 3.0;
+const MAX_GROWTH: f64 = 3.0;
 
 const ROW: &str = "sched_debug, reading the text of";
 
@@ -59,14 +59,14 @@ fn measure(effort: &Effort) -> Result<Vec<Line>> {
     lines.push(Line::new(
         format!("{ROW} the largest, a byte against one of the cheapest"),
         format!("{growth:.2} times"),
-        format!("{LINEAR} times"),
-        growth <= LINEAR,
+        format!("{MAX_GROWTH} times"),
+        growth <= MAX_GROWTH,
     ));
     Ok(lines)
 }
 
-/// As the kernel would print it: its own first section for each CPU, with the rows of its table
-/// over and over, a number of its own in each.
+/// Makes a text as the kernel would print it. Each CPU has the first section of the printed text.
+/// The rows of that section are repeated, each with a tid of its own.
 fn simulated(cpus: u32, threads: usize) -> Result<Vec<u8>> {
     let broken = || Error::new("the text to make others from has no section");
     let (head, sections) = PRINTED.split_once("cpu#0,").ok_or_else(broken)?;
@@ -88,7 +88,7 @@ fn simulated(cpus: u32, threads: usize) -> Result<Vec<u8>> {
     Ok(text.into_bytes())
 }
 
-/// What stands before and behind the tid of a row.
+/// Returns the text before and after the tid of a row; `None` if it has no tid.
 fn split_at_number(row: &str) -> Option<(&str, &str)> {
     let (name, numbers) = row.split_at_checked(" S ".len() + 15)?;
     let digits = numbers.trim_start();

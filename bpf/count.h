@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Where stallstat counts, and what each event adds. */
+/* The maps of stallstat, and the counting at each event. */
 #ifndef STALLSTAT_COUNT_H
 #define STALLSTAT_COUNT_H
 
@@ -8,20 +8,20 @@
 
 const volatile struct settings settings = {};
 struct losses losses SEC(".data.losses") = {};
-/* The number of the interval, which the program around counts up. */
+/* The number of the current interval, which user space increments. */
 unsigned int epoch SEC(".data.epoch") = 1;
 
-/* A task has an entry, and by its tid the number of that, as if it had taken a seat. Both are arrays, made at the
- * start: there is no memory to be had under a run queue's lock, and to look into an array takes the program itself
- * some instructions, where it would have to ask a hash table for 45 ns. */
+/* The index of each task's entry, by tid; 0 for none. This map and `tasks` are arrays, allocated at
+ * the start, because no memory can be allocated under the lock of a run queue. A program reads an
+ * array with a few instructions; a hash table takes 45 ns. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1); /* sizes are set before loading */
 	__type(key, unsigned int);
 	__type(value, unsigned int);
-} seats SEC(".maps");
+} entry_of_tid SEC(".maps");
 
-/* From 1 on. */
+/* The entries, from index 1 on. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -29,12 +29,13 @@ struct {
 	__uint(value_size, sizeof(struct entry));
 } tasks SEC(".maps");
 
-/* Those that nobody has. Whoever reads puts them in, also those of tasks that have ended. */
+/* The indices of unused entries. The reader fills this queue, also with the entries of tasks that
+ * have ended. */
 struct {
 	__uint(type, BPF_MAP_TYPE_QUEUE);
 	__uint(max_entries, 1);
 	__type(value, unsigned int);
-} free_seats SEC(".maps");
+} free_entries SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -43,9 +44,9 @@ struct {
 	__uint(value_size, sizeof(struct entry));
 } cpus SEC(".maps");
 
-#define MOST_WORDS ((sizeof(struct entry) + COUNT_KINDS * sizeof(struct histogram)) / sizeof(__u64))
+#define MAX_WORDS ((sizeof(struct entry) + COUNT_KINDS * sizeof(struct histogram)) / sizeof(__u64))
 
-/* To put together what is written out. */
+/* The buffer in which a drain puts an entry together. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -57,10 +58,11 @@ struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, unsigned int);
-	__type(value, struct place);
-} places SEC(".maps");
+	__type(value, struct cpu_info);
+} cpu_infos SEC(".maps");
 
-/* Tasks and processes that were chosen by number, names and groups that were judged. */
+/* The filters. `numbers` has the selected tasks and processes. `names` and `groups` have the
+ * verdicts of user space. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1024);
@@ -86,7 +88,7 @@ struct {
 	__type(value, unsigned char);
 } groups SEC(".maps");
 
-/* Of each event a descriptor for each CPU. */
+/* The performance counters: for each event, a descriptor for each CPU. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERF_EVENT_ARRAY);
 	__uint(max_entries, 1);
@@ -94,8 +96,8 @@ struct {
 	__uint(value_size, sizeof(int));
 } counters SEC(".maps");
 
-/* What a switch of tasks, or a tick, tells its parts. */
-struct outcome {
+/* Data that the handlers of one task switch, or of one tick, share. */
+struct switch_event {
 	__u64 now;
 	__u64 waited;
 	__u64 events[EVENTS];
@@ -124,10 +126,11 @@ static __always_inline struct histogram *histograms_of(struct entry *entry)
 	return (struct histogram *)(entry + 1);
 }
 
-/* What is read of a task is taken away from another CPU, so each addition is a locked one. */
-static __always_inline void count(struct entry *entry, unsigned char place, __u64 value)
+/* Adds a value to a histogram of a task. A drain subtracts on another CPU, so each addition is
+ * atomic. */
+static __always_inline void count(struct entry *entry, unsigned char index, __u64 value)
 {
-	struct histogram *histogram = histograms_of(entry) + place;
+	struct histogram *histogram = histograms_of(entry) + index;
 	unsigned int slot = slot_of(value);
 
 	if (slot >= SLOTS)
@@ -139,10 +142,11 @@ static __always_inline void count(struct entry *entry, unsigned char place, __u6
 	entry->touched = 1;
 }
 
-/* What a CPU counts of itself is never taken away: behind its histograms are as many of what was read. */
-static __always_inline void count_own(struct entry *cpu, unsigned char place, __u64 value)
+/* Adds a value to a histogram of this CPU. It needs no atomic addition, because a drain does not
+ * subtract here: it keeps the written counts in a second set of histograms behind the first. */
+static __always_inline void count_own(struct entry *cpu, unsigned char index, __u64 value)
 {
-	struct histogram *histogram = histograms_of(cpu) + place;
+	struct histogram *histogram = histograms_of(cpu) + index;
 	unsigned int slot = slot_of(value);
 
 	if (slot >= SLOTS)
@@ -154,23 +158,24 @@ static __always_inline void count_own(struct entry *cpu, unsigned char place, __
 	cpu->touched = 1;
 }
 
-/* What is not a time is counted in units that make use of the slots. */
-static __always_inline void count_number(struct entry *entry, unsigned char place, __u64 number)
+/* Adds a number that is no time. It is shifted, so that small numbers get slots of their own. */
+static __always_inline void count_number(struct entry *entry, unsigned char index, __u64 number)
 {
-	count(entry, place, number << SLOT_SHIFT);
+	count(entry, index, number << SLOT_SHIFT);
 }
 
-#define WANTS(kind) (settings.place[kind] != COUNT_NOT)
-#define CPU_WANTS(kind) (settings.cpu_place[kind] != COUNT_NOT)
+#define WANTS(kind) (settings.histogram_index[kind] != COUNT_NOT)
+#define CPU_WANTS(kind) (settings.cpu_histogram_index[kind] != COUNT_NOT)
 
-/* From one moment to a later one: the clocks of two run queues may differ a little. */
+/* Returns the time between two moments; 0 if they are in the wrong order, because the clocks of two
+ * run queues may differ a little. */
 static __always_inline __u64 between(__u64 from, __u64 to)
 {
 	return to > from ? to - from : 0;
 }
 
-/* The run queue's own clock would cost less, but stands still from a wakeup to the switch that it asks for. It is
- * what the kernel's own records are in. */
+/* Returns the clock of the run queue, to compare with the kernel's own records. Other times do not
+ * use this clock, though it costs less, because it stops between a wakeup and the next switch. */
 static __always_inline __u64 queue_clock(struct task_struct *p)
 {
 	struct rq *rq = task_rq(p);
@@ -185,12 +190,12 @@ static __always_inline __u64 group_of(struct task_struct *p)
 
 static __always_inline bool is_watched(unsigned int cpu)
 {
-	struct place *place;
+	struct cpu_info *info;
 
 	if (!settings.by_cpu)
 		return true;
-	place = bpf_map_lookup_elem(&places, &cpu);
-	return place && place->watched;
+	info = bpf_map_lookup_elem(&cpu_infos, &cpu);
+	return info && info->watched;
 }
 
 static __always_inline unsigned char judge(struct entry *entry)
@@ -226,8 +231,8 @@ static __always_inline void copy_name(unsigned char *to, struct task_struct *p)
 		to[i] = p->comm[i];
 }
 
-/* Who it is may change: at a rename, which makes the entry stale, and when it is put into another group, which is
- * noticed once an interval. */
+/* Reads the identity of the task and its group again. A rename makes the entry stale at once; a
+ * move to another group is noticed once per interval. */
 static __always_inline void refresh(struct entry *entry, struct task_struct *p)
 {
 	copy_name(entry->comm, p);
@@ -238,67 +243,69 @@ static __always_inline void refresh(struct entry *entry, struct task_struct *p)
 	entry->verdict = judge(entry);
 }
 
-/* What was counted in an entry has been taken away from it, or is its last owner's, who had the same number. */
-static __always_inline void begin_anew(struct entry *entry, struct task_struct *p)
+/* Starts the entry of a new task. Counts that are left in the entry stay: they are of its last
+ * task, which had the same tid. */
+static __always_inline void reset_entry(struct entry *entry, struct task_struct *p)
 {
-	entry->queued = entry->arrived = entry->slept = entry->waking = 0;
+	entry->queued_since = entry->on_cpu_since = entry->asleep_since = entry->waking_since = 0;
 	entry->sleeps = p->nvcsw;
 	entry->second = entry->migrations = 0;
 	entry->ended = 0;
 	refresh(entry, p);
 }
 
-/* Whoever may be given one does not run, or runs here and is on its way out: nobody else can give it another one, as
- * a lock of the scheduler's is held. */
-static __always_inline struct entry *make_entry(struct task_struct *p, unsigned int *seat)
+/* Gives a task a new entry. The task does not run, or runs on this CPU and is about to leave it. No
+ * other CPU can give it another entry meanwhile, because a lock of the scheduler is held. */
+static __always_inline struct entry *make_entry(struct task_struct *p, unsigned int *index)
 {
 	struct entry *entry;
 	unsigned int number;
 
-	if (bpf_map_pop_elem(&free_seats, &number)) {
+	if (bpf_map_pop_elem(&free_entries, &number)) {
 		__sync_fetch_and_add(&losses.untracked, 1);
 		return 0;
 	}
 	entry = bpf_map_lookup_elem(&tasks, &number);
 	if (!entry)
 		return 0;
-	begin_anew(entry, p);
-	*seat = entry->seat = number;
+	reset_entry(entry, p);
+	*index = entry->index = number;
 	return entry;
 }
 
-/* None for the idle task, whose tid is 0. */
-static __always_inline unsigned int *seat_of(struct task_struct *p)
+/* Returns the address of a task's index in `entry_of_tid`; NULL for the idle task, whose tid is
+ * 0. */
+static __always_inline unsigned int *index_of(struct task_struct *p)
 {
-	unsigned int tid = p->pid, *seat;
+	unsigned int tid = p->pid, *index;
 
 	if (!tid)
 		return 0;
-	seat = bpf_map_lookup_elem(&seats, &tid);
-	if (!seat)
+	index = bpf_map_lookup_elem(&entry_of_tid, &tid);
+	if (!index)
 		__sync_fetch_and_add(&losses.untracked, 1);
-	return seat;
+	return index;
 }
 
-static __always_inline struct entry *entry_at(unsigned int seat)
+static __always_inline struct entry *entry_at(unsigned int index)
 {
-	return seat ? bpf_map_lookup_elem(&tasks, &seat) : 0;
+	return index ? bpf_map_lookup_elem(&tasks, &index) : 0;
 }
 
 static __always_inline struct entry *known_entry_of(struct task_struct *p)
 {
-	unsigned int *seat = seat_of(p);
+	unsigned int *index = index_of(p);
 
-	return seat ? entry_at(*seat) : 0;
+	return index ? entry_at(*index) : 0;
 }
 
 static __always_inline struct entry *entry_of(struct task_struct *p)
 {
-	unsigned int *seat = seat_of(p);
+	unsigned int *index = index_of(p);
 
-	if (!seat)
+	if (!index)
 		return 0;
-	return *seat ? entry_at(*seat) : make_entry(p, seat);
+	return *index ? entry_at(*index) : make_entry(p, index);
 }
 
 static __always_inline void woken(struct task_struct *p, bool is_new)
@@ -306,52 +313,54 @@ static __always_inline void woken(struct task_struct *p, bool is_new)
 	struct entry *entry;
 	__u64 now;
 
-	/* A task that has not stopped running yet only goes on. */
+	/* A task that is still on its CPU is not woken, but continues to run. */
 	entry = p->on_cpu ? 0 : entry_of(p);
 	if (!entry)
 		return;
 	if (is_new && entry->ended)
-		begin_anew(entry, p);
+		reset_entry(entry, p);
 	if (entry->verdict == VERDICT_UNWANTED)
 		return;
 	now = bpf_ktime_get_ns();
-	if (!entry->queued) {
-		entry->queued = now;
+	if (!entry->queued_since) {
+		entry->queued_since = now;
 		entry->sleeps = p->nvcsw;
 	}
 	if (!is_watched(task_cpu(p)))
 		return;
-	if (WANTS(COUNT_SLEEP) && entry->slept)
-		count(entry, settings.place[COUNT_SLEEP], between(entry->slept, now));
-	entry->slept = 0;
+	if (WANTS(COUNT_SLEEP) && entry->asleep_since)
+		count(entry, settings.histogram_index[COUNT_SLEEP], between(entry->asleep_since, now));
+	entry->asleep_since = 0;
 	if (WANTS(COUNT_DEPTH) && task_rq(p))
-		count_number(entry, settings.place[COUNT_DEPTH], task_rq(p)->nr_running);
+		count_number(entry, settings.histogram_index[COUNT_DEPTH], task_rq(p)->nr_running);
 }
 
-/* What the counters of this CPU have counted since the last time is of the task that ran until now. */
-static __always_inline void read_events(struct outcome *outcome)
+/* Reads the performance counters of this CPU. Their counts since the last read belong to the task
+ * that ran until now. */
+static __always_inline void read_events(struct switch_event *event)
 {
 	struct entry *cpu;
 
 	if (!settings.events)
 		return;
-	/* A CPU's entry has what its counters said last. */
-	cpu = bpf_map_lookup_elem(&cpus, &outcome->cpu);
+	/* A CPU's entry has the last values of its counters. */
+	cpu = bpf_map_lookup_elem(&cpus, &event->cpu);
 	if (!cpu)
 		return;
 	for (unsigned int i = 0; i < EVENTS && i < settings.events; i++) {
-		__u64 value = bpf_perf_event_read(&counters, i * settings.cpus + outcome->cpu);
+		__u64 value = bpf_perf_event_read(&counters, i * settings.cpus + event->cpu);
 
 		/* An error is a small negative number. */
 		if ((__s64)value < 0 && (__s64)value > -4096)
 			continue;
 		if (cpu->events[i])
-			outcome->events[i] = value - cpu->events[i];
+			event->events[i] = value - cpu->events[i];
 		cpu->events[i] = value;
 	}
 }
 
-/* Of a task that goes to sleep nothing is noted, unless its turns or its sleep are asked for. */
+/* Returns whether the end of a turn has to be recorded. If the task goes to sleep, it is recorded
+ * only if turns, sleeps or performance counters are requested. */
 static __always_inline bool is_of_interest(struct task_struct *p, bool preempt)
 {
 	if (WANTS(COUNT_VOLUNTARY) || WANTS(COUNT_SLEEP) || settings.events || settings.turns || preempt)
@@ -359,80 +368,83 @@ static __always_inline bool is_of_interest(struct task_struct *p, bool preempt)
 	return task_state(p) == TASK_RUNNING || task_state(p) & TASK_DEAD;
 }
 
-static __always_inline void switched_out(struct task_struct *p, bool preempt, struct outcome *outcome)
+static __always_inline void switched_out(struct task_struct *p, bool preempt, struct switch_event *event)
 {
 	struct entry *entry = is_of_interest(p, preempt) ? entry_of(p) : 0;
-	bool stays;
+	bool still_runnable;
 
 	if (!entry)
 		return;
-	/* A wakeup by another CPU may already have changed its state, so the count of its sleeps tells; preempted
-	 * while it was about to sleep, it stays whatever its state says. */
-	stays = preempt || (entry->arrived ? entry->sleeps == p->nvcsw : task_state(p) == TASK_RUNNING);
-	outcome->runnable = stays;
+	/* A wakeup by another CPU may already have changed its state, so the count of its sleeps
+	 * decides. A task that was preempted while it was about to sleep is still runnable,
+	 * whatever its state is. */
+	still_runnable = preempt || (entry->on_cpu_since ? entry->sleeps == p->nvcsw : task_state(p) == TASK_RUNNING);
+	event->runnable = still_runnable;
 	if (task_state(p) & TASK_DEAD)
 		entry->ended = ENDED;
 	if (entry->epoch != epoch)
 		refresh(entry, p);
-	if (entry->verdict != VERDICT_UNWANTED && is_watched(outcome->cpu)) {
-		/* Of a turn that began before all this, the kernel has a record. */
-		__u64 length = entry->arrived ? between(entry->arrived, outcome->now) :
+	if (entry->verdict != VERDICT_UNWANTED && is_watched(event->cpu)) {
+		/* If the turn began before the programs were attached, the kernel's record has its
+		 * begin. */
+		__u64 length = entry->on_cpu_since ? between(entry->on_cpu_since, event->now) :
 						between(last_arrival(p), queue_clock(p));
 
 		if (WANTS(COUNT_VOLUNTARY)) {
-			if (stays)
-				count(entry, settings.place[COUNT_PREEMPTED], length);
+			if (still_runnable)
+				count(entry, settings.histogram_index[COUNT_PREEMPTED], length);
 			else
-				count(entry, settings.place[COUNT_VOLUNTARY], length);
+				count(entry, settings.histogram_index[COUNT_VOLUNTARY], length);
 		}
 		for (unsigned int i = 0; i < EVENTS && i < settings.events; i++) {
-			__sync_fetch_and_add(&entry->events[i], outcome->events[i]);
+			__sync_fetch_and_add(&entry->events[i], event->events[i]);
 			entry->touched = 1;
 		}
 	}
-	entry->arrived = 0;
-	entry->queued = stays ? outcome->now : 0;
-	entry->slept = stays ? 0 : outcome->now;
+	entry->on_cpu_since = 0;
+	entry->queued_since = still_runnable ? event->now : 0;
+	entry->asleep_since = still_runnable ? 0 : event->now;
 }
 
-static __always_inline void switched_in(struct task_struct *p, struct outcome *outcome)
+static __always_inline void switched_in(struct task_struct *p, struct switch_event *event)
 {
 	struct entry *cpu = 0, *entry = entry_of(p);
 	if (CPU_WANTS(COUNT_LATENCY) || CPU_WANTS(COUNT_SLEEP))
-		cpu = bpf_map_lookup_elem(&cpus, &outcome->cpu);
+		cpu = bpf_map_lookup_elem(&cpus, &event->cpu);
 	if (CPU_WANTS(COUNT_SLEEP) && cpu) {
 		if (!p->pid) {
-			cpu->slept = outcome->now;
-		} else if (cpu->slept) {
-			if (is_watched(outcome->cpu))
-				count_own(cpu, settings.cpu_place[COUNT_SLEEP], between(cpu->slept, outcome->now));
-			cpu->slept = 0;
+			cpu->asleep_since = event->now;
+		} else if (cpu->asleep_since) {
+			if (is_watched(event->cpu))
+				count_own(cpu, settings.cpu_histogram_index[COUNT_SLEEP], between(cpu->asleep_since, event->now));
+			cpu->asleep_since = 0;
 		}
 	}
 	if (!entry)
 		return;
 	if (entry->epoch != epoch)
 		refresh(entry, p);
-	/* Of a wait that began before all this, the kernel has a record. */
-	if (entry->queued)
-		outcome->waited = between(entry->queued, outcome->now);
+	/* If the wait began before the programs were attached, the kernel's record has its
+	 * begin. */
+	if (entry->queued_since)
+		event->waited = between(entry->queued_since, event->now);
 	else if (last_queued(p))
-		outcome->waited = between(last_queued(p), queue_clock(p));
-	if (entry->verdict != VERDICT_UNWANTED && is_watched(outcome->cpu)) {
-		if (WANTS(COUNT_LATENCY) && outcome->waited && outcome->waited >= settings.shortest) {
-			count(entry, settings.place[COUNT_LATENCY], outcome->waited);
+		event->waited = between(last_queued(p), queue_clock(p));
+	if (entry->verdict != VERDICT_UNWANTED && is_watched(event->cpu)) {
+		if (WANTS(COUNT_LATENCY) && event->waited && event->waited >= settings.shortest) {
+			count(entry, settings.histogram_index[COUNT_LATENCY], event->waited);
 			if (cpu)
-				count_own(cpu, settings.cpu_place[COUNT_LATENCY], outcome->waited);
+				count_own(cpu, settings.cpu_histogram_index[COUNT_LATENCY], event->waited);
 		}
-		if (WANTS(COUNT_WAKING) && entry->waking)
-			count(entry, settings.place[COUNT_WAKING], between(entry->waking, outcome->now));
+		if (WANTS(COUNT_WAKING) && entry->waking_since)
+			count(entry, settings.histogram_index[COUNT_WAKING], between(entry->waking_since, event->now));
 	}
-	entry->waking = entry->queued = entry->slept = 0;
-	entry->arrived = outcome->now;
+	entry->waking_since = entry->queued_since = entry->asleep_since = 0;
+	entry->on_cpu_since = event->now;
 	entry->sleeps = p->nvcsw;
 }
 
-/* A second's migrations are counted when it is over. */
+/* Adds the migrations of a second to their histogram when the second is over. */
 static __always_inline void flush_migrations(struct entry *entry)
 {
 	unsigned int second;
@@ -443,7 +455,7 @@ static __always_inline void flush_migrations(struct entry *entry)
 	if (entry->second == second)
 		return;
 	if (entry->migrations)
-		count_number(entry, settings.place[COUNT_MIGRATIONS], entry->migrations);
+		count_number(entry, settings.histogram_index[COUNT_MIGRATIONS], entry->migrations);
 	entry->second = second;
 	entry->migrations = 0;
 }
@@ -451,7 +463,7 @@ static __always_inline void flush_migrations(struct entry *entry)
 static __always_inline void migrated(struct task_struct *p, unsigned int from, unsigned int to)
 {
 	struct entry *entry = entry_of(p);
-	struct place *here, *there;
+	struct cpu_info *here, *there;
 
 	if (!entry || entry->verdict == VERDICT_UNWANTED || !is_watched(to))
 		return;
@@ -459,8 +471,8 @@ static __always_inline void migrated(struct task_struct *p, unsigned int from, u
 	entry->migrations++;
 	entry->touched = 1;
 	__sync_fetch_and_add(&entry->moves, 1);
-	here = bpf_map_lookup_elem(&places, &from);
-	there = bpf_map_lookup_elem(&places, &to);
+	here = bpf_map_lookup_elem(&cpu_infos, &from);
+	there = bpf_map_lookup_elem(&cpu_infos, &to);
 	if (!here || !there)
 		return;
 	if (here->node != there->node)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* How what was counted is read. */
+/* Writes the counts to user space. */
 #ifndef STALLSTAT_DRAIN_H
 #define STALLSTAT_DRAIN_H
 
@@ -12,12 +12,13 @@ static __always_inline struct entry *copy_of(struct entry *entry, unsigned int s
 	__u64 *from = (__u64 *)entry, *to = (__u64 *)copy;
 
 	entry->touched = 0;
-	for (unsigned int i = 0; copy && i < MOST_WORDS && i < size / sizeof(__u64); i++)
+	for (unsigned int i = 0; copy && i < MAX_WORDS && i < size / sizeof(__u64); i++)
 		to[i] = from[i];
 	return copy;
 }
 
-/* Where the reader's buffer is full, nothing counts as written and this is called again. */
+/* Returns whether the copy was written. If the reader's buffer is full, nothing counts as written,
+ * and the kernel calls the program again. */
 static __always_inline bool write_out(struct seq_file *seq, struct entry *copy, struct entry *entry, unsigned int size)
 {
 	if (!bpf_seq_write(seq, copy, size))
@@ -26,7 +27,8 @@ static __always_inline bool write_out(struct seq_file *seq, struct entry *copy, 
 	return false;
 }
 
-/* Writes a task's entry out and takes away what was written. What is counted meanwhile stays for the next time. */
+/* Writes the entry of a task, and subtracts the counts that were written. Counts that are added
+ * meanwhile stay for the next drain. */
 static __always_inline void drain_task(struct seq_file *seq, struct entry *entry)
 {
 	struct entry *copy;
@@ -56,7 +58,7 @@ static __always_inline void drain_task(struct seq_file *seq, struct entry *entry
 	__sync_fetch_and_add(&entry->cross_node, -copy->cross_node);
 }
 
-/* Writes out what a CPU has counted beyond what was written before. */
+/* Writes the counts of a CPU since the last drain. */
 static __always_inline void drain_cpu(struct seq_file *seq, struct entry *cpu)
 {
 	struct entry *copy = copy_of(cpu, settings.cpu_size);

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* What the BPF programs and the program around them tell each other. `make regen` turns this into
+/* Types that the BPF programs share with user space. `make regen` turns this into
  * src/observe/bpf/records.rs. */
 #ifndef STALLD_RECORDS_H
 #define STALLD_RECORDS_H
 
 #define RECORD_RUNS 0  /* running on its CPU */
 #define RECORD_WAITS 1 /* queued on its CPU and not running */
-#define RECORD_SELF 2  /* the thread that looks */
+#define RECORD_SELF 2  /* the thread that scans */
 
 /* In record.owner; 0 is any other task. */
 #define OWNER_KERNEL 1	   /* a kernel thread */
@@ -14,12 +14,13 @@
 
 /* One task, as the iterator found it. */
 struct record {
-	/* In the run queue's clock: since when it waits, 0 where the kernel has no record of that; for
-	 * RECORD_SELF when it was last given a CPU, which is "now" if it has just come out of a sleep. */
+	/* A time in the clock of the run queue: the start of the wait, 0 if the kernel has no
+	 * record of it. For RECORD_SELF, when the thread last got a CPU; right after a sleep, this
+	 * is the present time. */
 	unsigned long long queued;
-	/* Grows whenever the task is given a CPU. */
+	/* A count that grows whenever the task gets a CPU. */
 	unsigned long long progress;
-	/* When it started, in ns since boot. */
+	/* The start of the task, in ns since boot. */
 	unsigned long long start;
 	int tid;
 	int tgid;
@@ -28,46 +29,56 @@ struct record {
 	unsigned int policy;
 	unsigned int kind;
 	unsigned char owner;
-	/* It has a real-time rank that is not its own. */
+	/* Whether the task has a real-time rank that comes neither from its policy nor from
+	 * priority inheritance. */
 	unsigned char misranked;
 	unsigned short spare;
 	unsigned int uid;
 	unsigned char comm[16];
 };
 
-/* A CPU's run queue: its address, learnt by the iterator, and what the program `runnable` read there.
- * An address of 0 is not known yet, a `runnable` of RUNNABLE_UNKNOWN could not be read. */
+/* The run queue of a CPU: its address, which the program `walk` finds, and the values that the
+ * program `runnable` reads there. `address` is 0 until it is known, and `runnable` is
+ * RUNNABLE_UNKNOWN if it could not be read. */
 #define RUNNABLE_UNKNOWN 0xffffffff
 struct queue {
 	unsigned long long address;
 	unsigned int runnable;
 	unsigned int realtime;
-	/* Of the task that runs; a prio of 0 and a policy of 0 if they could not be read. */
+	/* Priority and policy of the running task. `prio` is 0 if one of the two could not be
+	 * read. */
 	int prio;
 	unsigned int policy;
 };
 
-/* When a task was last queued, in the run queue's clock, and how often it had been switched out by
- * then: it has run since if that number has changed. */
+/* The most records of one reading of a queue, and its result if the queue changed meanwhile or is
+ * longer. */
+#define MAX_QUEUED 128
+#define QUEUE_CHANGED 0xffffffff
+
+/* When a task was last queued, in the clock of the run queue, and how often it had been switched
+ * out until then. If that number has changed, the task has run since. */
 struct wait {
 	unsigned long long queued;
 	unsigned long long switches;
-	/* When it was last given a CPU; kept for the threads of this process only. */
-	unsigned long long arrived;
+	/* When the task last got a CPU. Recorded only for the threads of this process. */
+	unsigned long long on_cpu_since;
 };
 
 /* Set once, before the programs are loaded. */
 struct settings {
 	unsigned int cpus;
-	/* The event programs are loaded, and keep a `struct wait` for each task ... */
+	/* Whether the event programs are loaded, which keep a `struct wait` for each task. */
 	unsigned char tracking;
-	/* ... by its tid, where the kernel has no task storage for tracing programs (before 5.12). */
+	/* Whether `struct wait` is kept by tid: before 5.12, tracing programs have no task
+	 * storage. */
 	unsigned char by_tid;
-	/* The other threads of this process wait like any. As long as it takes to leave no byte undefined. */
+	/* Whether the other threads of this process are reported, too. It is a short, so that the
+	 * struct has no padding. */
 	unsigned short own_threads;
 };
 
-/* What could not be tracked because the map by tid was full. */
+/* Tasks that could not be tracked, because the map by tid was full. */
 struct losses {
 	unsigned long long untracked;
 };

@@ -1,23 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-/* How stalld sees the run queues.
+/* The BPF programs with which stalld reads the run queues.
  *
- * `look` walks all tasks when it is read, and writes out those that wait and those that run. `runnable`
- * answers, at the cost of a read per CPU, whether a walk is worth while. Neither is attached to any
- * scheduler event. The `on_` programs are, for the backend that is asked to keep its own record of
- * when each task was queued. */
+ * `walk` is an iterator over all tasks: reading it returns a record for each task that waits or
+ * runs. `runnable` makes the cheap check: it reads from each run queue how many tasks it has, so
+ * that a scan goes on only if a task can be waiting. `tasks_of_queue` reads the tasks of one run
+ * queue. None of them is attached to a scheduler event. The `on_` programs are attached; only the
+ * backend queue_track loads them, to record when each task was queued. */
 #include "task.h"
 #include "wait.h"
+#include "queue.h"
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 1); /* as many as there are CPUs */
+	__uint(max_entries, 1); /* set to the number of CPUs before loading */
 	__type(key, unsigned int);
 	__type(value, struct queue);
 } queues SEC(".maps");
 
-/* cfs_rq->rq of any task on a CPU is that CPU's run queue; the symbol `runqueues` is not to be had on
- * every kernel. */
+/* Stores the address of the run queue on which a task is. It is cfs_rq->rq of the task, because the
+ * symbol `runqueues` is not available on every kernel. */
 static __always_inline void learn_queue(struct task_struct *p)
 {
 	struct rq *rq = task_rq(p);
@@ -33,22 +35,26 @@ static __always_inline void learn_queue(struct task_struct *p)
 }
 
 SEC("iter/task")
-int look(struct bpf_iter__task *ctx)
+int walk(struct bpf_iter__task *ctx)
 {
 	struct task_struct *p = ctx->task;
 	__u64 self = bpf_get_current_pid_tgid();
 	struct record record = {};
 
-	note_progress(ctx);
+	note_walk_bounds(ctx);
 	if (!p)
 		return 0;
 	learn_queue(p);
 
+	/* If the task gets a CPU during this, its record must not show the start of the wait that
+	 * is over with the progress of the next wait. So the progress is read first. */
+	record.progress = progress(p);
+	barrier();
 	if (p->pid == (int)self) {
 		record.kind = RECORD_SELF;
-		record.queued = arrived(p);
+		record.queued = on_cpu_since(p);
 	} else if (waits(p)) {
-		/* The other threads of stalld are not its business. */
+		/* Skip the other threads of stalld. */
 		if (!settings.own_threads && p->tgid == (int)(self >> 32))
 			return 0;
 		record.kind = RECORD_WAITS;
@@ -60,26 +66,15 @@ int look(struct bpf_iter__task *ctx)
 		track(p);
 		return 0;
 	}
-	record.progress = progress(p);
-	record.start = p->start_boottime;
-	record.tid = p->pid;
-	record.tgid = p->tgid;
-	record.cpu = task_cpu(p);
-	record.prio = p->prio;
-	record.policy = p->policy;
-	if (p->flags & PF_KTHREAD)
-		record.owner = OWNER_KERNEL;
-	else if (may_raise_itself(p))
-		record.owner = OWNER_PRIVILEGED;
-	record.uid = p->cred->uid.val;
-	record.misranked = misranked(p);
+	describe(TYPED, p, &record);
 	for (unsigned int i = 0; i < sizeof(record.comm); i++)
 		record.comm[i] = p->comm[i];
 	bpf_seq_write(ctx->meta->seq, &record, sizeof(record));
 	return 0;
 }
 
-/* A task that ends is freed an RCU grace period later at the earliest, and this program runs in one. */
+/* Reads the running task. It can't be freed meanwhile: a task is freed an RCU grace period after
+ * its end at the earliest, and this program runs inside of an RCU read-side section. */
 static __always_inline void note_running(struct queue *queue, struct rq *rq)
 {
 	struct task_struct *curr;
@@ -92,8 +87,8 @@ static __always_inline void note_running(struct queue *queue, struct rq *rq)
 		queue->prio = 0;
 }
 
-/* Run by BPF_PROG_TEST_RUN; returns the CPU it ran on. Needs bpf_probe_read, so a kernel locked down to
- * confidentiality refuses it and every look is a walk. */
+/* Run by BPF_PROG_TEST_RUN. Returns the CPU on which it ran. It needs bpf_probe_read, so a kernel
+ * in lockdown mode confidentiality rejects it, and every scan is a walk. */
 SEC("raw_tp")
 int runnable(void *ctx)
 {
@@ -114,6 +109,20 @@ int runnable(void *ctx)
 	return this_cpu();
 }
 
+/* Run by BPF_PROG_TEST_RUN with the number of a CPU. Reads the tasks that are queued there into
+ * `queued_tasks`, and returns their number, or QUEUE_CHANGED. Its cost depends only on the length
+ * of that queue. */
+SEC("raw_tp")
+int tasks_of_queue(struct bpf_raw_tracepoint_args *ctx)
+{
+	unsigned int cpu = ctx->args[0];
+	struct queue *queue = bpf_map_lookup_elem(&queues, &cpu);
+
+	if (!queue || !queue->address)
+		return QUEUE_CHANGED;
+	return read_queue((struct rq *)queue->address, cpu);
+}
+
 SEC("tp_btf/sched_wakeup")
 int BPF_PROG(on_wakeup, struct task_struct *p)
 {
@@ -131,7 +140,7 @@ int BPF_PROG(on_wakeup_new, struct task_struct *p)
 SEC("tp_btf/sched_switch")
 int BPF_PROG(on_switch, bool preempt, struct task_struct *prev, struct task_struct *next)
 {
-	/* Preempted, a task stays queued whatever its state says: it may have been about to sleep. */
+	/* A preempted task stays queued, whatever its state is: it may have been about to sleep. */
 	if (preempt || task_state(prev) == TASK_RUNNING)
 		was_switched_out(prev);
 	if (next->tgid == own_tgid)
@@ -142,7 +151,7 @@ int BPF_PROG(on_switch, bool preempt, struct task_struct *prev, struct task_stru
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(on_exit, struct task_struct *p)
 {
-	has_gone(p);
+	has_exited(p);
 	return 0;
 }
 

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-/* How stallstat counts.
+/* The BPF programs with which stallstat counts.
  *
- * Each task has an entry with the moments that matter for it now, and with a histogram of everything that was
- * asked for. Entries only grow; `drain_tasks` and `drain_cpus` write out what has come since the last time and take
- * just that much away, so that no event is lost or counted twice however long reading takes. Programs that
- * nobody asked for are not loaded, and neither is code behind a setting that is off. */
+ * Each task has an entry: the times of its current state, and a histogram for each requested kind.
+ * `drain_tasks` and `drain_cpus` write out exactly the counts since the last drain, so that no
+ * event is lost or counted twice, however long a drain takes. Programs that are not needed are not
+ * loaded, and neither is code for a setting that is off. */
 #include "count.h"
 #include "drain.h"
 #include "turns.h"
@@ -26,27 +26,27 @@ int BPF_PROG(on_wakeup_new, struct task_struct *p)
 SEC("tp_btf/sched_waking")
 int BPF_PROG(on_waking, struct task_struct *p)
 {
-	/* A task that still runs is not woken, it only goes on. */
+	/* A task that is still on its CPU is not woken, but continues to run. */
 	struct entry *entry = p->on_cpu ? 0 : entry_of(p);
 
 	if (entry)
-		entry->waking = bpf_ktime_get_ns();
+		entry->waking_since = bpf_ktime_get_ns();
 	return 0;
 }
 
 SEC("tp_btf/sched_switch")
 int BPF_PROG(on_switch, bool preempt, struct task_struct *prev, struct task_struct *next)
 {
-	struct outcome outcome = {
+	struct switch_event event = {
 		.now = bpf_ktime_get_ns(),
 		.cpu = task_cpu(prev),
 	};
 
-	read_events(&outcome);
-	switched_out(prev, preempt, &outcome);
-	switched_in(next, &outcome);
+	read_events(&event);
+	switched_out(prev, preempt, &event);
+	switched_in(next, &event);
 	if (settings.turns)
-		tell_turn(prev, next, &outcome);
+		emit_turn(prev, next, &event);
 	return 0;
 }
 
@@ -58,19 +58,20 @@ int BPF_PROG(on_migrate, struct task_struct *p, int to)
 	if (WANTS(COUNT_MIGRATIONS))
 		migrated(p, from, to);
 	if (settings.turns)
-		tell_part_of_wait(p, from);
+		emit_part_of_wait(p, from);
 	return 0;
 }
 
-/* At each tick of a clock of its own, on each CPU: a turn that lasts is told piece by piece. */
+/* Runs at each tick of a perf clock on each CPU: a long turn is reported in parts. */
 SEC("perf_event")
 int on_tick(void *context)
 {
-	tell_part_of_turn();
+	emit_part_of_turn();
 	return 0;
 }
 
-/* A name is new: the entry is looked at when the task, or whoever renames it, has it. */
+/* Marks the entry of a renamed task as stale. The task does not have its new name yet, so the entry
+ * is refreshed at the next switch of the task. */
 SEC("tp_btf/task_rename")
 int BPF_PROG(on_rename, struct task_struct *p)
 {

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* What the BPF programs of stallstat and the program around them tell each other. `make regen` turns this into
- * src/stat/records.rs. */
+/* Types that the BPF programs of stallstat share with user space. A turn is the time from when a
+ * task gets a CPU until it leaves the CPU. `make regen` turns this into src/stat/bpf_abi.rs. */
 #ifndef STALLSTAT_H
 #define STALLSTAT_H
 
-/* What is counted of a task or of a CPU. Each has a histogram where it was asked for. */
+/* The kinds of counts of a task or of a CPU. Each kind that was requested has a histogram. */
 #define COUNT_LATENCY 0	   /* from being queued to running */
 #define COUNT_DEPTH 1	   /* tasks on the run queue at a wakeup, itself included */
 #define COUNT_VOLUNTARY 2  /* turns that ended in sleep */
@@ -13,15 +13,16 @@
 #define COUNT_WAKING 5	   /* from the attempt to wake it to running */
 #define COUNT_MIGRATIONS 6 /* a second, of the seconds in which there were any */
 #define COUNT_KINDS 7
-/* In settings.place: not asked for. */
+/* In settings.histogram_index: not requested. */
 #define COUNT_NOT 255
 
-/* Slot 0 is for what is less than 1024; then there are four to each power of two. The last is from 2^38 on: in
- * nanoseconds, over four minutes. */
+/* Slot 0 is for values below 1024. Above that, each power of two has four slots. The last slot
+ * begins at 2^38, which is over four minutes in nanoseconds. */
 #define SLOTS 114
 #define SLOT_SHIFT 10
 
-/* With the sum of each slot beside its count, waits of one length have that very length. */
+/* The sum of a slot, divided by its count, gives the exact value if all values of the slot are
+ * equal. */
 struct histogram {
 	unsigned long long sums[SLOTS];
 	unsigned int counts[SLOTS];
@@ -30,12 +31,13 @@ struct histogram {
 
 #define EVENTS 8
 
-/* What filters say of a task. */
-#define VERDICT_OPEN 0 /* counted for now; the program around has to look at its name or group */
+/* The verdict of the filters on a task. */
+#define VERDICT_OPEN 0 /* counted for now; user space still has to check its name or group */
 #define VERDICT_WANTED 1
 #define VERDICT_UNWANTED 2
 
-/* What the program around has found a name to be: wanted in the groups that are, or wherever it is. */
+/* The verdict of user space on a name: tasks with that name are wanted in the wanted groups, or in
+ * all groups. */
 #define NAME_IN_GROUP 1
 #define NAME_ANYWHERE 2
 
@@ -43,57 +45,60 @@ struct histogram {
 #define ENDED 1
 #define ENDED_AND_READ 2
 
-/* No interval's number. */
+/* In entry.epoch: the number of no interval, so the entry has to be refreshed. */
 #define STALE 0
 
-/* All that is known of a task, or of a CPU. Behind it follow as many histograms as were asked for. */
+/* The data of a task or of a CPU. The requested histograms follow it in memory. */
 struct entry {
-	/* Of what it does now, in CLOCK_MONOTONIC; 0 where that isn't so. */
-	unsigned long long queued;
-	unsigned long long arrived;
-	unsigned long long slept;
-	unsigned long long waking;
-	/* How often it had gone to sleep when it was last given a CPU. */
+	/* The start of the current state, on CLOCK_MONOTONIC; 0 for each other state. */
+	unsigned long long queued_since;
+	unsigned long long on_cpu_since;
+	unsigned long long asleep_since;
+	unsigned long long waking_since;
+	/* How often the task had gone to sleep when it last got a CPU. */
 	unsigned long long sleeps;
 	unsigned long long cgroup;
 	unsigned char comm[16];
 	int tid;
 	int tgid;
-	/* The interval in which its name and group were last looked at. */
+	/* The interval in which its name and group were last checked. */
 	unsigned int epoch;
 	unsigned char verdict;
-	/* Something was counted since it was last read. */
+	/* Whether something was counted since the last drain. */
 	unsigned char touched;
 	unsigned char ended;
 	unsigned char spare;
-	/* The number of the entry itself. */
-	unsigned int seat;
+	/* The index of this entry in the map `tasks`. */
+	unsigned int index;
 	unsigned int spares;
-	/* The second that migrations are counted of, and how many there were. */
+	/* The second in which migrations are now counted, and their number. */
 	unsigned int second;
 	unsigned int migrations;
-	/* Of all migrations, those that left the last-level cache, and those that left the memory node. */
+	/* The number of all migrations, of those to another last-level cache in the same memory
+	 * node, and of those to another memory node. */
 	unsigned long long moves;
 	unsigned long long cross_cache;
 	unsigned long long cross_node;
-	/* What the performance counters counted while it ran. */
+	/* The counts of the performance counters while the task ran. */
 	unsigned long long events[EVENTS];
 };
 
-/* Where a CPU is, and whether it is looked at. */
-struct place {
+/* The location of a CPU, and whether its events are counted. */
+struct cpu_info {
 	unsigned int cache;
 	unsigned int node;
 	unsigned int watched;
 	unsigned int spare;
 };
 
-/* One turn of a task on a CPU, at its end; or a part of a turn, where it goes on. Or a part of a wait, that of the
- * next task for this CPU, before it was moved to another one; there is no turn then. */
+/* One turn of a task on a CPU, or a part of a turn that goes on. If `moved` is set, it is a part of
+ * a wait, without a turn: the time for which the next task waited for this CPU before it moved to
+ * another one. */
 struct turn {
 	unsigned long long end;	   /* CLOCK_MONOTONIC */
 	unsigned long long length; /* 0 where its start was not seen */
-	/* Who runs next, and how long that one has waited; all 0 where the turn goes on. */
+	/* The next task, and how long it has waited. If the turn goes on, it is the same task, and
+	 * `waited` is 0. */
 	unsigned long long waited;
 	unsigned long long cgroup;
 	unsigned long long next_cgroup;
@@ -103,7 +108,7 @@ struct turn {
 	int tgid;
 	int next_tid;
 	int next_tgid;
-	/* Whether it still wants to run. */
+	/* Whether the task is still runnable. */
 	unsigned short runnable;
 	unsigned short moved;
 	unsigned char comm[16];
@@ -114,32 +119,32 @@ struct turn {
 struct settings {
 	unsigned int cpus;
 	unsigned int events;
-	/* Of a task's entry, and of a CPU's, in bytes. */
+	/* The size of a task's entry, and of a CPU's, in bytes. */
 	unsigned int task_size;
 	unsigned int cpu_size;
 	/* Shorter latencies are not counted. */
 	unsigned long long shortest;
-	/* Which histogram of a task is for what. */
-	unsigned char place[COUNT_KINDS];
-	/* Which of a CPU. */
-	unsigned char cpu_place[COUNT_KINDS];
+	/* The index of a task's histogram for each kind. */
+	unsigned char histogram_index[COUNT_KINDS];
+	/* The index of a CPU's histogram for each kind. */
+	unsigned char cpu_histogram_index[COUNT_KINDS];
 	unsigned char task_histograms;
 	unsigned char cpu_histograms;
-	/* Whether tasks are chosen by number, by name, by group. */
+	/* Whether tasks are selected by number, by name, by group, by CPU. */
 	unsigned char by_number;
 	unsigned char by_name;
 	unsigned char by_group;
 	unsigned char by_cpu;
-	/* Turns are wanted one by one. */
+	/* Whether each turn is reported. */
 	unsigned char turns;
 	unsigned char spare[3];
 };
 
-/* What the programs lose. */
+/* The events that the programs lose. */
 struct losses {
-	/* Events of tasks without an entry, because there are too many. */
+	/* Events of tasks without an entry, because there are too many tasks. */
 	unsigned long long untracked;
-	/* Turns that nobody read in time. */
+	/* Turns that user space did not read in time. */
 	unsigned long long dropped;
 };
 

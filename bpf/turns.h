@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Turns one by one, through a queue. */
+/* Reports each turn to user space, through a queue. A turn is the time from when a task gets a CPU
+ * until it leaves the CPU. */
 #ifndef STALLSTAT_TURNS_H
 #define STALLSTAT_TURNS_H
 
 #include "count.h"
 
-/* Not a ring buffer: before 6.13 its lock is one that sleeps on real-time kernels, and asked for under a run queue's
- * lock that brings the machine to a stop. A queue's lock is a raw one on every kernel. */
+/* This is no ring buffer. Before 6.13 the lock of a ring buffer sleeps on real-time kernels, and
+ * taking it under the lock of a run queue would hang the machine. The lock of a queue is a raw one
+ * on every kernel. */
 struct {
 	__uint(type, BPF_MAP_TYPE_QUEUE);
 	__uint(max_entries, 1);
@@ -19,24 +21,24 @@ static __always_inline void push(struct turn *turn)
 		__sync_fetch_and_add(&losses.dropped, 1);
 }
 
-/* How long it has run is told from what this CPU told last. */
-static __always_inline void tell(struct turn *turn, struct outcome *outcome)
+/* Completes a turn, which began at the end of the last turn of this CPU, and pushes it. */
+static __always_inline void emit(struct turn *turn, struct switch_event *event)
 {
-	struct entry *cpu = bpf_map_lookup_elem(&cpus, &outcome->cpu);
+	struct entry *cpu = bpf_map_lookup_elem(&cpus, &event->cpu);
 
 	if (!cpu)
 		return;
-	turn->length = cpu->arrived ? outcome->now - cpu->arrived : 0;
-	cpu->arrived = outcome->now;
-	turn->end = outcome->now;
-	turn->cpu = outcome->cpu;
-	turn->runnable = outcome->runnable;
+	turn->length = cpu->on_cpu_since ? event->now - cpu->on_cpu_since : 0;
+	cpu->on_cpu_since = event->now;
+	turn->end = event->now;
+	turn->cpu = event->cpu;
+	turn->runnable = event->runnable;
 	for (unsigned int i = 0; i < EVENTS; i++)
-		turn->events[i] = outcome->events[i];
+		turn->events[i] = event->events[i];
 	push(turn);
 }
 
-static __always_inline void say_who_is_next(struct turn *turn, struct task_struct *p)
+static __always_inline void set_next(struct turn *turn, struct task_struct *p)
 {
 	turn->next_tid = p->pid;
 	turn->next_tgid = p->tgid;
@@ -44,38 +46,39 @@ static __always_inline void say_who_is_next(struct turn *turn, struct task_struc
 	copy_name(turn->next_comm, p);
 }
 
-static __always_inline void tell_turn(struct task_struct *prev, struct task_struct *next, struct outcome *outcome)
+static __always_inline void emit_turn(struct task_struct *prev, struct task_struct *next, struct switch_event *event)
 {
 	struct turn turn = {
 		.tid = prev->pid,
 		.tgid = prev->tgid,
 		.cgroup = group_of(prev),
-		.waited = outcome->waited,
+		.waited = event->waited,
 	};
 
 	copy_name(turn.comm, prev);
-	say_who_is_next(&turn, next);
-	tell(&turn, outcome);
+	set_next(&turn, next);
+	emit(&turn, event);
 }
 
-/* A task goes to another CPU while it waits: what it has waited for here is not that one's fault. */
-static __always_inline void tell_part_of_wait(struct task_struct *p, unsigned int from)
+/* Reports a part of a wait: the waiting task moves to another CPU, which did not cause this
+ * part. */
+static __always_inline void emit_part_of_wait(struct task_struct *p, unsigned int from)
 {
 	struct turn turn = { .cpu = from, .moved = true };
 	struct entry *entry = known_entry_of(p);
 
-	if (!entry || !entry->queued || p->on_cpu)
+	if (!entry || !entry->queued_since || p->on_cpu)
 		return;
 	turn.end = bpf_ktime_get_ns();
-	turn.waited = between(entry->queued, turn.end);
-	entry->queued = turn.end;
-	say_who_is_next(&turn, p);
+	turn.waited = between(entry->queued_since, turn.end);
+	entry->queued_since = turn.end;
+	set_next(&turn, p);
 	push(&turn);
 }
 
-static __always_inline void tell_part_of_turn(void)
+static __always_inline void emit_part_of_turn(void)
 {
-	struct outcome outcome = {
+	struct switch_event event = {
 		.now = bpf_ktime_get_ns(),
 		.cpu = this_cpu(),
 		.runnable = true,
@@ -90,10 +93,10 @@ static __always_inline void tell_part_of_turn(void)
 		.next_cgroup = group,
 	};
 
-	read_events(&outcome);
+	read_events(&event);
 	bpf_get_current_comm(turn.comm, sizeof(turn.comm));
 	__builtin_memcpy(turn.next_comm, turn.comm, sizeof(turn.comm));
-	tell(&turn, &outcome);
+	emit(&turn, &event);
 }
 
 #endif

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* The few kernel types that the programs read. libbpf finds each field's place in the running kernel,
- * and fits the width of a load to it where both sides are unsigned integers: `on_rq` is an int up to
- * 7.1 and a byte from 7.2 on. So integers are declared unsigned unless their sign matters. */
+/* The few kernel types that the programs read. libbpf finds the offset of each field in the running
+ * kernel, and fits the width of a load to it where both sides are unsigned integers: `on_rq` is an
+ * int up to 7.1 and a byte from 7.2 on. So integers are declared unsigned unless their sign
+ * matters. */
 #ifndef STALLD_VMLINUX_H
 #define STALLD_VMLINUX_H
 
@@ -35,15 +36,36 @@ struct task_struct;
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
+struct list_head {
+	struct list_head *next;
+	struct list_head *prev;
+};
+
+struct rt_prio_array {
+	struct list_head queue[100];
+};
+
 struct rt_rq {
+	struct rt_prio_array active;
 	unsigned int rt_nr_running;
 	unsigned int rt_throttled;
 };
 
+struct dl_rq {
+	unsigned int dl_nr_running;
+};
+
+struct scx_rq {
+	struct list_head runnable_list;
+};
+
 struct rq {
 	unsigned int nr_running;
+	struct list_head cfs_tasks;
 	struct task_struct *curr;
 	struct rt_rq rt;
+	struct dl_rq dl;
+	struct scx_rq scx;
 	struct task_struct *stop;
 	__u64 clock;
 	unsigned int cpu;
@@ -55,6 +77,7 @@ struct cfs_rq {
 };
 
 struct sched_entity {
+	struct list_head group_node;
 	unsigned int sched_delayed;
 	unsigned int custom_slice;
 	__u64 slice;
@@ -62,8 +85,14 @@ struct sched_entity {
 };
 
 struct sched_rt_entity {
+	struct list_head run_list;
 	struct sched_rt_entity *parent;
 	struct rt_rq *rt_rq;
+	struct rt_rq *my_q;
+};
+
+struct sched_ext_entity {
+	struct list_head runnable_node;
 };
 
 struct sched_info {
@@ -114,6 +143,7 @@ struct task_struct {
 	int prio;
 	struct sched_entity se;
 	struct sched_rt_entity rt;
+	struct sched_ext_entity scx;
 	unsigned int policy;
 	unsigned int flags;
 	unsigned int throttled;
@@ -147,6 +177,10 @@ struct kernel_cap_struct {
 
 struct cred___with_array {
 	struct kernel_cap_struct cap_permitted;
+};
+
+struct bpf_raw_tracepoint_args {
+	__u64 args[0];
 };
 
 struct bpf_iter_meta {

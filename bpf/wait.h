@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* A record of each task's wait: the kernel's own (sched_info), or one kept by the `on_` programs.
+/* The record of each task's wait: the kernel's own (sched_info), or one that the `on_` programs
+ * keep.
  *
- * An event costs one look-up at most, whatever the length of a queue: nothing is noted when a task
- * starts to run or goes to sleep, because the number of its switches tells that its record is of an
- * earlier wait. Nothing is noted on migration either: the record goes with the task. */
+ * An event costs at most one map lookup, whatever the length of a queue. Nothing is recorded when a
+ * task starts to run or goes to sleep: the number of its switches has changed by the next wait,
+ * which shows that the record is of an earlier one. Nothing is recorded on migration either,
+ * because the record belongs to the task. */
 #ifndef STALLD_WAIT_H
 #define STALLD_WAIT_H
 
@@ -13,7 +15,8 @@
 const volatile struct settings settings = {};
 struct losses losses SEC(".data.losses") = {};
 int own_tgid = 0;
-/* In ns since boot: whoever was started before this was met by a whole walk, and has a record. */
+/* In ns since boot. Each task that was started before this has a record, because a whole walk has
+ * met it. */
 __u64 tracked_before = 0;
 __u64 walk_began = 0;
 
@@ -41,7 +44,8 @@ static __always_inline struct wait *find(struct task_struct *p)
 	return bpf_task_storage_get(&waits_by_task, p, 0, 0);
 }
 
-/* Called by the iterator only: making a record may allocate, which is no good under a run queue's lock. */
+/* Returns the record of a task, and makes it if there is none. Only the iterator calls this,
+ * because it may allocate, which is not allowed under the lock of a run queue. */
 static __always_inline struct wait *find_or_make(struct task_struct *p)
 {
 	if (settings.by_tid) {
@@ -58,8 +62,9 @@ static __always_inline struct wait *find_or_make(struct task_struct *p)
 	return bpf_task_storage_get(&waits_by_task, p, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 }
 
-/* The clock that sched_info uses too. It costs a load, where bpf_ktime_get_ns() costs as much as a whole
- * empty program; the scheduler has just updated it where the `on_` programs run. */
+/* Returns the clock of the run queue, which sched_info uses, too. It costs one load;
+ * bpf_ktime_get_ns() costs as much as a whole empty program. The scheduler has just updated it when
+ * the `on_` programs run. */
 static __always_inline __u64 clock_of(struct task_struct *p)
 {
 	struct rq *rq = task_rq(p);
@@ -82,7 +87,8 @@ static __always_inline void was_woken(struct task_struct *p)
 		stamp(p, wait);
 }
 
-/* A new task has no record yet; by tid there may be one left by an earlier task of that number. */
+/* A new task has no record yet. By tid, there may be the record of an earlier task with the same
+ * tid. */
 static __always_inline void was_created(struct task_struct *p)
 {
 	struct wait *wait = settings.by_tid ? find(p) : 0;
@@ -104,10 +110,10 @@ static __always_inline void was_switched_in(struct task_struct *p)
 	struct wait *wait = find(p);
 
 	if (wait)
-		wait->arrived = clock_of(p);
+		wait->on_cpu_since = clock_of(p);
 }
 
-static __always_inline void has_gone(struct task_struct *p)
+static __always_inline void has_exited(struct task_struct *p)
 {
 	if (settings.by_tid) {
 		int tid = p->pid;
@@ -116,11 +122,11 @@ static __always_inline void has_gone(struct task_struct *p)
 	}
 }
 
-/* A task is listed some time after its start is set. */
+/* In ns: the iterator lists a new task within this time after the start of the task is set. */
 #define LISTED_WITHIN 1000000000
 
-/* Called for each task and then, without one, at the end of a walk. */
-static __always_inline void note_progress(struct bpf_iter__task *ctx)
+/* Called for each task of a walk, and at its end without a task. */
+static __always_inline void note_walk_bounds(struct bpf_iter__task *ctx)
 {
 	if (!settings.tracking)
 		return;
@@ -132,40 +138,41 @@ static __always_inline void note_progress(struct bpf_iter__task *ctx)
 
 static __always_inline void track(struct task_struct *p)
 {
-	/* To look for a record takes a cache miss or two; the start is beside what was read of the task already. */
+	/* Finding a record takes one or two cache misses. The start is beside data that was already
+	 * read. */
 	if (settings.tracking && p->start_boottime >= tracked_before)
 		find_or_make(p);
 }
 
-/* The compiler must not make one load of a load from a record and one from a task: the verifier refuses
- * an instruction that is used with both. */
-static __always_inline __u64 apart(__u64 value)
+/* Keeps the compiler from merging a load from a record and a load from a task into one instruction,
+ * which the verifier would reject. */
+static __always_inline __u64 keep_loads_separate(__u64 value)
 {
 	barrier_var(value);
 	return value;
 }
 
-/* Since when a task waits: by its own record, else by the kernel's, else 0. */
+/* Returns the start of a task's wait: from its record here, else from the kernel's, else 0. */
 static __always_inline __u64 queued(struct task_struct *p)
 {
 	if (settings.tracking) {
 		struct wait *wait = find_or_make(p);
 
 		if (wait && wait->queued && wait->switches == switches(p))
-			return apart(wait->queued);
+			return keep_loads_separate(wait->queued);
 	}
 	return last_queued(p);
 }
 
-/* When the thread that looks was last given a CPU. */
-static __always_inline __u64 arrived(struct task_struct *p)
+/* Returns when the scanning thread last got a CPU. */
+static __always_inline __u64 on_cpu_since(struct task_struct *p)
 {
 	if (settings.tracking) {
 		struct wait *wait = find_or_make(p);
 
 		own_tgid = p->tgid;
 		if (!last_arrival(p))
-			return wait ? apart(wait->arrived) : 0;
+			return wait ? keep_loads_separate(wait->on_cpu_since) : 0;
 	}
 	return last_arrival(p);
 }

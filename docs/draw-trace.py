@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Draws traces as a picture for a page that can't run Perfetto: draw-trace.py TRACE... > picture.svg
 
-A TRACE is a file that `stalld --trace` or `stallstat trace` has written. Tracks that have less than a thousandth of the
-time in them are left out, and so are those beyond the first dozen.
+A TRACE is a file that `stalld --trace` or `stallstat trace` has written. Tracks that are active for
+less than a thousandth of the time are left out, and so are those beyond the first dozen.
 """
 
 import json
@@ -10,14 +10,14 @@ import sys
 from html import escape
 
 WIDTH, NAMES, LANE, GAP, MOST = 900, 190, 22, 6, 12
-COLOURS = {"waits": "#d9a441", "look": "#555555", "SCHED_DEADLINE": "#3f7fbf", "SCHED_FIFO": "#7f5fbf"}
+COLOURS = {"waits": "#d9a441", "scan": "#555555", "SCHED_DEADLINE": "#3f7fbf", "SCHED_FIFO": "#7f5fbf"}
 OTHERS = ["#b5534c", "#7a9e7e", "#8d99ae", "#c08497", "#6b705c"]
 
 
 def read(path):
     with open(path, encoding="utf-8") as file:
         text = file.read().rstrip()
-    # One that was cut off lacks its end.
+    # A trace that was cut off lacks its end.
     return json.loads(text if text.endswith("]") else text.rstrip(",") + "]")
 
 

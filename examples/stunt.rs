@@ -1,5 +1,5 @@
-//! A victim that does something difficult as soon as it has been rescued: a process of its own, for
-//! the live tests, next to a hog that is somebody else's. `stunt --help` says how it goes.
+//! A victim for the live tests: a process that does something difficult as soon as it has been
+//! rescued. Another program makes the hog. `stunt --help` describes it.
 
 use stalld::error::{Context, Error, Result};
 use stalld::sys::{clock, process, sched};
@@ -27,10 +27,11 @@ for it on another CPU. After that many seconds it ends, wherever it is.
 On stdout: 'victim tid=N' before it starves, and after a 'fork' 'born forks=N threads=N refused=N'.
 ";
 
-/// What no scheduler does to a task that is alone on its CPU.
+/// A gap that means that the task has starved: no scheduler keeps a task that is alone on its CPU
+/// waiting for so long.
 const STARVED: Nanos = Nanos::from_millis(300);
 
-/// As many forks, and as many threads.
+/// The number of forks, and of threads.
 const BIRTHS: usize = 20;
 
 #[derive(Clone, Copy)]
@@ -83,15 +84,15 @@ impl Stunt {
             "fork" => Act::Fork,
             _ => return None,
         };
-        // Without a hog it would be one itself.
+        // CPU 0 is refused, because without a hog there this task would be one.
         let cpu = cpu.parse().ok().filter(|&cpu| cpu != 0).map(Cpu)?;
         let seconds = seconds.parse().ok().filter(|seconds| (1..=60).contains(seconds))?;
         Some(Stunt { cpu, seconds, until: clock::monotonic() + Nanos::from_secs(seconds), by_thread, act })
     }
 
     fn play(self) -> Result<()> {
-        // A fair task that runs behind a hog, in the time that the kernel's DL server gives it, and
-        // makes itself real-time just then keeps the CPU from the hog [6.18].
+        // Becomes real-time on another CPU than the hog's. If a fair task does so while the
+        // kernel's DL server runs it behind the hog, it keeps the CPU from the hog [6.18].
         let elsewhere = sched::get_affinity(Tid(0)).context("ask for the CPUs that it may use")?;
         let elsewhere = elsewhere.iter().filter(|&cpu| cpu != self.cpu).collect();
         sched::set_affinity(Tid(0), &elsewhere).context("keep away from the hog")?;

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause
-"""Prints who starves, by libstalld through ctypes: watch.py [THRESHOLD-IN-MS [SECONDS]]
+"""Prints starving tasks, by libstalld through ctypes: watch.py [THRESHOLD-IN-MS [SECONDS]]
 
-It finds the library as any program does; LD_LIBRARY_PATH=target/lib is for one that is not installed.
+It loads the installed library. With LD_LIBRARY_PATH=target/lib it loads one that was just built.
 """
 
 import ctypes
@@ -13,7 +13,7 @@ from ctypes import POINTER, Structure, byref, c_char, c_char_p, c_int32, c_size_
 
 
 class Options(Structure):
-    """The first fields of struct stalld_options: what it lacks is as by default."""
+    """The first fields of struct stalld_options. The library uses defaults for the others."""
 
     _fields_ = [("sz", c_size_t), ("flags", c_uint64), ("threshold_ns", c_uint64), ("granularity_ns", c_uint64)]
 

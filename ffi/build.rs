@@ -1,4 +1,4 @@
-//! Writes include/stalld.h again, where that is asked for.
+//! Regenerates include/stalld.h, with the feature `regen`.
 
 fn main() {
     println!("cargo:rerun-if-changed=src/abi.rs");
@@ -13,7 +13,7 @@ fn main() {
 
 #[cfg(feature = "regen")]
 fn regenerate() -> Result<(), Box<dyn std::error::Error>> {
-    // Else an edit of the file itself would stay.
+    // An edit of the file itself must cause a new run, too.
     println!("cargo:rerun-if-changed=../include/stalld.h");
     let header = cbindgen::Builder::new()
         .with_config(cbindgen::Config::from_file("cbindgen.toml")?)

@@ -1,15 +1,19 @@
 #!/bin/sh
-# Prints how many of the parsers' lines the corpus alone reaches, and fails where that are less than 95 %:
-# coverage.sh [--tool]
-# --tool prints the llvm-cov that can read what this rustc's programs note, and fails if there is none. CARGO is the
-# cargo command to build with; the lines themselves are in target/coverage/lines.txt.
+# Prints how many lines of each parser the corpus alone reaches. Fails if that is less than 95 % of
+# one of them.
+#
+#     coverage.sh [--tool]
+#
+# --tool prints the llvm-cov that can read the profiles of programs of this rustc, and fails if
+# there is none. CARGO is the cargo command to build with. target/coverage/lines.txt has the lines
+# themselves.
 set -eu
 cd "$(dirname "$0")/.."
 least=95
 parsers="src/observe/sched_debug/format.rs src/observe/sched_debug/parse.rs src/proc/text.rs src/cpus.rs src/patterns.rs
     src/denylist.rs src/daemon/options/mod.rs src/daemon/options/table.rs src/daemon/options/length.rs src/daemon/options/draft.rs
-    src/timing.rs src/boost/journal.rs src/boost/journal_file.rs src/host/debugfs.rs ffi/src/options.rs
-    ffi/src/input.rs src/stat/schedstat.rs src/stat/groups.rs"
+    src/timing.rs src/boost/journal.rs src/guardian/journal_file.rs src/host/debugfs.rs ffi/src/options.rs
+    ffi/src/input.rs src/stat/schedstat.rs src/stat/cgroups.rs"
 
 host=$(rustc -vV | sed -n 's/^host: //p')
 llvm=$(rustc -vV | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p')
@@ -32,7 +36,7 @@ if [ "${1-}" = --tool ]; then
 fi
 
 out=${CARGO_TARGET_DIR:-target}/coverage
-# As in fuzz.sh, what runs at build time is not counted in.
+# As in fuzz.sh, --target leaves out the code that runs at build time.
 RUSTFLAGS=-Cinstrument-coverage \
     ${CARGO:-cargo} build --example fuzz --target "$host" --target-dir "$out"
 rm -f "$out"/*.profraw
@@ -42,7 +46,7 @@ done
 "$(echo "$cov" | sed 's/llvm-cov\(-[0-9]*\)*$/llvm-profdata\1/')" merge -o "$out/all.profdata" "$out"/*.profraw
 set -- "$out/$host/debug/examples/fuzz" -instr-profile="$out/all.profdata"
 "$cov" show "$@" -ignore-filename-regex=^/rustc/ >"$out/lines.txt"
-# The columns are the file, then regions, functions and lines: all, missed, reached.
+# The columns are the file, and for its regions, functions and lines each: all, missed, reached.
 "$cov" report "$@" | parsers=$parsers awk -v least=$least '
     BEGIN { count = split(ENVIRON["parsers"], names) }
     { for (i = 1; i <= count; i++) if (at = index($1, names[i])) if (at + length(names[i]) == length($1) + 1) {

@@ -1,11 +1,14 @@
 #!/bin/sh
-# Fuzzes, or replaces a corpus by few inputs that reach as many places, with what was found since: fuzz.sh [--merge]
-# TARGET [SECONDS]
-# CARGO is the cargo command to build with. What is new and good goes to target/fuzz/corpus, what breaks a promise to
-# target/fuzz/found.
+# Fuzzes a target. With --merge it replaces the corpus of the target instead, by few inputs that
+# reach as many places. It takes them from the corpus and from all inputs found since.
 #
-# rustc's own LLVM counts the edges, its own AddressSanitizer watches the memory, and clang brings libFuzzer's runtime,
-# of whatever version: so it takes no crate, and no other Rust.
+#     fuzz.sh [--merge] TARGET [SECONDS]
+#
+# CARGO is the cargo command to build with. Inputs that reach new places go to target/fuzz/corpus,
+# and inputs that break a promise to target/fuzz/found.
+#
+# rustc's own LLVM counts the edges, and its own AddressSanitizer checks the memory. clang, of any
+# version, has libFuzzer's runtime. So this needs no crate and no other Rust.
 set -eu
 cd "$(dirname "$0")/.."
 merge=
@@ -22,7 +25,8 @@ out=${CARGO_TARGET_DIR:-target}/fuzz
 for flag in level=4 inline-8bit-counters pc-table trace-compares; do
     passes="${passes-} -Cllvm-args=-sanitizer-coverage-$flag"
 done
-# The sanitizer is an unstable flag. A target makes no difference but that what runs at build time is not counted in.
+# The flag of the sanitizer is unstable. With --target, code that runs at build time is not
+# instrumented, and nothing else differs.
 RUSTC_BOOTSTRAP=1 \
     RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module$passes -Zsanitizer=address -Coverflow-checks -Clink-arg=$runtime -Clink-arg=-lstdc++" \
     CARGO_PROFILE_DEV_OPT_LEVEL=3 \
@@ -41,7 +45,7 @@ if [ -n "$merge" ]; then
     rm -r "fuzz/corpus/$target"
     mv "$out/merged" "fuzz/corpus/$target"
 else
-    # Of several directories the first one gets what is new.
+    # libFuzzer writes new inputs to the first directory.
     set -- "$out/corpus/$target" "fuzz/corpus/$target"
     [ ! -d "fuzz/regressions/$target" ] || set -- "$@" "fuzz/regressions/$target"
     fuzz -max_total_time="$seconds" -print_final_stats=1 "$@"

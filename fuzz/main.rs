@@ -1,18 +1,20 @@
-//! Gives bytes to whatever reads what comes from outside, and checks what becomes of them.
+//! Gives any bytes to the code that reads input, and checks the results.
 //!
-//! Built by `make fuzz` it is libFuzzer's program, and the variable FUZZ names the target. Else it
-//! takes a target and files, or directories of them, and runs each file once: `fuzz cpu_list
+//! `make fuzz` builds it as libFuzzer's program, and the variable FUZZ names the target. Otherwise
+//! it takes a target and files, or directories of them, and runs each file once: `fuzz cpu_list
 //! fuzz/corpus/cpu_list`.
 
+#![allow(unreachable_pub)]
 // libFuzzer calls a C function, and one target is a C interface.
 #![allow(unsafe_code)]
-// A panic is how a target says that a promise was broken.
+// A target panics if a promise is broken.
 #![allow(clippy::expect_used, clippy::panic)]
 #![cfg_attr(fuzzing, no_main)]
 
 mod targets;
 
-// The C library, which has only C names to the outside. What it has for C alone nobody calls here.
+// The C library exports only C names, so its modules are included here. No target calls the
+// functions that only C needs.
 #[path = "../ffi/src/abi.rs"]
 mod abi;
 #[path = "../ffi/src/api.rs"]
@@ -39,8 +41,8 @@ extern "C" fn LLVMFuzzerTestOneInput(bytes: *const u8, len: usize) -> libc::c_in
     static TARGET: OnceLock<targets::Target> = OnceLock::new();
     let named = || targets::find(&std::env::var("FUZZ").unwrap_or_default());
     let target = TARGET.get_or_init(|| named().expect("FUZZ names no target"));
-    // SAFETY: libFuzzer passes `len` bytes that stay for the time of this call. An empty input may
-    // be NULL.
+    // SAFETY: libFuzzer passes `len` bytes that are valid during this call. The pointer to an empty
+    // input may be NULL.
     target(if len == 0 { &[] } else { unsafe { std::slice::from_raw_parts(bytes, len) } });
     0
 }
@@ -55,7 +57,7 @@ fn main() -> std::process::ExitCode {
     let mut runs = 0;
     for path in args {
         for file in files(path.as_ref()) {
-            // The last one that is named is the one that it ended by.
+            // If the program ends here, the last name that it printed is the input that ended it.
             println!("{}", file.display());
             target(&std::fs::read(&file).unwrap_or_else(|e| panic!("cannot read {}: {e}", file.display())));
             runs += 1;

@@ -1,14 +1,15 @@
-# Sourced by what tells what is inside the program: the crates that are linked, and what libbpf-sys brings in C.
-# CARGO is the cargo command to ask.
+# Functions that list the parts of the program: the crates that are linked, and the C code that
+# libbpf-sys brings. Scripts source this file. CARGO is the cargo command to ask.
 # shellcheck shell=sh
 
-# linked_crates [CARGO FEATURES...]: a line each: name, version, licence.
+# linked_crates [CARGO FEATURES...]: prints a line name|version|licence for each crate.
 linked_crates() {
     ${CARGO:-cargo} tree --quiet --edges normal --prefix none --format '{p}|{l}' "$@" | sort -u | sed 's/ (\*)$//' |
         sed -n 's/^\([^ ]*\) v\([^ |]*\)[^|]*|\(.*\)/\1|\2|\3/p' | grep -v '^stalld|'
 }
 
-# directory_of NAME-VERSION [CARGO FEATURES...]: of the version the beginning will do.
+# directory_of NAME-VERSION [CARGO FEATURES...]: prints the directory of a crate. The beginning of
+# the version is enough.
 directory_of() {
     crate=$1
     shift
@@ -16,7 +17,8 @@ directory_of() {
         grep -o '"manifest_path":"[^"]*/'"$crate"'[^/"]*/Cargo.toml"' | head -n 1 | sed 's/.*:"\(.*\)\/Cargo.toml"/\1/'
 }
 
-# in_libbpf_sys DIRECTORY [CARGO FEATURES...]: what is linked of the crate's directory, in such lines.
+# in_libbpf_sys DIRECTORY [CARGO FEATURES...]: prints such lines for the C code that is linked from
+# the directory of that crate.
 in_libbpf_sys() {
     directory=$1
     shift

@@ -14,7 +14,7 @@ unshare --mount true 2>/dev/null ||
     die "no mounts of its own for the build: run cross.sh as root, and in a chroot only where / is a mount point"
 system=$cache/cross-trixie
 sh tests/root.sh "$system" trixie cargo,rustc,clang,llvm,gcc,libc6-dev,make,pkgconf,autoconf,automake,autopoint,flex,bison,gawk
-# Of Rust for another architecture only files are needed, not the packages that those depend on.
+# Only the files of the other architecture's Rust are needed, not the dependencies of its package.
 version=$(dpkg-query --admindir="$system/var/lib/dpkg" -W -f '${Version}' rustc)
 if [ ! -e "$system/usr/bin/$triplet-gcc" ] || [ ! -e "$system/usr/lib/rustlib/$rust" ]; then
     work=$(mktemp -d)
@@ -39,7 +39,7 @@ features="--features vendored --bin stallstat"
 [ "$backends" != sched_debug ] || features=--no-default-features
 name=$(echo "$rust" | tr a-z- A-Z_)
 export arch system rust triplet features name
-# The mounts are gone with the shell that makes them.
+# The mounts end with the shell that makes them.
 # shellcheck disable=SC2016 # the shell inside expands it
 unshare -m sh -eu -c '
     mount --bind "$PWD" "$system/stalld"

@@ -16,7 +16,8 @@ ln "$output/stalld-$version-vendor.tar.xz" "stalld_$version.orig-vendor.tar.xz"
 cd "stalld-$version"
 tar -xf "$output/stalld-$version-vendor.tar.xz"
 cp -R packaging/debian debian
-# The names of the packages that bring the tools differ from system to system: the check for the tools has been made.
+# The packages of the tools have other names on other systems, so dpkg's own check is off. The
+# Makefile has checked for the tools.
 # shellcheck disable=SC2086 # a list of words
 $offline dpkg-buildpackage --no-check-builddeps --unsigned-source --unsigned-changes
 cd ..

@@ -1,9 +1,9 @@
 #!/bin/sh
-# Packs what a release consists of into a directory, the same bytes each time: dist.sh DIRECTORY
+# Packs a release into a directory, with the same bytes each time: dist.sh DIRECTORY
 #   stalld-VERSION.tar.xz         the source, as it is in the work tree
-#   stalld-VERSION-vendor.tar.xz  vendor/, with the crates it builds from
-#   stalld-VERSION.cdx.json       what is in it, in the form of CycloneDX
-# CARGO is the cargo command to ask, and SOURCE_DATE_EPOCH the time that everything gets.
+#   stalld-VERSION-vendor.tar.xz  vendor/, with the crates that it is built from
+#   stalld-VERSION.cdx.json       the list of its parts, in the format CycloneDX
+# CARGO is the cargo command to ask, and SOURCE_DATE_EPOCH the time of all packed files.
 set -eu
 cd "$(dirname "$0")/.."
 . packaging/version.sh

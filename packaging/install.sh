@@ -1,6 +1,7 @@
 #!/bin/sh
-# Installs stalld from this directory, or removes it: install.sh [--remove]
-# With DESTDIR set, below that. It needs no more than busybox has.
+# Installs stalld from this directory, or removes it:
+#   install.sh [--remove]
+# With DESTDIR set, it works below that directory. It needs no other tools than busybox has.
 set -eu
 cd "$(dirname "$0")"
 umask 022
@@ -13,19 +14,19 @@ die() {
 
 [ -n "$destination" ] || [ "$(id -u)" = 0 ] || die "this needs root, or DESTDIR"
 
-# Where this system looks for the options of services.
+# The directory of this system for the options of services.
 if [ -e "$destination/etc/debian_version" ] || [ ! -d "$destination/etc/sysconfig" ]; then
     options=etc/default/stalld
 else
     options=etc/sysconfig/stalld
 fi
 
-# What is to be installed, as paths from the root.
+# Prints the files to install, as paths from the root.
 files() {
     (cd root && find . ! -type d) | sed 's|^\./||' | sort
 }
 
-tell_systemd() {
+run_systemctl() {
     if [ -z "$destination" ] && [ -d /run/systemd/system ]; then
         systemctl "$@"
     fi
@@ -38,27 +39,27 @@ case $# in
         target=$destination/$file
         if [ "$file" = etc/default/stalld ]; then
             target=$destination/$options
-            # An administrator's own stays.
+            # Keeps the options that an administrator has set.
             [ ! -e "$target" ] || continue
         fi
         mkdir -p "$(dirname "$target")"
-        # Beside it and then into its place: stalld may be running.
+        # Copies and then renames, because stalld may be running.
         cp -P "root/$file" "$target.new"
         mv -f "$target.new" "$target"
         echo "$target"
     done
-    tell_systemd daemon-reload
-    # An older one that is running.
-    tell_systemd try-restart stalld.service
+    run_systemctl daemon-reload
+    # Restarts an older stalld that is running.
+    run_systemctl try-restart stalld.service
     ;;
 *)
     [ "$*" = --remove ] || die "unknown argument '$*': give --remove, or nothing"
-    tell_systemd disable --now stalld.service || :
+    run_systemctl disable --now stalld.service || :
     files | grep -v '^etc/' | while read -r file; do
         rm -f "$destination/$file"
     done
     rmdir "$destination/usr/share/doc/stalld/monitoring" "$destination/usr/share/doc/stalld" 2>/dev/null || :
-    tell_systemd daemon-reload
+    run_systemctl daemon-reload
     echo "install.sh: removed; $destination/$options is left"
     ;;
 esac

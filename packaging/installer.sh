@@ -49,18 +49,18 @@ read_repositories() {
     apt-get) refresh="apt-get -q update" ;;
     *) refresh="$manager -q makecache" ;;
     esac
-    said=$(as_root env LC_ALL=C $refresh 2>&1) || code=$?
-    trouble=$(echo "$said" | sed -nE '/^([WE]: Failed to fetch |E: |Error: )/{s///p;q;}')
+    messages=$(as_root env LC_ALL=C $refresh 2>&1) || code=$?
+    trouble=$(echo "$messages" | sed -nE '/^([WE]: Failed to fetch |E: |Error: )/{s///p;q;}')
     [ "$code" = 0 ] || trouble=${trouble:-exit status $code}
     [ -n "$trouble" ] || return 0
-    case $manager:$said in
+    case $manager:$messages in
     apt-get:*Hit:* | apt-get:*Get:*) ;;
     *) return 1 ;;
     esac
 }
 
-# services VERB...: has systemd do so with the services that come with the packages. Debian starts
-# each service when its package is installed and at each boot, which no test needs.
+# services VERB...: runs `systemctl VERB` for the services of the packages. Debian starts each
+# service when its package is installed and at each boot, which no test needs.
 services() {
     for package in $packages; do
         case $package in
@@ -79,7 +79,7 @@ install_packages() {
     services disable
 }
 
-# What to try after a failed installation.
+# Prints what to try after a failed installation.
 install_cure() {
     case $manager:$trouble in
     *:?*) echo "'$refresh' failed before: $trouble; check the network" ;;

@@ -1,13 +1,16 @@
 #!/bin/sh
-# Makes the C library of what cargo builds: lib.sh OUTPUT-DIRECTORY PREFIX LIBDIR [FEATURES...]
-# CARGO is the cargo command to build with. With KEEP_DEBUG set the debug information stays, for what packs it apart.
+# Builds the C library with cargo:
+#   lib.sh OUTPUT-DIRECTORY PREFIX LIBDIR [FEATURES...]
+# CARGO is the cargo command to build with. KEEP_DEBUG keeps the debug information, which a
+# distribution packs apart.
 #
-# rustc makes a static library, and the linker the rest: a version script that is given to rustc does not work, and a
-# static library has all names of its parts to the outside, those of libbpf among them.
+# rustc builds a static library, and the linker makes the two installed ones from it. rustc does not
+# apply a version script, and its static library exports all names of its parts, also those of
+# libbpf.
 set -eu
 output=$1 prefix=$2 libdir=$3
 shift 3
-# What a make around it was given is not for the make of libbpf, which has a LIBDIR too.
+# libbpf's make must not inherit variables of an outer make, because it has a LIBDIR too.
 unset MAKEFLAGS MFLAGS LIBDIR PREFIX DESTDIR
 
 map=ffi/libstalld.map
@@ -21,14 +24,14 @@ here=$(pwd)
 crates=${CARGO_HOME:-$HOME/.cargo}
 export RUSTFLAGS="${RUSTFLAGS-} --remap-path-prefix=$here=/stalld --remap-path-prefix=$crates=/cargo"
 export CFLAGS="-O2 ${CFLAGS--fstack-protector-strong} -ffile-prefix-map=$here=/stalld -ffile-prefix-map=$crates=/cargo"
-# What a program has to be linked with besides is known to rustc only.
+# Only rustc knows which other libraries a program has to be linked with.
 native=$work/native-libs$(printf %s "$*" | tr -c '[:lower:]' -)
 ${CARGO:-cargo} rustc --package libstalld --profile library "$@" -- --print "native-static-libs=$native"
 libs=$(tr '\n' ' ' <"$native")
 archive=$work/libstalld_ffi.a
 
 mkdir -p "$output"
-# With debug information: what the ABI is compared by.
+# This file keeps the debug information, by which `make abi` compares the ABI.
 # shellcheck disable=SC2046,SC2086 # lists of words
 ${CC:-cc} -shared ${LDFLAGS-} -o "$work/$soname" \
     $(printf -- '-Wl,-u,%s ' $functions) "$archive" $libs \

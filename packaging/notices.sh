@@ -1,6 +1,8 @@
 #!/bin/sh
-# Prints the licences of what is inside the program and that others wrote: notices.sh [CARGO FEATURES...]
-# The crates are those that are linked; what libbpf-sys brings in C is named besides. CARGO is the cargo command to ask.
+# Prints the licences of the program's parts that others wrote:
+#   notices.sh [CARGO FEATURES...]
+# The parts are the linked crates, and the C code that libbpf-sys brings. CARGO is the cargo command
+# to ask.
 set -eu
 cd "$(dirname "$0")/.."
 . packaging/version.sh
@@ -11,7 +13,7 @@ heading() {
     printf '\n================================================================================\n%s\n%s\n\n' "$1" "$2"
 }
 
-# texts FILE...: not each of them ends with the end of a line.
+# texts FILE...: prints the files, and ends each with a newline, which some of them lack.
 texts() {
     for file; do
         [ "$file" = "$1" ] || echo
@@ -19,7 +21,7 @@ texts() {
     done
 }
 
-# texts_of_crate DIRECTORY LICENCE: of two licences to choose from it is MIT's that is short.
+# texts_of_crate DIRECTORY LICENCE: prints MIT's text where there is a choice, because it is short.
 texts_of_crate() {
     case $2 in
     *" AND "*) texts "$1"/LICENSE* ;;

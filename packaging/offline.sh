@@ -1,5 +1,6 @@
-# Sourced by what builds packages as others do: without network where that can be taken away ($offline is the command
-# for it), and without what a make around it has set.
+# Prepares a build of packages as distributions do it. $offline is the command that takes the
+# network away, or nothing where that is impossible. The variables of an outer make are unset.
+# deb.sh and rpm.sh source this file.
 # shellcheck shell=sh disable=SC2034
 offline=
 if unshare -n true 2>/dev/null; then

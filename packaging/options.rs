@@ -1,9 +1,9 @@
 //! Writes the options of stalld and stallstat into their completions and manual pages: `make
 //! regen`.
 //!
-//! The source is the table that the parser and `--help` use. A completion has the options between
-//! two marks. In a manual page only the line with the names of an option is written, so that the
-//! text below it can say more than `--help`.
+//! The source is the table that the parser and `--help` use. In a completion, the options are
+//! between two marks. In a manual page, only the lines with the names of options are written, so
+//! that the text below them can be longer than in `--help`.
 
 use stalld::command_line::{Opt, Takes};
 use stalld::{daemon, stat};
@@ -48,7 +48,7 @@ fn rewrite(file: &str, change: impl Fn(&str) -> Result<String, String>) -> Resul
     fs::write(&path, changed).map_err(|e| format!("cannot write {file}: {e}"))
 }
 
-/// Replaces what stands between the marks by `lines`, indented as the first mark is.
+/// Replaces the text between the marks by `lines`, indented as the first mark is.
 fn between_marks(text: &str, lines: &[String]) -> Result<String, String> {
     let split = || {
         let (before, rest) = text.split_once(BEGIN)?;
@@ -110,7 +110,7 @@ fn zsh<D>(opt: &Opt<D>, table: &[Opt<D>]) -> String {
     }
 }
 
-/// Returns the options that make no sense beside this one. It is itself one of them.
+/// Returns the options that can't be combined with this one, including itself.
 fn excluded<D>(opt: &Opt<D>, table: &[Opt<D>]) -> String {
     let is_mode = |opt: &Opt<D>| opt.long.ends_with("_mode");
     match opt.long {
@@ -140,12 +140,11 @@ fn fish<D>(program: &str, opt: &Opt<D>) -> String {
 }
 
 /// Writes the names of each option into the manual page, and checks that each option is described
-/// once. The options of a list have the order of `--help`; which list an option is in is up to the
-/// page.
+/// once. The page decides which list an option is in. Each list has the order of `--help`.
 fn with_names<D>(page: &str, table: &[Opt<D>]) -> Result<String, String> {
     let mut text = String::new();
     let mut described = Vec::new();
-    // The last option of each list that is open.
+    // The last option of each open list.
     let mut lists = Vec::new();
     for line in page.lines() {
         match (line.get(..3), line.strip_prefix(".It Fl ")) {
@@ -181,7 +180,7 @@ fn with_names<D>(page: &str, table: &[Opt<D>]) -> Result<String, String> {
     Ok(text)
 }
 
-/// Returns such as `.It Fl c Ar cpus , Fl -cpu Ns = Ns Ar cpus`.
+/// Returns a line such as `.It Fl c Ar cpus , Fl -cpu Ns = Ns Ar cpus`.
 fn names_in_page<D>(opt: &Opt<D>) -> String {
     let word = opt.word().map(str::to_lowercase);
     let argument = |before: &str| word.as_ref().map(|word| format!("{before} Ar {word}")).unwrap_or_default();
@@ -193,7 +192,7 @@ fn spelt<D>(opt: &Opt<D>) -> Vec<String> {
     opt.short.map(|letter| format!("-{letter}")).into_iter().chain([format!("--{}", opt.long)]).collect()
 }
 
-/// Returns the first line of the help, which is all that a list of completions has room for.
+/// Returns the first line of the help, because a list of completions has no room for more.
 fn summary<D>(opt: &Opt<D>) -> &'static str {
     opt.help.lines().next().unwrap_or_default().trim_end_matches([';', ','])
 }

@@ -1,12 +1,12 @@
 #!/bin/sh
-# Builds the RPM packages from the tarballs in a directory, and puts them there: rpm.sh DIRECTORY [OPTIONS OF RPMBUILD...]
+# Builds the RPM packages from the tarballs in a directory, and puts them there: rpm.sh DIRECTORY
+# RPMFLAGS has more options for rpmbuild.
 set -eu
 cd "$(dirname "$0")/.."
 . packaging/version.sh
 . packaging/offline.sh
 
 output=$(cd "$1" && pwd)
-shift
 work=$output/build-rpm
 rm -rf "$work"
 mkdir -p "$work/SOURCES"
@@ -14,8 +14,8 @@ ln "$output/stalld-$version.tar.xz" "$output/stalld-$version-vendor.tar.xz" "$wo
 cp packaging/rpm/stalld.spec "$work"
 cd "$work"
 
-# Without dependencies: on a system with another package manager rpm knows of nothing that is installed, and the check
-# for the tools has been made.
+# On a system with another package manager rpm knows no installed packages, hence --nodeps. The
+# Makefile has checked for the tools.
 build() {
     $offline rpmbuild --nodeps "$@" \
         --define "_buildhost localhost" \
@@ -24,9 +24,11 @@ build() {
         stalld.spec
 }
 
-# A source package has the spec with all paths filled in, and a binary package that is built along with it has its sum. So
-# each is built for itself, and the source package, for which nothing is run, with paths that are the same everywhere.
-build -bb --define "_topdir $work" "$@"
+# A source package contains the spec with expanded paths, and a binary package from the same run
+# contains the checksum of the source package. So each has a run of its own. The source package, for
+# which nothing is compiled, has relative paths, so that it is the same everywhere.
+# shellcheck disable=SC2086 # a list of words
+build -bb --define "_topdir $work" ${RPMFLAGS-}
 build -bs --define "_topdir ."
 find . -name '*.rpm' -exec mv {} "$output" \;
 cd "$output"

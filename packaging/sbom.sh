@@ -1,6 +1,8 @@
 #!/bin/sh
-# Prints what is inside the program, in the form of CycloneDX 1.5: sbom.sh [CARGO FEATURES...]
-# The crates are those that are linked; what libbpf-sys brings in C is named besides. CARGO is the cargo command to ask.
+# Prints the list of the program's parts, in the format CycloneDX 1.5:
+#   sbom.sh [CARGO FEATURES...]
+# The parts are the linked crates, and the C code that libbpf-sys brings. CARGO is the cargo command
+# to ask.
 set -eu
 cd "$(dirname "$0")/.."
 . packaging/version.sh

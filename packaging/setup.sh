@@ -3,20 +3,19 @@
 #
 #   setup.sh [--check | --dry-run | --root | --cargo] [PART...]
 #
-# The parts are rust, bpf, lib, test, static, libc, lint, linters, regen, abi, dist, deb, rpm, packages, fuzz,
-# monitoring and soak; without any, rust and bpf. It prints which tools are missing, then installs
-# them. If none is missing, it prints nothing.
-#   --check    says in one line what is missing and how to install it, and fails if anything is
+# `tools_of` lists the parts; without any, they are rust and bpf. The script prints which tools are
+# missing, then installs them. If none is missing, it prints nothing.
+#   --check    prints in one line what is missing and how to install it, and fails if anything is
 #   --dry-run  prints what it would install
 #   --root     first fails if no command can run as root here; then as without an option
-#   --cargo    prints the directory of the first cargo that is new enough, if that isn't the one in PATH
+#   --cargo    prints the directory of the first cargo that is new enough, unless it is PATH's cargo
 # shellcheck disable=SC2046,SC2086 # lists of words are meant to be split
 set -eu
 cd "$(dirname "$0")/.."
 
 . packaging/installer.sh
 
-# The oldest Rust that builds stalld, 1.N, has one place: Cargo.toml.
+# Cargo.toml alone has the oldest Rust that builds stalld, as 1.N.
 rust_minor=$(sed -n 's/^rust-version = "1\.\([0-9]*\)"$/\1/p' Cargo.toml)
 
 die() {
@@ -42,14 +41,28 @@ tools_of() {
     dist) echo git xz ;;
     deb) echo dpkg-buildpackage dh ;;
     rpm) echo rpmbuild checkmodule semodule_package bzip2 ;;
-    # What checks packages.
-    packages) echo lintian rpmlint autopkgtest bzip2 pkg-config python3 yaml ;;
+    # The tools that build packages, and those that check them.
+    packages)
+        tools_of_each static dist deb rpm
+        echo lintian rpmlint autopkgtest bzip2 pkg-config python3 yaml
+        ;;
     fuzz) echo clang libfuzzer llvm-cov ;;
-    # What reads stalld's numbers in `make test`, where both are to be had: on Debian and its like.
+    # Programs that read stalld's metrics in `make test`, where packages of all of them exist: on
+    # Debian and its derivatives.
     monitoring) if command -v apt-get >/dev/null; then echo prometheus promtool prometheus-node-exporter; fi ;;
     soak) echo stress-ng ;;
-    *) die "setup.sh knows no part '$1': rust, bpf, lib, test, static, libc, lint, regen, abi, dist, deb, rpm, packages, fuzz, monitoring, soak" ;;
+    all) tools_of_each lib test static lint regen abi dist deb rpm monitoring soak ;;
+    *)
+        die "setup.sh knows no part '$1': rust, bpf, lib, test, static, libc, lint, linters, regen, abi, dist," \
+            "deb, rpm, packages, fuzz, monitoring, soak, all"
+        ;;
     esac
+}
+
+tools_of_each() {
+    for each; do
+        tools_of "$each"
+    done
 }
 
 is_there() {
@@ -76,7 +89,7 @@ compiles() {
     echo "#include <$1>" | "${CC:-cc}" -E - >/dev/null 2>&1
 }
 
-# Where bindgen looks for it.
+# Checks the directories in which bindgen finds libclang.
 has_libclang() {
     for library in "${LIBCLANG_PATH:-/nonexistent}"/libclang* /usr/lib64/libclang.so* /usr/lib/*/libclang.so* \
         /usr/lib/*/libclang-[0-9]*.so* /usr/lib/llvm-*/lib/libclang.so* /usr/lib64/llvm*/lib/libclang.so*; do
@@ -87,8 +100,8 @@ has_libclang() {
     return 1
 }
 
-# The directory with the first cargo and rustc that are new enough: the ones in PATH, rustup's, the
-# system's, and those that Ubuntu keeps beside its default.
+# Prints the directory with the first cargo and rustc that are new enough: those in PATH, rustup's,
+# the system's, and those that Ubuntu keeps beside its default.
 cargo_dir() {
     in_path=$(command -v cargo || true)
     for dir in "${in_path%/*}" "${HOME:-/root}/.cargo/bin" /usr/bin /usr/lib/rust-1.*/bin; do
@@ -110,10 +123,10 @@ new_enough() {
     esac
 }
 
-# The packages that bring a tool.
+# Prints the packages that bring a tool.
 packages_of() {
     case $manager:$1 in
-    # ca-certificates is what cargo fetches crates with.
+    # cargo needs ca-certificates to fetch crates.
     apt-get:cargo) echo "cargo$rust_suffix rustc$rust_suffix ca-certificates" ;;
     *:cargo) echo cargo rust ;;
     apt-get:cargo-clippy) echo "rust$rust_suffix-clippy" ;;
@@ -125,7 +138,7 @@ packages_of() {
     *:llvm-strip) echo llvm ;;
     apt-get:libfuzzer) echo libclang-rt-dev ;;
     *:libfuzzer) echo compiler-rt ;;
-    # The one that goes with the Rust that is there.
+    # The LLVM version of the installed Rust.
     apt-get:llvm-cov) rustc -vV 2>/dev/null | sed -n 's/^LLVM version: \([0-9]*\).*/llvm-\1/p' ;;
     *:llvm-cov) echo llvm ;;
     *:autoreconf) echo autoconf ;;
@@ -154,7 +167,7 @@ packages_of() {
     *:semodule_package) echo policycoreutils ;;
     *:clang++) echo clang ;;
     apt-get:script) echo bsdutils ;;
-    # In Fedora the package of script is another one from release to release.
+    # In Fedora the package with `script` depends on the release.
     *:script) echo /usr/bin/script ;;
     *:setpriv | *:taskset | *:unshare) echo util-linux ;;
     dnf:g++ | yum:g++) echo gcc-c++ ;;
@@ -169,8 +182,9 @@ packages_of() {
     esac
 }
 
-# What the names of the Rust packages end in: those of the cargo that is there, else of one that is new enough.
-# Debian 12 has such a Rust only as the one that its browsers are built with, Ubuntu as numbered packages.
+# Prints the suffix in the names of the Rust packages: that of the installed cargo, or else that of
+# one that is new enough. Debian 12 has such a Rust only to build its browsers, Ubuntu has it in
+# packages with numbers.
 apt_rust_suffix() {
     case $(cargo_dir) in
     /bin | /usr/bin) dpkg-query -S /usr/bin/cargo 2>/dev/null | sed 's/^cargo\(.*\): .*/\1/' && return ;;
@@ -195,7 +209,7 @@ missing_tools() {
     done
 }
 
-# Words on one line, each of them once.
+# Prints words on one line, each of them once.
 once() {
     words=
     for word; do
@@ -207,7 +221,7 @@ once() {
     echo "$words"
 }
 
-# Tools as a message names them.
+# Prints tools as a message names them.
 named() {
     names=
     for tool; do
@@ -221,16 +235,16 @@ named() {
     echo "$names"
 }
 
-target_for() {
-    for part; do :; done
-    case $part in
-    static | lint | fuzz | monitoring | soak) echo "make setup-$part" ;;
-    regen) echo "make setup-lint" ;;
-    dist | deb | rpm | packages) echo "make setup-packages" ;;
-    test) echo "make setup-test" ;;
-    abi) echo "make setup-all" ;;
-    *) echo "make setup" ;;
-    esac
+# Prints the command that installs these parts. Each setup installs the parts that building needs.
+command_for() {
+    others=
+    for part; do
+        case $part in
+        rust | bpf | lib) ;;
+        *) others="$others${others:+ }$part" ;;
+        esac
+    done
+    echo "make setup${others:+ PARTS=\"$others\"}"
 }
 
 mode=install
@@ -258,7 +272,7 @@ missing=$(once $(missing_tools "$@"))
 
 case $(cargo_dir):$missing in
 :* | /bin:* | /usr/bin:* | /usr/lib/rust-*) ;;
-# The user's own Rust: nothing to change for a package manager.
+# The user's own Rust, which a package manager cannot change.
 *cargo-*) die "clippy or rustfmt is missing: rustup component add clippy rustfmt" ;;
 esac
 
@@ -285,7 +299,7 @@ esac
 packages=$(once $(for tool in $missing; do packages_of "$tool"; done))
 case $mode in
 check)
-    die "missing: $(named $missing)${obstacle:+; $obstacle}; '$(target_for "$@")' as root installs that," \
+    die "missing: $(named $missing)${obstacle:+; $obstacle}; '$(command_for "$@")' as root installs that," \
         "or by hand: $manager install $packages"
     ;;
 dry-run)

@@ -1,7 +1,6 @@
-//! Traces that Perfetto and chrome://tracing show: a JSON array of events, one a line.
+//! Writes traces for the viewers Perfetto and chrome://tracing: a JSON array, one event per line.
 //!
-//! Both read an array without its end, so what a program that was killed has written can be shown,
-//! too.
+//! Both viewers accept an array without its end, and so the trace of a program that was killed.
 
 use crate::error::{Context, Error, Result};
 use crate::json::{Object, Value};
@@ -10,55 +9,55 @@ use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// As much is held back, at most.
+/// The size of the buffer, which is written to the file when it is half full.
 const BUFFER: usize = 64 * 1024;
 
-/// What closes the array.
+/// The end of the array.
 const END: &str = "\n]\n";
 
-/// One event. Viewers show a process as a group of tracks, and a thread as one of them: either can
-/// stand for something else, a CPU for example.
+/// One event. A viewer shows a process as a group of tracks, and a thread as one track. `pid` and
+/// `tid` may stand for something else, for example a CPU.
 #[derive(Clone, Copy)]
-pub struct Event<'a> {
+pub(crate) struct TraceEvent<'a> {
     pub phase: Phase,
     pub name: &'a str,
     pub category: &'static str,
     pub at: Nanos,
     pub pid: u32,
     pub tid: i32,
-    /// Adds what else there is to say of it.
+    /// Adds the arguments of the event.
     pub args: &'a dyn Fn(&mut Object),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// It took so long. On a track these lie within each other, or apart.
+pub(crate) enum Phase {
+    /// An event with this length. On one track, two of these are nested or do not overlap.
     Complete(Nanos),
     Begin,
-    /// Ends what was last begun on the track.
+    /// Ends the last open `Begin` of the track.
     End,
-    /// Something with a number of its own, which may overlap with others.
+    /// The start of an event with this number, which may overlap with other events.
     AsyncBegin(i64),
     AsyncEnd(i64),
     Instant,
-    Counter,
-    /// Names a process or a thread, as `process_name` or `thread_name`, by the argument `name`.
+    /// A name for a process or a thread: the event is `process_name` or `thread_name`, and its
+    /// argument `name` holds the name.
     Metadata,
 }
 
-/// The file, up to a limit.
-pub struct ChromeTrace {
+/// A trace file, up to a limit.
+pub(crate) struct ChromeTrace {
     file: File,
     path: PathBuf,
     text: String,
-    /// Whole events in the file, in bytes.
+    /// The bytes of whole events in the file.
     written: u64,
     limit: u64,
 }
 
 impl ChromeTrace {
-    /// Begins a trace of at most `limit` bytes in an empty file, which errors name by its path.
-    pub fn begin(file: File, path: &Path, limit: u64) -> Result<ChromeTrace> {
+    /// Begins a trace of at most `limit` bytes in an empty file. Errors name the file by `path`.
+    pub(crate) fn begin(file: File, path: &Path, limit: u64) -> Result<ChromeTrace> {
         let path = path.to_path_buf();
         let mut trace = ChromeTrace { file, path, text: String::with_capacity(BUFFER), written: 0, limit };
         trace.text.push('[');
@@ -66,8 +65,8 @@ impl ChromeTrace {
         Ok(trace)
     }
 
-    /// Adds an event. After an error the trace is over, and whole.
-    pub fn put(&mut self, event: &Event) -> Result<()> {
+    /// Adds an event. After an error the trace holds whole events only, and takes no more.
+    pub(crate) fn put(&mut self, event: &TraceEvent) -> Result<()> {
         let before = self.text.len();
         self.text.push_str(if self.written + before as u64 > 1 { ",\n" } else { "\n" });
         write(&mut self.text, event);
@@ -83,11 +82,11 @@ impl ChromeTrace {
         if self.text.len() >= BUFFER / 2 { self.flush() } else { Ok(()) }
     }
 
-    /// Writes what was held back.
-    pub fn flush(&mut self) -> Result<()> {
+    /// Writes the buffer to the file.
+    pub(crate) fn flush(&mut self) -> Result<()> {
         let written = self.file.write_all(self.text.as_bytes());
         if written.is_err() {
-            // Half an event would spoil the rest.
+            // Remove a partly written event, because it would make the file invalid.
             let _ = self.file.set_len(self.written);
         } else {
             self.written += self.text.len() as u64;
@@ -97,14 +96,14 @@ impl ChromeTrace {
     }
 
     /// Closes the array.
-    pub fn end(&mut self) -> Result<()> {
+    pub(crate) fn end(&mut self) -> Result<()> {
         self.text.push_str(END);
         self.flush()
     }
 }
 
-fn write(text: &mut String, event: &Event) {
-    let Event { phase, name, category, at, pid, tid, args } = *event;
+fn write(text: &mut String, event: &TraceEvent) {
+    let TraceEvent { phase, name, category, at, pid, tid, args } = *event;
     let mut object = Object::open(text);
     let (letter, duration, id) = match phase {
         Phase::Complete(duration) => ("X", Some(duration), None),
@@ -113,7 +112,6 @@ fn write(text: &mut String, event: &Event) {
         Phase::AsyncBegin(id) => ("b", None, Some(id)),
         Phase::AsyncEnd(id) => ("e", None, Some(id)),
         Phase::Instant => ("i", None, None),
-        Phase::Counter => ("C", None, None),
         Phase::Metadata => ("M", None, None),
     };
     object.put("ph", Value::Text(letter));
@@ -129,7 +127,7 @@ fn write(text: &mut String, event: &Event) {
         object.put("id", Value::Number(id));
     }
     if phase == Phase::Instant {
-        // It belongs to its thread, not to all that is shown.
+        // Scope "t": the event belongs to its thread.
         object.put("s", Value::Text("t"));
     }
     args(&mut object.object("args"));
@@ -141,7 +139,7 @@ mod tests {
     use rig::scratch::Scratch;
     use std::fs;
 
-    const EVENT: Event = Event {
+    const EVENT: TraceEvent = TraceEvent {
         phase: Phase::Begin,
         name: "boost",
         category: "boost",
@@ -153,31 +151,31 @@ mod tests {
 
     #[test]
     fn each_phase_has_the_members_that_the_format_asks_for() {
-        let line = |event: Event| {
+        let line = |event: TraceEvent| {
             let mut text = String::new();
             write(&mut text, &event);
             text
         };
         let rest = r#""name":"boost","cat":"boost","ts":1500.250"#;
         let (track, args) = (r#""pid":2,"tid":77"#, r#""args":{}"#);
-        for (phase, letter) in [(Phase::Begin, "B"), (Phase::End, "E"), (Phase::Counter, "C")] {
+        for (phase, letter) in [(Phase::Begin, "B"), (Phase::End, "E")] {
             assert_eq!(
-                line(Event { phase, ..EVENT }),
+                line(TraceEvent { phase, ..EVENT }),
                 format!(r#"{{"ph":"{letter}",{rest},{track},{args}}}"#)
             );
         }
         assert_eq!(
-            line(Event { phase: Phase::Complete(Nanos::from_millis(2)), ..EVENT }),
+            line(TraceEvent { phase: Phase::Complete(Nanos::from_millis(2)), ..EVENT }),
             format!(r#"{{"ph":"X",{rest},"dur":2000.000,{track},{args}}}"#)
         );
         for (phase, letter) in [(Phase::AsyncBegin(9), "b"), (Phase::AsyncEnd(9), "e")] {
             assert_eq!(
-                line(Event { phase, ..EVENT }),
+                line(TraceEvent { phase, ..EVENT }),
                 format!(r#"{{"ph":"{letter}",{rest},{track},"id":9,{args}}}"#)
             );
         }
         assert_eq!(
-            line(Event { phase: Phase::Instant, ..EVENT }),
+            line(TraceEvent { phase: Phase::Instant, ..EVENT }),
             format!(r#"{{"ph":"i",{rest},{track},"s":"t",{args}}}"#)
         );
         let args = |args: &mut Object| {
@@ -185,7 +183,7 @@ mod tests {
             args.put("cpu", Value::Number(1));
         };
         assert_eq!(
-            line(Event { phase: Phase::Metadata, args: &args, ..EVENT }),
+            line(TraceEvent { phase: Phase::Metadata, args: &args, ..EVENT }),
             format!(r#"{{"ph":"M",{rest},{track},"args":{{"name":"a\"b\u000a","cpu":1}}}}"#)
         );
     }

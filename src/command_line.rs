@@ -1,5 +1,5 @@
-//! What the command lines of all programs here have in common: options in a table, from which come
-//! the parser, the abbreviations and the help text.
+//! Parses command lines by a table of options, from which also come the abbreviations and the help
+//! text. All programs of this project use it.
 
 use crate::error::Error;
 use crate::task::Escaped;
@@ -11,36 +11,37 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// What a command line means depends on this much of the host.
+/// The facts about the host on which the meaning of a command line depends.
 #[derive(Clone, Copy, Debug)]
-pub struct Host {
+pub struct HostFacts {
     pub configured_cpus: u32,
-    /// A service manager waits to hear from this very process, which so must not daemonize.
+    /// Whether a service manager waits for a message of this process, which must not daemonize
+    /// then.
     pub notify_socket: bool,
 }
 
-/// One option of a program that gathers what is asked of it in a `D`.
+/// One option. `D` is the draft: the struct of a program in which its options are collected.
 pub struct Opt<D: 'static> {
     pub short: Option<char>,
     pub long: &'static str,
     pub takes: Takes<D>,
-    /// What `--help` says of it; a second line starts below the first.
+    /// The text for `--help`. A second line is aligned with the first.
     pub help: &'static str,
 }
 
-/// The argument of an option, under the word that the help has for it, and what the option does.
+/// The argument of an option: its name in the help, and the function that stores it.
 ///
-/// A word in the plural, such as CPUS, stands for a list that is separated by commas.
+/// A name in the plural, such as CPUS, means a list that is separated by commas.
 pub enum Takes<D: 'static> {
     Nothing(fn(&mut D)),
-    Text(&'static str, fn(&mut D, &str, &Host) -> Result<(), String>),
+    Text(&'static str, fn(&mut D, &str, &HostFacts) -> Result<(), String>),
     /// A name, or a list of names. The first function returns all names, for completions and error
     /// messages.
-    Name(&'static str, fn() -> Vec<&'static str>, fn(&mut D, &str, &Host) -> Result<(), String>),
+    Name(&'static str, fn() -> Vec<&'static str>, fn(&mut D, &str, &HostFacts) -> Result<(), String>),
     Path(&'static str, fn(&mut D, PathBuf)),
 }
 
-/// The command line of a program: its options, and the words between them.
+/// The command line of a program: its options, and the words that belong to no option.
 pub struct Syntax<D: 'static> {
     pub table: &'static [Opt<D>],
     /// Takes a word that belongs to no option.
@@ -49,21 +50,21 @@ pub struct Syntax<D: 'static> {
     pub is_over: fn(&D) -> bool,
 }
 
-/// Why a command line was refused, as one line. What the user typed is in it as it was typed, and
-/// is escaped when shown.
+/// The reason why a command line was rejected, as one line. It holds the input of the user
+/// unchanged, and `Display` escapes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UsageError(OsString);
 
-/// Reads a command line, the program's name left out, into a draft.
+/// Reads a command line, without the name of the program, into a draft.
 pub fn read<D>(
     args: impl IntoIterator<Item = OsString>,
     syntax: &Syntax<D>,
-    host: &Host,
+    host: &HostFacts,
     draft: &mut D,
 ) -> Result<(), UsageError> {
     let Syntax { table, word, is_over } = *syntax;
     let mut parser = lexopt::Parser::from_args(args);
-    // As getopt(3) has it: the value of `-c=0` is `=0`.
+    // As in getopt(3): the value of `-c=0` is `=0`.
     parser.set_short_equals(false);
     while let Some(arg) = parser.next().map_err(UsageError::new)? {
         let (opt, name, is_long) = match arg {
@@ -81,7 +82,8 @@ pub fn read<D>(
         let missing = |what: &str| UsageError::new(format!("{name} needs a value: {what}"));
         match opt.takes {
             Takes::Nothing(set) => {
-                // Behind the letter of a short option stands the next option.
+                // A letter that directly follows a short option without an argument is the next
+                // option.
                 let value = if is_long { parser.optional_value() } else { None };
                 if let Some(value) = value {
                     return Err(refused(&value, "this option takes no value"));
@@ -108,7 +110,7 @@ pub fn read<D>(
     Ok(())
 }
 
-/// What `--help` prints of the options.
+/// Returns the list of the options for `--help`.
 pub fn help<D>(table: &[Opt<D>]) -> String {
     let width = table.iter().map(|opt| opt.synopsis().len()).max().unwrap_or(0);
     let mut text = String::new();
@@ -122,7 +124,7 @@ pub fn help<D>(table: &[Opt<D>]) -> String {
     text
 }
 
-/// Unlike println!, survives that nobody reads it.
+/// Prints a text to stdout. Unlike println!, it does not panic if stdout is closed.
 pub fn print(program: &str, text: &str) -> ExitCode {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
@@ -131,33 +133,33 @@ pub fn print(program: &str, text: &str) -> ExitCode {
     }
 }
 
-/// A message on stderr; if even that fails, only the exit code is left to tell.
+/// Prints a message to stderr and returns `code`. It ignores a failed write.
 pub fn complain(program: &str, message: &str, code: ExitCode) -> ExitCode {
     let _ = writeln!(io::stderr(), "{program}: {message}");
     code
 }
 
-/// Takes a value of the command line that may be refused.
+/// Stores a value, or returns the reason why it was rejected.
 pub fn set<T>(field: &mut Option<T>, value: Result<T, String>) -> Result<(), String> {
     *field = Some(value?);
     Ok(())
 }
 
 impl<D> Opt<D> {
-    pub fn by_letter(table: &'static [Opt<D>], letter: char) -> Result<&'static Opt<D>, UsageError> {
+    fn by_letter(table: &'static [Opt<D>], letter: char) -> Result<&'static Opt<D>, UsageError> {
         let unknown = || UsageError::about("unknown option", format!("-{letter}").as_ref(), "");
         table.iter().find(|opt| opt.short == Some(letter)).ok_or_else(unknown)
     }
 
-    /// Finds a long option by its name, or by as much of it as fits no other.
-    pub fn by_name(table: &'static [Opt<D>], name: &str) -> Result<&'static Opt<D>, UsageError> {
+    /// Finds a long option by its name, or by an unambiguous beginning of its name.
+    fn by_name(table: &'static [Opt<D>], name: &str) -> Result<&'static Opt<D>, UsageError> {
         if let Some(opt) = table.iter().find(|opt| opt.long == name) {
             return Ok(opt);
         }
         let fits = |opt: &&Opt<D>| !name.is_empty() && opt.long.starts_with(name);
         let mut candidates: Vec<&Opt<D>> = table.iter().filter(fits).collect();
-        // An option without a letter takes no abbreviation away from one that has one: to stalld,
-        // --c is --cpu, as it is to the C stalld.
+        // If several options match, one with a letter wins. So `--c` is `--cpu`, as in the C
+        // program.
         if candidates.len() > 1 {
             candidates.retain(|opt| opt.short.is_some());
         }
@@ -193,7 +195,7 @@ impl UsageError {
         UsageError(message.to_string().into())
     }
 
-    /// `BEFORE 'VALUE'AFTER`, the value in whatever bytes it was typed.
+    /// Makes the error `BEFORE 'VALUE'AFTER`. The value may be any bytes.
     pub fn about(before: &str, value: &OsStr, after: &str) -> UsageError {
         let mut message = OsString::from(before);
         message.push(" '");

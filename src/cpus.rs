@@ -1,9 +1,9 @@
-//! Sets of CPUs, and the lists people write them as: `0,2-4`.
+//! Sets of CPUs, and their form as text: `0,2-4`.
 
 use crate::task::Cpu;
 use std::fmt;
 
-/// A set of CPUs, as large as its largest member needs.
+/// A set of CPUs, which is as large as its highest CPU number needs.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct CpuSet {
     words: Vec<u64>,
@@ -14,7 +14,7 @@ impl CpuSet {
         CpuSet::default()
     }
 
-    /// CPUs 0 to `count - 1`.
+    /// Returns the set of the CPUs 0 to `count - 1`.
     pub fn first(count: u32) -> CpuSet {
         (0..count).map(Cpu).collect()
     }
@@ -27,7 +27,7 @@ impl CpuSet {
         self.words[word] |= 1 << (cpu.0 % 64);
     }
 
-    /// Empties it, and keeps its memory.
+    /// Removes all CPUs, and keeps the memory.
     pub fn clear(&mut self) {
         self.words.clear();
     }
@@ -48,9 +48,9 @@ impl CpuSet {
         self.words.iter().all(|&word| word == 0)
     }
 
-    /// Reads a list such as `0,2-4`. Blanks around items and around a dash are fine; everything
-    /// else that is not a number below `configured` or an ascending range of them is refused, with
-    /// the reason.
+    /// Reads a list of numbers and ascending ranges, such as `0,2-4`. All numbers must be below
+    /// `configured`. Blanks around a number are ignored. The error is the reason why the list was
+    /// rejected.
     pub fn parse(list: &str, configured: u32) -> Result<CpuSet, String> {
         let number = |text: &str| match text.trim().parse::<u32>() {
             Ok(n) if !text.trim().starts_with('+') && n < configured => Ok(n),

@@ -1,25 +1,29 @@
 //! The tasks that are never boosted.
 
+use crate::boost::kernel::{Host, Kernel};
 use crate::patterns::Patterns;
-use crate::proc;
 use crate::steps;
 use crate::task::{Comm, Nanos, Task, TaskId, Tid};
 use std::hash::{BuildHasher, RandomState};
 
-/// The tasks that are never boosted: by their own name, by that of their process, or because they
-/// belong to stalld. The last are never reported.
+/// Decides which tasks are never boosted: those of stalld, and those whose name or process name is
+/// on a denylist. Tasks of stalld are not reported.
 #[derive(Clone, Default)]
 pub struct Ignore {
-    /// Number and start.
+    /// The tid and the start of each process of stalld.
     own: Vec<(Tid, Option<u64>)>,
     threads: Patterns,
     processes: Patterns,
-    /// Keeps each task from being judged and reported again at each scan.
+    /// The verdicts on tasks, so that no task is judged and reported again at each scan.
     known: Verdicts,
-    /// The process that was asked for its name last. Threads of a process mostly follow each other
-    /// in a scan.
+    /// The process whose name was read last. Threads of a process mostly follow each other in a
+    /// scan.
     process: Option<Process>,
+    /// The last name that was matched with the patterns for threads, and the result.
+    last_name: Option<(Comm, bool)>,
+    /// Ignored tasks that have not been reported yet.
     new: Vec<Ignored>,
+    /// How many more there are than `new` has room for.
     unreported: u64,
 }
 
@@ -31,7 +35,7 @@ struct Process {
     at: Nanos,
 }
 
-/// A task that is let alone.
+/// A task that is not boosted although it starves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ignored {
     pub task: Task,
@@ -40,41 +44,42 @@ pub struct Ignored {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
-    /// Its name is on a denylist, ...
+    /// The name of the task is on a denylist.
     Name,
-    /// ... or that of its process.
+    /// The name of the task's process, which is this, is on a denylist.
     Process(Comm),
-    /// The name of its process could not be read, for want of memory or descriptors, and may be on
-    /// a denylist. It is asked for again each time.
+    /// The name of the task's process could not be read, because memory or descriptors are short.
+    /// It may be on a denylist, and is read again at each scan.
     Unknown,
 }
 
-/// A verdict is not relied on when it was last needed as long ago as this.
+/// A verdict that was not needed for this long is no longer used.
 const MAX_AGE: Nanos = Nanos::from_secs(600);
 
-/// A set of verdicts has this many places, so that a look-up takes as many comparisons at most.
+/// The number of verdicts in a set, which is also the most comparisons that a look-up takes.
 const WAYS: usize = 8;
 
-/// For 4,096 tasks of all CPUs.
+/// The number of sets for all CPUs: enough for 4,096 tasks.
 const SETS: usize = 512;
 
-/// For 512 tasks of the one CPU of a monitor.
+/// The number of sets of a monitor, which has one CPU: enough for 512 tasks.
 const SETS_OF_MONITOR: usize = 64;
 
-/// How many tasks are reported as ignored at one scan.
+/// The most ignored tasks that are reported at one scan.
 const NEWS: usize = 64;
 
+/// A verdict on a task.
 #[derive(Clone, Copy)]
 struct Judged {
     id: TaskId,
     name: Comm,
-    /// None where it is not let alone.
+    /// `None` if the task may be boosted.
     why: Option<Why>,
     seen: Nanos,
 }
 
 impl Judged {
-    /// A task that takes another name is judged again.
+    /// Returns whether the verdict is on this task. A task that takes another name is judged again.
     fn is_of(&self, task: &Task) -> bool {
         steps::count(1);
         (self.id, self.name) == (task.id(), task.comm)
@@ -94,8 +99,8 @@ impl Verdicts {
         Verdicts { sets: vec![[None; WAYS]; count], key: RandomState::new() }
     }
 
-    /// Returns the verdict on a task, and notes that it is needed now. `None` if there is none that
-    /// is recent enough.
+    /// Returns the verdict on a task, and notes that it is needed now. Returns `None` if there is
+    /// no recent one.
     fn find(&mut self, task: &Task, now: Nanos) -> Option<Judged> {
         let known = self.set_of(task)?.iter_mut().flatten().find(|known| known.is_of(task))?;
         let is_recent = now - known.seen < MAX_AGE;
@@ -103,9 +108,8 @@ impl Verdicts {
         is_recent.then_some(*known)
     }
 
-    /// Keeps a verdict in place of the one of its set that was needed least recently. Returns false
-    /// if all of them are needed at this very scan: then more tasks starve than there are places,
-    /// and one more is not kept.
+    /// Keeps a verdict in place of the one in its set that was needed least recently. Returns false
+    /// if this scan has needed all of them: then more tasks starve than there are places.
     fn keep(&mut self, task: &Task, why: Option<Why>, now: Nanos) -> bool {
         let Some(set) = self.set_of(task) else { return false };
         let place = match set.iter().position(|known| known.is_some_and(|known| known.is_of(task))) {
@@ -131,8 +135,8 @@ impl Ignore {
         Ignore::with_sets(threads, processes, SETS)
     }
 
-    /// Returns one for a monitor, with verdicts of its own. Shared ones would need a lock, and a
-    /// monitor that loses its CPU while it holds that would stop all others.
+    /// Returns a denylist for a monitor, with its own verdicts. Shared verdicts would need a lock,
+    /// and a monitor that loses its CPU while it holds the lock would stop all others.
     pub fn of_monitor(&self) -> Ignore {
         let Ignore { own, threads, processes, .. } = self.clone();
         Ignore { own, ..Ignore::with_sets(threads, processes, SETS_OF_MONITOR) }
@@ -145,36 +149,37 @@ impl Ignore {
         Ignore { threads, processes, known, new, ..Ignore::default() }
     }
 
-    /// A process of ours, such as the guardian: it does not starve, or nobody could help it.
+    /// Adds a process of stalld, such as the guardian, which is never boosted.
     pub fn own(&mut self, process: Tid) {
-        self.own.push((process, proc::start(process)));
+        self.own.push((process, Host.start(process)));
     }
 
     fn is_own(&self, task: &Task) -> bool {
-        let start = || if task.start == 0 { proc::start(task.tid) } else { Some(task.start) };
+        let start = || if task.start == 0 { Host.start(task.tid) } else { Some(task.start) };
         self.own.iter().any(|&(tid, since)| tid == task.tid && since == start())
     }
 
-    /// Returns whether a task is never to be boosted. `now` is the moment of the scan that found it
-    /// starving.
-    pub fn covers(&mut self, task: &Task, now: Nanos) -> bool {
+    /// Returns whether a task is never to be boosted; `None` if that is unknown. `now` is the
+    /// moment of the scan that found it starving.
+    pub fn verdict(&mut self, task: &Task, now: Nanos) -> Option<bool> {
         if self.is_own(task) {
-            return true;
+            return Some(true);
         }
         if self.threads.is_empty() && self.processes.is_empty() {
-            return false;
+            return Some(false);
         }
         let before = self.known.find(task, now).map(|known| known.why);
         match before {
             None | Some(Some(Why::Unknown)) => {}
-            Some(why) => return why.is_some(),
+            Some(why) => return Some(why.is_some()),
         }
         let why = self.judge(task, now);
-        // A verdict that is not kept would be reported at each scan.
+        // A task whose verdict is not kept is not reported, because each scan would report it
+        // again.
         if before != Some(why) && self.known.keep(task, why, now) {
             why.into_iter().for_each(|why| self.report(Ignored { task: *task, why }));
         }
-        why.is_some()
+        (why != Some(Why::Unknown)).then_some(why.is_some())
     }
 
     fn report(&mut self, ignored: Ignored) {
@@ -185,36 +190,48 @@ impl Ignore {
         }
     }
 
-    /// Returns the tasks that have been found to be ignored since the last call, up to a number
-    /// that a log can bear.
+    /// Returns the tasks that were found to be ignored since the last call, up to a number that a
+    /// log can bear.
     pub fn newly_ignored(&mut self) -> std::vec::Drain<'_, Ignored> {
         self.new.drain(..)
     }
 
-    /// Returns how many more of them there were.
+    /// Returns how many more such tasks there were.
     pub fn take_unreported(&mut self) -> u64 {
         std::mem::take(&mut self.unreported)
     }
 
+    /// Returns why a task is ignored; `None` if it may be boosted.
     fn judge(&mut self, task: &Task, now: Nanos) -> Option<Why> {
-        if self.threads.matches(task.comm.as_bytes()) {
+        if self.matches_name(task.comm) {
             return Some(Why::Name);
         }
         if self.processes.is_empty() {
             return None;
         }
-        let tgid = task.tgid.or_else(|| proc::tgid(task.tid));
+        let tgid = task.tgid.or_else(|| Host.tgid(task.tid));
         match tgid.and_then(|tgid| self.name_of(tgid, now)) {
-            // It has ended.
-            None if proc::try_start(task.tid).is_ok_and(|start| start.is_none()) => None,
+            // The task has ended.
+            None if Host.try_start(task.tid).is_ok_and(|start| start.is_none()) => None,
             None => Some(Why::Unknown),
             Some(name) => self.processes.matches(name.as_bytes()).then_some(Why::Process(name)),
         }
     }
 
+    /// Returns whether a thread of this name is ignored. Matches the patterns once for threads of
+    /// the same name that follow each other in a scan.
+    fn matches_name(&mut self, name: Comm) -> bool {
+        let last = self.last_name.filter(|&(last, _)| last == name);
+        let (_, is_ignored) = last.unwrap_or_else(|| (name, self.threads.matches(name.as_bytes())));
+        self.last_name = Some((name, is_ignored));
+        is_ignored
+    }
+
+    /// Returns the name of a process. Reads it once for the threads that follow each other in a
+    /// scan.
     fn name_of(&mut self, tgid: Tid, now: Nanos) -> Option<Comm> {
         let last = self.process.filter(|last| (last.tgid, last.at) == (tgid, now));
-        let process = last.unwrap_or_else(|| Process { tgid, name: proc::comm(tgid), at: now });
+        let process = last.unwrap_or_else(|| Process { tgid, name: Host.comm(tgid), at: now });
         self.process = Some(process);
         process.name
     }
@@ -231,18 +248,17 @@ mod tests {
     }
 
     #[test]
-    fn a_process_of_ours_is_let_alone_and_not_whoever_has_its_number_later() {
+    fn an_own_process_is_ignored_but_not_a_later_one_with_its_pid() {
         let own = Tid(std::process::id() as i32);
         let mut ignore = Ignore::default();
         ignore.own(own);
-        let mut covers = |start| ignore.covers(&Task { tid: own, start, ..Task::default() }, Nanos::ZERO);
-        let start = proc::start(own).unwrap();
-        assert!(covers(start) && covers(0));
-        assert!(!covers(start + 1));
+        let mut verdict = |start| ignore.verdict(&Task { tid: own, start, ..Task::default() }, Nanos::ZERO);
+        let start = Host.start(own).unwrap();
+        assert_eq!([start, 0, start + 1].map(&mut verdict), [Some(true), Some(true), Some(false)]);
     }
 
     #[test]
-    fn renamed_threads_neither_grow_the_memory_nor_cost_more_than_a_few_steps_each() {
+    fn renamed_threads_do_not_grow_the_memory_and_cost_few_steps_each() {
         let mut ignore = Ignore::new(denylist("^evil"), Patterns::default());
         let places = ignore.known.sets.len() * WAYS;
         let begins = ignore.known.sets.as_ptr();
@@ -252,7 +268,7 @@ mod tests {
                 for tid in 1..=30_000 {
                     let comm = Comm::new(format!("evil{scan}").as_bytes());
                     let task = Task { tid: Tid(tid), start: 7, comm, ..Task::default() };
-                    assert!(ignore.covers(&task, Nanos::from_secs(scan)));
+                    assert_eq!(ignore.verdict(&task, Nanos::from_secs(scan)), Some(true));
                 }
             });
             assert!(steps <= 30_000 * 2 * WAYS as u64, "{steps} steps");
@@ -264,19 +280,22 @@ mod tests {
     }
 
     #[test]
-    fn a_task_that_keeps_starving_is_judged_and_reported_once_whoever_is_renamed_meanwhile() {
+    fn a_starving_task_is_judged_and_reported_once_while_others_are_renamed() {
         let mut ignore = Ignore::new(denylist("^known$"), Patterns::default());
         let known = Task { tid: Tid(1), start: 7, comm: Comm::new(b"known"), ..Task::default() };
         for scan in 1..=100u64 {
-            assert!(ignore.covers(&known, Nanos::from_secs(scan)));
+            assert_eq!(ignore.verdict(&known, Nanos::from_secs(scan)), Some(true));
             for tid in 2..=200 {
                 let comm = Comm::new(format!("n{scan}").as_bytes());
-                assert!(!ignore.covers(&Task { tid: Tid(tid), comm, ..known }, Nanos::from_secs(scan)));
+                assert_eq!(
+                    ignore.verdict(&Task { tid: Tid(tid), comm, ..known }, Nanos::from_secs(scan)),
+                    Some(false)
+                );
             }
             let expected = usize::from(scan == 1);
             assert_eq!(ignore.newly_ignored().count(), expected, "at scan {scan}");
         }
-        assert!(ignore.covers(&known, Nanos::from_secs(100) + MAX_AGE));
+        assert_eq!(ignore.verdict(&known, Nanos::from_secs(100) + MAX_AGE), Some(true));
         assert_eq!(ignore.newly_ignored().count(), 1, "it is judged again after a long time");
     }
 
@@ -288,21 +307,21 @@ mod tests {
         let mut of_monitor = ignore.of_monitor();
         assert_eq!(of_monitor.known.sets.len() * WAYS, 512);
         let task = Task { comm: Comm::new(b"a"), tid: Tid(5), start: 1, tgid: Some(own), ..Task::default() };
-        assert!(ignore.covers(&task, Nanos(1)) && of_monitor.covers(&task, Nanos(1)));
-        assert!(of_monitor.covers(&Task { tid: own, ..Task::default() }, Nanos(1)));
+        assert_eq!([&mut ignore, &mut of_monitor].map(|it| it.verdict(&task, Nanos(1))), [Some(true); 2]);
+        assert_eq!(of_monitor.verdict(&Task { tid: own, ..Task::default() }, Nanos(1)), Some(true));
         assert!(Ignore::default().of_monitor().known.sets.is_empty(), "no list needs no memory");
     }
 
     #[test]
-    fn the_threads_of_a_process_share_one_look_up_of_its_name_at_a_scan() {
+    fn the_name_of_a_process_is_read_once_a_scan_for_all_its_threads() {
         let own = Tid(std::process::id() as i32);
-        let name = proc::comm(own).unwrap();
+        let name = Host.comm(own).unwrap();
         let mut ignore = Ignore::new(Patterns::default(), denylist(&format!("^{name}$")));
         let thread = |tid| Task { tid: Tid(tid), start: 1, tgid: Some(own), ..Task::default() };
-        assert!(ignore.covers(&thread(1), Nanos(5)));
-        // A name that /proc does not have shows that it is not asked again.
+        assert_eq!(ignore.verdict(&thread(1), Nanos(5)), Some(true));
+        // /proc has another name than this, so a match shows that it was not read again.
         ignore.process = Some(Process { tgid: own, name: Some(Comm::new(b"other")), at: Nanos(5) });
-        assert!(!ignore.covers(&thread(2), Nanos(5)));
-        assert!(ignore.covers(&thread(3), Nanos(6)));
+        assert_eq!(ignore.verdict(&thread(2), Nanos(5)), Some(false));
+        assert_eq!(ignore.verdict(&thread(3), Nanos(6)), Some(true));
     }
 }

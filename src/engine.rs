@@ -1,10 +1,11 @@
-//! One look and what follows from it: the loop body that the daemon and the library share.
+//! One scan and what follows from it: the loop body that the daemon and the library share.
 
+use crate::boost::counters::Counters;
 use crate::boost::event::Event;
+use crate::boost::plan::Booster;
 use crate::boost::plan::request::Denial;
-use crate::boost::plan::{Actuator, Booster};
 use crate::denylist::{Ignore, Ignored};
-use crate::detect::{Detector, Limits, MAX_SCAN_DELAY, Starving, Verdict};
+use crate::detect::{Detector, Exclusions, Limits, MAX_SCAN_DELAY, Starving, Verdict};
 use crate::error::Result;
 use crate::fault::{self, Fault};
 use crate::observe::{Backend, Effort, Kind, Snapshot, Waiter};
@@ -12,81 +13,72 @@ use crate::room::ROOM;
 use crate::steps;
 use crate::task::{Cpu, Nanos, Task, Tid};
 
-/// A look that is this much later than planned is worth a word.
+/// A scan that is late by this much is logged.
 pub const LATE: Nanos = Nanos::from_millis(100);
 
-/// While a task is boosted as SCHED_DEADLINE, stalld checks so often that the task has not lent
-/// that to another one, for which the kernel enforces no budget.
+/// The time between two checks whether a task has lent its SCHED_DEADLINE boost to another task.
+/// The kernel enforces no budget for a lent boost.
 const LENDING: Nanos = Nanos::from_millis(10);
 
-/// The rest after a scan is as many times as long as stalld had a CPU. So stalld uses at most a
-/// quarter of a CPU in any second, even in one that begins and ends with a scan of 60 ms.
-pub const REST_PER_CPU_TIME: u64 = 4;
+/// After a scan, stalld rests for this many times the CPU time that it has used. So stalld uses at
+/// most a quarter of a CPU in any second, even in one that begins and ends with a scan of 60 ms.
+pub const REST_PER_CPU_TIME: u64 = 5;
 
-/// No rest after a scan is longer, however much CPU time the scan took.
+/// The longest rest after a scan, however much CPU time the scan took.
 const MAX_REST: Nanos = Nanos::from_millis(300);
 
-/// The memory that a crowd has taken is given back so long after the crowd has gone.
+/// How long after the end of a crowd its memory is freed. A crowd is more than `ROOM` waiters.
 const CROWD_MEMORY_TIMEOUT: Nanos = Nanos::from_secs(10);
 
 /// The task that holds a CPU.
 #[derive(Clone, Copy, Debug)]
 pub struct Hog {
     pub task: Task,
-    /// The first of the unbroken row of looks that found it there.
+    /// The first scan of an unbroken row in which the task had the CPU.
     pub seen_since: Nanos,
 }
 
-/// A backend, a detector, and what they have seen.
+/// A backend, a detector, a booster, and the results of the last scan.
 pub struct Engine {
     backend: Box<dyn Backend>,
     detector: Detector,
     limits: Limits,
     ignore: Ignore,
-    /// The last look was put off for a moment, so the next one must not be.
-    put_off: bool,
+    /// The last scan did not list the waiters, because none of them could starve yet. The next scan
+    /// has to list them.
+    asked_only: bool,
     snapshot: Snapshot,
     verdict: Verdict,
-    /// The tasks that the last walk found running, by CPU.
+    /// The tasks that the last scan found running, by CPU.
     hogs: Vec<Hog>,
     hogs_before: Vec<Hog>,
     counters: Counters,
-    boosts: Option<(Booster, Box<dyn Actuator>)>,
-    /// Who starves is boosted without being asked for.
+    booster: Option<Booster>,
+    /// Starving tasks are boosted without a request.
     rescues: bool,
-    /// No scan is due before.
+    /// No scan starts before this moment.
     rested: Nanos,
-    /// When to check next that no boost is lent.
+    /// When to check next whether a boost is lent.
     next_lending: Nanos,
-    /// When more tasks waited than there was room for at the start, unless their memory has been
-    /// given back.
+    /// When a scan last found a crowd, until the memory of the crowd is freed.
     crowded: Option<Nanos>,
-    events: Vec<Event>,
 }
 
-/// What has happened so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    pub looks: u64,
-    /// Looks that could not be carried out.
-    pub failed_looks: u64,
-    /// Waits that reached the threshold.
-    pub starved: u64,
-    /// The longest of them, as far as a look saw it.
-    pub longest_wait: Nanos,
-    /// Waits that were dropped because more tasks than are remembered were out of sight at once.
-    pub dropped_waits: u64,
+/// The exclusions at one scan.
+struct Excluded<'a> {
+    booster: Option<&'a Booster>,
+    ignore: &'a mut Ignore,
+    at: Nanos,
 }
 
-/// What one who asks for the state of things wants to hear.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    pub looks: u64,
-    pub failed_looks: u64,
-    pub starved: u64,
-    pub boosts: u64,
-    /// Tasks that are boosted now.
-    pub active: u64,
+impl Exclusions for Excluded<'_> {
+    fn is_displaced(&self, task: &Task, since: Nanos) -> bool {
+        self.booster.is_some_and(|booster| booster.is_displaced_by_boosts(task, since))
+    }
+
+    fn is_ignored(&mut self, task: &Task) -> Option<bool> {
+        self.ignore.verdict(task, self.at)
+    }
 }
 
 impl Engine {
@@ -96,103 +88,102 @@ impl Engine {
             detector: Detector::new(limits),
             limits,
             ignore,
-            put_off: false,
+            asked_only: false,
             snapshot: Snapshot::with_room(ROOM),
             verdict: Verdict::new(),
             hogs: Vec::new(),
             hogs_before: Vec::new(),
             counters: Counters::default(),
-            boosts: None,
+            booster: None,
             rescues: false,
             rested: Nanos::ZERO,
             next_lending: Nanos::ZERO,
             crowded: None,
-            events: Vec::with_capacity(ROOM),
         }
     }
 
-    /// Another one, with other limits over another backend, that goes on from what this one knows
-    /// of waits.
-    pub fn branch(&self, backend: Box<dyn Backend>, limits: Limits) -> Engine {
+    /// Returns an engine for a monitor, with other limits and another backend. It starts with the
+    /// waits that this engine knows.
+    pub fn for_cpu(&self, backend: Box<dyn Backend>, limits: Limits) -> Engine {
         let detector = self.detector.synchronised(limits);
         Engine { detector, ..Engine::new(backend, limits, self.ignore.of_monitor()) }
     }
 
-    /// From now on, who starves is boosted.
-    pub fn boost(&mut self, booster: Booster, actuator: impl Actuator + 'static) {
-        self.boosts = Some((booster, Box::new(actuator)));
+    /// Boosts starving tasks from now on.
+    pub fn boost(&mut self, booster: Booster) {
+        self.booster = Some(booster);
         self.rescues = true;
     }
 
-    /// From now on, a task can be boosted by `boost_task`.
-    pub fn boost_on_request(&mut self, booster: Booster, actuator: impl Actuator + 'static) {
-        self.boosts = Some((booster, Box::new(actuator)));
+    /// Lets `boost_task` boost tasks from now on.
+    pub fn boost_on_request(&mut self, booster: Booster) {
+        self.booster = Some(booster);
     }
 
-    /// Boosts a task; `waits` says whether it is runnable. None where nobody can be boosted.
+    /// Boosts a task; `waits` is whether it is runnable. Returns `None` if there is no booster.
     pub fn boost_task(
         &mut self,
         task: &Task,
         waits: bool,
         now: Nanos,
     ) -> Option<std::result::Result<(), Denial>> {
-        let (booster, actuator) = self.boosts.as_mut()?;
-        Some(booster.boost(task, waits, now, actuator.as_mut(), &mut self.events))
+        Some(self.booster.as_mut()?.boost(task, waits, now))
     }
 
-    /// Ends the boost of a task. False if it is not boosted.
+    /// Ends the boost of a task. Returns false if the task is not boosted.
     pub fn restore_task(&mut self, tid: Tid, now: Nanos) -> bool {
-        let events = &mut self.events;
-        let Some((booster, actuator)) = &mut self.boosts else { return false };
-        let is_boosted = booster.restore(tid, now, actuator.as_mut(), events);
+        let is_boosted = self.booster.as_mut().is_some_and(|booster| booster.restore(tid, now));
         self.adopt(now);
         is_boosted
     }
 
-    /// Does what is due by the clock alone: ends of boosts, and pulses. Returns whether a scan is
-    /// due too.
+    /// Does what is due without a scan: ends of boosts, and pulses. Returns whether a scan is due
+    /// too.
     pub fn advance(&mut self, now: Nanos) -> bool {
-        if let Some((booster, actuator)) = &mut self.boosts {
-            booster.advance(now, actuator.as_mut(), &mut self.events);
+        if let Some(booster) = &mut self.booster {
+            booster.advance(now);
+            if now < self.verdict.next_scan {
+                booster.recheck_by_files(now);
+            }
             if now >= self.next_lending {
                 self.next_lending = now + LENDING;
-                if booster.can_lend() && self.backend.lends_deadline() && !fault::is(Fault::RankLent) {
-                    booster.end_lent(now, actuator.as_mut(), &mut self.events);
+                if booster.has_deadline() && self.backend.lends_deadline() && !fault::is(Fault::RankLent) {
+                    booster.end_lent(now);
                 }
             }
         }
-        let is_due = now >= self.next_scan();
+        let is_due = now >= self.scan_due();
         if !is_due {
             self.adopt(now);
         }
         is_due
     }
 
-    /// Sees to the children of boosted tasks, after everything that a starving task may wait for.
+    /// Adopts the children of boosted tasks. Call it after all work that starving tasks wait for.
     fn adopt(&mut self, now: Nanos) {
-        if let Some((booster, actuator)) = &mut self.boosts {
-            booster.adopt(now, actuator.as_mut(), &mut self.events);
+        if let Some(booster) = &mut self.booster {
+            booster.adopt(now);
         }
     }
 
-    /// Returns when to call again.
+    /// Returns when to call `advance` next.
     pub fn next(&self) -> Nanos {
         let boosts =
             self.booster().into_iter().flat_map(|it| [it.next_end(), it.next_adoption(), it.next_check()]);
-        let can_lend = |booster: &&Booster| booster.can_lend() && self.backend.sees_loans();
-        let lending = self.booster().filter(can_lend).map(|_| self.next_lending);
-        boosts.flatten().chain(lending).fold(self.next_scan(), Nanos::min)
+        let has_deadline = |booster: &&Booster| booster.has_deadline() && self.backend.sees_loans();
+        let lending = self.booster().filter(has_deadline).map(|_| self.next_lending);
+        boosts.flatten().chain(lending).fold(self.scan_due(), Nanos::min)
     }
 
-    fn next_scan(&self) -> Nanos {
-        let of_boosts = self.booster().and_then(Booster::next_look);
-        let due = of_boosts.map_or(self.verdict.next_look, |due| due.min(self.verdict.next_look));
+    fn scan_due(&self) -> Nanos {
+        let of_boosts = self.booster().and_then(Booster::next_scan);
+        let due = of_boosts.map_or(self.verdict.next_scan, |due| due.min(self.verdict.next_scan));
         due.max(self.rested)
     }
 
-    /// Lets no scan begin for a while after one that has just ended; stalld has had a CPU for the
-    /// time `used` since the end of the scan before. A scan that was blocked or preempted did not
-    /// use that time. Ends of boosts and pulses never wait for this.
+    /// Delays the next scan after one that ended at `ended`. `used` is the CPU time that stalld has
+    /// used since the end of the scan before, so time off the CPU does not count. Ends of boosts
+    /// and pulses never wait for this.
     pub fn rest(&mut self, ended: Nanos, used: Nanos) {
         if !fault::is(Fault::RestIgnored) {
             self.rested = ended + Nanos(used.0.saturating_mul(REST_PER_CPU_TIME)).min(MAX_REST);
@@ -201,37 +192,37 @@ impl Engine {
 
     /// Ends all boosts.
     pub fn end_boosts(&mut self, now: Nanos) {
-        if let Some((booster, actuator)) = &mut self.boosts {
-            booster.end_all(now, actuator.as_mut(), &mut self.events);
+        if let Some(booster) = &mut self.booster {
+            booster.end_all(now);
         }
         self.adopt(now);
     }
 
-    /// What has happened to tasks since this was last asked.
-    pub fn events(&mut self) -> std::vec::Drain<'_, Event> {
-        self.events.drain(..)
+    /// Returns the events since the last call.
+    pub fn events(&mut self) -> impl Iterator<Item = Event> {
+        self.booster.iter_mut().flat_map(|booster| booster.events())
     }
 
     pub fn booster(&self) -> Option<&Booster> {
-        self.boosts.as_ref().map(|(booster, _)| booster)
+        self.booster.as_ref()
     }
 
-    /// Lets the next look go as far as it takes to tell who waits, whether or not anybody can be
-    /// due.
+    /// Makes the next scan list all waiters, even if no task can starve.
     pub fn force_full_scan(&mut self) {
-        self.put_off = true;
+        self.asked_only = true;
     }
 
-    /// Looks. `woke` is when the calling thread last came out of a sleep, and `now` what the clock
-    /// says. After an error nothing is known of this moment, and `next_look` is a granularity away.
-    pub fn look(&mut self, woke: Nanos, now: Nanos) -> Result<()> {
-        let outcome = self.scan(woke, now);
+    /// Scans, and boosts starving tasks. `woke` is when the calling thread last came out of a
+    /// sleep, and `now` is the current time. After an error the results are empty, and the next
+    /// scan is due after the granularity, or after the threshold if that is shorter.
+    pub fn scan(&mut self, woke: Nanos, now: Nanos) -> Result<()> {
+        let outcome = self.try_scan(woke, now);
         self.adopt(now);
         outcome
     }
 
-    /// Gives back the memory that a crowd has taken, if the crowd has gone. Returns true if it
-    /// freed memory. Call it when no starving task needs a boost.
+    /// Frees the memory that a crowd has taken, if the crowd is over. Returns whether it freed
+    /// memory. Call it when no starving task needs a boost.
     pub fn shrink(&mut self) -> bool {
         let is_busy = self.booster().is_some_and(Booster::is_busy);
         let has_gone = |at: Nanos| self.snapshot.at >= at + CROWD_MEMORY_TIMEOUT;
@@ -242,23 +233,13 @@ impl Engine {
         self.snapshot.shrink();
         self.verdict.starving.shrink_to(ROOM);
         self.detector.shrink();
-        if let Some((booster, _)) = &mut self.boosts {
+        if let Some(booster) = &mut self.booster {
             booster.shrink();
         }
         true
     }
 
-    /// Reports the tasks that a scan has boosted, or tried to, in the same scan: boosts serve the
-    /// owners in turn, reports the longest waits first. `first` is the first event of the scan.
-    fn name_boosted(&mut self, first: usize) {
-        for event in self.events.iter().skip(first) {
-            if let Event::Boosted { task, .. } | Event::Refused { task, .. } = event {
-                self.detector.name(task, &mut self.verdict);
-            }
-        }
-    }
-
-    /// Notes that a crowd has memory, which is to be given back once the crowd has gone.
+    /// Remembers when a crowd took memory, so that it is freed later.
     fn note_crowd(&mut self) {
         let has_crowd = self.snapshot.waiters.len() > ROOM;
         if has_crowd || self.crowded.is_none() && self.backend.has_spare_memory() {
@@ -266,45 +247,53 @@ impl Engine {
         }
     }
 
-    fn scan(&mut self, woke: Nanos, now: Nanos) -> Result<()> {
-        self.counters.looks += 1;
-        let boosting = self.boosts.as_ref().is_some_and(|(booster, _)| booster.is_busy());
-        self.put_off = !boosting && !self.put_off && self.detector.can_wait(now);
-        let effort = match (boosting, self.put_off) {
+    /// Clears the results after a scan that failed, and plans the next one.
+    fn forget_scan(&mut self, now: Nanos) {
+        self.counters.failed_scans += 1;
+        self.snapshot.clear();
+        self.verdict.starving.clear();
+        self.verdict.next_scan = now + self.limits.granularity.min(self.limits.threshold);
+        if let Some(booster) = &mut self.booster {
+            booster.delay_until(self.verdict.next_scan);
+        }
+    }
+
+    fn try_scan(&mut self, woke: Nanos, now: Nanos) -> Result<()> {
+        self.counters.scans += 1;
+        let boosting = self.booster().is_some_and(Booster::is_busy);
+        self.asked_only = !boosting && !self.asked_only && self.detector.can_wait(now);
+        let effort = match (boosting, self.asked_only) {
             (true, _) => Effort::All,
             (_, true) => Effort::Ask,
             _ => Effort::Usual,
         };
         if let Err(e) = self.backend.snapshot(woke, effort, &mut self.snapshot) {
-            self.counters.failed_looks += 1;
-            self.snapshot.clear();
-            self.verdict.starving.clear();
-            self.verdict.next_look = now + self.limits.granularity.min(self.limits.threshold);
-            if let Some((booster, _)) = &mut self.boosts {
-                booster.put_off(self.verdict.next_look);
-            }
+            self.forget_scan(now);
             return Err(e);
         }
         let at = self.snapshot.at;
+        self.counters.walks += u64::from(self.snapshot.walked);
         self.note_crowd();
-        if let Some((booster, _)) = &mut self.boosts {
+        if let Some(booster) = &mut self.booster {
             booster.see(&self.snapshot);
         }
-        let boosts = self.boosts.as_ref().map(|(booster, _)| booster);
-        let mut ignore = |task: &Task, since| {
-            boosts.is_some_and(|booster| booster.displaces(task, since)) || self.ignore.covers(task, at)
-        };
-        self.detector.look(&mut self.snapshot, &mut ignore, &mut self.verdict);
-        // Somebody may be waiting, most likely for a tick.
-        self.put_off &= !self.snapshot.complete && self.snapshot.load.iter().any(|load| load.runnable > 1);
-        if self.put_off {
-            self.verdict.next_look = self.verdict.next_look.min(at + MAX_SCAN_DELAY);
+        let Engine { detector, booster, ignore, snapshot, verdict, .. } = self;
+        detector.judge(snapshot, &mut Excluded { booster: booster.as_ref(), ignore, at }, verdict);
+        // If a CPU has more than one runnable task, a task may wait, most likely for a tick. Then
+        // the next scan comes soon.
+        self.asked_only &= !self.snapshot.complete && self.snapshot.load.iter().any(|load| load.runnable > 1);
+        if self.asked_only {
+            self.verdict.next_scan = self.verdict.next_scan.min(at + MAX_SCAN_DELAY);
         }
-        if let Some((booster, actuator)) = &mut self.boosts {
-            let candidates = if self.rescues { self.verdict.starving.as_slice() } else { &[] };
-            let first = self.events.len();
-            booster.look(&self.snapshot, candidates, actuator.as_mut(), &mut self.events);
-            self.name_boosted(first);
+        if let Some(booster) = &mut self.booster {
+            let starving = if self.rescues { self.verdict.starving.as_slice() } else { &[] };
+            // Boosts serve the owners in turn, but reports the longest waits first. So each task
+            // that this scan boosted, or tried to boost, is reported too.
+            for event in booster.serve(&self.snapshot, starving) {
+                if let Event::Boosted { task, .. } | Event::Refused { task, .. } = event {
+                    self.detector.report(task, &mut self.verdict);
+                }
+            }
         }
         if self.next_lending < at {
             self.next_lending = at + LENDING;
@@ -321,20 +310,20 @@ impl Engine {
         Ok(())
     }
 
-    /// All who starve, the longest-starved first.
+    /// Returns all starving tasks, the longest-starved first.
     pub fn starving(&self) -> &[Starving] {
         &self.verdict.starving
     }
 
-    pub fn next_look(&self) -> Nanos {
-        self.verdict.next_look
+    pub fn next_scan(&self) -> Nanos {
+        self.verdict.next_scan
     }
 
     pub fn snapshot(&self) -> &Snapshot {
         &self.snapshot
     }
 
-    /// Everybody who waited at the last look, with the wait as far as it is known.
+    /// Returns all waiters of the last scan, each with its wait as far as that is known.
     pub fn waiters(&self) -> impl Iterator<Item = (&Waiter, Nanos)> {
         self.snapshot.waiters.iter().map(|waiter| {
             let since = self.detector.since(&waiter.task).unwrap_or(self.snapshot.at);
@@ -342,65 +331,61 @@ impl Engine {
         })
     }
 
-    /// How long a task that was seen at a moment has waited, as far as it is known by its record or
-    /// the last look.
+    /// Returns how long a waiter that was seen at `at` has waited, as far as its record or the last
+    /// scan shows.
     pub fn wait_of(&self, waiter: &Waiter, at: Nanos) -> Nanos {
         let known = self.detector.since(&waiter.task);
         waiter.since.into_iter().chain(known).min().map_or(Nanos::ZERO, |since| at - since)
     }
 
+    /// Returns the hog of a CPU at the last scan.
     pub fn hog(&self, cpu: Cpu) -> Option<&Hog> {
         let first = self.hogs.partition_point(|hog| hog.task.cpu < cpu);
         self.hogs.get(first).filter(|hog| hog.task.cpu == cpu)
     }
 
-    /// Those who have been found to be on the denylist since this was last asked.
+    /// Returns the tasks that were found to be on the denylist since the last call.
     pub fn newly_ignored(&mut self) -> std::vec::Drain<'_, Ignored> {
         self.ignore.newly_ignored()
     }
 
-    /// Returns how many more there were than the log can bear.
+    /// Returns how many more such tasks there were than the log can bear.
     pub fn take_unreported(&mut self) -> u64 {
         self.ignore.take_unreported()
     }
 
-    /// Whether nobody had waited for so long at the last look, and nobody is boosted. None where
-    /// that look did not go far enough to tell.
+    /// Returns whether no task had waited for `wait` at the last scan, and no task is boosted or is
+    /// to be boosted. Returns `None` if that scan did not list the waiters.
     pub fn is_quiet(&self, wait: Nanos) -> Option<bool> {
-        let boosts = self.boosts.as_ref().is_some_and(|(booster, _)| booster.is_busy());
+        let boosts = self.booster().is_some_and(Booster::is_busy);
         let waits = self.waiters().any(|(_, waited)| waited >= wait);
-        let has_looked = !self.put_off && self.snapshot.at > Nanos::ZERO;
-        has_looked.then_some(!boosts && !waits)
+        let has_scanned = !self.asked_only && self.snapshot.at > Nanos::ZERO;
+        has_scanned.then_some(!boosts && !waits)
     }
 
     pub fn kind(&self) -> Kind {
         self.backend.kind()
     }
 
-    /// What is going on, in numbers.
-    pub fn tally(&self) -> Tally {
-        let Counters { looks, failed_looks, starved, .. } = self.counters;
-        let (boosts, active) =
-            self.booster().map_or((0, 0), |booster| (booster.counters().boosts, booster.load().0));
-        Tally { looks, failed_looks, starved, boosts, active: active as u64 }
-    }
-
     pub fn counters(&self) -> Counters {
-        Counters { dropped_waits: self.detector.dropped(), ..self.counters }
+        let Counters { scans, walks, failed_scans, starved, longest_wait, .. } = self.counters;
+        let dropped_waits = self.detector.dropped();
+        let boosts = self.booster().map(Booster::counters).unwrap_or_default();
+        Counters { scans, walks, failed_scans, starved, longest_wait, dropped_waits, ..boosts }
     }
 
     pub fn backend(&mut self) -> &mut dyn Backend {
         self.backend.as_mut()
     }
 
-    /// Notes the tasks that run, in the order of their CPUs.
+    /// Updates the hogs from the last scan, in the order of their CPUs.
     fn note_hogs(&mut self) {
         std::mem::swap(&mut self.hogs, &mut self.hogs_before);
         self.hogs.clear();
         let place = |task: &Task| (task.cpu, task.tid, task.start);
         self.snapshot.running.sort_unstable_by_key(place);
         for here in self.snapshot.running.chunk_by(|one, other| one.cpu == other.cpu) {
-            // In the middle of a switch both tasks may count as running: the one to stay outranks
+            // During a context switch both tasks may count as running. The one that stays outranks
             // the other.
             let best = here.iter().map(|task| task.sched.prio).min();
             for task in here.iter().filter(|task| Some(task.sched.prio) == best) {

@@ -2,14 +2,16 @@ use super::*;
 
 use crate::boost::event::Refusal;
 use crate::boost::journal::{BoostPolicy, Boosted, Rank, Saved, Slot};
-use crate::boost::plan::{BoostHandle, Pulse, Rules, Ward};
+use crate::boost::kernel::Standing;
+use crate::boost::plan::{Actuator, Ancestor, BoostHandle, Pulse, Rules, Run};
+use crate::boost::probation::Probation;
+use crate::boost::pulse_children::LoweredChild;
 use crate::boost::restore::RestoreOutcome;
 use crate::error::Error;
-use crate::proc::births::Birth;
 use crate::task::{Owner, Policy};
 use crate::timing::Boost;
 
-/// Plays back what it is given, one snapshot a look.
+/// A backend that returns the given snapshots, one per scan.
 struct Script(Vec<Result<Snapshot>>);
 
 impl Backend for Script {
@@ -35,17 +37,17 @@ fn engine(script: Vec<Result<Snapshot>>) -> Engine {
 }
 
 #[test]
-fn a_hog_is_seen_since_the_first_look_that_found_it_without_a_break() {
+fn a_hog_is_seen_since_the_first_scan_that_found_it_without_a_break() {
     let mut engine = engine(vec![running(1, &[7]), running(2, &[7]), running(3, &[8]), running(4, &[7])]);
     let mut seen = || {
-        engine.look(Nanos::ZERO, Nanos::ZERO).unwrap();
+        engine.scan(Nanos::ZERO, Nanos::ZERO).unwrap();
         engine.hog(Cpu(1)).map(|hog| (hog.task.tid.0, hog.seen_since.as_secs()))
     };
     assert_eq!([seen(), seen(), seen(), seen()], [Some((7, 1)), Some((7, 1)), Some((8, 3)), Some((7, 4))]);
 }
 
 #[test]
-fn of_two_tasks_that_run_on_a_cpu_the_hog_is_the_one_of_the_better_rank() {
+fn the_higher_ranked_of_two_running_tasks_is_the_hog() {
     let task = |tid, cpu, prio| Task {
         tid: Tid(tid),
         cpu: Cpu(cpu),
@@ -55,26 +57,32 @@ fn of_two_tasks_that_run_on_a_cpu_the_hog_is_the_one_of_the_better_rank() {
     let running = vec![task(9, 2, 49), task(5, 0, 120), task(1, 2, 120), task(2, 2, 90)];
     let snapshot = Snapshot { at: Nanos::from_secs(1), complete: true, running, ..Snapshot::default() };
     let mut engine = engine(vec![Ok(snapshot)]);
-    engine.look(Nanos::ZERO, Nanos::ZERO).unwrap();
+    engine.scan(Nanos::ZERO, Nanos::ZERO).unwrap();
     let hog = |cpu| engine.hog(Cpu(cpu)).map(|hog| hog.task.tid.0);
     assert_eq!([hog(0), hog(1), hog(2), hog(3)], [Some(5), None, Some(9), None]);
 }
 
-/// Boosts a task by name only.
+/// An actuator that reports success and changes no task.
 struct Obliging;
 
 impl Actuator for Obliging {
+    fn ascend(&mut self) {}
+
+    fn descend(&mut self) {}
+
+    fn standing(&self, _: Tid) -> Option<Standing> {
+        None
+    }
+
     fn lower_late(&mut self, _: &BoostHandle) -> Option<RestoreOutcome> {
         None
     }
 
-    fn birth(&self, _: &Task) -> Option<Birth> {
+    fn lower_child(&mut self, _: &Task, _: &Probation) -> Option<LoweredChild> {
         None
     }
 
-    fn lower_child(&mut self, _: &Birth, _: &BoostHandle) -> Option<RestoreOutcome> {
-        None
-    }
+    fn lower_children(&mut self, _: &Probation, _: &mut dyn FnMut(LoweredChild)) {}
 
     fn take_foreign_rank(&mut self, _: &Task) -> bool {
         false
@@ -99,15 +107,15 @@ impl Actuator for Obliging {
         RestoreOutcome::Restored(raised.boosted.tid)
     }
 
-    fn await_first_run(&mut self, _: &BoostHandle) -> Option<bool> {
-        None
+    fn await_first_run(&mut self, _: &BoostHandle) -> Run {
+        Run::Unknown
     }
 
     fn pulse(&mut self, _: &Task, _: Option<Saved>) -> std::result::Result<Pulse, Refusal> {
         Err(Refusal::Gone)
     }
 
-    fn adopt(&mut self, _: &[Ward], _: &mut Vec<Event>) -> bool {
+    fn adopt(&mut self, _: &[Ancestor], _: &mut Vec<Event>) -> bool {
         true
     }
 }
@@ -120,12 +128,12 @@ fn the_end_of_a_boost_waits_for_no_rest_and_a_rest_is_short() {
     let how = BoostPolicy::Deadline { runtime: boost.runtime, period: boost.period };
     let script = vec![running(100, &[7]), running(163, &[7])];
     let mut engine = Engine::new(Box::new(Script(script)), limits, Ignore::default());
-    engine.boost(Booster::new(Rules::new(how, &boost, &limits, boost.runtime)), Obliging);
-    engine.look(secs(100), secs(100)).unwrap();
+    engine.boost(Booster::new(Rules::new(how, &boost, &limits, boost.runtime), Box::new(Obliging)));
+    engine.scan(secs(100), secs(100)).unwrap();
     let task = Task { tid: Tid(5), ..Task::default() };
     assert!(matches!(engine.boost_task(&task, true, secs(100)), Some(Ok(()))));
-    // A scan that had a CPU for a minute is followed by a short rest, and the end comes in the
-    // middle of it.
+    // A scan that used a CPU for a minute is followed by a short rest. The boost ends during the
+    // rest.
     let end = secs(103);
     engine.rest(Nanos(end.0 - 1), secs(60));
     assert_eq!(engine.next(), end);
@@ -134,13 +142,13 @@ fn the_end_of_a_boost_waits_for_no_rest_and_a_rest_is_short() {
     assert_eq!(engine.next(), Nanos(end.0 - 1) + MAX_REST);
     assert!(engine.advance(engine.next()));
     // A scan that was blocked for a minute has used no CPU, and needs no rest.
-    engine.look(secs(163), secs(163)).unwrap();
+    engine.scan(secs(163), secs(163)).unwrap();
     engine.rest(secs(163), Nanos(1000));
     assert_eq!(engine.next(), secs(168));
 }
 
 #[test]
-fn the_memory_of_a_crowd_is_given_back_once_the_crowd_has_gone() {
+fn the_memory_of_a_crowd_is_freed_once_the_crowd_is_over() {
     let waiting = |at, count: i32| {
         let waiter = |tid| Waiter { task: Task { tid: Tid(tid), ..Task::default() }, since: None };
         let waiters = (1..=count).map(waiter).collect();
@@ -148,12 +156,12 @@ fn the_memory_of_a_crowd_is_given_back_once_the_crowd_has_gone() {
     };
     let script = vec![waiting(1, 3000), waiting(70, 3000), waiting(79, 3), waiting(80, 3), waiting(99, 3)];
     let mut engine = engine(script);
-    let mut look = || {
-        engine.look(Nanos::ZERO, Nanos::ZERO).unwrap();
+    let mut scan = || {
+        engine.scan(Nanos::ZERO, Nanos::ZERO).unwrap();
         (engine.shrink(), engine.verdict.starving.capacity() > ROOM)
     };
     assert_eq!(
-        [look(), look(), look(), look(), look()],
+        [scan(), scan(), scan(), scan(), scan()],
         [(false, false), (false, true), (false, true), (true, false), (false, false)]
     );
 }
@@ -165,18 +173,18 @@ fn a_hog_on_each_of_many_cpus_takes_one_step() {
     let snapshot = Snapshot { at: Nanos::from_secs(1), complete: true, running, ..Snapshot::default() };
     let mut engine = engine(vec![Ok(snapshot.clone()), Ok(snapshot)]);
     for _ in 0..2 {
-        let steps = steps::of(|| engine.look(Nanos::ZERO, Nanos::ZERO).unwrap());
+        let steps = steps::of(|| engine.scan(Nanos::ZERO, Nanos::ZERO).unwrap());
         assert!(steps <= 2 * 8192, "{steps} steps");
     }
 }
 
 #[test]
-fn a_look_that_fails_is_counted_and_the_next_one_is_not_rushed() {
+fn a_scan_that_fails_is_counted_and_the_next_one_is_not_rushed() {
     let mut engine = engine(vec![Err(Error::new("garbled")), running(9, &[])]);
-    assert!(engine.look(Nanos::ZERO, Nanos::from_secs(3)).is_err());
-    assert_eq!(engine.next_look(), Nanos::from_secs(8));
-    assert!(engine.look(Nanos::ZERO, Nanos::from_secs(8)).is_ok());
-    assert_eq!((engine.counters().looks, engine.counters().failed_looks), (2, 1));
+    assert!(engine.scan(Nanos::ZERO, Nanos::from_secs(3)).is_err());
+    assert_eq!(engine.next_scan(), Nanos::from_secs(8));
+    assert!(engine.scan(Nanos::ZERO, Nanos::from_secs(8)).is_ok());
+    assert_eq!((engine.counters().scans, engine.counters().failed_scans), (2, 1));
 }
 
 #[test]
@@ -198,10 +206,10 @@ fn a_task_that_is_boosted_is_reported_in_the_same_scan() {
     };
     let script = vec![scan(100, &waiters), scan(104, &waiters[1..]), scan(108, &waiters[1..2])];
     let mut engine = Engine::new(Box::new(Script(script)), limits, Ignore::default());
-    engine.boost(Booster::new(Rules::new(how, &boost, &limits, boost.runtime)), Obliging);
+    engine.boost(Booster::new(Rules::new(how, &boost, &limits, boost.runtime), Box::new(Obliging)));
     let mut scan = |at| {
         engine.advance(secs(at));
-        engine.look(secs(at), secs(at)).unwrap();
+        engine.scan(secs(at), secs(at)).unwrap();
         let boosted: Vec<_> = engine
             .events()
             .filter_map(|event| match event {
@@ -218,7 +226,7 @@ fn a_task_that_is_boosted_is_reported_in_the_same_scan() {
     assert_eq!(engine.counters().starved, 3);
 }
 
-/// Has spare memory until it gives it back.
+/// A backend that has spare memory until the engine frees it.
 struct Spare {
     spare: bool,
     script: Script,
@@ -244,13 +252,13 @@ impl Backend for Spare {
 }
 
 #[test]
-fn the_memory_of_a_crowd_that_has_slept_is_given_back_too() {
+fn the_memory_for_a_crowd_of_sleepers_is_freed_too() {
     let limits = Limits { threshold: Nanos::from_secs(60), granularity: Nanos::from_secs(5) };
     let script = Script(vec![running(1, &[]), running(8, &[]), running(12, &[]), running(30, &[])]);
     let mut engine = Engine::new(Box::new(Spare { spare: true, script }), limits, Ignore::default());
-    let mut look = || {
-        engine.look(Nanos::ZERO, Nanos::ZERO).unwrap();
+    let mut scan = || {
+        engine.scan(Nanos::ZERO, Nanos::ZERO).unwrap();
         engine.shrink()
     };
-    assert_eq!([look(), look(), look(), look()], [false, false, true, false]);
+    assert_eq!([scan(), scan(), scan(), scan()], [false, false, true, false]);
 }

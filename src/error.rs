@@ -1,16 +1,14 @@
-//! One error type: what was tried, on what, and why it failed, as one line.
+//! The error type: one line that states which action failed, on which object, and why.
 
 use std::borrow::Cow;
 use std::{fmt, io};
 
-/// What went wrong, as the sentence a user reads. The number is the errno behind it, if there was
-/// one.
+/// An error as one line for the user, and the errno behind it, if there is one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
     message: Cow<'static, str>,
     errno: Option<i32>,
-    /// The message lacks the reason, which is in `errno`: it is put behind it as the error is
-    /// shown.
+    /// Whether the message lacks the reason. `Display` then appends the text of `errno`.
     lacks_reason: bool,
 }
 
@@ -21,12 +19,12 @@ impl Error {
         Error { message: message.into(), errno: None, lacks_reason: false }
     }
 
-    /// `cannot WHAT: REASON`
+    /// Makes the error `cannot WHAT: REASON`.
     pub fn io(what: impl fmt::Display, reason: &io::Error) -> Error {
         Error::new(format!("cannot {what}: {}", Reason(reason))).with_errno(reason.raw_os_error())
     }
 
-    /// `MESSAGE: REASON`, made without allocating: for the guardian.
+    /// Makes the error `MESSAGE: REASON` without allocating, for the guardian.
     pub fn unallocated(message: &'static str, reason: &io::Error) -> Error {
         let errno = reason.raw_os_error();
         Error { message: Cow::Borrowed(message), errno, lacks_reason: errno.is_some() }
@@ -36,23 +34,23 @@ impl Error {
         self.errno
     }
 
-    /// The same error, by the number of another that is behind it.
+    /// Replaces the errno.
     pub fn with_errno(mut self, errno: Option<i32>) -> Error {
         self.errno = errno;
         self
     }
 
-    /// `WHOSE: ` and the same error.
+    /// Puts `WHOSE: ` before the message.
     pub fn of(self, whose: impl fmt::Display) -> Error {
         Error { message: format!("{whose}: {self}").into(), lacks_reason: false, ..self }
     }
 
-    /// The same error with what else is known of it.
+    /// Appends a fact: `MESSAGE (NOTE)`.
     pub fn with_note(self, note: impl fmt::Display) -> Error {
         Error { message: format!("{self} ({note})").into(), lacks_reason: false, ..self }
     }
 
-    /// The same error with what can be done about it.
+    /// Appends advice: `MESSAGE; CURE`.
     pub fn with_cure(self, cure: impl fmt::Display) -> Error {
         Error { message: format!("{self}; {cure}").into(), lacks_reason: false, ..self }
     }
@@ -72,7 +70,7 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// An io::Error without the `(os error N)` that std appends: users know `Permission denied`.
+/// Shows an io::Error without the `(os error N)` that std appends.
 pub struct Reason<'a>(pub &'a io::Error);
 
 impl fmt::Display for Reason<'_> {
@@ -82,7 +80,12 @@ impl fmt::Display for Reason<'_> {
     }
 }
 
-/// Names what was tried when a system call fails.
+/// Returns the errno of an error; EIO if it has none.
+pub fn errno_of(error: &io::Error) -> i32 {
+    error.raw_os_error().unwrap_or(libc::EIO)
+}
+
+/// Adds the failed action to the error of a system call.
 pub trait Context<T> {
     fn context(self, what: impl fmt::Display) -> Result<T>;
 }
@@ -98,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_says_what_was_tried_on_what_and_why() {
+    fn an_error_has_the_action_its_object_and_the_reason() {
         let denied: io::Result<()> = Err(io::Error::from_raw_os_error(libc::EACCES));
         let error = denied.context("read /proc/sched_debug").unwrap_err();
         assert_eq!(error.to_string(), "cannot read /proc/sched_debug: Permission denied");

@@ -1,33 +1,37 @@
-//! Faults that tests have to find: a test that can't fail says nothing.
+//! Seeded faults. Tests have to find them, which shows that these tests can fail.
 //!
-//! They exist with feature `seeded-faults` only. A thread of the simulation plants one for itself.
-//! A whole process has the one that the environment names, for the attacks of tests/adversary.
+//! They exist only with the feature `seeded-faults`. A thread of the simulation plants one for
+//! itself. For the attacks of tests/adversary, an environment variable names the fault of a whole
+//! process.
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// A task that has run meanwhile is taken to wait still.
+    /// A task that has run since the last scan still counts as waiting.
     ProgressIgnored,
-    /// A number that is used again is taken for the task that had it.
+    /// A task with a reused tid is taken for the former task with that tid.
     StartIgnored,
     ThresholdHalved,
-    /// By a nanosecond.
-    NextLookLate,
-    /// A CPU has a place for everybody.
+    /// The next scan is a nanosecond late.
+    NextScanLate,
+    /// The number of boosts on a CPU has no limit.
     CapIgnored,
-    /// Boosts start at once.
+    /// Boosts start without the time that must lie between two of them.
     SpacingIgnored,
     EndIgnored,
-    /// A task that could not be boosted is not tried again.
+    /// A task is never boosted again after a boost of it failed.
     RefusalNotRetried,
-    /// JSON has the names of tasks as they are.
+    /// A boost counts as needed for as long as it lasts.
+    RecheckSkipped,
+    /// JSON holds the names of tasks unescaped.
     NamesUnescaped,
     /// A symbolic link in place of a file is followed.
     LinksFollowed,
-    /// A rank that a task has given itself in a pulse stays.
+    /// A rank that a task has set for itself during a pulse is not lowered.
     RankKept,
-    /// All tasks are boosted as SCHED_DEADLINE, and lend that on without being noticed.
+    /// All tasks are boosted to SCHED_DEADLINE, and stalld does not notice that they lend that rank
+    /// on.
     RankLent,
-    /// A scan may follow another one at once, whatever that has cost.
+    /// The next scan may follow at once, however much CPU time the last one took.
     RestIgnored,
     /// The tasks of all owners are served in one queue.
     TurnsIgnored,
@@ -46,8 +50,8 @@ pub const VARIABLE: &str = "STALLD_SEEDED_FAULT";
 
 #[cfg(feature = "seeded-faults")]
 impl Fault {
-    /// Faults that revert what bounds an attack. The table of tests/adversary/mutants.rs names the
-    /// test that finds each of them.
+    /// Faults that remove a limit on attacks. The table in tests/adversary/mutants.rs names the
+    /// test that finds each fault.
     pub const OF_ATTACKS: [Fault; 8] = [
         Fault::NamesUnescaped,
         Fault::LinksFollowed,
@@ -59,7 +63,7 @@ impl Fault {
         Fault::GuardianUnlocked,
     ];
 
-    /// The fault of the whole process.
+    /// Returns the fault of the whole process.
     fn of_process() -> Option<Fault> {
         static CHOSEN: std::sync::OnceLock<Option<Fault>> = std::sync::OnceLock::new();
         *CHOSEN.get_or_init(|| {
@@ -79,7 +83,7 @@ thread_local! {
     static PLANTED: std::cell::Cell<Option<Fault>> = const { std::cell::Cell::new(None) };
 }
 
-/// From now on this thread has this fault, or none.
+/// Sets the fault of the calling thread.
 #[cfg(feature = "seeded-faults")]
 pub fn plant(fault: Option<Fault>) {
     PLANTED.set(fault);

@@ -1,11 +1,10 @@
-//! JSON, as far as stalld writes it: objects of strings, numbers and flags, one after the other
-//! into a text.
+//! Writes JSON: objects whose members are strings, numbers, flags or objects.
 
 use crate::fault::{self, Fault};
 use crate::task::is_visible;
 use std::fmt::{self, Write};
 
-/// What a member of an object can be.
+/// The value of a member of an object.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Value<'a> {
     Number(i64),
@@ -13,15 +12,14 @@ pub enum Value<'a> {
     Ratio(f64),
     Flag(bool),
     Text(&'a str),
-    /// Bytes that came from outside, such as a task's name: what is no UTF-8 in them becomes
-    /// U+FFFD.
+    /// Bytes from outside, such as the name of a task. Invalid UTF-8 in them becomes U+FFFD.
     Bytes(&'a [u8]),
     /// A length of time or a moment in nanoseconds, shown as microseconds with three decimals.
     Micros(u64),
 }
 
 impl<'a> Value<'a> {
-    /// What a string is made of; None for what is no string.
+    /// Returns the bytes of a string; `None` for other values.
     pub fn as_bytes(&self) -> Option<&'a [u8]> {
         match *self {
             Value::Text(text) => Some(text.as_bytes()),
@@ -31,7 +29,7 @@ impl<'a> Value<'a> {
     }
 }
 
-/// A number or a flag. A string is nothing that could be shown as it is.
+/// Shows a number or a flag. It shows nothing for a string, which would need escapes.
 impl fmt::Display for Value<'_> {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
@@ -44,7 +42,7 @@ impl fmt::Display for Value<'_> {
     }
 }
 
-/// An object that is being written: opened when made, closed when dropped.
+/// An object that is being written. `open` writes its `{`, and dropping it writes its `}`.
 pub struct Object<'a> {
     text: &'a mut String,
     is_empty: bool,
@@ -65,7 +63,7 @@ impl<'a> Object<'a> {
         }
     }
 
-    /// A member that is an object itself.
+    /// Adds a member that is an object, and returns that object.
     pub fn object(&mut self, key: &str) -> Object<'_> {
         self.key(key);
         Object::open(self.text)
@@ -87,7 +85,7 @@ impl Drop for Object<'_> {
     }
 }
 
-/// What JSON would take for its own is escaped, and so is what a terminal would obey.
+/// Writes a string. Escapes the characters that are special in JSON or to a terminal.
 fn string(text: &mut String, bytes: &[u8]) {
     text.push('"');
     for chunk in bytes.utf8_chunks() {
@@ -96,7 +94,7 @@ fn string(text: &mut String, bytes: &[u8]) {
                 c if fault::is(Fault::NamesUnescaped) => text.push(c),
                 '"' | '\\' => text.extend(['\\', c]),
                 c if is_visible(c) => text.push(c),
-                // Two units for a character beyond the first plane. Writing to a String can't fail.
+                // A character above U+FFFF takes two units. Writing to a String can't fail.
                 c => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| _ = write!(text, "\\u{unit:04x}")),
             }
         }

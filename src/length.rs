@@ -1,4 +1,4 @@
-//! Lengths of time as people write them: `5` in the option's own unit, or `1.5s`, `500ms`, `20us`.
+//! Reads lengths of time: `5` in the unit of the option, or `1.5s`, `500ms`, `20us`.
 
 use crate::task::Nanos;
 
@@ -7,16 +7,16 @@ use crate::task::Nanos;
 pub struct Length {
     pub nanos: Nanos,
     pub has_unit: bool,
-    /// As it was written, for messages.
+    /// The text of the user, for messages.
     pub written: String,
 }
 
-/// What an option takes for a length of time.
-pub struct Limits {
+/// The lengths of time that an option accepts.
+pub struct LengthLimits {
     /// The unit of a bare number.
     pub unit: Unit,
     pub least: Nanos,
-    /// Whoever writes a unit may ask for less than a bare number can.
+    /// The least length that has a unit. It may be less than `least`.
     pub least_with_unit: Nanos,
     pub most: Nanos,
 }
@@ -28,17 +28,17 @@ pub struct Unit {
     nanos: u64,
 }
 
-pub const SECONDS: Unit = Unit { symbol: "s", plural: "seconds", nanos: 1_000_000_000 };
-pub const MILLISECONDS: Unit = Unit { symbol: "ms", plural: "milliseconds", nanos: 1_000_000 };
-pub const MICROSECONDS: Unit = Unit { symbol: "us", plural: "microseconds", nanos: 1_000 };
-pub const NANOSECONDS: Unit = Unit { symbol: "ns", plural: "nanoseconds", nanos: 1 };
+pub(crate) const SECONDS: Unit = Unit { symbol: "s", plural: "seconds", nanos: 1_000_000_000 };
+pub(crate) const MILLISECONDS: Unit = Unit { symbol: "ms", plural: "milliseconds", nanos: 1_000_000 };
+pub(crate) const MICROSECONDS: Unit = Unit { symbol: "us", plural: "microseconds", nanos: 1_000 };
+pub(crate) const NANOSECONDS: Unit = Unit { symbol: "ns", plural: "nanoseconds", nanos: 1 };
 
-/// The largest first.
+/// The units, the largest first.
 const UNITS: [Unit; 4] = [SECONDS, MILLISECONDS, MICROSECONDS, NANOSECONDS];
 
 impl Length {
-    /// Reads a length and says why it can't be had.
-    pub fn parse(text: &str, limits: &Limits) -> Result<Length, String> {
+    /// Reads a length. The error is the reason why it was rejected.
+    pub fn parse(text: &str, limits: &LengthLimits) -> Result<Length, String> {
         let written = text.trim();
         let unitless = || {
             format!(
@@ -63,8 +63,7 @@ impl Length {
             return Err(unitless());
         }
         let fraction = part(fraction, unit).ok_or("finer than a nanosecond")?;
-        // Digits alone, so only their number can be wrong with them, and any such number is too
-        // large.
+        // `whole` consists of digits, so it fails to parse only if the number is too large.
         let whole = Nanos(whole.parse().unwrap_or(u64::MAX).saturating_mul(unit.nanos));
         let nanos = whole + fraction;
         let least = if has_unit { limits.least_with_unit } else { limits.least };
@@ -79,7 +78,7 @@ fn is_digits(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
 }
 
-/// What the digits after the point come to; None if that is no whole number of nanoseconds.
+/// Returns the value of the digits after the point; `None` if it is no whole number of nanoseconds.
 fn part(digits: &str, unit: Unit) -> Option<Nanos> {
     let mut nanos = 0;
     let mut worth = unit.nanos;
@@ -93,7 +92,7 @@ fn part(digits: &str, unit: Unit) -> Option<Nanos> {
     Some(Nanos(nanos))
 }
 
-impl Limits {
+impl LengthLimits {
     fn out_of_range(&self) -> String {
         format!(
             "out of range: give {} to {} ({}), or {} to {}",
@@ -106,8 +105,8 @@ impl Limits {
     }
 }
 
-/// A length in the largest unit that needs no fraction.
-pub fn with_unit(length: Nanos) -> String {
+/// Formats a length in the largest unit that needs no fraction.
+pub(crate) fn with_unit(length: Nanos) -> String {
     let unit = UNITS.iter().find(|unit| length.0 % unit.nanos == 0).unwrap_or(&NANOSECONDS);
     format!("{}{}", length.0 / unit.nanos, unit.symbol)
 }
@@ -116,8 +115,12 @@ pub fn with_unit(length: Nanos) -> String {
 mod tests {
     use super::*;
 
-    const ANY: Limits =
-        Limits { unit: SECONDS, least: Nanos(0), least_with_unit: Nanos(0), most: Nanos::from_secs(3600) };
+    const ANY: LengthLimits = LengthLimits {
+        unit: SECONDS,
+        least: Nanos(0),
+        least_with_unit: Nanos(0),
+        most: Nanos::from_secs(3600),
+    };
 
     #[test]
     fn a_length_is_a_whole_number_or_a_number_with_a_unit() {
@@ -184,7 +187,7 @@ mod tests {
             assert!(Length::parse(text, &ANY).is_err(), "{text}");
         }
         let most = "18446744073.709551615s";
-        let limits = Limits { most: Nanos::MAX, ..ANY };
+        let limits = LengthLimits { most: Nanos::MAX, ..ANY };
         assert_eq!(Length::parse(most, &limits).unwrap().nanos, Nanos::MAX);
     }
 

@@ -1,13 +1,18 @@
-//! stalld finds tasks that starve - runnable, yet not given their CPU for a threshold - and lets
-//! them run for a bounded moment.
+//! stalld finds starving tasks and lets them run for a bounded time.
 //!
-//! Data flows one way: [`observe`] takes a snapshot of the run queues, [`detect`] decides who
-//! starves and when to look next, [`engine`] ties the two together, and [`daemon`] is what a
-//! program needs around them. [`host`] knows the machine. [`sys`] holds all system calls, and all
-//! that is `unsafe`.
+//! A waiter is a task that is queued on a CPU and not running. It starves if it waits for a
+//! threshold or longer. The task that has the CPU meanwhile is the hog. A boost raises a starving
+//! task to SCHED_DEADLINE or, in short pulses, to SCHED_FIFO, and then restores it. A monitor is
+//! the thread that scans for one CPU in the modes -A and -M.
+//!
+//! Data flows one way: [`observe`] takes a snapshot of the run queues. [`detect`] finds the
+//! starving tasks and sets the time of the next scan. [`boost`] raises and restores tasks.
+//! [`engine`] combines these three; its callers are [`daemon`] and the C library in ffi/.
+//! [`guardian`] is the process that restores after stalld died. [`host`] reads facts about the
+//! machine. [`sys`] holds all direct system calls and all `unsafe` code.
 
 pub mod boost;
-pub mod chrome_trace;
+mod chrome_trace;
 pub mod command_line;
 pub mod cpus;
 pub mod daemon;
@@ -16,9 +21,10 @@ pub mod detect;
 pub mod engine;
 pub mod error;
 pub mod fault;
+pub mod guardian;
 pub mod host;
 pub mod json;
-pub mod length;
+mod length;
 pub mod observe;
 pub mod patterns;
 pub mod proc;

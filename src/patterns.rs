@@ -1,12 +1,13 @@
-//! Lists of regular expressions for names: of tasks, and of control groups.
+//! Lists of regular expressions that match names of tasks or of control groups.
 
 use crate::task::Escaped;
 use regex_lite::{Regex, RegexBuilder};
 
-/// A name is on the list if one of the expressions matches it somewhere, case and all.
+/// A list of regular expressions. A name is on the list if an expression matches any part of it.
+/// Upper and lower case differ.
 ///
-/// Names are bytes, expressions text: a name that is not UTF-8 is matched in the escaped form in
-/// which it stands in the log.
+/// A name may be any bytes. If it is not UTF-8, the expressions are matched with its escaped form,
+/// which is also its form in the log.
 #[derive(Clone, Debug, Default)]
 pub struct Patterns {
     regexes: Vec<Regex>,
@@ -14,9 +15,9 @@ pub struct Patterns {
 }
 
 impl Patterns {
-    /// Adds the expressions of a list such as `^ktimers/,rcu`. A comma always separates two of
-    /// them, so none can contain one; blanks around them are not part of them. If one is refused,
-    /// the reason comes back and the list stays as it was.
+    /// Adds a list of expressions such as `^ktimers/,rcu`. A comma always separates two
+    /// expressions, so no expression can contain one. Blanks around an expression are dropped. If
+    /// an expression is invalid, returns the reason and adds nothing.
     pub fn add(&mut self, list: &str) -> Result<(), String> {
         let regexes = list.split(',').map(|item| compile(item.trim())).collect::<Result<Vec<_>, _>>()?;
         self.regexes.extend(regexes);
@@ -24,7 +25,7 @@ impl Patterns {
         Ok(())
     }
 
-    /// The lists that were added, as they were written.
+    /// Returns the added lists, as the user wrote them.
     pub fn sources(&self) -> &[String] {
         &self.sources
     }

@@ -1,34 +1,42 @@
-//! A map in one vector, in the order of its keys.
+//! A map in one vector, which is sorted by key.
 
 use crate::room::prefaulted_vec;
 use crate::steps;
 
-/// Looks a key up in few steps, and allocates only when more entries than ever before are in it.
-pub struct Sorted<K, V> {
+/// A map with a binary search. It allocates only when its vector is full.
+pub(crate) struct Sorted<K, V> {
     entries: Vec<(K, V)>,
 }
 
+/// An empty map without memory.
+impl<K, V> Default for Sorted<K, V> {
+    fn default() -> Sorted<K, V> {
+        Sorted { entries: Vec::new() }
+    }
+}
+
 impl<K: Ord + Copy, V: Copy> Sorted<K, V> {
-    /// Makes an empty map with memory for `room` entries. `some` must not be all zeros.
-    pub fn with_room(room: usize, some: (K, V)) -> Sorted<K, V> {
+    /// Makes an empty map with memory for `room` entries. `some` is any entry that is not all
+    /// zeros.
+    pub(crate) fn with_room(room: usize, some: (K, V)) -> Sorted<K, V> {
         Sorted { entries: prefaulted_vec(room, some) }
     }
 
-    /// Makes an empty map with some memory for what has no value to fill it with.
-    pub fn new() -> Sorted<K, V> {
+    /// Makes an empty map with memory for 64 entries, whose pages may not be present yet.
+    pub(crate) fn new() -> Sorted<K, V> {
         Sorted { entries: Vec::with_capacity(64) }
     }
 
-    pub fn get(&self, key: K) -> Option<V> {
+    pub(crate) fn get(&self, key: K) -> Option<V> {
         self.find(key).ok().and_then(|index| self.entries.get(index)).map(|&(_, value)| value)
     }
 
-    pub fn contains(&self, key: K) -> bool {
+    pub(crate) fn contains(&self, key: K) -> bool {
         self.find(key).is_ok()
     }
 
-    /// Returns the value of a key, which is `value` if the key is new.
-    pub fn entry(&mut self, key: K, value: V) -> &mut V {
+    /// Returns the value of a key. Inserts `value` if the key is new.
+    pub(crate) fn entry(&mut self, key: K, value: V) -> &mut V {
         let index = self.find(key).unwrap_or_else(|index| {
             self.entries.insert(index, (key, value));
             index
@@ -37,66 +45,66 @@ impl<K: Ord + Copy, V: Copy> Sorted<K, V> {
     }
 
     /// Sets the value of a key.
-    pub fn insert(&mut self, key: K, value: V) {
+    pub(crate) fn insert(&mut self, key: K, value: V) {
         *self.entry(key, value) = value;
     }
 
-    pub fn remove(&mut self, key: K) {
+    pub(crate) fn remove(&mut self, key: K) {
         if let Ok(index) = self.find(key) {
             self.entries.remove(index);
         }
     }
 
-    /// Replaces all entries. Of several with the same key, any one may be found.
-    pub fn refill(&mut self, entries: impl Iterator<Item = (K, V)>) {
+    /// Replaces all entries. If several have the same key, a search may find any of them.
+    pub(crate) fn refill(&mut self, entries: impl Iterator<Item = (K, V)>) {
         self.entries.clear();
         self.entries.extend(entries);
         self.entries.sort_unstable_by_key(|&(key, _)| key);
         steps::count(self.entries.len() * steps_of_search(self.entries.len()));
     }
 
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.entries.clear();
     }
 
-    /// Gives back memory that is not needed for `room` entries.
-    pub fn shrink(&mut self, room: usize) {
+    /// Frees the memory beyond `room` entries.
+    pub(crate) fn shrink(&mut self, room: usize) {
         self.entries.shrink_to(room);
     }
 
-    pub fn retain(&mut self, mut stays: impl FnMut(&V) -> bool) {
+    pub(crate) fn retain(&mut self, mut stays: impl FnMut(&V) -> bool) {
         steps::count(self.entries.len());
         self.entries.retain(|(_, value)| stays(value));
     }
 
-    /// Calls `stays` for each value, which it may change, and drops those for which it returns
-    /// false.
-    pub fn update(&mut self, mut stays: impl FnMut(&mut V) -> bool) {
+    /// Calls `stays` for each value, which `stays` may change. Drops the values for which `stays`
+    /// returns false.
+    pub(crate) fn update(&mut self, mut stays: impl FnMut(&mut V) -> bool) {
         steps::count(self.entries.len());
         self.entries.retain_mut(|(_, value)| stays(value));
     }
 
-    /// Drops the values for which `stays` returns false if there are as many as `most`.
-    pub fn update_if(&mut self, most: usize, stays: impl FnMut(&V) -> bool) {
+    /// Drops the values for which `stays` returns false if the map has `most` entries or more.
+    pub(crate) fn update_if(&mut self, most: usize, stays: impl FnMut(&V) -> bool) {
         if self.entries.len() >= most {
             self.retain(stays);
         }
     }
 
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 
-    pub fn values(&self) -> impl Iterator<Item = &V> {
+    pub(crate) fn values(&self) -> impl Iterator<Item = &V> {
         self.entries.iter().inspect(|_| steps::count(1)).map(|(_, value)| value)
     }
 
-    /// All entries, in the order of their keys.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = (K, &mut V)> {
+    /// Iterates over all entries in the order of their keys.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (K, &mut V)> {
         self.entries.iter_mut().map(|(key, value)| (*key, value))
     }
 
-    pub fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.entries.len() == self.entries.capacity()
     }
 

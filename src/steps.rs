@@ -1,18 +1,18 @@
-//! Counts how often the loops of a scan go round, so that a test can bound the work of a scan
-//! without a clock.
+//! Counts the loop iterations of a scan, so that a test can bound the work of a scan without a
+//! clock.
 
 #[cfg(test)]
 thread_local! {
     static TAKEN: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
 }
 
-/// Counts steps of the calling thread.
+/// Adds to the count of the calling thread.
 #[cfg(test)]
 pub(crate) fn count(steps: usize) {
     TAKEN.set(TAKEN.get() + steps as u64);
 }
 
-/// Counts nothing outside of unit tests.
+/// Does nothing outside of unit tests.
 #[cfg(not(test))]
 pub(crate) const fn count(_: usize) {}
 

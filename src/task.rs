@@ -1,18 +1,18 @@
-//! What stalld knows of a task: its numbers, its name, how it is scheduled.
+//! Types for a task: its numbers, its name, its scheduling and its owner.
 
 use std::fmt::{self, Write};
 
-/// A thread, by the number that gettid(2) gives it.
+/// The number of a thread, as gettid(2) returns it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tid(pub i32);
 
-/// A task for as long as it lives: the kernel gives the number of a task that has ended to another
-/// one.
+/// The identity of a task. A tid alone is not enough, because the kernel reuses the tid of a task
+/// that has ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TaskId {
     pub tid: Tid,
-    /// When the task started, in clock ticks since boot as /proc/PID/stat has it; 0 where the
-    /// backend can't tell.
+    /// When the task started, in clock ticks since boot as /proc/PID/stat has it; 0 if the backend
+    /// does not know it.
     pub start: u64,
 }
 
@@ -32,8 +32,8 @@ impl fmt::Display for Cpu {
     }
 }
 
-/// Nanoseconds: a length of time, or a moment on CLOCK_MONOTONIC. All arithmetic saturates: the
-/// clocks of two CPUs may differ by a tick, and a wait is never negative.
+/// Nanoseconds: a length of time, or a moment on CLOCK_MONOTONIC. All arithmetic saturates, so that
+/// a wait is never negative: the clocks of two CPUs may differ by a tick.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Nanos(pub u64);
 
@@ -76,8 +76,8 @@ impl std::ops::Sub for Nanos {
     }
 }
 
-/// A task's name as the kernel keeps it: up to 15 bytes that the task itself may have chosen,
-/// control characters and all. `Display` writes it so that it can't break out of a log line.
+/// The name of a task: up to 15 bytes. The task can choose any bytes, also control characters, so
+/// `Display` escapes them.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Comm {
     bytes: [u8; 16],
@@ -92,7 +92,7 @@ impl Comm {
         Comm { bytes }
     }
 
-    /// With NULs to the kernel's own length.
+    /// Returns the name with NULs up to 16 bytes, as in the kernel.
     pub fn padded(&self) -> [u8; 16] {
         self.bytes
     }
@@ -115,8 +115,8 @@ impl fmt::Debug for Comm {
     }
 }
 
-/// Bytes that came from outside, written so that no control character reaches a log or a terminal:
-/// what is not printable text becomes `\xHH`, a backslash is doubled.
+/// Shows bytes from outside so that no control character reaches a log or a terminal. Bytes that
+/// are not printable text become `\xHH`, and a backslash is doubled.
 pub struct Escaped<'a>(pub &'a [u8]);
 
 impl fmt::Display for Escaped<'_> {
@@ -136,8 +136,7 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-/// A character, or `\xHH` for each of its bytes where a log or a terminal would obey it, not show
-/// it.
+/// Shows a character; `\xHH` for each of its bytes if `is_visible` is false for it.
 pub struct Visible(pub char);
 
 impl fmt::Display for Visible {
@@ -149,9 +148,9 @@ impl fmt::Display for Visible {
     }
 }
 
-/// False for control characters, and for those in `UNSEEN`.
+/// Returns false for control characters and for the characters in `UNSEEN`.
 pub fn is_visible(c: char) -> bool {
-    // Most names are ASCII, and all of the table is behind that.
+    // Most names are ASCII, and the table has no ASCII character.
     c.is_ascii() && !c.is_ascii_control() || !c.is_control() && !is_unseen(c)
 }
 
@@ -161,8 +160,8 @@ fn is_unseen(c: char) -> bool {
 }
 
 /// Characters that reorder, hide or break the text around them, or show as nothing. In terms of
-/// Unicode 16 these are Bidi_Control, Default_Ignorable_Code_Point (with what is reserved for it),
-/// and the categories Cf, Zl and Zp. The ranges are in order, with their last character.
+/// Unicode 16 these are Bidi_Control, Default_Ignorable_Code_Point (with its reserved code points),
+/// and the categories Cf, Zl and Zp. The ranges are sorted, and include their last character.
 const UNSEEN: [(char, char); 25] = [
     ('\u{ad}', '\u{ad}'),
     ('\u{34f}', '\u{34f}'),
@@ -202,7 +201,7 @@ impl Policy {
     pub const BATCH: Policy = Policy(3);
     pub const IDLE: Policy = Policy(5);
     pub const DEADLINE: Policy = Policy(6);
-    pub const EXT: Policy = Policy(7);
+    const EXT: Policy = Policy(7);
 
     pub fn name(self) -> Option<&'static str> {
         Some(match self {
@@ -217,19 +216,19 @@ impl Policy {
         })
     }
 
-    /// FIFO or RR, which have a priority of their own.
+    /// Returns whether the policy is FIFO or RR.
     pub fn is_realtime(self) -> bool {
         self == Policy::FIFO || self == Policy::RR
     }
 }
 
-/// How a task is scheduled, as far as the backend can tell.
+/// The scheduling of a task, as far as the backend knows it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sched {
-    /// None where the backend sees only the priority (sched_debug).
+    /// `None` for the backend sched_debug, which sees only the priority.
     pub policy: Option<Policy>,
-    /// The kernel's scale, inheritance included: below 0 DEADLINE, 0-98 real-time (99 minus the RT
-    /// priority), 100-139 fair.
+    /// The priority on the kernel's scale, with priority inheritance: below 0 DEADLINE, 0-98
+    /// real-time (99 minus the RT priority), 100-139 fair.
     pub prio: i32,
 }
 
@@ -242,12 +241,12 @@ impl Sched {
         self.prio < 0 || self.policy == Some(Policy::DEADLINE)
     }
 
-    /// The policy, as far as it is known.
+    /// Returns the name of the policy, or of the class if the policy is unknown.
     pub fn name(self) -> &'static str {
         match self.policy.and_then(Policy::name) {
             Some(name) => name,
             None if self.prio < 0 => "SCHED_DEADLINE",
-            // FIFO and RR look the same from outside.
+            // FIFO and RR have the same priorities.
             None if self.is_realtime() => "real-time",
             None => "fair",
         }
@@ -264,7 +263,7 @@ impl fmt::Display for Sched {
     }
 }
 
-/// Whose a task is, as far as that matters to a boost.
+/// The owner of a task, as far as it matters for a boost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Owner {
     /// The backend does not know.
@@ -275,12 +274,13 @@ pub enum Owner {
     /// The task may give itself a real-time policy: it has CAP_SYS_NICE in the initial user
     /// namespace.
     Privileged,
-    /// The task is any other one, of the user with this uid.
+    /// The task is any other task, and belongs to the user with this uid.
     User(u32),
 }
 
 impl Owner {
-    /// Returns whether the task may take any rank by itself, so that it gains none by a boost.
+    /// Returns whether the task may set any rank for itself, so that a boost gives it no new
+    /// rights.
     pub fn may_take_any_rank(self) -> bool {
         matches!(self, Owner::Kernel | Owner::Privileged)
     }
@@ -290,17 +290,18 @@ impl Owner {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Task {
     pub tid: Tid,
-    /// The process it is a thread of; None where the backend can't tell.
+    /// The process of the thread; `None` if the backend does not know it.
     pub tgid: Option<Tid>,
     pub cpu: Cpu,
     /// When it started, as in `TaskId`.
     pub start: u64,
-    /// Grows whenever the task has been given a CPU.
+    /// A count that grows whenever the task gets a CPU: a waiter with the same count as at the last
+    /// scan has not run since.
     pub progress: u64,
     pub sched: Sched,
     pub owner: Owner,
-    /// It has a real-time rank that neither its policy nor priority inheritance gives it, as far as
-    /// the backend can tell.
+    /// Whether the task has a real-time rank that comes neither from its policy nor from priority
+    /// inheritance; false if the backend does not know it.
     pub misranked: bool,
     pub comm: Comm,
 }
@@ -330,7 +331,7 @@ mod tests {
         assert_eq!(shown(b""), "");
     }
 
-    /// By property, as the Unicode Character Database lists them, so not in the order of the table.
+    /// The ranges by property, as the Unicode Character Database lists them.
     const UNICODE: &[(&str, &[(u32, u32)])] = &[
         ("Cc", &[(0, 0x1f), (0x7f, 0x9f)]),
         ("Bidi_Control", &[(0x61c, 0x61c), (0x200e, 0x200f), (0x202a, 0x202e), (0x2066, 0x2069)]),
@@ -386,7 +387,7 @@ mod tests {
     ];
 
     #[test]
-    fn all_characters_that_a_terminal_obeys_or_hides_are_escaped_and_no_others() {
+    fn exactly_the_control_and_invisible_characters_are_escaped() {
         let has_property =
             |c: u32| UNICODE.iter().any(|(_, all)| all.iter().any(|it| (it.0..=it.1).contains(&c)));
         for c in (0..=u32::from(char::MAX)).filter_map(char::from_u32) {
@@ -413,7 +414,7 @@ mod tests {
         let shown = |policy, prio| Sched { policy, prio }.to_string();
         assert_eq!(shown(Some(Policy::FIFO), 49), "SCHED_FIFO 50");
         assert_eq!(shown(Some(Policy::OTHER), 120), "SCHED_OTHER");
-        // A fair task that holds an rt_mutex somebody real-time waits for.
+        // A fair task that owns an rt_mutex for which a real-time task waits.
         assert_eq!(shown(Some(Policy::OTHER), 49), "SCHED_OTHER 50");
         assert_eq!(shown(None, 0), "real-time 99");
         assert_eq!(shown(None, -1), "SCHED_DEADLINE");

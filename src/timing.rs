@@ -1,25 +1,24 @@
-//! How long things may take: what can be asked for, what is taken where nothing was, what does not
-//! go together.
+//! Limits and defaults of the threshold, of the granularity, and of the times of a boost.
 
 use crate::task::Nanos;
 use std::ops::RangeInclusive;
 
-/// The threshold at which a wait is starvation.
+/// Allowed thresholds. A task that waits for the threshold starves.
 pub const THRESHOLD: RangeInclusive<Nanos> = Nanos::from_millis(10)..=Nanos::from_secs(3600);
-/// The longest time between two looks.
+/// Allowed granularities. The granularity is the longest time between two scans.
 pub const GRANULARITY: RangeInclusive<Nanos> = Nanos::from_millis(10)..=Nanos::from_secs(600);
-/// A boost lasts for one period at least.
+/// Allowed durations of a boost, which lasts for at least one period.
 pub const DURATION: RangeInclusive<Nanos> = *PERIOD.start()..=Nanos::from_secs(60);
 pub const PERIOD: RangeInclusive<Nanos> = Nanos::from_millis(200)..=Nanos::from_secs(4);
 pub const RUNTIME: RangeInclusive<Nanos> = Nanos::from_micros(8)..=Nanos::from_millis(1);
 
-// The kernel wants the runtime within the period; here the two can't meet.
+// The kernel requires that the runtime is at most the period, which holds for all allowed values.
 const _: () = assert!(RUNTIME.end().0 <= PERIOD.start().0);
 
 pub const DEFAULT_THRESHOLD: Nanos = Nanos::from_secs(60);
 pub const DEFAULT_GRANULARITY: Nanos = Nanos::from_secs(5);
 
-/// How a starving task is made to run: `runtime` in each `period`, for `duration`.
+/// The times of a boost: the task gets `runtime` in each `period`, for `duration`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Boost {
     pub duration: Nanos,
@@ -27,7 +26,7 @@ pub struct Boost {
     pub runtime: Nanos,
 }
 
-/// What does not go together.
+/// A conflict between two of the times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Misfit {
     /// The boost lasts longer than the threshold.
@@ -37,7 +36,7 @@ pub enum Misfit {
 }
 
 impl Boost {
-    /// What was asked for, and the rest made to fit.
+    /// Returns a boost with the given times. Chooses the other times so that all fit the threshold.
     pub fn fit(
         threshold: Nanos,
         duration: Option<Nanos>,
@@ -51,7 +50,8 @@ impl Boost {
     }
 
     pub fn misfit(&self, threshold: Nanos) -> Option<Misfit> {
-        // No boost is short enough for a threshold below the shortest one.
+        // With a threshold below the shortest duration, each duration is too long, and that is
+        // accepted.
         if self.duration > threshold && threshold >= *DURATION.start() {
             Some(Misfit::Duration)
         } else if self.period > self.duration {
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_not_asked_for_fits_what_was() {
+    fn chosen_times_fit_the_given_ones() {
         let ms = Nanos::from_millis;
         for (threshold, duration, period, expected) in [
             (60_000, None, None, (3000, 1000)),
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_not_be_is_named() {
+    fn conflicting_times_are_named() {
         let ms = |millis| Some(Nanos::from_millis(millis));
         let second = Nanos::from_secs(1);
         assert_eq!(Boost::fit(second, ms(1001), None, None).misfit(second), Some(Misfit::Duration));

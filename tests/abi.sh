@@ -1,8 +1,8 @@
 #!/bin/sh
-# Checks that the ABI of the C library is the one in ffi/libstalld.abi, that a break of it would be noticed, and that a
-# program of today runs with a library to come: abi.sh, after `make lib`.
-#   --write  writes ffi/libstalld.abi instead, for a change that is meant and breaks nothing
-# CARGO is the cargo command to build with. It takes abidiff, and root where programs are run.
+# Checks that the ABI of the C library is the one in ffi/libstalld.abi, that this check finds a
+# break, and that a program of today runs with a library of the future: abi.sh, after `make lib`.
+#   --write  writes ffi/libstalld.abi instead, for an intended change that breaks nothing
+# CARGO is the cargo command to build with. The check needs abidiff, and root to run programs.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -20,7 +20,8 @@ compare() {
     abidiff "$baseline" "$root/abi"
 }
 
-# The library as a change would make it: variant NAME SED-SCRIPT. Without BPF, which has no part in the ABI.
+# variant NAME SED-SCRIPT: builds the library with a change, and without BPF, which has no part in
+# the ABI.
 variant() {
     rm -rf "${root:?}/$1"
     mkdir -p "$root/$1"

@@ -1,4 +1,5 @@
-# Sourced by what checks one thing after another: a line for each, and whether one has failed in $status.
+# Functions for scripts that run one check after another. Each check prints a line. $status is 1 if
+# a check has failed.
 # shellcheck shell=sh
 status=0
 output=/dev/null
@@ -9,17 +10,17 @@ ok() {
 
 failed() {
     echo "  FAILED  $1"
-    # shellcheck disable=SC2034 # it is for who sources this
+    # shellcheck disable=SC2034 # scripts that source this file use it
     status=1
 }
 
-# left_out WHAT REASON: counts what cannot be checked here.
+# left_out WHAT REASON: counts a check that cannot run here.
 left_out() {
     echo "  skipped $1: $2"
 }
 
-# check WHAT COMMAND...: the command tells by its status; what it prints goes to the file $output, and is shown where it
-# fails.
+# check WHAT COMMAND...: passes if the command succeeds. The command's output goes to the file
+# $output, and is printed if the check fails.
 check() {
     what=$1
     shift

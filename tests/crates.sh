@@ -1,6 +1,6 @@
 #!/bin/sh
-# Checks the crates by deny.toml: their licences and where they come from, and the flaws that are known of them where
-# cargo-deny has fetched the list of these. CARGO is the cargo command to ask.
+# Checks the crates by deny.toml: their licences and sources, and their known flaws if cargo-deny
+# has fetched the list of flaws. CARGO is the cargo command to ask.
 set -eu
 cd "$(dirname "$0")/.."
 

@@ -13,11 +13,11 @@ refuse() {
 	exit 1
 }
 
-# Whether this system lacks a requirement that no right and no package can add. Needs no root.
+# Fails if this system lacks a requirement that no right and no package can add. Needs no root.
 check() {
 	[ -e /proc/self/status ] || refuse "/proc is not mounted: mount -t proc proc /proc"
-	# The namespace that the kernel starts with has this number. Without a link, the kernel has no
-	# other.
+	# The first namespace of the kernel has this number. A kernel without this link has no other
+	# namespace.
 	case $(readlink /proc/self/ns/pid) in
 	'' | 'pid:[4026531836]') ;;
 	*) refuse "stalld boosts no task from a pid namespace of its own: start the container with the host's, or use the host" ;;
@@ -67,7 +67,7 @@ await() {
 	done
 }
 
-# start_failed WHAT FILE: the last line of its log has the reason.
+# start_failed WHAT FILE: fails with the last line of that log, which has the reason.
 start_failed() {
 	refuse "FAILED: $1: $(tail -n 1 "$2" | sed 's/^[a-z]*: //')"
 }

@@ -1,9 +1,9 @@
 #!/bin/sh
-# Runs the README's commands on bare Debian systems, as a new user does: fresh.sh ROOT...
+# Runs the README's commands on bare Debian systems, as a new user does: fresh.sh [ROOT...]
 #
 # ROOT is debian12 or debian13 (as root), debian12-user or debian13-user (an ordinary user with
-# sudo), ci-debian12 or ci-debian13 (.ci/run as root; up to 90 minutes; `ci` is ci-debian13). Needs
-# root, and a Debian or Ubuntu host.
+# sudo), ci-debian12 or ci-debian13 (.ci/run as root; up to 90 minutes; `ci` is ci-debian13). The
+# default is the first four. Needs root, and a Debian or Ubuntu host.
 #
 # Each system is a copy of a root that debootstrap makes once, with a clone of HEAD. It is
 # target/fresh/ROOT while its commands run, and is removed afterwards unless KEEP=1. The log is
@@ -65,11 +65,11 @@ connect() {
 }
 
 # inside USER COMMAND: runs it as a login of this user, without a terminal. /proc, /sys and /dev are
-# mounted, but none of the file systems that belong below /sys. The mounts are gone with the last
+# mounted, but none of the file systems that belong below /sys. The mounts end with the last
 # process.
 inside() {
-    # A pid namespace of its own is out of the question, because stalld does not boost inside one.
-    # The root is mounted on itself, because unshare(1) fails if / is no mount point.
+    # This gets no pid namespace of its own, because stalld does not boost inside one. The root is
+    # mounted on itself, because unshare(1) fails if / is no mount point.
     # shellcheck disable=SC2016 # the shell inside expands it
     unshare --mount sh -eu -c '
         mount --bind "$1" "$1"
@@ -89,7 +89,7 @@ end_leftovers() {
     done
 }
 
-# Makes the system $root from this suite, with the user $user in it: prepare SUITE
+# prepare SUITE: makes the system $root from this suite, with the user $user in it.
 prepare() {
     end_leftovers
     rm -rf --one-file-system "$root"
@@ -131,7 +131,7 @@ try() {
     fi
 }
 
-# installed_nothing WHAT: whether the command that ran last found all that it needs.
+# installed_nothing WHAT: checks that the last command has found all that it needs.
 installed_nothing() {
     if tail -n "+$((before + 1))" "$log" | grep -q 'installing by'; then
         failed "$name: $1 installs nothing: see $log"
@@ -155,7 +155,7 @@ suite_of() {
     esac
 }
 
-[ $# -gt 0 ] || die "fresh.sh needs the name of a root: debian12, debian13, debian12-user, debian13-user, ci"
+[ $# -gt 0 ] || set -- debian12 debian13 debian12-user debian13-user
 for name; do
     suite_of "$name" >/dev/null
 done

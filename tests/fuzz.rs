@@ -1,4 +1,4 @@
-//! What fuzzing has found, read again: each input in fuzz/ goes through its target.
+//! Runs each input in fuzz/ through its target again. They are inputs that fuzzing has found.
 
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
@@ -11,7 +11,7 @@ fn fuzz() -> Command {
     Command::new(Rig::path().with_file_name("fuzz"))
 }
 
-/// The targets that have inputs.
+/// Returns the directories of targets that have inputs of this kind.
 fn targets(kind: &str) -> Vec<PathBuf> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz").join(kind);
     let mut targets: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -26,8 +26,8 @@ fn replay(kind: &str) {
             continue;
         }
         let output = fuzz().arg(target).arg(&inputs).output().expect("'cargo build --examples' makes it");
-        let said = String::from_utf8_lossy(&output.stdout);
-        let last: Vec<&str> = said.lines().rev().take(1).collect();
+        let printed = String::from_utf8_lossy(&output.stdout);
+        let last: Vec<&str> = printed.lines().rev().take(1).collect();
         let failure = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{target:?} ended by {last:?}: {failure}");
         let count = fs::read_dir(&inputs).unwrap().count();
@@ -42,7 +42,7 @@ fn no_input_of_the_corpus_breaks_a_promise() {
 }
 
 #[test]
-fn no_input_that_once_broke_a_promise_does_so_again() {
+fn no_input_that_once_broke_a_promise_breaks_it_again() {
     replay("regressions");
 }
 
@@ -55,7 +55,7 @@ fn each_target_has_a_corpus() {
     let with_corpus: Vec<_> = targets("corpus");
     let with_corpus: Vec<_> =
         with_corpus.iter().map(|it| it.file_name().unwrap().to_str().unwrap()).collect();
-    // What stallstat reads is fuzzed where there is stallstat.
+    // Two targets exist only if stallstat is built.
     let with_corpus: Vec<_> = with_corpus
         .into_iter()
         .filter(|name| cfg!(feature = "bpf") || !OF_STALLSTAT.contains(name))

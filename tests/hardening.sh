@@ -1,11 +1,13 @@
 #!/bin/sh
-# Checks that binaries are hardened, and the archives of C code that static ones are linked from: hardening.sh FILE...
-# Stack protectors are for what is C: Rust checks each index instead.
+# Checks that binaries are hardened:
+#   hardening.sh FILE...
+# If target/static/stalld is one of them, this also checks the archives of C code that it is linked
+# from. Stack protectors are for C code only, because Rust checks each index.
 set -eu
 # shellcheck source=tests/checks.sh
 . "$(dirname "$0")/checks.sh"
 
-# Whether readelf shows a line with the pattern.
+# Returns whether readelf shows a line with the pattern.
 shows() {
     echo "$report" | grep -q -- "$1"
 }
@@ -18,6 +20,13 @@ forbid() {
     if shows "$2"; then failed "$1"; else ok "$1"; fi
 }
 
+case " $* " in
+*" target/static/stalld "*)
+    # shellcheck disable=SC2012 # cargo makes these names
+    archives=$(ls -td target/*/release/build/libbpf-sys-*/out 2>/dev/null | head -n 1)
+    [ -z "$archives" ] || set -- "$@" "$archives/libbpf.a" "$archives/libelf.a" "$archives/libz.a"
+    ;;
+esac
 for file; do
     echo "$file:"
     case $file in
@@ -34,7 +43,7 @@ for file; do
     require "stack not executable" 'GNU_STACK.* RW '
     forbid "no segment both writable and executable" ' RWE '
     forbid "no relocations in the code" 'TEXTREL'
-    # One that is static tells no names, and without libbpf all is Rust.
+    # A static program has no names to search, and without libbpf all code is Rust.
     if shows '(NEEDED)' && grep -q 'libbpf: ' "$file"; then
         require "stack protectors in what is C" 'UND __stack_chk_fail'
     fi

@@ -22,10 +22,10 @@ findings() {
 
 # Prints the modules of the table that the code does not have.
 missing_modules() {
-    sed -n 's/^module \([a-z0-9_:]*\) .*/\1/p' "$table" | while read -r module; do
+    awk '$1 == "module" { print $2 } $1 == "only" { for (i = 4; i <= NF; i++) print $i }' "$table" | while read -r module; do
         path=src/$(echo "$module" | sed 's|::|/|g')
         [ -e "$path" ] || [ -e "$path.rs" ] || [ "$module" = ffi ] || grep -rqs "macro_rules! $module " src/sys ||
-            printf '%s\t1\tmodule\t1\t%s\n' tests/lint/layers "there is no module $module: remove its line"
+            printf '%s\t1\tmodule\t1\t%s\n' tests/lint/layers "there is no module $module: remove it"
     done
 }
 

@@ -1,6 +1,8 @@
 #!/bin/sh
-# Checks that the oldest supported Rust, `rust-version` in Cargo.toml, builds everything: msrv.sh [CARGO FLAGS...]
-# That Rust may be the one in PATH, one that rustup has, or Debian's, which is unpacked below target/ and not installed.
+# Checks that the oldest supported Rust, `rust-version` in Cargo.toml, builds everything:
+#   msrv.sh [CARGO FLAGS...]
+# That Rust may be the one in PATH, rustup's, or Debian's, which is unpacked below target/ and not
+# installed.
 set -eu
 cd "$(dirname "$0")/.."
 

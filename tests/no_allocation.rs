@@ -69,7 +69,7 @@ fn a_warm_scan_allocates_nothing() {
                 clock::nap(Nanos::from_millis(2));
                 let before = ALLOCATIONS.get();
                 let now = clock::monotonic();
-                engine.look(now, now).map(|()| ALLOCATIONS.get() - before)
+                engine.scan(now, now).map(|()| ALLOCATIONS.get() - before)
             };
             // Tasks of other tests may start and end, and make a buffer grow once more. A leak or
             // an allocation in each scan would go on for ever.
@@ -91,7 +91,7 @@ fn a_warm_boost_allocates_nothing() {
         let words = SharedWords::map(&nameless_file().unwrap(), Journal::words(16)).unwrap();
         let journal = Arc::new(Journal::over(words));
         journal.begin(1, Tid(1));
-        let mut actuator = KernelActuator::new(journal, runtime, period, Arc::new(|| {}));
+        let actuator = KernelActuator::new(journal, runtime, period, Arc::new(|| {}));
         let rules = Rules {
             how,
             runtime,
@@ -115,8 +115,7 @@ fn a_warm_boost_allocates_nothing() {
                 })
                 .collect();
             let tasks: Vec<Task> = tids.iter().take(VICTIMS).map(task).collect();
-            let mut booster = Booster::new(rules);
-            let mut events: Vec<Event> = Vec::with_capacity(64);
+            let mut booster = Booster::new(rules, Box::new(actuator));
             let mut rounds = Vec::new();
             for _ in 0..3 {
                 let mut allocated = 0;
@@ -124,16 +123,14 @@ fn a_warm_boost_allocates_nothing() {
                     let snapshot = Snapshot { at: clock::monotonic(), complete: true, ..Snapshot::default() };
                     let starving: Vec<Starving> = tasks.iter().map(|&task| starving(task)).collect();
                     let before = ALLOCATIONS.get();
-                    booster.look(&snapshot, &starving, &mut actuator, &mut events);
+                    booster.serve(&snapshot, &starving);
                     allocated += ALLOCATIONS.get() - before;
                     clock::nap(Nanos::from_millis(21));
                 }
-                rounds.push((
-                    events.iter().filter(|it| matches!(it, Event::Boosted { .. })).count(),
-                    allocated,
-                ));
-                booster.end_all(clock::monotonic(), &mut actuator, &mut events);
-                events.clear();
+                let boosts = booster.events().filter(|it| matches!(it, Event::Boosted { .. })).count();
+                rounds.push((boosts, allocated));
+                booster.end_all(clock::monotonic());
+                booster.events();
             }
             // This comes before the assertions, because a failure would wait for these threads.
             sleepers.iter().for_each(|sleeper| sleeper.thread().unpark());
@@ -225,8 +222,8 @@ fn a_log_record_allocates_nothing() {
     let how = BoostPolicy::Fifo;
     let before = ALLOCATIONS.get();
     for i in 0..5000 {
-        log.tell(&LogEvent::Starved { task, since: Nanos::ZERO, wait: Nanos(i), exact: true });
-        log.tell(&LogEvent::Boosted { task, how });
+        log.emit(&LogEvent::Starved { task, since: Nanos::ZERO, wait: Nanos(i), exact: true });
+        log.emit(&LogEvent::Task(Event::Boosted { task, how }));
         log.warning(format_args!("{} is a line of text", task.comm));
     }
     assert_eq!(ALLOCATIONS.get() - before, 0);

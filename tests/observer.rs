@@ -1,7 +1,7 @@
 //! Tests of the observer of `make soak` and of the account of a hog's losses, by lines as the
 //! kernel's tracer prints them.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, unreachable_pub)]
 
 #[path = "../benches/holds.rs"]
 mod holds;
@@ -84,7 +84,7 @@ fn rescued() -> Vec<String> {
 }
 
 #[test]
-fn a_rescue_as_it_should_be_is_no_fault() {
+fn a_correct_rescue_is_no_fault() {
     let observer = observed(&rescued());
     assert!(observer.missed.is_empty() && observer.unjust.is_empty() && observer.left_boosted.is_empty());
     assert_eq!((observer.boosts, observer.pulses, observer.starvations), (1, 0, 2));
@@ -92,7 +92,7 @@ fn a_rescue_as_it_should_be_is_no_fault() {
 }
 
 #[test]
-fn a_task_without_a_rescue_is_missed_whether_it_runs_at_last_or_not() {
+fn a_task_without_a_rescue_is_missed_even_if_it_runs_later() {
     assert_eq!(faults(&[STARVES.to_string()]), (1, 0, 0));
     assert_eq!(faults(&[STARVES.to_string(), runs(3.6, 98)]), (1, 0, 0));
     let woken =
@@ -112,7 +112,7 @@ fn a_boost_of_a_task_that_has_not_starved_is_unjust() {
 }
 
 #[test]
-fn a_task_that_ran_in_the_moment_before_its_boost_has_starved_all_the_same() {
+fn a_boost_just_after_a_starving_task_ran_is_justified() {
     let late = [STARVES.to_string(), runs(3.0001, 98), boost(3.0003), restore(3.1), stops(3.2, 98, "S")];
     assert_eq!(faults(&late), (0, 0, 0));
     let too_late = [STARVES.to_string(), runs(3.0001, 98), boost(3.2), restore(3.3)];
@@ -177,7 +177,7 @@ fn calls_of_other_processes_do_not_count_as_boosts() {
 const HOG: i32 = 10;
 const KERNEL_THREAD: i32 = 31;
 
-/// The hogged CPU goes from one task to another one.
+/// Returns a switch of the hogged CPU from one task to another one.
 fn switch(at: f64, from: i32, to: i32) -> String {
     switch_on(1, at, from, to)
 }
@@ -239,7 +239,7 @@ fn a_hold_lasts_from_the_switch_in_of_a_victim_to_its_switch_out() {
 }
 
 #[test]
-fn a_kernel_thread_inside_a_hold_makes_it_longer_and_is_not_laid_to_the_victim() {
+fn a_kernel_thread_inside_a_hold_counts_for_the_hold_and_not_the_victim() {
     let lines = after_the_hog_came(&[
         (2.0, HOG, 20),
         (2.010, 20, KERNEL_THREAD),
@@ -277,7 +277,7 @@ fn the_worst_second_begins_anywhere() {
 
 #[test]
 fn time_outside_of_the_window_does_not_count() {
-    // Before the hog comes and after it has ended a victim runs as long as it likes.
+    // A victim may run for any time before the hog comes, and after it has ended.
     let lines = [
         switch(0.2, 0, 20),
         switch(0.999, 20, KERNEL_THREAD),
@@ -382,7 +382,7 @@ fn a_trace_with_a_gap_gives_an_error_and_no_figures() {
 }
 
 #[test]
-fn a_wait_lasts_from_the_last_switch_out_before_the_hog_to_the_next_switch_in() {
+fn a_wait_lasts_from_the_victims_last_switch_out_to_its_next_switch_in() {
     let waited = |lines: &[String], lost| {
         let events: Vec<Event> = lines.iter().filter_map(|line| read(line)).collect();
         let window = (Nanos::from_secs(1), Nanos::from_secs(5));

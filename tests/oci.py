@@ -1,7 +1,8 @@
 #!/usr/bin/python3
 """Checks the container image and the manifest in packaging/oci, as root: oci.py ROOT
 
-No engine is needed: the image's tree is made in ROOT, and its program runs there with the rights that the manifest gives."""
+No engine is needed: this makes the tree of the image in ROOT, and runs the image's program there
+with the rights that the manifest gives."""
 
 import ctypes
 import json
@@ -34,7 +35,7 @@ def check(what, holds, output=""):
 
 
 def build_image():
-    """Does what the Dockerfile says, and returns the command of a container."""
+    """Executes the Dockerfile, and returns the command of a container."""
     command = {}
     for line in pathlib.Path("packaging/oci/Dockerfile").read_text().splitlines():
         word, _, rest = line.partition(" ")
@@ -75,7 +76,7 @@ def mount(*arguments):
 
 
 def mount_as_a_runtime_does():
-    """In a mount namespace of this process, which goes with it. The node has RT throttling off."""
+    """Mounts in a namespace of this process, with RT throttling off, as a node has it."""
     if libc.unshare(CLONE_NEWNS) != 0:
         sys.exit("oci.py: this needs root")
     mount("--make-rprivate", "/")
@@ -130,7 +131,7 @@ mounts = [(volume["name"], volume["mountPath"]) for volume in container["volumeM
 volumes = [(volume["name"], volume["hostPath"]["path"]) for volume in pod["volumes"]]
 check("of the node's files it has the journal only", mounts == volumes == [("journal", "/run/stalld")])
 
-# Linters that no distribution has: they count where they are installed.
+# No distribution packages these linters, so they are used only where they are installed.
 for linter, file in (("hadolint", "Dockerfile"), ("kubernetes-validate", "daemonset.yaml")):
     if shutil.which(linter):
         done = subprocess.run([linter, f"packaging/oci/{file}"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

@@ -1,11 +1,11 @@
 #!/bin/sh
-# Checks that the committed generated files are what their sources give now: regen.sh MAKE...
-# Without libclang only the files that need none are checked, except in CI.
+# Checks that the committed generated files are what their sources give now. Without libclang only
+# the files that need none are checked, except in CI.
 set -eu
 cd "$(dirname "$0")/.."
 
 generated="packaging/completions/* man/stalld.8 man/stallstat.8"
-headers="src/observe/bpf/records.rs src/stat/records.rs include/stalld.h"
+headers="src/observe/bpf/records.rs src/stat/bpf_abi.rs include/stalld.h"
 target=regen
 if [ "${CI-}" = true ] || reason=$(sh packaging/setup.sh --check regen 2>&1); then
     generated="$generated $headers"
@@ -19,12 +19,12 @@ for file in $generated; do
     mkdir -p "$before/${file%/*}"
     cp -p "$file" "$before/$file"
 done
-"$@" "$target"
+make --no-print-directory "$target"
 for file in $generated; do
     cmp -s "$before/$file" "$file" || {
         echo "stalld: $file was not what its source gives: commit what 'make regen' has written now" >&2
         exit 1
     }
-    # With the old time of change, so that nothing is built again for nothing.
+    # Keeps the old modification time, so that nothing is rebuilt needlessly.
     cp -p "$before/$file" "$file"
 done

@@ -13,8 +13,8 @@ cd "$(dirname "$0")/.."
 require_apt
 address=$(mirror) || exit 1
 sh tests/vm/fetch.sh debootstrap >/dev/null
-# Its mounts are its own, except in a chroot whose root is no mount point: there the kernel refuses
-# that.
+# debootstrap gets a mount namespace of its own, except in a chroot whose root is no mount point:
+# there unshare(1) fails.
 own='unshare --mount'
 $own true 2>/dev/null || own=
 echo "stalld: making $directory" >&2

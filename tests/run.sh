@@ -1,11 +1,11 @@
 #!/bin/sh
-# Runs the tests, those included that need root, and counts them:
+# Runs the tests, also those that need root, and counts them:
 #   run.sh fast|long|adversary|mutants [CARGO-TEST-ARGUMENT...]
-# `mutants` reverts each fix of an attack in turn, and checks that a test finds that.
+# `mutants` reverts each fix of an attack in turn, and checks that a test fails then.
 #
-# CARGO is the cargo command, FEATURES its words on features. The tests of an ordinary user that need root
-# run through sudo. A test of tests/skips is left out where its condition fails. The script fails if any
-# other test did not run, unless arguments of the caller select tests.
+# CARGO is the cargo command, and FEATURES its flags for features. For an ordinary user, the tests
+# that need root run through sudo. A test of tests/skips is skipped where its condition fails. The
+# script fails if any other test did not run, unless the caller's arguments select tests.
 set -eu
 cd "$(dirname "$0")/.."
 which=$1
@@ -27,7 +27,8 @@ mutants)
     exit 2
     ;;
 esac
-# `make lib` has built the library. A test that runs as root would leave files of root's below target.
+# `make lib` has built the library, so tests do not build it. A test as root would leave root's
+# files below target.
 export STALLD_BUILT_LIBRARY=yes
 
 work=$(mktemp -d)
@@ -42,7 +43,7 @@ cargo_test() {
 
 begun=$(date +%s)
 cargo_test --no-run --color never 2>&1 | tee "$work/log"
-# NAME=PATH: for each test program, for `mutants`.
+# NAME=PATH for each test program, which `mutants` needs.
 STALLD_TEST_PROGRAMS=$(sed -n "s|^ *Executable tests/\(.*\)/main.rs (\(.*\))|\1=$PWD/\2|p" "$work/log" | tr '\n' :)
 export STALLD_TEST_PROGRAMS
 if [ "$which" = mutants ] && [ -z "$STALLD_TEST_PROGRAMS" ]; then

@@ -1,8 +1,10 @@
 #!/usr/bin/python3
-"""Checks a list of what is inside a program, in the form of CycloneDX 1.5, and what has the licences of that, against
-Cargo.lock and what cargo would link: sbom.py FILE LICENCES PARTS-IN-C...
+"""Checks a CycloneDX 1.5 list of the parts of a program, and the file with the licences of these
+parts, against Cargo.lock and the crates that cargo would link:
 
-Which features the program has is told by the parts. CARGO is the cargo command to ask."""
+    sbom.py FILE LICENCES PARTS-IN-C...
+
+PARTS-IN-C also show which features the program has. CARGO is the cargo command to ask."""
 
 import json
 import os
@@ -35,7 +37,7 @@ def linked_crates(parts_in_c):
 
 
 def has_licence(name, version, licences):
-    # As a heading in NOTICES.txt, or among the files in Debian's copyright.
+    # The name is a heading in NOTICES.txt, or among the files in Debian's copyright.
     name, version = re.escape(name), re.escape(version)
     return re.search(rf"^{name} {version}$|vendor/(?:\S*/)?{name}(?:-\*|/\*)$", licences, re.M)
 
@@ -65,7 +67,7 @@ def complaints(file, licences, parts_in_c):
     for component in listed:
         if not has_licence(component["name"], component["version"], licences.read_text()):
             yield f"has {component['name']}, of which {licences} has no licence"
-    # What is C comes without cargo's knowing.
+    # cargo does not know the parts in C.
     generic = {component["name"] for component in listed if component["purl"].startswith("pkg:generic/")}
     if generic != set(parts_in_c):
         yield f"has these parts in C: {', '.join(sorted(generic))}"

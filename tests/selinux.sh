@@ -1,7 +1,9 @@
 #!/bin/sh
 # Checks the SELinux policy by linking it with a distribution's, as root: selinux.sh [PACKAGE.rpm]
-# It is the one in the package, or else what packaging/selinux has. The distribution is a Debian below target/roots, whose
-# policy says nothing of stalld: a stand-in declares what Fedora's has for the C program. No kernel loads any of it.
+#
+# The policy comes from the package, or else from packaging/selinux. The distribution is a Debian
+# below target/roots. Its policy does not know stalld, so a stand-in declares the types that
+# Fedora's has for the C program. No kernel loads any of it.
 # shellcheck disable=SC2317 # most functions are called by `check`
 set -eu
 package=${1:+$(realpath "$1")}
@@ -11,13 +13,14 @@ umask 022
 
 root=$PWD/target/roots/selinux-bookworm
 
-# build MODULE [FILE-CONTEXTS]: as the RPM is built, but with the tools in the root, which may be older.
+# build MODULE [FILE-CONTEXTS]: builds a module as the RPM does, but with the tools in the root,
+# which may be older.
 build() {
     chroot "$root" sh -c "cd $inside && checkmodule -M -m -c 19 -o $1.mod $1.te &&
         semodule_package -o $1.pp -m $1.mod ${2:+-f $2}"
 }
 
-# What there is to check, as stalld_bpf.pp.
+# Makes stalld_bpf.pp, the module to check.
 our_module() {
     if [ -z "$package" ]; then
         cp packaging/selinux/stalld_bpf.te packaging/selinux/stalld_bpf.fc "$work"
@@ -28,7 +31,7 @@ our_module() {
     fi
 }
 
-# stand_in [STATEMENTS]
+# stand_in [STATEMENTS]: builds a module that declares stalld_t.
 stand_in() {
     cat >"$work/stand_in.te" <<END
 module stand_in 1.0;
@@ -46,8 +49,8 @@ END
     build stand_in
 }
 
-# A copy of the distribution's modules with ours and the stand-in added, as `semodule` does it on a host; and checked
-# against what the distribution says that nobody may be allowed.
+# Links a copy of the distribution's modules with ours and the stand-in, as `semodule` does on a
+# host. The option expand-check has the result checked against the rules for what no domain may do.
 link() {
     rm -rf "${work:?}/etc" "${work:?}/var"
     mkdir -p "$work/etc" "$work/var/lib" &&
@@ -58,19 +61,20 @@ link() {
             --priority 100 --install "$inside/stand_in.pp" --priority 200 --install "$inside/stalld_bpf.pp"
 }
 
-# ask COMMAND...: sesearch or seinfo about the linked policy, whose file is named after its version.
+# ask COMMAND...: runs sesearch or seinfo on the linked policy. The name of its file has its
+# version.
 ask() {
     chroot "$root" sh -c "exec \"\$@\" $linked/policy/policy.*" sh "$@"
 }
 
-# The rules as `TARGET:CLASS PERMISSION... `, without those that a boolean turns on.
+# Writes the rules as `TARGET:CLASS PERMISSION... `, without those that depend on a boolean.
 rules() {
     ask sesearch -A -s stalld_t | sed -n 's/^allow [^ ]* \([^ ]*\) \(.*\);$/\1 \2 /p' | tr -d '{}' >"$work/rules"
     ask sesearch -T -s stalld_t >"$work/transitions"
     [ -s "$work/rules" ] && [ -s "$work/transitions" ]
 }
 
-# `TARGET:CLASS PERMISSION...`, a line each, comes on stdin.
+# allowed: checks that the rules allow lines `TARGET:CLASS PERMISSION...` on stdin.
 allowed() {
     refused=0
     while read -r of permissions; do
@@ -84,7 +88,7 @@ allowed() {
     return "$refused"
 }
 
-may_look() {
+may_scan() {
     allowed <<END
 stalld_t:bpf map_create map_read map_write prog_load prog_run
 stalld_t:capability2 bpf perfmon
@@ -131,7 +135,7 @@ stalld_state_t:file create getattr lock map open read rename setattr unlink writ
 END
 }
 
-may_tell() {
+may_log() {
     allowed <<END
 stalld_t:unix_dgram_socket connect create write
 kmsg_device_t:chr_file open write
@@ -154,33 +158,34 @@ may_use_the_distributions_pidfile() {
     echo "stalld_var_run_t:file create getattr lock open read setattr unlink write" | allowed
 }
 
-# From the unit, which has NoNewPrivileges=yes.
+# The unit has NoNewPrivileges=yes, so that a start needs this permission.
 starts() {
     ask sesearch -A -s init_t -t stalld_t -c process2 -p nnp_transition | grep '^allow init_t '
 }
 
-# They are in the kernel's own domain.
+# Kernel threads are in the kernel's own domain.
 reaches_kernel_threads() {
     ask sesearch -A -s stalld_t -t kernel_t -c process -p setsched | grep '^allow stalld_t '
 }
 
-# changes_files_of TYPE...: of these alone, in order.
+# changes_files_of TYPE...: checks that files of these types, in order, may be changed, and no
+# others.
 changes_files_of() {
     sed -nE 's/^([^ ]*):file( .*)? (append|create|rename|setattr|unlink|write) .*/\1/p' "$work/rules" | sort -u >"$work/changed"
     printf '%s\n' "$@" | diff - "$work/changed"
 }
 
-# becomes CLASS TYPE [NAME]: what it makes in /run.
+# becomes CLASS TYPE [NAME]: checks the type of what stalld makes in /run.
 becomes() {
     grep -qx "type_transition stalld_t var_run_t:$1 $2${3:+ $3};" "$work/transitions" || { cat "$work/transitions"; return 1; }
 }
 
-# What root makes there by hand.
+# Checks the type of the directory that root makes there by hand.
 becomes_by_hand() {
     ask sesearch -T -s unconfined_t -t var_run_t -c dir | grep ' stalld_state_t stalld;$'
 }
 
-# So that what cleans up, looks around or relabels in /run does so with stalld's files.
+# With these attributes, programs that clean up, list or relabel /run also handle stalld's files.
 is_a_file_of_run() {
     ask seinfo -t stalld_state_t -x >"$work/attributes"
     for attribute in file_type non_auth_file_type non_security_file_type pidfile; do
@@ -199,24 +204,24 @@ files_are_labelled() {
     ! label /run/stalld-of-another | grep stalld_state_t
 }
 
-# As older releases have it: there the policy knows the directory as /var/run.
+# In older releases, the policy knows the directory as /var/run.
 files_are_labelled_by_the_old_name() {
     names=$root$linked/contexts/files/file_contexts.subs_dist
     sed -i 's|^/var/run[[:blank:]].*|/run /var/run|' "$names"
     grep '^/run /var/run$' "$names" && files_are_labelled
 }
 
-# What is the same wherever the module is linked.
+# Checks all that does not depend on the distribution's policy.
 check_rules() {
     check "it links, and allows nothing that nobody may" link
     check "its rules are there" rules
     check "stalld starts without new privileges" starts
-    check "it may look" may_look
+    check "it may scan" may_scan
     check "it may boost" may_boost
     check "kernel threads too" reaches_kernel_threads
     check "it may put RT throttling and HRTICK back" may_change_settings
     check "it may keep its journal, its lock and its metrics" may_keep_its_files
-    check "it may tell the system's log, the kernel's and systemd" may_tell
+    check "it may tell the system's log, the kernel's and systemd" may_log
     check "its directory gets a type of its own" becomes dir stalld_state_t stalld
     check "also the one that root makes by hand" becomes_by_hand
     check "which is a type for /run" is_a_file_of_run
@@ -230,7 +235,7 @@ sh tests/root.sh "$root" bookworm selinux-policy-default,semodule-utils,checkpol
 work=$(mktemp -d "$root/work.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 output=$work/output
-# As it is called in the root, and what is linked there.
+# The paths of the work directory and of the linked policy, within the root.
 inside=/${work##*/}
 linked=$inside/etc/selinux/default
 

@@ -1,12 +1,12 @@
 #!/bin/sh
-# Checks the installed service on a host with systemd, by starving a task on the last CPU: service.sh
-# It changes the service's options, and puts them back. For a virtual machine, and for root.
+# Checks the installed service on a host with systemd, as root, by starving a task on the last CPU.
+# It changes the service's options, and restores them. Use it in a virtual machine.
 set -eu
 
 options=/etc/default/stalld
 [ -e "$options" ] || options=/etc/sysconfig/stalld
 limit=/proc/sys/kernel/sched_rt_runtime_us
-# The last CPU: nothing else is disturbed.
+# Only the last CPU is disturbed.
 cpu=$(($(getconf _NPROCESSORS_ONLN) - 1))
 if [ "$cpu" = 0 ]; then
     echo "left out: a hog on the only CPU would starve this test"
@@ -14,7 +14,7 @@ if [ "$cpu" = 0 ]; then
 fi
 hog=
 victim=
-# The sockets of other services that have to be out of reach, and those of them that this test makes.
+# Sockets of other services that stalld must not reach, and those of them that this test makes.
 sockets="/run/docker.sock /run/containerd/containerd.sock /run/libvirt/libvirt-sock /run/dbus/system_bus_socket
     /run/systemd/private /var/lib/lxd/unix.socket"
 made=
@@ -42,7 +42,7 @@ ok() {
     echo "  ok      $*"
 }
 
-# within SECONDS COMMAND...: waits until it succeeds.
+# within SECONDS COMMAND...: repeats the command until it succeeds. Fails when the time is over.
 within() {
     until=$(($(date +%s) + $1))
     shift
@@ -60,17 +60,18 @@ is_active() {
     [ "$(of_service ActiveState)" = active ]
 }
 
-# told WHAT: whether the kernel's log says of the victim that it was boosted, or restored.
-told() {
+# kernel_logged WHAT: checks the kernel's log for a line that the victim was boosted, or restored.
+kernel_logged() {
     dmesg | grep -q "stalld.*: $1 pid $victim "
 }
 
-# The journal may be late: who writes it may starve as well.
-told_the_journal() {
+# journal_has WHAT: the same for the journal. It may be late, because journald may starve as well.
+journal_has() {
     journalctl --unit=stalld.service --output=cat | grep -q "^$1 pid $victim "
 }
 
-# The victim's policy and priority. A boost is SCHED_DEADLINE, or FIFO 98 for a moment in each period.
+# Prints the victim's policy and priority. A boost is SCHED_DEADLINE, or FIFO 98 for a moment in
+# each period.
 policy() {
     chrt -p "$victim" | sed 's/.*: //; s/|.*//' | paste -s -d ' '
 }
@@ -87,7 +88,7 @@ boost_has_ended() {
     ! boost_goes_on
 }
 
-# Both end by themselves.
+# Both tasks end by themselves.
 starve() {
     timeout 450 taskset -c "$cpu" chrt -f 1 sh -c 'while :; do :; done' &
     within 20 found_victim || fail "there is no task to starve"
@@ -106,7 +107,7 @@ end_starvation() {
     victim=
 }
 
-# has_restarted PID: whether another process than PID is ready. There is none at all for a moment.
+# has_restarted PID: returns whether another process than PID is ready. For a moment there is none.
 has_restarted() {
     main=$(of_service MainPID)
     [ "${main:-0}" != 0 ] && [ "$main" != "$1" ] && is_active
@@ -127,7 +128,7 @@ listen() {
     listener=$!
 }
 
-# connects SOCKET [COMMAND...]: whether a process that COMMAND starts can connect to it.
+# connects SOCKET [COMMAND...]: returns whether a process that COMMAND starts can connect to it.
 connects() {
     socket=$1
     shift
@@ -140,12 +141,12 @@ all_accept() {
     done
 }
 
-# The mounts of the service, and its capabilities.
+# inside COMMAND...: runs it with the mounts and the capabilities of the service.
 inside() {
     nsenter --target="$first" --mount setpriv --no-new-privs --inh-caps=-all --bounding-set="$capabilities" "$@"
 }
 
-# inside_writes FILE: makes its directory, too.
+# inside_writes FILE: writes a file there, and makes its directory.
 inside_writes() {
     # shellcheck disable=SC2016 # the inner shell expands it
     inside sh -c 'mkdir -p "${1%/*}" && : >"$1"' sh "$1" 2>/dev/null
@@ -162,9 +163,9 @@ within 20 all_accept || fail "a socket of another service accepts no connection"
 # A stale pidfile is replaced.
 echo 4194303 >/run/stalld.pid
 cp -p "$options" "$options.before"
-# The budget is one that lets a task run even on an emulated CPU.
+# With this runtime a task runs even on an emulated CPU.
 sed -i 's/^THRESH=.*/THRESH="-t 4"/; s/^BR=.*/BR="-r 1ms"/; s/^BD=.*/BD="-d 4"/; s/^FG=.*/FG=/; s|^PF=.*|PF="--pidfile /run/stalld.pid"|; s/^LOGGING=.*/LOGGING="-s -k"/' "$options"
-# The longest pause between looks, under a watchdog that is shorter.
+# The longest pause between scans, with a watchdog that is shorter.
 echo 'CLIST="-g 600"' >>"$options"
 mkdir -p /run/systemd/system/stalld.service.d
 mkdir -p /run/lock
@@ -173,7 +174,7 @@ systemctl daemon-reload
 
 systemctl start stalld.service || fail "it does not start"
 is_active || fail "it is not active"
-ok "it is active once it has looked: $(of_service StatusText)"
+ok "it is active once it has scanned: $(of_service StatusText)"
 [ "$(cat "$limit")" = -1 ] || fail "RT throttling is on"
 pidfile_names_it || fail "the pidfile names another process"
 [ "$(stat -c %a /run/stalld.pid)" = 644 ] || fail "the pidfile is not for everyone to read"
@@ -208,35 +209,35 @@ sleep 20
 ok "its watchdog of 8 s is calm, with a granularity of 600 s"
 
 starve
-within 90 told boosted || fail "the task that starves is not boosted"
+within 90 kernel_logged boosted || fail "the task that starves is not boosted"
 ok "a starving task is boosted: $(dmesg | grep -m 1 "stalld.*: boosted pid $victim ")"
-within 60 told restored || fail "it is not restored"
+within 60 kernel_logged restored || fail "it is not restored"
 ok "and restored: $(dmesg | grep -m 1 "stalld.*: restored pid $victim ")"
-within 90 told_the_journal restored || fail "the journal does not tell"
+within 90 journal_has restored || fail "the journal does not tell"
 ok "the kernel's log tells, and the journal"
 journalctl --unit=stalld.service --output=json | grep '"STALLD_EVENT":"restored"' | grep -q "\"STALLD_TID\":\"$victim\"" ||
     fail "the journal has no fields of it"
 ok "the journal has fields of its own for it"
 
-# Near the start of a boost, so that it does not end by itself.
+# Waits for the start of a boost, so that the boost does not end by itself.
 within 60 boost_has_ended || fail "a boost does not end"
 within 90 boost_goes_on || fail "it is not boosted again"
-lifted=$(policy)
+boosted_as=$(policy)
 systemctl kill -s KILL stalld.service
 boost_goes_on || fail "the boost ended before stalld was killed"
 when="while the hog goes on"
 if within 40 has_restarted "$first"; then
     within 60 has_its_own_policy || fail "a boost outlives a stalld that was killed with its guardian"
 else
-    # With nobody to rescue RCU's thread the hog can keep the whole system from starting anything, and so can the task that
-    # was behind it, once it is what it was.
+    # If stalld does not rescue RCU's thread, the hog can keep the whole system from starting
+    # processes. So can the task behind the hog, once it has its own policy again.
     kill "$hog"
     when="once nothing starves"
     within 60 has_its_own_policy || fail "a boost outlives a stalld that was killed with its guardian"
     kill "$victim"
     within 60 has_restarted "$first" || fail "it is not started again"
 fi
-ok "killed with its guardian during a boost, the task being $lifted, it leaves the task as it was"
+ok "killed with its guardian during a boost, the task being $boosted_as, it leaves the task as it was"
 ok "and is started again $when"
 within 20 pidfile_names_it || fail "the pidfile names the process that was killed"
 ok "the pidfile names the new process"
@@ -247,7 +248,7 @@ kill -STOP "$second"
 within 120 has_restarted "$second" || fail "the watchdog does not notice that it is stopped"
 ok "the watchdog ends a stalld that hangs, and starts another"
 
-# Options that have become invalid do not keep what the service has to undo.
+# Options that have become invalid must not keep the service from restoring its settings.
 sed -i 's/^THRESH=.*/THRESH="-t never"/' "$options"
 systemctl stop stalld.service
 [ "$(cat "$limit")" = "$before" ] || fail "RT throttling is $(cat "$limit") and was $before"

@@ -1,8 +1,8 @@
 #!/bin/sh
 # Prints the Debian releases in which packages that were built here can be installed, oldest first:
 #   suites.sh [GLIBC]
-# A package needs a C library at least as new as the one of the system that it was built on. GLIBC is
-# the version of that; by default it is this system's.
+# A package needs a C library that is at least as new as that of its build system. GLIBC is the
+# version of the latter, by default this system's.
 set -eu
 built_with=${1:-$(getconf GNU_LIBC_VERSION | sed 's/^glibc //')}
 suites=

@@ -1,11 +1,11 @@
 #!/bin/sh
-# Checks the rules that CONTRIBUTING.md sets for the tree and no compiler knows.
+# Checks those rules of CONTRIBUTING.md for the tree that no compiler checks.
 set -eu
 cd "$(dirname "$0")/.."
 . packaging/crates.sh
 
 status=0
-# complain RULE: the offending files, one a line, come on stdin.
+# complain RULE: reports each file on stdin, one a line, for violating the rule.
 complain() {
     while read -r offender; do
         [ -n "$offender" ] || continue
@@ -16,14 +16,14 @@ complain() {
 
 rust=$(find . -path ./target -prune -o -name '*.rs' -print | sed 's|^\./||')
 
-# `unsafe` and what follows it in code; prose about it is fine.
+# Matches `unsafe` only with what follows it in code, so that prose may mention it.
 complain "unsafe code belongs in src/sys or ffi/src (or a test)" <<END
 $(echo "$rust" | grep -v '^src/sys/\|^ffi/src/\|^tests/\|^fuzz/' | xargs grep -nE '^[^/]*\bunsafe( *\{| +(fn|impl|extern|trait)\b|\()' || true)
 END
 
 complain "tests/skips names a test that does not exist" <<END
 $(sed '/^#/d; s/ |.*//' tests/skips | while read -r name; do
-    grep -rqE "^ *fn ${name##*::}\(" tests || echo "$name"
+    grep -rqE "^ *fn ${name##*::}\(" src tests || echo "$name"
 done)
 END
 
@@ -45,7 +45,7 @@ END
 
 if [ -d bpf ]; then
     complain "line 1 must say: SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause" <<END
-$(for file in bpf/*.[ch]; do
+$(for file in bpf/*.[ch] tests/rig/*.bpf.c; do
     head -n 1 "$file" | grep -q 'SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause' || echo "$file"
 done)
 END

@@ -1,19 +1,19 @@
-//! How much of a second a thread loses to others, at worst.
+//! The CPU time that a thread loses to other tasks in its worst second.
 
 use stalld::task::Nanos;
 
-/// Longer than any step of a thread that is let run, shorter than what anybody else does with its
-/// CPU.
+/// A gap up to this length is no loss: it is longer than a step of the thread, and shorter than a
+/// run of another task on its CPU.
 const OWN_STEP: Nanos = Nanos::from_micros(5);
 
-/// The second is that of the last so many slices.
+/// The last `SLICES` slices make the second.
 const SLICE: Nanos = Nanos::from_millis(10);
 const SLICES: u64 = 100;
 
-/// What has been lost of the second that ends now, which slides along in steps of a slice.
+/// The losses of the second that ends now. The second moves on in steps of a slice.
 pub struct Losses {
     slices: [Nanos; SLICES as usize],
-    /// The number of the latest one, counted from the beginning of the clock.
+    /// The number of the latest slice, counted from zero of the clock.
     latest: u64,
     sum: Nanos,
     most: Nanos,
@@ -26,8 +26,8 @@ impl Default for Losses {
 }
 
 impl Losses {
-    /// The thread has looked at the clock at these two moments, and not in between. True if no
-    /// second was worse before.
+    /// Notes that the thread has read the clock at these two moments, and not in between. Returns
+    /// true if no second was worse before.
     pub fn note(&mut self, before: Nanos, now: Nanos) -> bool {
         if now - before <= OWN_STEP {
             return false;

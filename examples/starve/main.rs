@@ -1,5 +1,7 @@
 //! Makes tasks starve behind a real-time hog: for the demo, the live tests and the measurements.
-//! `starve --help` says how it goes.
+//! `starve --help` describes its options and its output.
+
+#![allow(unreachable_pub)]
 
 mod losses;
 mod options;
@@ -17,13 +19,13 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-/// How long the kernel may take for what it does at once on a machine that works.
-const PATIENCE: Nanos = Nanos::from_secs(20);
+/// Limit on each wait for an action that the kernel performs at once on a healthy machine.
+const TIMEOUT: Nanos = Nanos::from_secs(20);
 
 fn main() -> ExitCode {
     let result = match Options::parse(std::env::args_os().skip(1)) {
         Ok(Some(options)) => run(options).map_err(|error| (error, 1)),
-        Ok(None) => say(HELP.trim_end()).map_err(|error| (error, 1)),
+        Ok(None) => emit(HELP.trim_end()).map_err(|error| (error, 1)),
         Err(error) => Err((error, 2)),
     };
     match result {
@@ -52,17 +54,19 @@ fn run(mut options: Options) -> Result<()> {
     }
     cast.actors.push(Actor::start_hog(options.hog, stage.clone())?);
     cast.wait_for("all threads to be set up", |actor| actor.is_parked())?;
-    // Only now, as the threads have inherited what this one was: what is printed ought to be
-    // timely.
+    // The other threads have inherited the policy of this thread, so it becomes real-time only now.
+    // It does so to print in time.
     let _ = sched::set_fifo(Tid(0), 20);
-    say("ready")?;
+    emit("ready")?;
     play(&options, &stage, &mut cast)
 }
 
-/// Enough that most of the time between two preemption points goes by inside waitpid(2).
+/// The children of a `waitpid` victim: so many that most of the time between two of its preemption
+/// points passes inside waitpid(2).
 const CHILDREN: usize = 200;
 
-/// The group for the throttled victims, if there are any; without one they are left out.
+/// Returns the cgroup for the throttled victims; `None` if there are none. Leaves these victims out
+/// if the cgroup can't be made.
 fn open_quota(options: &mut Options) -> Result<Option<Quota>> {
     if options.victims.iter().all(|part| part.kind != Kind::Throttled) {
         return Ok(None);
@@ -71,7 +75,7 @@ fn open_quota(options: &mut Options) -> Result<Option<Quota>> {
         Ok(quota) => Ok(Some(quota)),
         Err(reason) => {
             options.victims.retain(|part| part.kind != Kind::Throttled);
-            say(format_args!("skipped kind={}: {reason}", Kind::Throttled.name()))?;
+            emit(format_args!("skipped kind={}: {reason}", Kind::Throttled.name()))?;
             Ok(None)
         }
     }
@@ -79,8 +83,8 @@ fn open_quota(options: &mut Options) -> Result<Option<Quota>> {
 
 fn play(options: &Options, stage: &Stage, cast: &mut Cast) -> Result<()> {
     let Some((hog, victims)) = cast.actors.split_last() else { return Ok(()) };
-    // Until the hog comes this is only what ends a victim should this thread be held up.
-    stage.end_at(clock::monotonic() + options.after + options.span + PATIENCE);
+    // Before the hog comes, this ends the victims only if this thread is delayed.
+    stage.end_at(clock::monotonic() + options.after + options.span + TIMEOUT);
     let early = usize::from(!options.woken);
     for victim in victims.iter().take(early) {
         victim.release();
@@ -99,7 +103,7 @@ fn play(options: &Options, stage: &Stage, cast: &mut Cast) -> Result<()> {
     }
     let before: Vec<u64> = victims.iter().map(Actor::progress).collect();
     let at = stage.hog_at();
-    say(format_args!(
+    emit(format_args!(
         "hog tid={} cpu={} at={} until={} name={}",
         hog.tid(),
         options.cpu,
@@ -109,7 +113,7 @@ fn play(options: &Options, stage: &Stage, cast: &mut Cast) -> Result<()> {
     ))?;
     for ((victim, since), before) in victims.iter().zip(&since).zip(&before) {
         let (tid, part) = (victim.tid(), victim.part);
-        say(format_args!(
+        emit(format_args!(
             "victim tid={tid} kind={} since={} progress={before} name={}",
             part.kind.name(),
             since.0,
@@ -124,7 +128,7 @@ fn play(options: &Options, stage: &Stage, cast: &mut Cast) -> Result<()> {
 
 fn report(cast: &Cast, before: &[u64]) -> Result<()> {
     let Some((hog, victims)) = cast.actors.split_last() else { return Ok(()) };
-    say(format_args!(
+    emit(format_args!(
         "end hog tid={} longest_gap_ns={} most_lost_in_a_second_ns={} loops={}",
         hog.tid(),
         hog.longest_gap().0,
@@ -136,7 +140,7 @@ fn report(cast: &Cast, before: &[u64]) -> Result<()> {
             Nanos::ZERO => "never".to_string(),
             Nanos(first) => first.to_string(),
         };
-        say(format_args!(
+        emit(format_args!(
             "end victim tid={} progress={} before={before} last_ran={} first_ran_after={first} longest_gap_ns={}",
             victim.tid(),
             victim.progress(),
@@ -147,8 +151,8 @@ fn report(cast: &Cast, before: &[u64]) -> Result<()> {
     Ok(())
 }
 
-/// All threads but the main one, the hog last. None of them outlives this, unless it starves for
-/// good.
+/// All threads but the main one, the hog last. Dropping this ends them, unless one of them starves
+/// for good.
 struct Cast {
     stage: Arc<Stage>,
     actors: Vec<Actor>,
@@ -173,20 +177,21 @@ impl Drop for Cast {
     }
 }
 
-/// The threads report through atomics, and nothing else: a victim preempted while it holds the lock
-/// of a channel would stop the main thread for as long as it starves.
+/// Waits until `done` returns true. The threads report through atomics only, because a victim that
+/// is preempted while it holds the lock of a channel would block the main thread for as long as it
+/// starves.
 fn wait(what: &str, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
-    let until = clock::monotonic() + PATIENCE;
+    let until = clock::monotonic() + TIMEOUT;
     while !done()? {
         if clock::monotonic() > until {
-            return Err(Error::new(format!("waited {} s in vain for {what}", PATIENCE.as_secs())));
+            return Err(Error::new(format!("waited {} s in vain for {what}", TIMEOUT.as_secs())));
         }
         clock::nap(Nanos::from_micros(500));
     }
     Ok(())
 }
 
-fn say(line: impl fmt::Display) -> Result<()> {
+fn emit(line: impl fmt::Display) -> Result<()> {
     let mut stdout = io::stdout().lock();
     writeln!(stdout, "{line}").and_then(|()| stdout.flush()).context("write to stdout")
 }

@@ -54,8 +54,9 @@ of the CPU pause for 50 ms a second, which its longest gap shows. Kernels from 6
 tasks 50 ms a second by a DL server: there only the real-time victims starve.
 ";
 
-/// The last CPU that the kernel has numbers for, and more threads than any test wants.
+/// Limit on the numbers of CPUs, as the kernel has it.
 const CPUS: u32 = 8192;
+/// Limit on the number of victims, which is more than any test needs.
 const VICTIMS: usize = 10_000;
 
 const SCENES: [(&str, &[&str]); 5] = [
@@ -71,7 +72,7 @@ const SCENES: [(&str, &[&str]); 5] = [
 
 pub struct Options {
     pub cpu: Cpu,
-    /// All others that are online.
+    /// All other CPUs that are online.
     pub elsewhere: CpuSet,
     pub span: Nanos,
     pub hog: Part,
@@ -92,7 +93,7 @@ pub enum Kind {
     Throttled,
 }
 
-/// What one thread plays.
+/// The role of one thread.
 #[derive(Clone, Copy)]
 pub struct Part {
     pub kind: Kind,
@@ -121,7 +122,7 @@ impl Kind {
 }
 
 impl Options {
-    /// None where only the help was asked for.
+    /// Parses the arguments. Returns `None` if they ask for the help.
     pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Option<Options>> {
         let mut cpu = None;
         let mut options = Options {
@@ -249,7 +250,8 @@ fn seconds(text: &str) -> Option<Nanos> {
     Some(Nanos((seconds * 1e9) as u64))
 }
 
-/// The bytes of a name in which `%XX` stands for any one.
+/// Returns the name, in which `%XX` stands for any byte; `None` if two digits are missing behind a
+/// `%`.
 fn name(text: &str) -> Option<Comm> {
     let mut parts = text.split('%');
     let mut bytes = parts.next()?.as_bytes().to_vec();

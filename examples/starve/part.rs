@@ -12,12 +12,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering::SeqCst};
 use std::thread::{self, JoinHandle};
 
-/// What all threads share.
+/// The state that all threads share.
 pub struct Stage {
     cpu: Cpu,
-    /// 0 until it is known: a thread let go too early ends at once.
+    /// When all threads end. It is 0 before that is known, so that a thread that is released too
+    /// early ends at once.
     deadline: AtomicU64,
-    /// When the hog first ran, 0 before.
+    /// When the hog first ran; 0 before that.
     hog_at: AtomicU64,
 }
 
@@ -35,7 +36,7 @@ impl Stage {
     }
 }
 
-/// What a thread tells of itself.
+/// The report of a thread about itself.
 #[derive(Default)]
 struct Record {
     tid: AtomicI32,
@@ -59,7 +60,8 @@ impl Actor {
     /// Starts a victim: the thread sets itself up, and sleeps until it is released.
     pub fn start(part: Part, stage: Arc<Stage>, children: usize, quota: Option<Arc<Quota>>) -> Result<Actor> {
         Actor::spawn(part, move |record| {
-            // Children inherit the scheduling of whoever starts them, so they come first.
+            // Children inherit the scheduling of their parent, so they are started before it
+            // changes.
             let children = Children::start(children)?;
             if let Some(quota) = &quota {
                 quota.admit(sched::gettid())?;
@@ -69,7 +71,7 @@ impl Actor {
             if children.0.is_empty() {
                 record.compute(&stage, || Ok(()))
             } else {
-                record.compute(&stage, look_for_child)
+                record.compute(&stage, check_children)
             }
         })
     }
@@ -90,18 +92,18 @@ impl Actor {
         Ok(Actor { part, record, thread: handle.thread().clone(), handle: Some(handle) })
     }
 
-    /// Lets the thread go: by a futex of its own, as those behind a lock would sleep there, not
-    /// starve.
+    /// Releases the thread by a futex of its own. Threads behind a common lock would sleep there
+    /// instead of starving.
     pub fn release(&self) {
         self.record.released.store(true, SeqCst);
         self.thread.unpark();
     }
 
-    /// Whether it is set up, and has gone to sleep since.
+    /// Returns true if the thread has been set up, and now sleeps.
     pub fn is_parked(&self) -> bool {
         let tid = self.tid();
         let stat = fs::read(format!("/proc/self/task/{tid}/stat")).unwrap_or_default();
-        // The name stands in brackets and may hold some itself, the state follows the last one.
+        // The name is in brackets and may contain brackets, so the state follows the last one.
         let state = stat.iter().rposition(|&b| b == b')').and_then(|bracket| stat.get(bracket + 2));
         tid != Tid(0) && state == Some(&b'S')
     }
@@ -110,7 +112,7 @@ impl Actor {
         self.handle.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
-    /// The error that ended the thread, if one did.
+    /// Returns the error that ended the thread, if one did.
     pub fn check(&mut self) -> Result<()> {
         match self.handle.take_if(|handle| handle.is_finished()) {
             Some(handle) => handle.join().map_err(|_| Error::new("a thread has panicked"))?,
@@ -130,17 +132,17 @@ impl Actor {
         Nanos(self.record.last_ran.load(SeqCst))
     }
 
-    /// The first moment it ran after the hog came; 0 where there is none yet.
+    /// Returns when the thread first ran after the hog came; 0 if it has not done so.
     pub fn first_ran_after(&self) -> Nanos {
         Nanos(self.record.first_ran_after.load(SeqCst))
     }
 
-    /// The longest time between two of its looks at the clock.
+    /// Returns the longest time between two readings of the clock by the thread.
     pub fn longest_gap(&self) -> Nanos {
         Nanos(self.record.longest_gap.load(SeqCst))
     }
 
-    /// The most it lost of any one second.
+    /// Returns the most time that the thread has lost in any second.
     pub fn most_lost(&self) -> Nanos {
         Nanos(self.record.most_lost.load(SeqCst))
     }
@@ -154,7 +156,7 @@ impl Record {
         }
     }
 
-    /// Works, and looks at the clock after each piece of it, until the deadline.
+    /// Works until the deadline, and reads the clock after each piece of work.
     fn compute(&self, stage: &Stage, mut piece: impl FnMut() -> Result<()>) -> Result<()> {
         let mut before = clock::monotonic();
         let mut longest = Nanos::ZERO;
@@ -169,8 +171,8 @@ impl Record {
                 self.most_lost.store(losses.most_in_a_second().0, SeqCst);
             }
             before = now;
-            // Preempted right here, a victim finds the hog's moment set and its own look older than
-            // that.
+            // If the hog preempts a victim right here, `hog_at` is set when the victim goes on. But
+            // `now` is older, so this does not count as a run after the hog.
             let hog_at = stage.hog_at();
             if hog_at > Nanos::ZERO && now > hog_at && self.first_ran_after.load(SeqCst) == 0 {
                 self.first_ran_after.store(now.0, SeqCst);
@@ -188,7 +190,8 @@ impl Record {
 fn set_up(part: &Part, stage: &Stage) -> Result<()> {
     let own = Tid(0);
     sched::set_name(&part.name).context(format!("name a thread '{}'", part.name))?;
-    // Its own policy comes first: other tasks may keep an ordinary thread off the CPU to be hogged.
+    // The policy comes first, because other tasks may keep an ordinary thread off the CPU to be
+    // hogged.
     let Part { priority, .. } = *part;
     let policy = part.kind.policy();
     if policy != Policy::OTHER {
@@ -201,12 +204,12 @@ fn set_up(part: &Part, stage: &Stage) -> Result<()> {
         .context(format!("pin a thread to CPU {}", stage.cpu))
 }
 
-fn look_for_child() -> Result<()> {
+fn check_children() -> Result<()> {
     wait::a_child_has_ended().map(|_| ()).context("wait for children")
 }
 
-/// Processes that sleep longer than any rig lives. While a task goes through them in waitpid(2),
-/// its state is already "sleeping": preempted there it stays queued, yet does not look runnable.
+/// Child processes that sleep. A task that goes through them in waitpid(2) already has the state
+/// "sleeping". If it is preempted there, it stays queued, but does not appear to be runnable.
 struct Children(Vec<Child>);
 
 impl Children {

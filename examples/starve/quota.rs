@@ -1,4 +1,5 @@
-//! A cgroup whose threads get 1 ms of CPU in a second: runnable in name, throttled for the rest.
+//! A cgroup whose threads get 1 ms of CPU time a second. They seem to be runnable, but are
+//! throttled for the rest of it.
 
 use stalld::error::{Context, Error, Result};
 use stalld::sys::clock;
@@ -11,26 +12,26 @@ const V1: &str = "/sys/fs/cgroup/cpu";
 const V2: &str = "/sys/fs/cgroup";
 const NAME: &str = "stalld-starve-";
 
-/// The group, for as long as this lives. One that a killed rig left behind is removed by the next.
+/// The cgroup. Dropping this removes it. If a rig was killed, the next one removes its group.
 pub struct Quota {
-    /// The file that takes the numbers of threads.
+    /// The file that takes the tids of threads.
     threads: PathBuf,
-    /// The file of the limit, and what to write there for none.
+    /// The file of the limit, and the text that removes the limit.
     unlimited: (PathBuf, &'static str),
-    /// Innermost first.
+    /// The directories to remove, the innermost first.
     directories: Vec<PathBuf>,
-    /// Version 2: where this process was before, for it to go back to.
+    /// The group of this process before, to which it returns; `None` in version 1.
     home: Option<PathBuf>,
 }
 
 impl Quota {
-    /// To be called while all threads of this process are fair and not yet pinned.
+    /// Creates the group. All threads of this process must be fair and not yet pinned.
     pub fn new() -> Result<Quota> {
         if Path::new(V1).join("cpu.cfs_quota_us").exists() {
             return Quota::version_1();
         }
-        // What is enabled for the root's children is a choice of the whole system, and not changed
-        // here.
+        // The controllers of the root's children are a choice of the whole system, so this does not
+        // change them.
         let control = Path::new(V2).join("cgroup.subtree_control");
         match fs::read_to_string(&control) {
             Ok(enabled) if enabled.split_whitespace().any(|controller| controller == "cpu") => {
@@ -55,8 +56,8 @@ impl Quota {
         Ok(quota)
     }
 
-    /// Version 2 has single threads of a process in a group only below a group that the whole
-    /// process is in.
+    /// Creates two groups. In version 2 a group may have single threads of a process only below a
+    /// group that has the whole process.
     fn version_2() -> Result<Quota> {
         let own = fs::read_to_string("/proc/self/cgroup").context("read /proc/self/cgroup")?;
         let own = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
@@ -82,9 +83,8 @@ impl Quota {
 }
 
 impl Drop for Quota {
-    /// To be done when the threads inside have come to their end. They may still be in the kernel
-    /// on their last steps, and throttled there: so the quota is lifted, and the removal tried for
-    /// a while.
+    /// Removes the group once its threads have ended. They may still be on their last steps in the
+    /// kernel, and throttled there. So this removes the quota first, and retries for a second.
     fn drop(&mut self) {
         let (limit, none) = &self.unlimited;
         let _ = write(limit, none);
@@ -102,7 +102,7 @@ impl Drop for Quota {
     }
 }
 
-/// A new group below `root`, once those of rigs that are no more are gone.
+/// Creates a group below `root`, after it has removed the groups of rigs that have ended.
 fn fresh(root: &Path) -> Result<PathBuf> {
     let entries = fs::read_dir(root).context(format!("read {}", root.display()))?;
     for name in entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {

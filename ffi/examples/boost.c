@@ -32,7 +32,7 @@ int main(int argc, char **argv)
 	tid = atoi(argv[1]);
 	memset(&options, 0, sizeof(options));
 	options.sz = sizeof(options);
-	/* Whatever happens to this program, the task gets its own policy back. */
+	/* The guardian restores the task, even if this program is killed. */
 	options.flags = STALLD_GUARDIAN;
 	if (argc > 2)
 		options.duration_ns = strtoull(argv[2], NULL, 10) * 1000000;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
-/* Prints who waits for a CPU at this moment, the longest first, and behind whom. With a number, it looks so many times
- * and prints only how long a look takes.
+/* Prints the tasks that wait for a CPU now, the longest wait first, with their hogs. With a number
+ * N, it scans N times and prints only how long a scan takes.
  *
  *     cc waiters.c $(pkg-config --cflags --libs libstalld) */
 #define _GNU_SOURCE
@@ -33,8 +33,8 @@ static double microseconds(void)
 	return (double)now.tv_sec * 1e6 + (double)now.tv_nsec / 1e3;
 }
 
-/* The snapshot in memory of its own, and in *count how many there are; NULL where it fails. */
-static struct stalld_waiter *look(struct stalld *handle, int *count)
+/* Scans into new memory. Sets *count to the number of waiters. Returns NULL on failure. */
+static struct stalld_waiter *scan(struct stalld *handle, int *count)
 {
 	struct stalld_waiter *waiters = NULL;
 	int room = 64;
@@ -51,7 +51,7 @@ static struct stalld_waiter *look(struct stalld *handle, int *count)
 		}
 		if (*count <= room)
 			return waiters;
-		/* There may be more by the next look. */
+		/* The next scan may find more waiters. */
 		room = *count * 2;
 	}
 }
@@ -63,16 +63,16 @@ static int by_time(const void *left, const void *right)
 	return (a > b) - (a < b);
 }
 
-static int measure(struct stalld *handle, int looks)
+static int measure(struct stalld *handle, int scans)
 {
-	double *times = calloc((size_t)looks, sizeof(*times));
+	double *times = calloc((size_t)scans, sizeof(*times));
 	int i, count;
 
 	if (!times)
 		return 1;
-	for (i = 0; i < looks; i++) {
+	for (i = 0; i < scans; i++) {
 		double start = microseconds();
-		struct stalld_waiter *waiters = look(handle, &count);
+		struct stalld_waiter *waiters = scan(handle, &count);
 
 		if (!waiters) {
 			free(times);
@@ -81,8 +81,8 @@ static int measure(struct stalld *handle, int looks)
 		times[i] = microseconds() - start;
 		free(waiters);
 	}
-	qsort(times, (size_t)looks, sizeof(*times), by_time);
-	printf("median %.1f us\n", times[looks / 2]);
+	qsort(times, (size_t)scans, sizeof(*times), by_time);
+	printf("median %.1f us\n", times[scans / 2]);
 	free(times);
 	return 0;
 }
@@ -91,18 +91,18 @@ int main(int argc, char **argv)
 {
 	struct stalld *handle;
 	struct stalld_waiter *waiters;
-	int i, count, looks = argc > 1 ? atoi(argv[1]) : 0;
+	int i, count, scans = argc > 1 ? atoi(argv[1]) : 0;
 
 	if (stalld_open(&handle, NULL) < 0) {
 		fprintf(stderr, "waiters: %s\n", stalld_last_error());
 		return 1;
 	}
-	if (looks > 0) {
-		i = measure(handle, looks);
+	if (scans > 0) {
+		i = measure(handle, scans);
 		stalld_close(handle);
 		return i;
 	}
-	waiters = look(handle, &count);
+	waiters = scan(handle, &count);
 	if (!waiters) {
 		fprintf(stderr, "waiters: %s\n", stalld_last_error());
 		stalld_close(handle);

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
-/* Prints what libstalld sees and does, until SIGINT or SIGTERM:
+/* Prints the events of libstalld, until SIGINT or SIGTERM:
  *
  *     watch [-b] [-g] [-f] [-u] [-t MILLISECONDS] [-d MILLISECONDS] [-i REGEXES] [-j JOURNAL]
  *
- * -b boosts who starves, -g has a guardian restore all should this program be killed, -f boosts by SCHED_FIFO, -u turns
- * RT throttling off meanwhile. -t is the threshold, -d the length of a boost, -i leaves processes alone by their names,
- * and -j keeps the record of boosts in a file.
+ * -b boosts starving tasks, -g starts a guardian that restores all if this program is killed, -f
+ * boosts by SCHED_FIFO, -u turns RT throttling off meanwhile. -t is the threshold, -d the length of
+ * a boost, -i ignores processes by their names, and -j keeps the restore records in a file.
  *
  *     cc watch.c $(pkg-config --cflags --libs libstalld) */
 #define _GNU_SOURCE
@@ -90,7 +90,7 @@ static void print(const struct stalld_event *event)
 		printf("late %.0f ms\n", length);
 		break;
 	default:
-		/* A newer library tells of more than this program knows. */
+		/* A newer library may have further events. */
 		break;
 	}
 	fflush(stdout);

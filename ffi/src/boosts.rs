@@ -1,20 +1,20 @@
-//! What it takes to boost: the journal, the guardian and the machine's settings, as far as the
-//! program asks for them.
+//! Sets up boosting: the journal, the guardian and the settings of the machine, as the options
+//! request.
 
 use crate::abi;
 use crate::failure::{Failure, Result};
 use crate::options::{Log, Options};
 use libc::{EIO, EPERM};
 use stalld::boost::changes::Changes;
-use stalld::boost::guardian::{self, Guardian, Ward};
 use stalld::boost::journal::BoostPolicy;
-use stalld::boost::journal_file;
 use stalld::boost::kernel_actuator::KernelActuator;
 use stalld::boost::plan::{Booster, Rules};
 use stalld::error::Error;
+use stalld::guardian::journal_file;
+use stalld::guardian::{self, GuardedProgram, Guardian};
 use stalld::host::privilege::{Capability, capabilities};
 use stalld::host::settings::{self, UNTHROTTLED};
-use stalld::host::{debugfs, in_initial_pid_namespace, in_initial_time_namespace};
+use stalld::host::{Namespace, debugfs, pid_namespace, time_namespace};
 use stalld::sys::{clock, process};
 use stalld::task::{Nanos, Tid};
 use std::ffi::CStr;
@@ -22,30 +22,30 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-/// As long as it takes a guardian to find that nothing is left to do.
+/// The time limit for the end of the guardian.
 const GUARDIANS_END: Nanos = Nanos::from_secs(1);
 
-/// What has to be put back, and who would do that.
+/// The changes to restore, and the guardian, which restores them if this process dies.
 pub struct Boosts {
     changes: Changes,
     guardian: Option<Guardian>,
-    /// The guardian was killed, and that has been said.
+    /// Whether it has been logged that the guardian was killed.
     told: bool,
 }
 
 impl Boosts {
-    /// Sets up what the options ask for.
-    pub fn prepare(options: &Options) -> Result<(Boosts, Booster, KernelActuator)> {
+    /// Sets up boosting as the options request.
+    pub fn prepare(options: &Options) -> Result<(Boosts, Booster)> {
         let root = Path::new("/");
         if options.has(abi::STALLD_RESCUE) {
-            if in_initial_pid_namespace(root) == Some(false) {
+            if pid_namespace(root) == Namespace::Other {
                 let text = "in a pid namespace of its own a program can't tell the tasks of the machine apart, so \
-                            it can't boost who starves";
+                            it can't boost starving tasks";
                 return Err(Failure::new(EPERM, text));
             }
-            if in_initial_time_namespace(root) == Some(false) {
+            if time_namespace(root) == Namespace::Other {
                 let text = "in a time namespace of its own a program can't tell when tasks started, so it can't boost \
-                            who starves";
+                            starving tasks";
                 return Err(Failure::new(EPERM, text));
             }
             if !capabilities(root).is_some_and(|own| own.has(Capability::SysNice)) {
@@ -64,7 +64,10 @@ impl Boosts {
         let guardian = match options.has(abi::STALLD_GUARDIAN) {
             true => {
                 let keep: Vec<_> = journal.descriptor().into_iter().collect();
-                Some(Guardian::fork(&journal, &keep, Ward::Program, fork_beside_threads).map_err(failure)?)
+                Some(
+                    Guardian::fork(&journal, &keep, GuardedProgram::Program, None, fork_beside_threads)
+                        .map_err(failure)?,
+                )
             }
             false => None,
         };
@@ -82,12 +85,13 @@ impl Boosts {
         };
         let is_cut_off = debugfs::hrtick(root).is_some_and(|hrtick| hrtick.is_on == Ok(true));
         let cost = if is_cut_off { boost.runtime } else { clock::tick() };
-        let booster = Booster::new(Rules::new(how, boost, &options.limits, cost));
         let wake = match &boosts.guardian {
             Some(guardian) => guardian.waker(),
             None => Arc::new(|| {}),
         };
-        Ok((boosts, booster, KernelActuator::new(journal, boost.runtime, boost.period, wake)))
+        let rules = Rules::new(how, boost, &options.limits, cost);
+        let actuator = KernelActuator::new(journal, boost.runtime, boost.period, wake);
+        Ok((boosts, Booster::new(rules, Box::new(actuator))))
     }
 
     fn lift_throttling(&mut self) -> stalld::error::Result<()> {
@@ -97,12 +101,12 @@ impl Boosts {
         }
     }
 
-    /// The process that must never be boosted.
+    /// Returns the guardian, which must never be boosted.
     pub fn guardian(&self) -> Option<Tid> {
         self.guardian.as_ref().map(|guardian| guardian.tid)
     }
 
-    /// Notices that the guardian was killed.
+    /// Logs once if the guardian was killed.
     pub fn watch(&mut self, log: &Log) {
         if !self.told && self.guardian.as_ref().is_some_and(|guardian| !guardian.is_there()) {
             self.told = true;
@@ -110,7 +114,8 @@ impl Boosts {
         }
     }
 
-    /// Puts the machine's settings back, and lets the guardian go.
+    /// Restores the settings of the machine, and ends the guardian. Waits for at most
+    /// `GUARDIANS_END`.
     pub fn end(&mut self, log: &Log) {
         for one in self.changes.put_back().iter().filter(|one| !one.is_done()) {
             log.error(one);
@@ -123,9 +128,9 @@ impl Boosts {
 
 /// Forks the guardian of a program that may have threads.
 fn fork_beside_threads(name: &CStr, keep: &[i32], life: &mut dyn FnMut()) -> io::Result<Tid> {
-    // SAFETY: `life` is the guardian's. It restores tasks and RT throttling by system calls, and
-    // takes no lock and no memory from the allocator. The library never turns HRTICK on, whose
-    // restore would.
+    // SAFETY: `life` is the code of the guardian. It restores tasks and RT throttling by system
+    // calls, takes no lock and does not allocate. Only the restore of HRTICK would allocate, and
+    // the library never turns HRTICK on.
     unsafe { process::child(name, keep, life) }
 }
 

@@ -1,4 +1,4 @@
-//! The way in: whatever C does, a call comes back with a number.
+//! Wraps each call from C, so that it returns a number whatever happens.
 
 use crate::abi::{self, stalld};
 use crate::failure::{self, Failure, Result};
@@ -8,7 +8,7 @@ use libc::{EBUSY, ECHILD, c_char, c_int};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Once, TryLockError};
 
-/// Runs what a call is for. A panic in it ends here.
+/// Runs `action` for a call, and catches a panic in it. Returns a negative number on failure.
 pub fn guarded(action: impl FnOnce() -> Result<c_int>) -> c_int {
     let outcome = panic::catch_unwind(AssertUnwindSafe(action));
     let failure = match outcome {
@@ -20,23 +20,24 @@ pub fn guarded(action: impl FnOnce() -> Result<c_int>) -> c_int {
     -failure.code
 }
 
-/// The same for a call that comes back with a text.
+/// Does the same for a call that returns a text.
 pub fn guarded_text(action: impl FnOnce() -> *const c_char) -> *const c_char {
     panic::catch_unwind(AssertUnwindSafe(action))
         .unwrap_or(c"a panic inside of the library was caught".as_ptr())
 }
 
-/// The same for a call that one thread at a time may make. After a panic in it, all boosts are
-/// restored, and no such call goes through any more.
+/// Does the same for a call that needs the lock of the handle. It does not wait for the lock: if
+/// another thread has it, the call fails with EBUSY. After a panic in the call, all boosts are
+/// restored, and each later call of this kind fails.
 ///
 /// # Safety
-/// `handle` is NULL or what stalld_open() gave out, and was not closed.
+/// `handle` is NULL, or stalld_open() returned it and it was not closed.
 pub unsafe fn with_handle(
     handle: *const stalld,
     action: impl FnOnce(&Handle, &mut Watching) -> Result<c_int>,
 ) -> c_int {
     guarded(|| {
-        // SAFETY: as the caller answers for.
+        // SAFETY: the caller guarantees it.
         let handle = unsafe { usable(handle) }?;
         let mut watching = match handle.watching.try_lock() {
             Ok(watching) => watching,
@@ -47,20 +48,21 @@ pub unsafe fn with_handle(
             Ok(outcome) => outcome,
             Err(cause) => {
                 drop(panic::catch_unwind(AssertUnwindSafe(|| watching.end())));
-                // The lock is given back by the unwinding, and remembers it.
+                // The unwinding releases the lock and poisons it.
                 panic::resume_unwind(cause)
             }
         }
     })
 }
 
-/// A handle that is there, and not one of a process that this was forked from.
+/// Returns the handle; an error if it is NULL, or if another process opened it and then forked this
+/// one.
 ///
 /// # Safety
 /// As for `with_handle`.
 pub unsafe fn usable<'a>(handle: *const stalld) -> Result<&'a Handle> {
     input::not_null(handle, "handle")?;
-    // SAFETY: stalld_open() gives out pointers to a Handle.
+    // SAFETY: stalld_open() returns pointers to a Handle.
     let handle = unsafe { &*handle.cast::<Handle>() };
     match handle.is_ours() {
         true => Ok(handle),
@@ -83,8 +85,8 @@ fn panicked() -> Failure {
     )
 }
 
-/// Has panics make no noise: stderr is the program's. What handles them is a part of this library,
-/// and no other Rust in the program knows of it.
+/// Suppresses the messages of panics, because stderr belongs to the program. The panic hook is a
+/// part of this library: other Rust code in the program has a hook of its own.
 pub fn silence_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| panic::set_hook(Box::new(|_| {})));

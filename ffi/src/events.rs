@@ -1,9 +1,8 @@
-//! What has happened, as C gets it: a queue that the program empties at its leisure.
+//! The queue of events for C, which the program empties by stalld_next_event().
 
 use crate::abi::{self, stalld_event, stalld_task, stalld_waiter};
-use crate::failure::Failure;
 use crate::options::{Log, number_of};
-use libc::{EIO, ENOSPC, c_char};
+use libc::{ENOSPC, c_char};
 use stalld::boost::event::{Event, Refusal};
 use stalld::boost::journal::{BoostPolicy, Saved};
 use stalld::boost::restore::{FIFO_PRIORITY, RestoreOutcome};
@@ -12,24 +11,23 @@ use stalld::engine::{Engine, Hog};
 use stalld::observe::{Kind, Waiter};
 use stalld::task::{Nanos, Policy, Task};
 use std::collections::VecDeque;
-use std::io;
 
-/// No policy, where one could be told.
+/// The value of `policy` if there is none, or if it is unknown.
 const NONE: i32 = -1;
 
-pub struct Queue {
+pub struct EventQueue {
     events: VecDeque<stalld_event>,
     room: usize,
     backend: i32,
-    /// Dropped since one was kept.
+    /// The events dropped since the last one was stored.
     lost: u32,
     lost_so_far: u64,
 }
 
-impl Queue {
-    pub fn new(room: usize, kind: Kind) -> Queue {
+impl EventQueue {
+    pub fn new(room: usize, kind: Kind) -> EventQueue {
         let backend = number_of(kind);
-        Queue { events: VecDeque::with_capacity(room), room, backend, lost: 0, lost_so_far: 0 }
+        EventQueue { events: VecDeque::with_capacity(room), room, backend, lost: 0, lost_so_far: 0 }
     }
 
     pub fn take(&mut self) -> Option<stalld_event> {
@@ -44,7 +42,8 @@ impl Queue {
         self.lost_so_far
     }
 
-    /// What was there first stays: it tells how it began.
+    /// Stores an event; drops it if the queue is full. The oldest events stay, because they show
+    /// how a problem began.
     fn push(&mut self, event: stalld_event) {
         if self.events.len() >= self.room {
             self.lost = self.lost.saturating_add(1);
@@ -74,7 +73,7 @@ impl Queue {
         }
     }
 
-    /// What the engine has to tell of boosts. What is no event of its own is a message.
+    /// Stores the engine's events about boosts. Those without an event in C become log messages.
     pub fn boosts(&mut self, engine: &mut Engine, now: Nanos, log: &Log) {
         let events: Vec<Event> = engine.events().collect();
         for event in events {
@@ -91,13 +90,17 @@ impl Queue {
                 self.push(stalld_event { wait_ns, ..by(how, about) });
             }
             Event::Refused { task, how, why } => {
-                if let Some(failure) = refused(&why) {
-                    let about = about(abi::STALLD_EVENT_FAILED, now, &task, engine);
-                    self.push(stalld_event { error: -failure.code, ..by(how, about) });
-                }
+                let errno = match why {
+                    Refusal::Kernel(errno) => errno,
+                    Refusal::JournalFull => ENOSPC,
+                    // The task needs no boost any more.
+                    _ => return,
+                };
+                let about = about(abi::STALLD_EVENT_FAILED, now, &task, engine);
+                self.push(stalld_event { error: -errno, ..by(how, about) });
             }
             Event::Over { task, before, after, early, outcome } => {
-                let kind = match &outcome {
+                let kind = match outcome {
                     RestoreOutcome::Restored(_) | RestoreOutcome::Lowered { .. } => abi::STALLD_EVENT_RESTORED,
                     RestoreOutcome::Failed(_) => abi::STALLD_EVENT_FAILED,
                     _ => abi::STALLD_EVENT_ENDED,
@@ -111,8 +114,8 @@ impl Queue {
                         (event.policy, event.priority) = scheduled(before);
                     }
                     RestoreOutcome::ChangedByOthers(policy) => event.policy = policy.0 as i32,
-                    RestoreOutcome::Failed(e) => {
-                        event.error = -errno(&e);
+                    RestoreOutcome::Failed(errno) => {
+                        event.error = -errno;
                         event.flags |= abi::STALLD_EVENT_RESTORE;
                         (event.policy, event.priority) = scheduled(before);
                     }
@@ -134,19 +137,6 @@ impl Queue {
             )),
         }
     }
-}
-
-/// Why a task was not boosted; None where it needs no boost any more.
-fn refused(why: &Refusal) -> Option<Failure> {
-    match why {
-        Refusal::Kernel(e) => Some(Failure::new(errno(e), e.to_string())),
-        Refusal::JournalFull => Some(Failure::new(ENOSPC, "the journal is full")),
-        _ => None,
-    }
-}
-
-fn errno(error: &io::Error) -> i32 {
-    error.raw_os_error().unwrap_or(EIO)
 }
 
 fn event(kind: u32, now: Nanos) -> stalld_event {
@@ -177,7 +167,7 @@ fn scheduled(before: Saved) -> (i32, i32) {
 
 fn shown(task: &Task) -> stalld_task {
     let mut comm = [0; 16];
-    // All but the last, which stays NUL.
+    // The last byte stays NUL.
     for (to, from) in comm.iter_mut().zip(task.comm.as_bytes().iter().take(15)) {
         *to = *from as c_char;
     }
@@ -203,8 +193,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_nobody_takes_is_dropped_and_counted() {
-        let mut queue = Queue::new(2, Kind::TaskIter);
+    fn events_that_are_not_taken_are_dropped_and_counted() {
+        let mut queue = EventQueue::new(2, Kind::TaskIter);
         (1..=5).for_each(|late| queue.late(Nanos(9), Nanos(late)));
         assert_eq!((queue.len(), queue.lost()), (2, 3));
         let mut next = || queue.take().map(|event| (event.length_ns, event.lost));

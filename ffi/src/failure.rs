@@ -1,4 +1,4 @@
-//! Why a call fails: a number for the program, and a text for whoever reads its log.
+//! The failure of a call: a number for the program, and a text for its log.
 
 use crate::abi;
 use libc::c_char;
@@ -18,13 +18,14 @@ pub struct Failure {
 pub type Result<T> = std::result::Result<T, Failure>;
 
 impl Failure {
-    /// One line, whatever the program has put into what is refused.
+    /// Makes a failure. Escapes the text, so that it is one line even if it quotes input of the
+    /// program.
     pub fn new(code: i32, text: impl AsRef<str>) -> Failure {
         let text = text.as_ref().chars().map(|c| Visible(c).to_string()).collect();
         Failure { code, text }
     }
 
-    /// The errno behind an error; `otherwise` where there is none.
+    /// Converts an error. The number is its errno; `otherwise` if it has none.
     pub fn of(error: &Error, otherwise: i32) -> Failure {
         Failure::new(error.errno().filter(|&errno| errno > 0).unwrap_or(otherwise), error.to_string())
     }
@@ -34,7 +35,7 @@ impl Failure {
 const OWN: [(i32, &CStr); 3] = [
     (abi::STALLD_EPANIC, c"a panic inside of the library was caught: the handle can only be closed"),
     (abi::STALLD_EBACKEND, c"no backend works here"),
-    (abi::STALLD_ELOOK, c"a look could not be carried out"),
+    (abi::STALLD_ESCAN, c"a scan could not be carried out"),
 ];
 
 /// A text that C may read until this thread writes the next one.
@@ -45,7 +46,7 @@ impl Text {
         RefCell::new(Text([0; 1024]))
     }
 
-    /// Cuts what is too long, at a character, and at a NUL.
+    /// Sets the text. Cuts it at a NUL, and between two characters if it is too long.
     fn set(&mut self, text: &str) {
         let text = text.split('\0').next().unwrap_or_default();
         let mut len = text.len().min(self.0.len() - 1);
@@ -96,7 +97,7 @@ mod tests {
     use super::*;
 
     fn text(error: i32) -> String {
-        // SAFETY: what is described ends with a NUL, and no other text is asked for meanwhile.
+        // SAFETY: the text ends with a NUL, and no other one is requested meanwhile.
         unsafe { CStr::from_ptr(describe(error)) }.to_str().unwrap().to_string()
     }
 
@@ -113,7 +114,7 @@ mod tests {
     /// A number is never given another meaning, nor used again.
     #[test]
     fn the_librarys_own_numbers_stay_what_they_are() {
-        assert_eq!((abi::STALLD_EPANIC, abi::STALLD_EBACKEND, abi::STALLD_ELOOK), (5000, 5001, 5002));
+        assert_eq!((abi::STALLD_EPANIC, abi::STALLD_EBACKEND, abi::STALLD_ESCAN), (5000, 5001, 5002));
         assert!(OWN.iter().all(|&(code, _)| code >= 5000));
     }
 

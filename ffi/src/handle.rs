@@ -1,9 +1,9 @@
-//! What a handle stands for: an engine, what it has to tell, and when it is to be called again.
+//! The state behind a handle: an engine, its queue of events, and the timer for the next call.
 
 use crate::abi::{self, stalld_stats};
 use crate::boosts::Boosts;
 use crate::entry;
-use crate::events::Queue;
+use crate::events::EventQueue;
 use crate::failure::{Failure, Result};
 use crate::options::{Log, Options};
 use libc::{EAGAIN, EALREADY, ECANCELED, EINVAL, EIO, ENOENT, ENOSPC, ESRCH};
@@ -16,38 +16,39 @@ use stalld::proc;
 use stalld::sys::alarm::Alarm;
 use stalld::sys::clock;
 use stalld::task::{Nanos, Task, Tid};
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError, TryLockError};
 
-/// What the program holds. What is outside of the lock is for signal handlers and other threads
-/// too.
+/// A handle of the program. Signal handlers and other threads may use the fields outside of the
+/// lock.
 pub struct Handle {
-    /// The process that it was opened in.
+    /// The process that opened the handle.
     process: u32,
     pub alarm: Alarm,
     stopped: AtomicBool,
     pub watching: Mutex<Watching>,
 }
 
-/// What one thread at a time may use.
+/// The fields that one thread at a time may use.
 pub struct Watching {
     engine: Engine,
-    queue: Queue,
+    queue: EventQueue,
     log: Log,
-    /// Of stalld_snapshot(): what the engine has seen stays its own.
+    /// The buffer of stalld_snapshot(), separate from the engine's own snapshot.
     snapshot: Snapshot,
     planned: Nanos,
     /// The CPU time of the calls since the last scan.
     used: Nanos,
     boosts: Boosts,
     failures_in_a_row: u64,
-    late_looks: u64,
+    late_scans: u64,
     longest_late: Nanos,
-    /// All was put back after stalld_stop().
+    /// Whether everything has been restored after stalld_stop().
     ended: bool,
 }
 
-/// It goes from thread to thread, and is stopped from any.
+/// A handle may move between threads, and any thread may stop it.
 const _: fn() = || {
     fn is_shared<T: Send + Sync>() {}
     is_shared::<Handle>();
@@ -66,14 +67,14 @@ impl Handle {
 
     pub fn with(backend: Box<dyn Backend>, options: &Options) -> Result<Handle> {
         let alarm = Alarm::new().context("make a timer").map_err(|e| Failure::of(&e, EIO))?;
-        let mut queue = Queue::new(options.events, backend.kind());
-        let (boosts, booster, actuator) = Boosts::prepare(options)?;
+        let mut queue = EventQueue::new(options.events, backend.kind());
+        let (boosts, booster) = Boosts::prepare(options)?;
         let mut ignore = options.ignore();
         [backend.helper(), boosts.guardian()].into_iter().flatten().for_each(|process| ignore.own(process));
         let mut engine = Engine::new(backend, options.limits, ignore);
         match options.has(abi::STALLD_RESCUE) {
-            true => engine.boost(booster, actuator),
-            false => engine.boost_on_request(booster, actuator),
+            true => engine.boost(booster),
+            false => engine.boost_on_request(booster),
         }
         let now = clock::monotonic();
         queue.backend_chosen(now);
@@ -90,24 +91,26 @@ impl Handle {
                 used: Nanos::ZERO,
                 boosts,
                 failures_in_a_row: 0,
-                late_looks: 0,
+                late_scans: 0,
                 longest_late: Nanos::ZERO,
                 ended: false,
             }),
         })
     }
 
-    /// Whether it was opened in this process, and not in one that this was forked from.
+    /// Returns whether this process opened the handle, and not one from which this process was
+    /// forked.
     pub fn is_ours(&self) -> bool {
         self.process == std::process::id()
     }
 
-    /// Somebody is in the middle of a call. What a lock was when a child was forked says nothing.
+    /// Returns whether a call is running. In a forked child it is false, because the state of a
+    /// lock at the fork has no meaning there.
     pub fn is_busy(&self) -> bool {
         self.is_ours() && matches!(self.watching.try_lock(), Err(TryLockError::WouldBlock))
     }
 
-    /// Puts everything back, unless that is for the parent to do.
+    /// Restores everything. Fails in a forked child, because the parent restores.
     pub fn close(self) -> Result<()> {
         if !self.is_ours() {
             return Err(entry::forked());
@@ -122,7 +125,7 @@ impl Handle {
         self.alarm.ring();
     }
 
-    /// Does what is due, and says how many events there are.
+    /// Does the work that is due, and returns the number of stored events.
     pub fn dispatch(&self, watching: &mut Watching) -> Result<usize> {
         if self.stopped.load(Ordering::Acquire) {
             if !watching.ended {
@@ -130,12 +133,12 @@ impl Handle {
             }
             return Err(stopped());
         }
-        let looked = watching.advance();
+        let scanned = watching.advance();
         self.wait(watching)?;
-        looked.map(|()| watching.queue.len())
+        scanned.map(|()| watching.queue.len())
     }
 
-    /// Boosts a task or, if not `raised`, ends its boost.
+    /// Boosts a task; ends its boost if `raised` is false.
     pub fn request(&self, watching: &mut Watching, tid: i32, raised: bool) -> Result<()> {
         if tid <= 0 {
             return Err(Failure::new(EINVAL, format!("{tid} is not the number of a task")));
@@ -148,7 +151,7 @@ impl Handle {
         outcome
     }
 
-    /// Has the descriptor ready when the next call is due.
+    /// Sets the timer, which makes the descriptor ready when the next call is due.
     fn wait(&self, watching: &Watching) -> Result<()> {
         self.alarm.set(watching.planned).context("set the timer").map_err(|e| Failure::of(&e, EIO))
     }
@@ -167,12 +170,12 @@ impl Watching {
         let late = begun - self.planned;
         if late >= LATE {
             self.queue.late(begun, late);
-            self.late_looks += 1;
+            self.late_scans += 1;
         }
         self.longest_late = self.longest_late.max(late);
-        let mut looked = Ok(());
+        let mut scanned = Ok(());
         if self.engine.advance(begun) {
-            looked = self.look();
+            scanned = self.scan();
             self.boosts.watch(&self.log);
             let now = clock::thread_cpu();
             self.engine.rest(clock::monotonic(), self.used + (now - counted));
@@ -182,12 +185,12 @@ impl Watching {
         self.engine.shrink();
         self.used = self.used + (clock::thread_cpu() - counted);
         self.planned = self.engine.next();
-        looked
+        scanned
     }
 
-    fn look(&mut self) -> Result<()> {
-        // What the program has done since it was woken is not known: this may be no sleep's end.
-        match self.engine.look(Nanos::ZERO, clock::monotonic()) {
+    fn scan(&mut self) -> Result<()> {
+        // The time of the wakeup is unknown: the program may have done other work since then.
+        match self.engine.scan(Nanos::ZERO, clock::monotonic()) {
             Ok(()) => {
                 self.failures_in_a_row = 0;
                 for remark in self.engine.backend().remarks() {
@@ -200,9 +203,9 @@ impl Watching {
             Err(e) => {
                 self.failures_in_a_row += 1;
                 if self.failures_in_a_row == 1 {
-                    self.log.warning(format_args!("this look is lost: {e}"));
+                    self.log.warning(format_args!("this scan is lost: {e}"));
                 }
-                Err(Failure::of(&e, abi::STALLD_ELOOK))
+                Err(Failure::of(&e, abi::STALLD_ESCAN))
             }
         }
     }
@@ -211,7 +214,7 @@ impl Watching {
         self.queue.boosts(&mut self.engine, clock::monotonic(), &self.log);
     }
 
-    /// Puts everything back, for good.
+    /// Restores everything. No boost follows.
     pub fn end(&mut self) {
         self.ended = true;
         self.engine.end_boosts(clock::monotonic());
@@ -219,7 +222,7 @@ impl Watching {
         self.boosts.end(&self.log);
     }
 
-    /// Boosts a task, and tells of it as of any boost.
+    /// Boosts a task. Stores the same events as for any other boost.
     pub fn boost(&mut self, tid: Tid) -> Result<()> {
         let no_task = || Failure::new(ESRCH, format!("there is no task {tid}"));
         let task = proc::task(tid).ok_or_else(no_task)?;
@@ -245,12 +248,12 @@ impl Watching {
                 Failure::new(EINVAL, format!("task {tid} is SCHED_DEADLINE, and needs no boost"))
             }
             Refusal::JournalFull => Failure::new(ENOSPC, "the journal is full"),
-            Refusal::Taken | Refusal::ChangedByOthers(_) => Failure::new(
-                EAGAIN,
-                format!("somebody else has changed how task {tid} is scheduled just now"),
-            ),
-            Refusal::Kernel(e) => {
-                let error = Error::io(format_args!("boost task {tid}"), &e);
+            Refusal::Taken | Refusal::ChangedByOthers(_) => {
+                Failure::new(EAGAIN, format!("another process has just changed how task {tid} is scheduled"))
+            }
+            Refusal::Kernel(errno) => {
+                let reason = io::Error::from_raw_os_error(errno);
+                let error = Error::io(format_args!("boost task {tid}"), &reason);
                 Failure::of(&error.with_cure("it needs CAP_SYS_NICE"), EIO)
             }
         })
@@ -267,7 +270,7 @@ impl Watching {
         }
     }
 
-    pub fn queue(&mut self) -> &mut Queue {
+    pub fn queue(&mut self) -> &mut EventQueue {
         &mut self.queue
     }
 
@@ -275,8 +278,8 @@ impl Watching {
         self.engine.backend().kind()
     }
 
-    /// Looks once, beside what the engine sees, and tells of each waiter how long it has waited,
-    /// and who has its CPU.
+    /// Scans once, separately from the engine's scans. Calls `tell` for each waiter, with the
+    /// length of its wait and the task that runs on its CPU.
     pub fn snapshot(
         &mut self,
         mut tell: impl FnMut(&observe::Waiter, Nanos, Option<&Task>),
@@ -285,7 +288,7 @@ impl Watching {
         engine
             .backend()
             .snapshot(Nanos::ZERO, Effort::All, snapshot)
-            .map_err(|e| Failure::of(&e, abi::STALLD_ELOOK))?;
+            .map_err(|e| Failure::of(&e, abi::STALLD_ESCAN))?;
         for waiter in &snapshot.waiters {
             let hog = snapshot.running.iter().find(|task| task.cpu == waiter.task.cpu);
             tell(waiter, engine.wait_of(waiter, snapshot.at), hog);
@@ -295,20 +298,18 @@ impl Watching {
 
     pub fn stats(&self) -> stalld_stats {
         let counters = self.engine.counters();
-        let boosts = self.engine.booster().map(|booster| booster.counters()).unwrap_or_default();
-        let (boosted_now, waiting) = self.engine.booster().map(|booster| booster.load()).unwrap_or_default();
         stalld_stats {
-            looks: counters.looks,
-            failed_looks: counters.failed_looks,
-            late_looks: self.late_looks,
+            scans: counters.scans,
+            failed_scans: counters.failed_scans,
+            late_scans: self.late_scans,
             longest_late_ns: self.longest_late.0,
             starved: counters.starved,
             longest_wait_ns: counters.longest_wait.0,
-            boosts: boosts.boosts,
-            refused_boosts: boosts.refused,
-            failed_restores: boosts.failed_restores,
-            boosted_now: boosted_now as u64,
-            waiting_for_boost: waiting as u64,
+            boosts: counters.boosts,
+            refused_boosts: counters.refused,
+            failed_restores: counters.failed_restores,
+            boosted_now: counters.active,
+            waiting_for_boost: counters.waiting,
             lost_events: self.queue.lost(),
         }
     }

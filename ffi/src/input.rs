@@ -1,11 +1,11 @@
-//! What C passes in and gets out: pointers, strings, and structs of another size than ours.
+//! The arguments and results of C: pointers, strings, and structs whose size may differ from ours.
 
 use crate::failure::{Failure, Result};
 use libc::{E2BIG, EFAULT, EINVAL, c_char};
 use std::ffi::CStr;
 use std::ptr;
 
-/// No version of a struct will be larger: what claims to be is no size.
+/// The largest size of any version of a struct.
 const MOST: usize = 4096;
 
 /// A struct of integers and pointers only, that begins with its size. All zeros are a valid value
@@ -15,16 +15,17 @@ const MOST: usize = 4096;
 /// It must be `repr(C)`, and be such a struct.
 pub unsafe trait Versioned: Copy {}
 
-/// Takes in a struct that C says to be `sz` bytes long. What a smaller one lacks is zeros; what a
-/// larger one has besides must be zeros, because this version could not do what it asks for.
+/// Copies a struct of C whose first word is its size, `sz`. A smaller struct is extended by zeros.
+/// In a larger one, the additional bytes must be zeros, because this version does not know their
+/// meaning.
 ///
 /// # Safety
-/// If `from` is not NULL, as many bytes as its first word says are readable there.
+/// If `from` is not NULL, as many bytes are readable there as its first word states.
 pub unsafe fn take<T: Versioned>(from: *const T, name: &str) -> Result<T> {
     not_null(from, name)?;
-    // SAFETY: even the smallest version has the word that tells the size. It may be anywhere.
+    // SAFETY: even the smallest version has the word with the size. The struct need not be aligned.
     let sz = unsafe { from.cast::<usize>().read_unaligned() };
-    // A pointer that is cut in half would be worse than one that is missing.
+    // A size that cuts a member in half is rejected.
     if sz < size_of::<usize>() || sz % align_of::<usize>() != 0 {
         return Err(Failure::new(
             EINVAL,
@@ -34,7 +35,7 @@ pub unsafe fn take<T: Versioned>(from: *const T, name: &str) -> Result<T> {
     if sz > MOST {
         return Err(Failure::new(E2BIG, format!("{name}: sz is {sz}: is it set to the size of the struct?")));
     }
-    // SAFETY: the caller answers for `sz` bytes, and they are bytes.
+    // SAFETY: the caller guarantees that `sz` bytes are readable, and any bytes are valid.
     let bytes = unsafe { std::slice::from_raw_parts(from.cast::<u8>(), sz) };
     let known = sz.min(size_of::<T>());
     if let Some(at) = bytes[known..].iter().position(|&byte| byte != 0) {
@@ -45,15 +46,16 @@ pub unsafe fn take<T: Versioned>(from: *const T, name: &str) -> Result<T> {
         ));
     }
     let mut taken = std::mem::MaybeUninit::<T>::zeroed();
-    // SAFETY: both have `known` bytes, and `taken` is nobody else's. It is zeros or what C wrote,
-    // and any bytes are good for a `Versioned`.
+    // SAFETY: both have `known` bytes, and no other code uses `taken`. It holds zeros or bytes of
+    // C, and any bytes are valid for a `Versioned`.
     unsafe {
         ptr::copy_nonoverlapping(bytes.as_ptr(), taken.as_mut_ptr().cast::<u8>(), known);
         Ok(taken.assume_init())
     }
 }
 
-/// A place for `count` structs of `sz` bytes each, by which C says how large its version of it is.
+/// An array in C of `count` structs of `sz` bytes each. `sz` is the size of the struct in the
+/// version of the program.
 pub struct Places<T> {
     start: *mut T,
     count: usize,
@@ -65,7 +67,7 @@ impl<T: Copy> Places<T> {
     ///
     /// # Safety
     /// If `start` is not NULL, `count` times `sz` bytes are writable there until this is dropped,
-    /// and nobody else reads or writes them.
+    /// and no other code reads or writes them.
     pub unsafe fn new(start: *mut T, count: usize, sz: usize, least: usize, name: &str) -> Result<Places<T>> {
         if count > 0 {
             not_null(start, name)?;
@@ -86,8 +88,8 @@ impl<T: Copy> Places<T> {
         Ok(Places { start, count, sz })
     }
 
-    /// Fills one of them, as far as it is known on both sides; what only C knows becomes zeros.
-    /// False if there are not so many.
+    /// Copies the part of `value` that both versions know to one place. The rest of the place
+    /// becomes zeros. Returns false if there is no such place.
     pub fn put(&mut self, index: usize, value: &T) -> bool {
         if index >= self.count {
             return false;
@@ -111,7 +113,7 @@ pub fn not_null<T>(pointer: *const T, name: &str) -> Result<()> {
     }
 }
 
-/// A string that may be NULL, as text.
+/// Returns a string as text; `None` for NULL.
 ///
 /// # Safety
 /// If it is not NULL it ends with a NUL, and stays as it is for as long as the text is used.
@@ -119,7 +121,7 @@ pub unsafe fn text<'a>(from: *const c_char, name: &str) -> Result<Option<&'a str
     if from.is_null() {
         return Ok(None);
     }
-    // SAFETY: as the caller has to see to.
+    // SAFETY: the caller guarantees it.
     let text = unsafe { CStr::from_ptr(from) };
     text.to_str().map(Some).map_err(|_| Failure::new(EINVAL, format!("{name}: it is not UTF-8")))
 }
@@ -159,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_smaller_struct_lacks_is_zeros() {
+    fn members_that_a_smaller_struct_lacks_are_zeros() {
         for (sz, first, second) in [(8, 0, 0), (16, 1, 0), (24, 1, 2)] {
             assert_eq!(take_as::<Now>(&next(sz, 9)).unwrap(), Now { sz, first, second });
         }
@@ -172,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_larger_struct_must_not_ask_for_what_is_not_known() {
+    fn a_larger_struct_must_have_zeros_in_unknown_members() {
         assert_eq!(take_as::<Now>(&next(32, 0)).unwrap().second, 2);
         let refused = take_as::<Now>(&next(32, 1 << 56)).unwrap_err();
         assert_eq!(refused.code, E2BIG);
@@ -180,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_size_is_refused_before_it_is_used() {
+    fn an_invalid_size_is_refused_before_it_is_used() {
         for (sz, code) in [(0, EINVAL), (7, EINVAL), (12, EINVAL), (4104, E2BIG), (usize::MAX - 7, E2BIG)] {
             assert_eq!(take_as::<Now>(&next(sz, 0)).unwrap_err().code, code, "{sz}");
         }

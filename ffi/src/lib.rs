@@ -1,10 +1,12 @@
-//! The C library: `stalld`'s engine behind an interface that stays as it is.
+//! The C library libstalld: the engine of stalld behind a stable interface.
 //!
-//! [`api`] has the functions and [`abi`] the types; both are what include/stalld.h is made from.
-//! What stands behind them is [`handle`], and that is the engine of the daemon.
+//! [`api`] has the functions and [`abi`] the types; include/stalld.h is generated from both.
+//! [`handle`] implements the functions by the engine, which the daemon also uses.
 
-// C's pointers are what it deals with.
+// The interface has raw pointers.
 #![allow(unsafe_code)]
+// cbindgen exports only what is `pub`.
+#![allow(unreachable_pub)]
 
 mod abi;
 mod api;

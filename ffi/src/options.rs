@@ -1,4 +1,4 @@
-//! The options, read and checked: from here on one struct of plain values.
+//! Reads and checks the options of a program.
 
 use crate::abi::{self, stalld_log_fn, stalld_options};
 use crate::failure::{Failure, Result};
@@ -26,7 +26,7 @@ const FLAGS: u64 =
 
 const MOST_EVENTS: u32 = 65536;
 
-/// What the program wants.
+/// The checked options.
 #[derive(Debug)]
 pub struct Options {
     pub flags: u64,
@@ -48,7 +48,7 @@ impl Options {
         let raw = match from.is_null() {
             // SAFETY: integers, pointers that may be NULL, and an Option of one: zeros are valid.
             true => unsafe { std::mem::zeroed() },
-            // SAFETY: as the caller answers for.
+            // SAFETY: the caller guarantees it.
             false => unsafe { input::take(from, "options") }?,
         };
         let unknown = raw.flags & !FLAGS;
@@ -60,7 +60,7 @@ impl Options {
         if raw.events > MOST_EVENTS {
             return Err(refused("events", format_args!("{} is more than {MOST_EVENTS}", raw.events)));
         }
-        // SAFETY: the strings of a struct that the caller answers for, for the time of this call.
+        // SAFETY: the caller guarantees that the strings are valid during this call.
         let [cpus, threads, processes, journal] = unsafe {
             [
                 input::text(raw.cpus, "cpus")?,
@@ -128,7 +128,7 @@ fn boost(raw: &stalld_options, threshold: Nanos) -> Result<Boost> {
     }
 }
 
-/// None for 0, which leaves the choice to the library.
+/// Checks a length of time; `None` for 0, which means the default.
 fn length(field: &str, nanos: u64, range: &RangeInclusive<Nanos>) -> Result<Option<Nanos>> {
     match Nanos(nanos) {
         Nanos::ZERO => Ok(None),
@@ -177,15 +177,15 @@ pub fn name_of_backend(number: i32) -> *const c_char {
     CStr::as_ptr(name)
 }
 
-/// Where messages go.
+/// The log function of the program, and its argument.
 #[derive(Clone, Copy, Debug)]
 pub struct Log {
     pub function: stalld_log_fn,
     pub userdata: *mut c_void,
 }
 
-// SAFETY: the pointer is not used here, but handed back to the program, which knows that its
-// function is called in whatever thread it calls the library from.
+// SAFETY: the library does not use the pointer, but passes it back to the program. The program
+// knows that its function runs in the thread that calls the library.
 unsafe impl Send for Log {}
 
 impl Log {
@@ -204,8 +204,8 @@ impl Log {
     fn say(&self, level: c_int, message: impl Display) {
         let Some(function) = self.function else { return };
         let Ok(message) = CString::new(message.to_string()) else { return };
-        // SAFETY: the program has said by its options that this function takes these, with any
-        // `userdata` of its own; the message lives longer than the call.
+        // SAFETY: the options state that this function takes these arguments and this `userdata`.
+        // The message outlives the call.
         unsafe { function(self.userdata, level, message.as_ptr()) };
     }
 }
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_not_be_is_refused_with_its_reason() {
+    fn invalid_options_are_refused_with_a_reason() {
         for (change, reason) in [
             (
                 Box::new(|o: &mut stalld_options| o.flags = 1 << 40) as Box<dyn Fn(&mut stalld_options)>,

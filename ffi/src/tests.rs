@@ -1,4 +1,4 @@
-//! What a call does when things go wrong inside of the library, which C can't bring about.
+//! Tests calls with failures inside of the library, which C can't cause.
 
 use crate::abi::{self, stalld, stalld_event, stalld_options, stalld_waiter};
 use crate::api::*;
@@ -11,7 +11,7 @@ use libc::{EBUSY, ECANCELED, EFAULT, ENODATA, c_char, c_int, c_void};
 use std::ffi::CStr;
 use std::ptr;
 
-/// Plays back what a look comes to.
+/// A backend whose scans return what a function returns.
 struct Script(Box<dyn FnMut() -> Result<()> + Send>);
 
 impl Backend for Script {
@@ -24,15 +24,15 @@ impl Backend for Script {
     }
 }
 
-fn open(look: impl FnMut() -> Result<()> + Send + 'static, options: *const stalld_options) -> *mut stalld {
+fn open(scan: impl FnMut() -> Result<()> + Send + 'static, options: *const stalld_options) -> *mut stalld {
     // SAFETY: options of a test's own, or NULL.
     let options = unsafe { Options::read(options) }.unwrap();
-    let handle = Handle::with(Box::new(Script(Box::new(look))), &options).unwrap();
+    let handle = Handle::with(Box::new(Script(Box::new(scan))), &options).unwrap();
     Box::into_raw(Box::new(handle)).cast()
 }
 
 fn last() -> String {
-    // SAFETY: a text that is good until the next call fails.
+    // SAFETY: the text is valid until the next call fails.
     unsafe { CStr::from_ptr(stalld_last_error()) }.to_str().unwrap().to_string()
 }
 
@@ -55,26 +55,26 @@ fn a_panic_stops_at_the_edge_and_the_handle_can_only_be_closed() {
 }
 
 #[test]
-fn a_look_that_fails_is_an_error_of_this_look_only() {
-    let mut looks = 0;
-    let look = move || {
-        looks += 1;
+fn a_scan_that_fails_is_an_error_of_this_scan_only() {
+    let mut scans = 0;
+    let scan = move || {
+        scans += 1;
         let error = Error::new("garbled");
-        match looks {
+        match scans {
             1 => Err(error),
             2 => Err(error.with_errno(Some(ENODATA))),
             _ => Ok(()),
         }
     };
-    let handle = open(look, ptr::null());
+    let handle = open(scan, ptr::null());
     // SAFETY: as above.
     unsafe {
-        assert_eq!(stalld_dispatch(handle), -abi::STALLD_ELOOK);
+        assert_eq!(stalld_dispatch(handle), -abi::STALLD_ESCAN);
         assert_eq!(last(), "garbled");
         let mut waiter = stalld_waiter::default();
         assert_eq!(stalld_snapshot(handle, &mut waiter, 1, size_of_val(&waiter)), -ENODATA);
         assert_eq!(stalld_snapshot(handle, &mut waiter, 1, size_of_val(&waiter)), 0);
-        // The next look is not due yet; what has been told is which backend it is.
+        // The next scan is not due yet. The only event is STALLD_EVENT_BACKEND.
         assert_eq!(stalld_dispatch(handle), 1);
         assert_eq!(stalld_close(handle), 0);
     }
@@ -103,14 +103,14 @@ fn the_log_function_can_not_call_back() {
         options.userdata = state.cast();
         let handle = open(|| Err(Error::new("garbled")), &options);
         (*state).0 = handle;
-        assert_eq!(stalld_dispatch(handle), -abi::STALLD_ELOOK);
-        assert_eq!((*state).1, [(abi::STALLD_LOG_WARNING, "this look is lost: garbled".to_string())]);
+        assert_eq!(stalld_dispatch(handle), -abi::STALLD_ESCAN);
+        assert_eq!((*state).1, [(abi::STALLD_LOG_WARNING, "this scan is lost: garbled".to_string())]);
         assert_eq!(stalld_close(handle), 0);
     }
 }
 
 #[test]
-fn stopped_it_says_so_from_then_on() {
+fn after_stop_each_dispatch_is_canceled() {
     let handle = open(|| Ok(()), ptr::null());
     // SAFETY: as above.
     unsafe {

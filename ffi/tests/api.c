@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
-/* What libstalld makes of good and bad use. Prints "ok" if all of it is as documented. */
+/* Uses libstalld in valid and invalid ways. Prints "ok" if all results are as documented. */
 #define _GNU_SOURCE
 #include "check.h"
 
@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 #ifdef OWN_LIBBPF
-/* The program's own copy, of which the library knows nothing. */
+/* The program has a libbpf of its own beside that of the library. */
 extern const char *libbpf_version_string(void);
 #endif
 
@@ -75,7 +75,7 @@ static void null_is_no_handle_and_no_place(void)
 	RETURNS(stalld_close(handle), 0);
 }
 
-/* Options of a program that was built against a header to come. */
+/* Options of a program that was built with a newer header. */
 struct next_options {
 	struct stalld_options now;
 	uint64_t next;
@@ -87,13 +87,13 @@ static void options_come_in_any_version(void)
 	struct next_options next;
 	size_t sz;
 
-	/* An older program: all that it has not heard of is as by default. */
+	/* An older program gets the defaults for options that it does not know. */
 	for (sz = sizeof(size_t); sz <= sizeof(options); sz += sizeof(size_t)) {
 		options.sz = sz;
 		RETURNS(stalld_close(opened(&options)), 0);
 	}
 	options.sz = offsetof(struct stalld_options, threshold_ns);
-	options.threshold_ns = 1; /* beyond its end */
+	options.threshold_ns = 1; /* beyond the end of the struct */
 	RETURNS(stalld_close(opened(&options)), 0);
 
 	memset(&next, 0, sizeof(next));
@@ -162,7 +162,7 @@ static void places_come_in_any_version(void)
 	RETURNS(stalld_next_event(handle, &event.now, SIZE_MAX), -E2BIG);
 
 	RETURNS(stalld_get_stats(handle, &stats, sizeof(stats)), 0);
-	CHECK(stats.looks == 0 && stats.lost_events == 0);
+	CHECK(stats.scans == 0 && stats.lost_events == 0);
 	RETURNS(stalld_get_stats(handle, &stats, 8), -EINVAL);
 	RETURNS(stalld_get_stats(handle, &stats, 1 << 20), -E2BIG);
 	RETURNS(stalld_snapshot(handle, &waiter, 1, 1), -EINVAL);
@@ -170,13 +170,13 @@ static void places_come_in_any_version(void)
 	RETURNS(stalld_close(handle), 0);
 }
 
-static void the_descriptor_is_ready_when_a_look_is_due(void)
+static void the_descriptor_is_ready_when_a_scan_is_due(void)
 {
 	struct stalld_options options = defaults();
 	struct stalld *handle;
 	struct stalld_stats stats;
 	struct pollfd poller;
-	int looks;
+	int scans;
 
 	options.threshold_ns = UINT64_C(3600000000000);
 	options.granularity_ns = 10000000;
@@ -184,13 +184,13 @@ static void the_descriptor_is_ready_when_a_look_is_due(void)
 	poller.fd = stalld_fd(handle);
 	poller.events = POLLIN;
 	CHECK(poller.fd >= 0);
-	for (looks = 1; looks <= 3; looks++) {
+	for (scans = 1; scans <= 3; scans++) {
 		RETURNS(poll(&poller, 1, 60000), 1);
 		CHECK(stalld_dispatch(handle) >= 0);
-		/* What is not due is not done. */
+		/* The second call does nothing, because nothing is due. */
 		CHECK(stalld_dispatch(handle) >= 0);
 		RETURNS(stalld_get_stats(handle, &stats, sizeof(stats)), 0);
-		CHECK((int)stats.looks >= looks);
+		CHECK((int)stats.scans >= scans);
 	}
 	RETURNS(stalld_close(handle), 0);
 }
@@ -233,7 +233,7 @@ static void a_child_can_not_use_its_parents_handle(void)
 	}
 	RETURNS(waitpid(child, &status, 0), child);
 	CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
-	/* And the parent's is as it was. */
+	/* The parent's handle works as before. */
 	CHECK(stalld_dispatch(handle) >= 1);
 	RETURNS(stalld_next_event(handle, &event, sizeof(event)), 1);
 	RETURNS(stalld_close(handle), 0);
@@ -290,7 +290,7 @@ static void what_can_not_be_boosted_is_refused(void)
 	RETURNS(stalld_close(handle), 0);
 }
 
-/* What the program has set up for itself, as the kernel tells it. */
+/* Writes the settings that the program has made for itself, as the kernel shows them. */
 static void own_state(char *text, size_t size)
 {
 	static const char *const shown[] = { "Umask:",	"Threads:", "SigBlk:",	"SigIgn:",
@@ -394,7 +394,7 @@ int main(void)
 	options_come_in_any_version();
 	options_out_of_range_are_refused();
 	places_come_in_any_version();
-	the_descriptor_is_ready_when_a_look_is_due();
+	the_descriptor_is_ready_when_a_scan_is_due();
 	two_handles_do_not_know_of_each_other();
 	a_child_can_not_use_its_parents_handle();
 	a_signal_handler_can_stop_it();

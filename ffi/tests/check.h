@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
-/* What the C tests of libstalld have in common. */
+/* Macros that the C tests of libstalld share. */
 #ifndef CHECK_H
 #define CHECK_H
 
@@ -10,7 +10,7 @@
 
 #include <stalld.h>
 
-/* Ends the program with what was expected and what the library said last. */
+/* Ends the program unless the condition holds. Prints it, and the library's last error. */
 #define CHECK(condition)                                                                                         \
 	do {                                                                                                     \
 		if (!(condition)) {                                                                              \
@@ -20,7 +20,7 @@
 		}                                                                                                \
 	} while (0)
 
-/* The same for a call that has to return a number, which is shown. */
+/* The same for a call that has to return a certain number. Prints the number that it returned. */
 #define RETURNS(call, expected)                                                                                  \
 	do {                                                                                                     \
 		int returned = (call);                                                                           \

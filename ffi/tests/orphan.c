@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
-/* Opens a handle with a guardian and without RT throttling, forks a child that goes on with copies of all its
- * descriptors, tells its number, and waits to be killed. Both end by themselves after a while. */
+/* Opens a handle with a guardian and without RT throttling. Forks a child that keeps copies of all
+ * its descriptors, prints the child's number, and waits to be killed. Both end by themselves after
+ * a minute. */
 #define _GNU_SOURCE
 #include "check.h"
 

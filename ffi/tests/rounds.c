@@ -46,7 +46,7 @@ int main(int argc, char **argv)
 		RETURNS(stalld_open(&handle, &options), 0);
 		CHECK(stalld_dispatch(handle) >= 1);
 		RETURNS(stalld_close(handle), 0);
-		/* What is set up once is set up by now. */
+		/* One-time allocations are done by now. */
 		if (round == count / 10) {
 			descriptors = entries("/proc/self/fd");
 			pages = resident_pages();

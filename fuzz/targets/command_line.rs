@@ -1,7 +1,7 @@
-//! A command line. The first byte says what the host is like; NULs separate the arguments.
+//! A command line. The first byte chooses a host; NULs separate the arguments.
 
 use super::{choice, is_one_line};
-use stalld::daemon::options::{Command, Host, Mode, Options, help, parse};
+use stalld::daemon::options::{Command, HostFacts, Mode, Options, help, parse};
 use stalld::observe::Kind;
 use stalld::timing::{DURATION, GRANULARITY, PERIOD, RUNTIME, THRESHOLD};
 use std::ffi::{OsStr, OsString};
@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 
 pub fn run(input: &[u8]) {
     let (kind, line) = choice(input);
-    let host = Host { configured_cpus: 1 + u32::from(kind >> 1), notify_socket: kind & 1 == 1 };
+    let host = HostFacts { configured_cpus: 1 + u32::from(kind >> 1), notify_socket: kind & 1 == 1 };
     let args = line.split(|&b| b == 0).map(|arg| OsStr::from_bytes(arg).to_os_string());
     match parse(args, &host) {
         Ok(Command::Run(options)) => check(options, &host, None),
@@ -23,7 +23,7 @@ pub fn run(input: &[u8]) {
     }
 }
 
-fn check(mut options: Options, host: &Host, check: Option<&str>) {
+fn check(mut options: Options, host: &HostFacts, check: Option<&str>) {
     let boost = options.boost;
     assert!(THRESHOLD.contains(&options.threshold) && GRANULARITY.contains(&options.granularity));
     assert!(DURATION.contains(&boost.duration) && PERIOD.contains(&boost.period), "{boost:?}");
@@ -43,12 +43,12 @@ fn check(mut options: Options, host: &Host, check: Option<&str>) {
         Ok(Command::Check(options)) if check.is_some() => options,
         other => panic!("{options:?} became {other:?}"),
     };
-    // All are written with a unit.
+    // `write` gives each length a unit.
     options.threshold_has_unit = true;
     assert_eq!(format!("{options:?}"), format!("{again:?}"));
 }
 
-/// A command line that asks for the same.
+/// Returns a command line that asks for the same options.
 fn write(options: &Options) -> Vec<OsString> {
     let mut args: Vec<OsString> = Vec::new();
     let mut push =

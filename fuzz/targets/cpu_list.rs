@@ -1,4 +1,4 @@
-//! A list of CPUs as people write it. The first byte says how many CPUs there are.
+//! A list of CPUs as people write it. The first byte chooses the number of CPUs.
 
 use super::{choice, is_one_line};
 use stalld::cpus::CpuSet;
@@ -16,7 +16,7 @@ pub fn run(input: &[u8]) {
             assert_eq!(CpuSet::parse(&shown, configured).as_ref(), Ok(&set), "{shown}");
             assert_eq!(CpuSet::parse(&format!(" {shown} , {shown}"), configured), Ok(set));
         }
-        // What the user typed is in it, and is escaped by who shows it.
+        // The reason contains the text of the user. The caller escapes it.
         Err(reason) => assert!(is_one_line(&Escaped(reason.as_bytes()).to_string()), "{reason:?}"),
     }
 }

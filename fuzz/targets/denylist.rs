@@ -1,4 +1,4 @@
-//! A list of regular expressions, and after a NUL the name of a task.
+//! A list of regular expressions, and the name of a task behind a NUL.
 
 use super::{is_one_line, item};
 use stalld::denylist::Ignore;
@@ -8,7 +8,7 @@ use stalld::task::{Comm, Escaped, Nanos, Task, Tid};
 pub fn run(mut input: &[u8]) {
     let Ok(list) = std::str::from_utf8(item(&mut input)) else { return };
     let name = input;
-    // Longer ones are the same again, and take their time.
+    // Longer texts show nothing new, and take more time.
     if list.len() > 200 || name.len() > 64 {
         return;
     }
@@ -31,7 +31,7 @@ pub fn run(mut input: &[u8]) {
     assert!(!all.is_empty() && all.sources() == [list]);
     assert_eq!(all.matches(name), items.iter().any(|item| item.matches(name)), "{list:?} {name:?}");
 
-    // A task of this name, and one whose process this is.
+    // A task of this name, in the process of this program.
     let comm = Comm::new(name);
     let own = Tid(std::process::id() as i32);
     let task = Task { tid: own, tgid: Some(own), start: 7, comm, ..Task::default() };
@@ -39,15 +39,16 @@ pub fn run(mut input: &[u8]) {
     let ignored = all.matches(comm.as_bytes());
     // A verdict is forgotten only if no scan has needed it for ten minutes.
     for now in [1, 500, 1000].map(Nanos::from_secs) {
-        assert_eq!(threads.covers(&task, now), ignored);
+        assert_eq!(threads.verdict(&task, now), Some(ignored));
     }
     assert_eq!(threads.newly_ignored().count(), usize::from(ignored), "it is reported once");
     let mut processes = Ignore::new(Patterns::default(), all.clone());
     let process = stalld::proc::comm(own).unwrap_or_default();
-    assert_eq!(processes.covers(&task, Nanos(1)), all.matches(process.as_bytes()));
-    // A process of stalld's own is let alone without a word, and nobody else without a list.
-    let mut nobody = Ignore::default();
-    assert!(!nobody.covers(&task, Nanos(1)));
-    nobody.own(own);
-    assert!(nobody.covers(&Task { start: 0, ..task }, Nanos(1)) && nobody.newly_ignored().count() == 0);
+    assert_eq!(processes.verdict(&task, Nanos(1)), Some(all.matches(process.as_bytes())));
+    // Without a list only stalld's own processes are ignored, and that is not reported.
+    let mut without_list = Ignore::default();
+    assert_eq!(without_list.verdict(&task, Nanos(1)), Some(false));
+    without_list.own(own);
+    assert_eq!(without_list.verdict(&Task { start: 0, ..task }, Nanos(1)), Some(true));
+    assert_eq!(without_list.newly_ignored().count(), 0);
 }

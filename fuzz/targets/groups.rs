@@ -1,10 +1,10 @@
 //! The path of a control group.
 
 use super::is_one_line;
-use stalld::stat::groups::Group;
+use stalld::stat::cgroups::Cgroup;
 
 pub fn run(path: &[u8]) {
-    let group = Group::new(path);
+    let group = Cgroup::new(path);
     assert_eq!(group.path(), path);
     assert!(path.is_empty() || is_one_line(&group.to_string()), "{group}");
     let owner = group.owner();
@@ -15,8 +15,8 @@ pub fn run(path: &[u8]) {
     if let Some(uid) = &owner.pod {
         assert!([32, 36].contains(&uid.len()) && is_hex(&uid.replace('-', "")), "{uid}");
     }
-    // Whatever is in a container's group is in the container.
-    let below = Group::new(&[path, b"/below"].concat());
+    // A group below the group of a container belongs to the same container.
+    let below = Cgroup::new(&[path, b"/below"].concat());
     assert_eq!(below.owner(), owner, "{below}");
 }
 

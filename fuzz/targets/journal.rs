@@ -1,9 +1,8 @@
-//! The journal: first as memory that is shared with others, then as a file that somebody has left
-//! behind.
+//! The journal: first as memory that processes share, then as a file that a former stalld has left.
 
 use super::is_one_line;
 use stalld::boost::journal::{BoostPolicy, Boosted, Journal, Rank, RestoreRecord, Saved};
-use stalld::boost::journal_file;
+use stalld::guardian::journal_file;
 use stalld::host::settings::Hrtick;
 use stalld::sys::lock;
 use stalld::sys::shared::{SharedWords, nameless_file};
@@ -14,20 +13,20 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::sync::Once;
 
-/// In bytes.
+/// The size of a record in bytes.
 const RECORD: usize = 128;
 
 pub fn run(bytes: &[u8]) {
     let bytes = &bytes[..bytes.len().min(64 * RECORD)];
     in_memory(bytes);
     in_a_file(&harmless(bytes));
-    // Whatever the bytes are. It takes a second.
+    // This depends on no input, and takes a second.
     static ONCE: Once = Once::new();
     ONCE.call_once(in_use);
 }
 
 fn in_memory(bytes: &[u8]) {
-    // One that is cut off somewhere is as good a journal as any.
+    // A journal may be cut off anywhere.
     let words = bytes.len().div_ceil(8).max(1);
     let file = nameless_file().expect("a file without a name");
     let shared = SharedWords::map(&file, words).expect("memory to share");
@@ -47,7 +46,7 @@ fn in_memory(bytes: &[u8]) {
         }
         assert_ne!(journal.is_live(*slot), journal.is_claimed(*slot));
     }
-    // Of those who want a record, one gets it, and gives it back or clears it.
+    // A record can be claimed only once, until it is postponed or cleared.
     for (slot, undo) in &live {
         assert!(journal.claim(*slot) && !journal.claim(*slot) && journal.is_claimed(*slot));
         journal.postpone(*slot, Nanos(9));
@@ -97,8 +96,8 @@ fn is_of(undo: &RestoreRecord, tid: Tid) -> bool {
     matches!(undo, RestoreRecord::Boost(boosted) if boosted.tid == tid)
 }
 
-/// What recovery may act upon: records of this boot, but of tasks only, by numbers that no kernel
-/// gives out.
+/// Changes the records to those that recovery may act on: of this boot, of tasks only, and with
+/// tids that no kernel assigns.
 fn harmless(bytes: &[u8]) -> Vec<u8> {
     let mut words: Vec<u64> = bytes
         .chunks(8)
@@ -145,7 +144,7 @@ fn in_a_file(bytes: &[u8]) {
     assert!(journal.descriptor().is_some());
 }
 
-/// What another process has locked is let alone, and a journal in memory is nobody else's.
+/// A journal that another process has locked is refused. One in memory has no file to lock.
 fn in_use() {
     let (path, file) = left_behind(b"");
     assert!(lock::try_lock(&file).expect("a lock"));

@@ -1,13 +1,14 @@
-//! A length of time, as the value of an option that the first byte chooses, against a second
-//! reading of it.
+//! A length of time as the value of an option, which the first byte chooses. A second parser checks
+//! the result.
 
 use super::choice;
-use stalld::daemon::options::{Command, Host, Options, parse};
+use stalld::daemon::options::{Command, HostFacts, Options, parse};
 use stalld::task::Nanos;
 use stalld::timing::{DURATION, GRANULARITY, PERIOD, RUNTIME, THRESHOLD};
 use std::ops::RangeInclusive;
 
-/// The option, its range, what one of a bare number is, the least of them, and where the result is.
+/// The option, its range, the unit of a bare number as a power of ten in ns, the least bare number,
+/// and where the result is.
 type Case = (&'static str, RangeInclusive<Nanos>, u32, Nanos, fn(&Options) -> Nanos);
 
 pub fn run(input: &[u8]) {
@@ -22,9 +23,10 @@ pub fn run(input: &[u8]) {
         ("-r", RUNTIME, 0, *RUNTIME.start(), |o| o.boost.runtime),
     ];
     let (option, range, digits, least, result) = &cases[usize::from(which) % cases.len()];
-    // A boost long enough for the longest period; what is given later counts.
+    // The boost is long enough for the longest period. If an option is given twice, the last value
+    // counts.
     let args = ["-d", if *option == "-p" { "60s" } else { "200ms" }, "-p", "200ms", option, text];
-    let host = Host { configured_cpus: 1, notify_socket: false };
+    let host = HostFacts { configured_cpus: 1, notify_socket: false };
     let found = match parse(args.map(Into::into), &host) {
         Ok(Command::Run(options)) => Some(result(&options)),
         Ok(other) => panic!("{text:?} became {other:?}"),
@@ -37,8 +39,8 @@ pub fn run(input: &[u8]) {
     assert_eq!(found, expected, "{option} {text:?}");
 }
 
-/// Nanoseconds, and whether a unit was given. `digits` is by how many the point of a bare number is
-/// to be moved.
+/// Returns nanoseconds, and whether a unit was given; `None` if the text is no length. The unit of
+/// a bare number is ten to the power of `digits`.
 fn read(text: &str, digits: u32) -> Option<(u128, bool)> {
     let units = [("ns", 0), ("us", 3), ("ms", 6), ("s", 9)];
     let unit = units.iter().find_map(|&(unit, digits)| Some((text.strip_suffix(unit)?, digits as usize)));

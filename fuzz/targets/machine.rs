@@ -1,4 +1,5 @@
-//! What the kernel's files say of the machine, with NULs between them, below a root of their own.
+//! The contents of the kernel's files about the machine, separated by NULs. They are read below a
+//! root of their own.
 
 use super::{is_one_line, item};
 use stalld::host::privilege::{self, Lockdown};

@@ -1,5 +1,4 @@
-//! What is fuzzed: each target takes any bytes, and panics if what becomes of them breaks a
-//! promise.
+//! The targets of the fuzzer. Each takes any bytes, and panics if the result breaks a promise.
 
 mod command_line;
 mod cpu_list;
@@ -42,17 +41,18 @@ pub fn names() -> String {
     ALL.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
 }
 
-/// A message can be printed: it is there, and nothing in it ends its line or controls a terminal.
+/// Returns true if a message can be printed: it is not empty, and nothing in it ends its line or
+/// controls a terminal.
 fn is_one_line(message: &str) -> bool {
     !message.is_empty() && !message.chars().any(char::is_control)
 }
 
-/// Takes the first byte off, by which an input chooses; 0 where there is none.
+/// Takes the first byte off, which chooses a case; 0 if the input is empty.
 fn choice(input: &[u8]) -> (u8, &[u8]) {
     input.split_first().map_or((0, &[][..]), |(&first, rest)| (first, rest))
 }
 
-/// Takes what stands before the first NUL off.
+/// Takes the bytes before the first NUL off, and the NUL.
 fn item<'a>(input: &mut &'a [u8]) -> &'a [u8] {
     let end = input.iter().position(|&b| b == 0).unwrap_or(input.len());
     let item = &input[..end];

@@ -1,8 +1,9 @@
 //! The options of the C interface: a struct of any size with anything in it, read by stalld_open().
 //!
-//! A mask says which pointers are there. Then come the size, the struct's own bytes, what a larger
-//! one has besides, and the strings, with NULs between them. What is good is not opened, which
-//! would be to look at this machine. The same size is tried for what the library hands out.
+//! The first byte is a mask of the pointers that are set. The size, the bytes of the struct, more
+//! bytes of a larger struct, and the strings follow, with NULs between them. Valid options are not
+//! opened, because that would scan this machine. The same size is tried for the results of the
+//! library.
 
 use super::{choice, is_one_line, item};
 use crate::abi::{STALLD_EPANIC, STALLD_LOG_ERROR, STALLD_LOG_INFO, stalld_options, stalld_waiter};
@@ -40,7 +41,8 @@ pub fn run(input: &[u8]) {
     let tail = item(&mut rest);
     let strings = STRINGS.map(|at| (at, CString::new(item(&mut rest)).unwrap_or_default()));
 
-    // As large as it says, so that a sanitizer finds whoever reads more; in words, as C aligns it.
+    // The memory has the size that the struct claims, so that a sanitizer finds reads beyond it. It
+    // consists of words, as C aligns it.
     let words = if (WORD..=4096).contains(&sz) { sz / WORD } else { 1 };
     let mut bytes = sz.to_ne_bytes().to_vec();
     bytes.extend(body.iter().chain(tail));
@@ -60,24 +62,24 @@ pub fn run(input: &[u8]) {
         .collect();
     let options = memory.as_ptr().cast::<stalld_options>();
 
-    // SAFETY: as many bytes as it says, unless it says what is no size; its strings live to the end
-    // of this.
+    // SAFETY: there are as many bytes as the struct claims, unless its size is invalid. Its strings
+    // live until the end of this function.
     match unsafe { Options::read(options) } {
         Ok(options) => check(&options),
         Err(failure) => {
             assert!(failure.code == EINVAL || failure.code == E2BIG, "{failure:?}");
             assert!(is_one_line(&failure.text), "{failure:?}");
             let mut handle = ptr::dangling_mut();
-            // SAFETY: as above. It is refused before anything is done.
+            // SAFETY: as above. The call is refused before it does anything.
             let refused = unsafe { stalld_open(&mut handle, options) };
-            // It has silenced panics.
+            // The call has silenced panics.
             drop(std::panic::take_hook());
             assert!(refused == -failure.code && refused != -STALLD_EPANIC && handle.is_null());
-            // SAFETY: a string that is good until the next call fails.
-            let said = unsafe { CStr::from_ptr(stalld_last_error()) }.to_str().expect("text");
+            // SAFETY: a string that is valid until the next call fails.
+            let message = unsafe { CStr::from_ptr(stalld_last_error()) }.to_str().expect("text");
             assert!(
-                failure.text.starts_with(said) && (said == failure.text || said.len() > 1000),
-                "{said:?}"
+                failure.text.starts_with(message) && (message == failure.text || message.len() > 1000),
+                "{message:?}"
             );
         }
     }
@@ -99,7 +101,7 @@ fn check(options: &Options) {
     let name = unsafe { CStr::from_ptr(options::name_of_backend(number)) };
     assert_eq!(name.to_str(), Ok(options.backend.map_or("auto", Kind::name)));
     assert!(options::name_of_backend(-1 - number).is_null());
-    // SAFETY: NULL is allowed, and stands for zeros.
+    // SAFETY: NULL is allowed, and means a struct of zeros.
     let defaults = unsafe { Options::read(ptr::null()) }.expect("the defaults are good");
     assert!(options.flags != 0 || !defaults.has(u64::MAX), "{defaults:?}");
     let lists = [options.ignore_threads.sources(), options.ignore_processes.sources()].concat();
@@ -111,11 +113,11 @@ fn check(options: &Options) {
     }
 }
 
-/// Places of `sz` bytes each for what C is given.
+/// Checks places of `sz` bytes each, to which the library writes results.
 fn places(sz: usize, count: usize) {
     const FIRST: usize = 104;
     let refusal = |start, count, sz| {
-        // SAFETY: nothing is written to what is refused.
+        // SAFETY: the library writes nothing to places that it refuses.
         unsafe { Places::<stalld_waiter>::new(start, count, sz, FIRST, "it") }
             .err()
             .map(|failure| failure.code)
@@ -128,7 +130,7 @@ fn places(sz: usize, count: usize) {
     assert_eq!(refusal(dangling, usize::MAX / 8, sz), Some(E2BIG));
     assert_eq!(refusal(ptr::null_mut(), 1, sz), Some(EFAULT));
     let mut bytes = vec![0xffu8; sz * count];
-    // SAFETY: there are so many bytes, of which nobody else knows.
+    // SAFETY: there are this many bytes, and no other code uses them.
     let places = unsafe { Places::<stalld_waiter>::new(bytes.as_mut_ptr().cast(), count, sz, FIRST, "it") };
     let mut places = places.unwrap_or_else(|failure| panic!("{failure:?}"));
     let waiter = stalld_waiter::default();

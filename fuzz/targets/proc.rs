@@ -1,5 +1,5 @@
-//! What a file of /proc says of a task. Each reader gets the text, whichever it is of; then it is
-//! the name in a good one.
+//! The text of a file of /proc about a task. Each reader gets the text, whichever file it is for.
+//! The text also serves as the name in a valid file.
 
 use super::is_one_line;
 use stalld::proc::text;
@@ -25,19 +25,20 @@ pub fn run(input: &[u8]) {
     round_trip(comm);
 }
 
-/// Nothing is made up. (A number may have been written with a sign, or zeros before it.)
+/// Returns true if the text has the digits of a number, so that no number is invented. A sign or
+/// zeros may stand before them.
 fn contains(text: &[u8], number: u64) -> bool {
     let digits = number.to_string();
     text.windows(digits.len()).any(|window| window == digits.as_bytes())
 }
 
-/// A task may choose its name as it likes, and changes nothing else by that.
+/// Checks that a task can choose any name, and changes no other field by that.
 fn round_trip(comm: Comm) {
     let name = comm.as_bytes();
     let number = name.iter().fold(1u32, |sum, &b| sum.wrapping_mul(31).wrapping_add(b.into()));
     let (prio, start) = (number as i32 % 100, u64::from(number) << 20);
     let (cpu, policy) = (number % 8192, number % 8);
-    // The 52 fields of it; the name is the second, the state the third.
+    // The fields of /proc/PID/stat from the third one on, which is the state.
     let mut fields = vec![String::from("1"); 50];
     fields[0] = String::from("R");
     fields[15] = prio.to_string();

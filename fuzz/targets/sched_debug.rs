@@ -1,4 +1,4 @@
-//! The scheduler's debug text, of whatever kernel.
+//! The scheduler's debug text, of any kernel.
 
 use super::is_one_line;
 use stalld::cpus::CpuSet;
@@ -7,17 +7,17 @@ use stalld::observe::{Snapshot, Waiter};
 use stalld::task::{Task, Tid};
 use std::io::Write;
 
-/// One of the fixtures' readers.
+/// The task that read the text in one of the fixtures.
 const READER: Tid = Tid(545);
 
 pub fn run(text: &[u8]) {
     let cpus = CpuSet::first(4);
     let mut scope = Scope::new(cpus.clone(), Some(READER));
-    let mut look = |text: &[u8]| {
+    let mut scan = |text: &[u8]| {
         let mut snapshot = Snapshot::default();
         parse(text, &mut scope, &mut snapshot).map(|()| snapshot)
     };
-    let snapshot = match look(text) {
+    let snapshot = match scan(text) {
         Ok(snapshot) => snapshot,
         Err(error) => return assert!(is_one_line(&error.to_string()), "{error:?}"),
     };
@@ -33,15 +33,15 @@ pub fn run(text: &[u8]) {
     }
     assert!(snapshot.waiters.is_sorted_by(|a, b| a.task.tid < b.task.tid), "{:?}", snapshot.waiters);
 
-    // What an earlier text has left in the scope changes nothing, nor does what stands around the
-    // sections.
+    // Neither an earlier text, which the scope remembers, nor text around the sections changes the
+    // result.
     let framed = [b"Sched Debug Version\n\n", text, b"\n"].concat();
-    assert_eq!(tasks(&look(&framed).expect("it is as good")), tasks(&snapshot));
+    assert_eq!(tasks(&scan(&framed).expect("it is as good")), tasks(&snapshot));
     if loads.is_empty() {
-        // Of CPUs that nobody asked for, there is nothing to print.
+        // None of the CPUs was asked for, so there is nothing to print.
         return;
     }
-    let again = look(&print(&snapshot)).unwrap_or_else(|error| panic!("{error}: {snapshot:?}"));
+    let again = scan(&print(&snapshot)).unwrap_or_else(|error| panic!("{error}: {snapshot:?}"));
     assert_eq!(tasks(&again), tasks(&snapshot));
     let runnable = |snapshot: &Snapshot| -> Vec<_> {
         snapshot.load.iter().map(|load| (load.cpu, load.runnable)).collect()
@@ -53,7 +53,7 @@ fn tasks(snapshot: &Snapshot) -> (Vec<Task>, &[Task]) {
     (snapshot.waiters.iter().map(|waiter| waiter.task).collect(), &snapshot.running)
 }
 
-/// The same as a kernel of today prints it.
+/// Prints a snapshot as a recent kernel does.
 fn print(snapshot: &Snapshot) -> Vec<u8> {
     let mut text = Vec::new();
     for load in &snapshot.load {

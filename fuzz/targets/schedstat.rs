@@ -1,4 +1,4 @@
-//! /proc/schedstat at one moment, and after a NUL at a later one.
+//! /proc/schedstat at one moment, and behind a NUL at a later one.
 
 use super::{is_one_line, item};
 use stalld::stat::schedstat::{Schedstat, delta, parse, rows, show};
@@ -20,7 +20,8 @@ pub fn run(mut input: &[u8]) {
     }
 }
 
-/// Of two lines about the same CPU or domain nobody can tell which one has grown.
+/// Returns true if two lines are about the same CPU or domain, because it is unknown then which of
+/// them has grown.
 fn are_twice(stat: &Schedstat) -> bool {
     let mut seen = BTreeSet::new();
     let cpus = stat.cpus.iter().map(|cpu| (cpu.cpu, None));

@@ -3,7 +3,7 @@
 
 _stalld() {
     local current=${COMP_WORDS[COMP_CWORD]} option=${COMP_WORDS[COMP_CWORD - 1]}
-    # --backend=NAME arrives in three words.
+    # bash splits --backend=NAME into three words.
     if [ "$option" = "=" ] && [ "$COMP_CWORD" -ge 2 ]; then
         option=${COMP_WORDS[COMP_CWORD - 2]}
     elif [ "$current" = "=" ]; then

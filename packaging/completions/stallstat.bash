@@ -3,7 +3,7 @@
 
 _stallstat() {
     local current=${COMP_WORDS[COMP_CWORD]} option=${COMP_WORDS[COMP_CWORD - 1]} word command=
-    # --group=NAME arrives in three words.
+    # bash splits --group=NAME into three words.
     if [ "$option" = "=" ] && [ "$COMP_CWORD" -ge 2 ]; then
         option=${COMP_WORDS[COMP_CWORD - 2]}
     elif [ "$current" = "=" ]; then
@@ -56,7 +56,7 @@ _stallstat() {
     COMPREPLY=()
     case $takes:$option:$current in
     names:*)
-        # The last name of the list.
+        # Completes the last name of the list.
         local before=
         [[ $current != *,* ]] || before=${current%,*},
         mapfile -t COMPREPLY < <(compgen -P "$before" -W "$words" -- "${current##*,}")

@@ -1,72 +1,76 @@
-//! A boost in flight.
+//! Boosts in flight, and the priorities of the tasks on each CPU.
 
 use super::journal::BoostPolicy;
-use super::plan::BoostHandle;
+use super::plan::{BoostHandle, Run};
 use super::restore::RestoreOutcome;
 use crate::observe::Snapshot;
 use crate::sorted::Sorted;
 use crate::steps;
 use crate::task::{Cpu, Nanos, Policy, Task, Tid};
 
-/// A pulse in which a task is not given its CPU is made again after this: for 50 ms of a second the
-/// kernel's DL server may run fair tasks there, above all others [6.12], and each pulse a period
-/// later would meet it again.
-pub const AGAIN: Nanos = Nanos::from_millis(5);
+/// A pulse is missed if the task gets no CPU in it. After this time it is repeated. The kernel's DL
+/// server may run fair tasks above all others for 50 ms of a second [6.12], and pulses a period
+/// apart would meet it each time.
+pub(super) const REPEAT_INTERVAL: Nanos = Nanos::from_millis(5);
 
-/// How many times in a row it is made again.
-pub const TRIES: u32 = 20;
+/// The most repeats of a missed pulse in a row.
+pub(super) const MAX_REPEATS: u32 = 20;
 
-/// A task that was not given its CPU in all of them sleeps, most likely. Until it runs again, each
-/// period has only one more pulse, later than the DL server can have the CPU: each of them costs a
-/// CPU that spins at FIFO 99.
-pub const AGAIN_ASLEEP: Nanos = Nanos::from_millis(60);
+/// The time until a missed pulse is repeated if the task most likely sleeps. It is longer than the
+/// DL server can have the CPU. Until the task runs again, each period has one repeat only, because
+/// each pulse spins a CPU at FIFO 99.
+pub(super) const REPEAT_INTERVAL_ASLEEP: Nanos = Nanos::from_millis(60);
 
-pub struct Active {
+/// A boost in flight.
+pub(super) struct Active {
     pub task: Task,
-    /// How it was raised, or by the first of its pulses.
+    /// The boost, or the first of its pulses.
     pub raised: BoostHandle,
     pub started: Nanos,
     pub end: Nanos,
-    /// Of FIFO emulation.
+    /// When the next pulse is due; `None` for a boost by SCHED_DEADLINE.
     pub next_pulse: Option<Nanos>,
-    /// How many of the latest pulses it was not given its CPU in.
+    /// The missed pulses in a row that have been repeated so far.
     pub missed: u32,
-    /// It was not given its CPU in a whole row of pulses, nor since.
+    /// The task missed a pulse and all its repeats, and has not run since.
     pub sleeps: bool,
-    /// Something outranked it when it was boosted.
+    /// Another task kept it off the CPU by its priority when it was boosted.
     pub outranked: bool,
 }
 
-/// How a task has just been lifted.
-pub struct StartedBoost {
+/// A boost that has just started.
+pub(super) struct StartedBoost {
     pub how: BoostPolicy,
     pub raised: BoostHandle,
-    /// Whether it was given its CPU in a pulse; None where that is not known.
-    pub ran: Option<bool>,
-    /// Why no pulse can follow the first one.
+    pub run: Run,
+    /// The outcome, if no pulse can follow the first one.
     pub over: Option<RestoreOutcome>,
 }
 
-/// A task that is or was boosted, whose children have to be seen to.
+/// A task that is or was boosted. Its children need the policy that they would have inherited
+/// without the boost.
 #[derive(Clone, Copy)]
-pub struct Ward {
+pub struct Ancestor {
     pub raised: BoostHandle,
     pub task: Task,
 }
 
-impl Ward {
-    /// Whether its children would inherit anything else than what RESET_ON_FORK makes them.
-    pub fn hands_down(&self) -> bool {
+impl Ancestor {
+    /// Returns whether its children would have inherited another policy or nice value than
+    /// RESET_ON_FORK gives them.
+    pub(super) fn hands_down(&self) -> bool {
         let before = self.raised.boosted.before;
         !before.reset_on_fork && (before.policy != Policy::OTHER || before.nice != 0)
     }
 }
 
 impl Active {
-    /// Plans the pulse after one that is made now. What was missed before is not made up for.
-    pub fn plan_pulse(&mut self, now: Nanos, ran: Option<bool>, period: Nanos) {
-        let (again, tries) = if self.sleeps { (AGAIN_ASLEEP, 1) } else { (AGAIN, TRIES) };
-        let pause = if ran != Some(false) {
+    /// Plans the pulse that follows one made now. The time until then counts from now, even if this
+    /// pulse is late.
+    pub(super) fn plan_pulse(&mut self, now: Nanos, run: Run, period: Nanos) {
+        let (again, tries) =
+            if self.sleeps { (REPEAT_INTERVAL_ASLEEP, 1) } else { (REPEAT_INTERVAL, MAX_REPEATS) };
+        let pause = if run != Run::Missed {
             (self.missed, self.sleeps) = (0, false);
             period
         } else if self.missed < tries {
@@ -80,57 +84,64 @@ impl Active {
     }
 }
 
-/// The best ranks among the tasks of each CPU that are not boosted, as one scan saw them.
-pub struct Ranks {
+/// The best priorities of the tasks on each CPU in one scan, without boosted tasks. A lower number
+/// is a better priority.
+pub(super) struct TopPriorities {
     cpus: Sorted<Cpu, Best>,
 }
 
 #[derive(Clone, Copy)]
 struct Best {
     tid: Tid,
-    rank: i32,
-    /// The best rank of a task other than `tid`.
+    priority: i32,
+    /// The best priority of a task other than `tid`.
     second: i32,
 }
 
-const NO_RANK: i32 = i32::MAX;
+const NO_PRIORITY: i32 = i32::MAX;
 
-/// Fair tasks take turns, whatever their nice values: they are all of one rank.
-fn rank(task: &Task) -> i32 {
+/// Returns the priority of a task. Fair tasks take turns, whatever their nice values, so they all
+/// have the same priority.
+fn priority(task: &Task) -> i32 {
     task.sched.prio.min(100)
 }
 
-impl Ranks {
-    pub fn new() -> Ranks {
-        let none = Best { tid: Tid(-1), rank: NO_RANK, second: NO_RANK };
-        Ranks { cpus: Sorted::with_room(64, (Cpu(0), none)) }
+impl TopPriorities {
+    pub(super) fn new() -> TopPriorities {
+        let none = Best { tid: Tid(-1), priority: NO_PRIORITY, second: NO_PRIORITY };
+        TopPriorities { cpus: Sorted::with_room(64, (Cpu(0), none)) }
     }
 
-    /// Replaces what is known by what a scan saw. Takes one step for each task.
-    pub fn refill(&mut self, snapshot: &Snapshot, is_boosted: impl Fn(&Task) -> bool) {
+    /// Replaces the priorities by those of a scan, in one step for each task.
+    pub(super) fn refill(&mut self, snapshot: &Snapshot, is_boosted: impl Fn(&Task) -> bool) {
         self.cpus.clear();
         let waiting = snapshot.waiters.iter().map(|waiter| &waiter.task);
         for task in snapshot.running.iter().chain(waiting).filter(|task| !is_boosted(task)) {
             steps::count(1);
-            let (tid, rank) = (task.tid, rank(task));
-            let best = self.cpus.entry(task.cpu, Best { tid, rank, second: NO_RANK });
+            let (tid, priority) = (task.tid, priority(task));
+            let best = self.cpus.entry(task.cpu, Best { tid, priority, second: NO_PRIORITY });
             if tid == best.tid {
-                best.rank = best.rank.min(rank);
-            } else if rank < best.rank {
-                *best = Best { tid, rank, second: best.rank };
+                best.priority = best.priority.min(priority);
+            } else if priority < best.priority {
+                *best = Best { tid, priority, second: best.priority };
             } else {
-                best.second = best.second.min(rank);
+                best.second = best.second.min(priority);
             }
         }
     }
 
-    /// Returns whether another task that is not boosted keeps this one off its CPU by its rank. A
-    /// real-time task is kept off by an equal too, because an equal keeps the CPU until it gives it
-    /// up.
-    pub fn outrank(&self, task: &Task) -> bool {
+    /// Returns the task with the best priority of a CPU, and its priority.
+    pub(super) fn best(&self, cpu: Cpu) -> Option<(Tid, i32)> {
+        self.cpus.get(cpu).map(|best| (best.tid, best.priority))
+    }
+
+    /// Returns whether another task that is not boosted keeps this one off its CPU by its priority.
+    /// For a real-time task an equal priority is enough, because a FIFO task runs until it blocks
+    /// or yields.
+    pub(super) fn outrank(&self, task: &Task) -> bool {
         let Some(best) = self.cpus.get(task.cpu) else { return false };
-        let others = if best.tid == task.tid { best.second } else { best.rank };
-        others < rank(task) || others == rank(task) && others < 100
+        let others = if best.tid == task.tid { best.second } else { best.priority };
+        others < priority(task) || others == priority(task) && others < 100
     }
 }
 
@@ -146,7 +157,8 @@ mod tests {
         snapshot.running.iter().chain(waiting).any(|other| {
             other.cpu == task.cpu
                 && other.tid != task.tid
-                && (rank(other) < rank(task) || rank(other) == rank(task) && rank(task) < 100)
+                && (priority(other) < priority(task)
+                    || priority(other) == priority(task) && priority(task) < 100)
                 && !boosted.contains(&other.id())
         })
     }
@@ -158,11 +170,11 @@ mod tests {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             (seed >> 33) % limit
         };
-        let mut ranks = Ranks::new();
+        let mut priorities = TopPriorities::new();
         let (mut outranked, mut not) = (0, 0);
         for _ in 0..5_000 {
             // Few tids, so that one is there twice now and then, with another start or another
-            // rank.
+            // priority.
             let tasks: Vec<Task> = (0..below(9))
                 .map(|_| Task {
                     tid: Tid(below(8) as i32),
@@ -179,10 +191,14 @@ mod tests {
             let (running, waiting) = tasks.split_at(below(tasks.len() as u64 + 1) as usize);
             let waiters = waiting.iter().map(|&task| Waiter { task, since: None }).collect();
             let snapshot = Snapshot { running: running.to_vec(), waiters, ..Snapshot::default() };
-            ranks.refill(&snapshot, |task| boosted.contains(&task.id()));
+            priorities.refill(&snapshot, |task| boosted.contains(&task.id()));
             for task in &tasks {
                 let expected = is_outranked(task, &snapshot, &boosted);
-                assert_eq!(ranks.outrank(task), expected, "{task:?} among {snapshot:?}, boosted {boosted:?}");
+                assert_eq!(
+                    priorities.outrank(task),
+                    expected,
+                    "{task:?} among {snapshot:?}, boosted {boosted:?}"
+                );
                 if expected { outranked += 1 } else { not += 1 }
             }
         }

@@ -1,4 +1,5 @@
-//! Which starving tasks are to be boosted, and whether their CPU has a place for one more boost.
+//! Decides which starving tasks are boosted, in which order, and whether a CPU has a place for one
+//! more boost. Also lowers ranks that pulses have left behind.
 
 use super::{
     Actuator, Booster, Cpu, Event, Fault, Nanos, RestoreOutcome, SPACING, Saved, Snapshot, Starving, Task,
@@ -6,64 +7,52 @@ use super::{
 };
 use crate::boost::active::Active;
 use crate::boost::probation::Entry;
+use crate::boost::pulse_children::LoweredChild;
 use crate::task::{Owner, Policy};
 
-/// A turn is remembered for so long: as long as 500 boosts of a CPU take.
+/// How long the last boost of an owner on a CPU is remembered: in that time 500 boosts start on a
+/// CPU.
 const MEMORY_OF_TURNS: Nanos = Nanos::from_secs(10);
 
-/// So many turns are remembered: a user may have thousands of uids.
+/// The number of boosts remembered for that. If there are more, all are forgotten, because a user
+/// may have thousands of uids.
 const MAX_TURNS: usize = 1024;
 
-/// The parents of so many real-time tasks are read in a scan.
+/// The number of real-time tasks per scan for which the parent is read.
 const MAX_FAMILIES: u32 = 64;
 
-/// Lowers the rank of a task that is on probation. Returns whether that is over.
-fn lower(actuator: &mut dyn Actuator, entry: &Entry, events: &mut Vec<Event>) -> bool {
-    if fault::is(Fault::RankKept) {
-        return false;
+impl<A: Actuator + ?Sized> Booster<A> {
+    /// Returns a task with its owner of this moment. The owner is read again if it may have changed
+    /// since the scan. Without a start time, the tid may have been reused. A privileged task may
+    /// have dropped its privileges.
+    pub(super) fn with_current_owner(&self, task: &Task) -> Task {
+        let owner = match task.owner {
+            Owner::Kernel | Owner::User(_) if task.start != 0 => task.owner,
+            _ => self.actuator.owner(task),
+        };
+        Task { owner, ..*task }
     }
-    match actuator.lower_late(&entry.raised) {
-        Some(RestoreOutcome::Lowered { from, .. }) => {
-            let before = entry.raised.boosted.before;
-            events.push(Event::Lowered { task: entry.task, from, before });
-            false
-        }
-        Some(RestoreOutcome::Gone) => true,
-        _ => false,
-    }
-}
 
-/// Returns a task with its owner of this moment, where the owner that a scan saw may be another
-/// one. Without a start time, the tid may have been reused since that scan. A privileged task may
-/// have dropped its privileges, and only a kernel thread stays what it is.
-pub(super) fn with_current_owner(task: &Task, actuator: &dyn Actuator) -> Task {
-    let owner = match task.owner {
-        Owner::Kernel | Owner::User(_) if task.start != 0 => task.owner,
-        _ => actuator.owner(task),
-    };
-    Task { owner, ..*task }
-}
-
-impl Booster {
+    /// Returns the boosts in flight on a CPU.
     pub(super) fn on(&self, cpu: Cpu) -> impl Iterator<Item = &Active> {
         self.active.iter().inspect(|_| steps::count(1)).filter(move |active| active.task.cpu == cpu)
     }
 
-    /// Takes in a scan, before it is judged which of its tasks starve.
-    pub fn see(&mut self, snapshot: &Snapshot) {
+    /// Updates the CPUs of boosted tasks, and all ranks, before the detector judges the scan.
+    pub(crate) fn see(&mut self, snapshot: &Snapshot) {
         self.follow(snapshot);
         self.rank(snapshot);
     }
 
-    /// Returns whether boosts keep a real-time task off its CPU, and no other task does: one began
-    /// before its wait, and it would have the CPU otherwise.
-    pub fn displaces(&self, task: &Task, since: Nanos) -> bool {
+    /// Returns whether only boosts keep a real-time task off its CPU: a boost started before its
+    /// wait, and no other task outranks it.
+    pub(crate) fn is_displaced_by_boosts(&self, task: &Task, since: Nanos) -> bool {
         task.sched.is_realtime()
             && self.on(task.cpu).any(|active| active.started <= since)
-            && !self.ranks.outrank(task)
+            && !self.priorities.outrank(task)
     }
 
-    /// Takes over from a scan where the boosted tasks run now.
+    /// Updates the CPUs on which the boosted tasks run.
     pub(super) fn follow(&mut self, snapshot: &Snapshot) {
         self.running.refill(snapshot.running.iter().map(|task| (task.id(), task.cpu)));
         for active in &mut self.active {
@@ -71,13 +60,14 @@ impl Booster {
         }
     }
 
+    /// Updates the ranks of the tasks that are not boosted.
     pub(super) fn rank(&mut self, snapshot: &Snapshot) {
-        let Booster { ranks, boosted, .. } = self;
-        ranks.refill(snapshot, |task| boosted.contains(task.id()));
+        let Booster { priorities, boosted, .. } = self;
+        priorities.refill(snapshot, |task| boosted.contains(task.id()));
     }
 
-    /// Puts the starving tasks, which are in the order of their waits, in that in which they are
-    /// served.
+    /// Sorts the starving tasks, which come in the order of their waits, by the last boost of their
+    /// owner on their CPU, the oldest first.
     pub(super) fn put_in_order(&mut self, now: Nanos, starving: &[Starving]) {
         let Booster { served, order, .. } = self;
         served.retain(|&at| now < at + MEMORY_OF_TURNS);
@@ -94,32 +84,46 @@ impl Booster {
         steps::count(order.len() * (order.len().max(1).ilog2() as usize + 1));
     }
 
-    /// Lowers ranks that tasks have been given since their pulses.
-    pub(super) fn check_ranks(&mut self, now: Nanos, actuator: &mut dyn Actuator, events: &mut Vec<Event>) {
-        let Booster { probation, .. } = self;
-        probation.check(now, |entry| lower(actuator, entry, events));
+    /// Lowers the rank of a task that is on probation, if it is too high. Returns true if the task
+    /// has ended.
+    fn lower(&mut self, entry: &Entry) -> bool {
+        if fault::is(Fault::RankKept) {
+            return false;
+        }
+        match self.actuator.lower_late(&entry.raised) {
+            Some(RestoreOutcome::Lowered { from, .. }) => {
+                let before = entry.raised.boosted.before;
+                self.events.push(Event::Lowered { task: entry.task, from, before });
+                false
+            }
+            Some(RestoreOutcome::Gone) => true,
+            _ => false,
+        }
     }
 
-    /// Takes the ranks that tasks of a scan have from pulses of theirs or of their parents.
-    pub(super) fn take_ranks(
-        &mut self,
-        snapshot: &Snapshot,
-        actuator: &mut dyn Actuator,
-        events: &mut Vec<Event>,
-    ) {
+    /// Lowers ranks that tasks on probation have been given since their pulses.
+    pub(super) fn check_ranks(&mut self, now: Nanos) {
+        let mut probation = std::mem::take(&mut self.probation);
+        probation.check(now, |entry| self.lower(entry));
+        self.probation = probation;
+    }
+
+    /// Lowers the ranks that tasks of a scan have from their own pulses or from those of their
+    /// parents.
+    pub(super) fn take_ranks(&mut self, snapshot: &Snapshot) {
         if fault::is(Fault::RankKept) {
             return;
         }
         let waiting = snapshot.waiters.iter().map(|waiter| &waiter.task);
         let mut families = MAX_FAMILIES;
-        // A child may also have the policy of a pulse without its rank, and may choose a rank by
-        // it.
+        // A child may have the policy of a pulse without its rank, and may raise its rank by that
+        // policy later.
         let is_of_pulse =
             |task: &&Task| task.sched.prio < 100 || task.sched.policy.is_some_and(Policy::is_realtime);
         for task in snapshot.running.iter().chain(waiting).filter(is_of_pulse) {
             let entry = if task.misranked { None } else { self.probation.of(task) };
-            if entry.is_some_and(|entry| lower(actuator, &entry, events)) {
-                self.probation.end(task);
+            if let Some(entry) = &entry {
+                self.lower(entry);
             }
             let may_be_child = entry.is_none()
                 && !task.sched.is_deadline()
@@ -128,9 +132,9 @@ impl Booster {
                 && self.probation.next().is_some();
             if may_be_child && families > 0 {
                 families -= 1;
-                self.lower_child(task, actuator, events);
+                self.lower_child(task, snapshot.at);
             }
-            if task.misranked && actuator.take_foreign_rank(task) {
+            if task.misranked && self.actuator.take_foreign_rank(task) {
                 let priority = (99 - task.sched.prio).clamp(0, 99) as u32;
                 let own = Saved {
                     policy: task.sched.policy.unwrap_or_default(),
@@ -140,41 +144,55 @@ impl Booster {
                     timer_slack: 0,
                 };
                 let from = Saved { policy: Policy::FIFO, priority, ..own };
-                events.push(Event::Lowered { task: *task, from, before: own });
+                self.events.push(Event::Lowered { task: *task, from, before: own });
             }
         }
     }
 
-    /// Lowers a task that was born with the policy of a pulse of its parent, or of a thread of its
-    /// process.
-    fn lower_child(&self, task: &Task, actuator: &mut dyn Actuator, events: &mut Vec<Event>) {
+    /// Lowers a task that was born with the policy or the rank of a pulse.
+    fn lower_child(&mut self, task: &Task, now: Nanos) {
         if self.boosted.contains(task.id()) {
             return;
         }
-        let Some(birth) = actuator.birth(task) else { return };
-        let is_parent = |entry: &&Entry| {
-            let tgid = entry.raised.boosted.tgid;
-            birth.start >= entry.births && (birth.parent == tgid || task.tgid == Some(tgid))
-        };
-        let Some(parent) = self.probation.iter().find(is_parent) else { return };
-        if let Some(RestoreOutcome::Lowered { from, .. }) = actuator.lower_child(&birth, &parent.raised) {
-            events.push(Event::Lowered { task: *task, from, before: parent.raised.boosted.before });
+        if let Some(child) = self.actuator.lower_child(task, &self.probation) {
+            self.put_on_probation(LoweredChild { task: *task, ..child }, now);
         }
     }
 
-    /// When to try again a task that could not be boosted.
+    /// Lowers the new children of tasks on probation, if it is time to look for them. Call it after
+    /// all work that starving tasks wait for.
+    pub(super) fn lower_children(&mut self, now: Nanos) {
+        if !self.probation.children_are_due(now) || fault::is(Fault::RankKept) {
+            return;
+        }
+        let mut lowered = Vec::new();
+        self.actuator.ascend();
+        self.actuator.lower_children(&self.probation, &mut |child| lowered.push(child));
+        self.actuator.descend();
+        for child in lowered {
+            self.put_on_probation(child, now);
+        }
+    }
+
+    fn put_on_probation(&mut self, LoweredChild { task, raised, from }: LoweredChild, now: Nanos) {
+        self.events.push(Event::Lowered { task, from, before: raised.boosted.before });
+        self.probation.begin(&task, &raised, now);
+    }
+
+    /// Returns when to try again a task that could not be boosted.
     pub(super) fn tried(&self, task: &Task) -> Option<Nanos> {
         self.refused.get(task.id())
     }
 
-    pub(super) fn wants(&self, candidate: &Starving) -> bool {
-        !self.boosted.contains(candidate.task.id())
-            && self.tried(&candidate.task).is_none()
-            && (!self.rules.only_outranked || self.ranks.outrank(&candidate.task))
+    /// Returns whether a starving task may be boosted now, if its CPU has a place.
+    pub(super) fn wants(&self, starving: &Starving) -> bool {
+        !self.boosted.contains(starving.task.id())
+            && self.tried(&starving.task).is_none()
+            && (!self.rules.only_outranked || self.priorities.outrank(&starving.task))
     }
 
-    /// How many of the starving tasks of a CPU are to be boosted. At each scan it is asked once for
-    /// a CPU at most.
+    /// Returns how many of the starving tasks of a CPU are to be boosted. A scan calls it at most
+    /// once for each CPU.
     pub(super) fn wanted_on(&self, cpu: Cpu, starving: &[Starving]) -> usize {
         let first = self.by_cpu.partition_point(|&(other, _)| other < cpu);
         let here = self.by_cpu.iter().skip(first).take_while(|&&(other, _)| other == cpu);
@@ -182,40 +200,29 @@ impl Booster {
         starving.filter(|starving| self.wants(starving)).count()
     }
 
-    /// Makes a place for a boost on a CPU, if it has none. Boosted tasks that have come from other
-    /// CPUs take places here too. Returns false if there is none.
-    pub(super) fn has_place(
-        &mut self,
-        cpu: Cpu,
-        now: Nanos,
-        actuator: &mut dyn Actuator,
-        events: &mut Vec<Event>,
-    ) -> bool {
+    /// Returns whether a CPU has a place for one more boost. If it has none, ends older boosts to
+    /// make one. Boosted tasks that have moved here from other CPUs take places too.
+    pub(super) fn has_place(&mut self, cpu: Cpu, now: Nanos) -> bool {
         while self.on(cpu).count() >= self.places && !fault::is(Fault::CapIgnored) {
-            if !self.make_room(cpu, now, actuator, events) {
+            if !self.make_room(cpu, now) {
                 return false;
             }
         }
         true
     }
 
-    /// Ends a boost that has had its budget once, if there is one.
-    fn make_room(
-        &mut self,
-        cpu: Cpu,
-        now: Nanos,
-        actuator: &mut dyn Actuator,
-        events: &mut Vec<Event>,
-    ) -> bool {
+    /// Ends the oldest boost of a CPU, if that is old enough to have had its budget once. Returns
+    /// whether there was one.
+    fn make_room(&mut self, cpu: Cpu, now: Nanos) -> bool {
         let oldest = (0..self.active.len())
             .filter(|&index| self.active[index].task.cpu == cpu)
             .filter(|&index| now >= self.active[index].started + SPACING)
             .min_by_key(|&index| self.active[index].started);
         match oldest {
             Some(index) => {
-                self.end(index, now, true, actuator, events);
-                // The task may not have run in its pulses, and then it is the next to get a place.
-                self.look_at(now + SPACING);
+                self.end(index, now, true);
+                // The task may not have run in its pulses. Then it needs a place again.
+                self.scan_at(now + SPACING);
                 true
             }
             None => false,

@@ -1,29 +1,44 @@
-//! What happens to a task, for whoever tells of it.
+//! Events: what stalld has done to tasks, or failed to do.
 
 use super::journal::{BoostPolicy, Saved};
 use super::restore::RestoreOutcome;
+use crate::error::errno_of;
 use crate::task::{Nanos, Policy, Task, Tid};
 use std::io;
 
 /// Why a task was not boosted.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// It has gone, or is another task by now.
+    /// The task has ended. Its tid may belong to another one.
     Gone,
-    /// Its policy needs no help.
+    /// The task is SCHED_DEADLINE, and needs no boost.
     IsDeadline,
-    /// No room to note how to undo it.
+    /// The journal has no room for a restore record.
     JournalFull,
-    /// Another thread of ours has it in hand.
+    /// Another thread of stalld, or another process, boosts the task, or the guardian has just
+    /// restored it.
     Taken,
-    /// Somebody has set its policy since.
+    /// Another process has set the policy of the task to this one since.
     ChangedByOthers(Policy),
-    /// The kernel's word.
-    Kernel(io::Error),
+    /// The errno with which the kernel refused.
+    Kernel(i32),
 }
 
-/// Something that happened to a task.
-#[derive(Debug)]
+impl Refusal {
+    /// Returns whether the task still needs the boost that it did not get.
+    pub(crate) fn is_failure(&self) -> bool {
+        matches!(self, Refusal::Kernel(_) | Refusal::JournalFull)
+    }
+}
+
+impl From<io::Error> for Refusal {
+    fn from(error: io::Error) -> Refusal {
+        Refusal::Kernel(errno_of(&error))
+    }
+}
+
+/// An event. The log, the metrics, the trace and the C API all render this one type.
+#[derive(Clone, Copy, Debug)]
 pub enum Event {
     Boosted {
         task: Task,
@@ -34,6 +49,7 @@ pub enum Event {
         how: BoostPolicy,
         why: Refusal,
     },
+    /// The end of a boost. `outcome` shows how the task is scheduled now.
     Over {
         task: Task,
         before: Saved,
@@ -41,22 +57,36 @@ pub enum Event {
         early: bool,
         outcome: RestoreOutcome,
     },
-    /// A rank above its own has been taken from a task that is not boosted now.
+    /// A task that is not boosted now had a rank above its own. stalld has lowered it.
     Lowered {
         task: Task,
         from: Saved,
         before: Saved,
     },
-    /// A task born to a boosted one has been given its policy.
+    /// A child of a boosted task has been given this policy, which it would have inherited.
     Adopted {
         parent: Task,
         child: Tid,
         policy: Saved,
     },
-    /// It should perhaps have it, but may as well be as it is on purpose.
+    /// A child of a boosted task may need this policy. It keeps its own, which may be intended.
     Orphan {
         parent: Task,
         child: Tid,
         policy: Saved,
     },
+}
+
+impl Event {
+    /// Returns the task of the event; for a child, its parent.
+    pub(crate) fn task(&self) -> &Task {
+        match self {
+            Event::Boosted { task, .. }
+            | Event::Refused { task, .. }
+            | Event::Over { task, .. }
+            | Event::Lowered { task, .. }
+            | Event::Adopted { parent: task, .. }
+            | Event::Orphan { parent: task, .. } => task,
+        }
+    }
 }

@@ -1,41 +1,41 @@
-//! What has to be undone should stalld end this instant: one record for each change made to the
-//! host.
+//! The journal: a restore record for each change that stalld has made to the host and not undone
+//! yet.
 //!
-//! A record is written before the change and cleared after it has been undone, in memory that the
-//! guardian shares and that is a file, too. Whoever undoes a record has claimed it first.
+//! A record is written before its change is made, and cleared after the change is undone. The
+//! journal is memory that stalld shares with the guardian, and usually a file. A thread or process
+//! claims a record before it undoes the change.
 
-use crate::host::settings::Hrtick;
-use crate::sys::shared::SharedWords;
+use super::kernel::{Hrtick, SharedWords};
 use crate::task::{Nanos, Policy, TaskId, Tid};
 use std::fs::File;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicU64, fence};
 
-/// A change, as it has to be undone.
+/// How to undo one change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RestoreRecord {
     Boost(Boosted),
-    /// kernel.sched_rt_runtime_us was this.
+    /// RT throttling has been turned off: kernel.sched_rt_runtime_us was this.
     Throttling {
         runtime_us: i64,
     },
-    /// This scheduler feature was off.
+    /// This scheduler feature has been turned on.
     Hrtick(Hrtick),
 }
 
-/// A task that is scheduled otherwise than it was.
+/// A boosted task, and how it was scheduled before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Boosted {
     pub tid: Tid,
     pub tgid: Tid,
     /// In clock ticks since boot.
     pub start: u64,
-    /// The same of the leader of its process.
+    /// The start of the leader of its process.
     pub leader_start: u64,
     /// The rank of the leader of its process; `ANY` if the task may take any rank by itself.
     pub leader_rank: Rank,
-    /// When it is over, on CLOCK_MONOTONIC.
+    /// When the boost is over, on CLOCK_MONOTONIC.
     pub end: Nanos,
     /// The guardian restores the task if stalld has not done so by this time after the end.
     pub grace: Nanos,
@@ -44,19 +44,19 @@ pub struct Boosted {
 }
 
 impl Boosted {
-    pub fn id(&self) -> TaskId {
+    pub(super) fn id(&self) -> TaskId {
         TaskId { tid: self.tid, start: self.start }
     }
 
     /// Returns the identity of the leader of its process.
-    pub fn leader(&self) -> TaskId {
+    pub(super) fn leader(&self) -> TaskId {
         TaskId { tid: self.tgid, start: self.leader_start }
     }
 
-    /// Returns the highest rank that the task may have after a pulse, and the highest one if it has
-    /// the number of its process by exec(2): it may be either thread then, and keeps the rank that
-    /// either had.
-    pub fn highest_ranks(&self) -> [Rank; 2] {
+    /// Returns the highest ranks that the task may have after a pulse: by its own tid, and by that
+    /// of its leader. A thread that calls exec(2) gets the tid of its leader. By that tid the task
+    /// may be either thread, and may keep the higher rank of both.
+    pub(super) fn highest_ranks(&self) -> [Rank; 2] {
         let own = Rank::of(self.before.policy, self.before.priority);
         match self.leader_rank {
             Rank::ANY => [Rank::ANY; 2],
@@ -65,7 +65,7 @@ impl Boosted {
     }
 }
 
-/// Which of two tasks runs first, as far as their policies decide that.
+/// The rank of a task by its policy and priority. The task with the higher rank runs first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rank(i32);
 
@@ -73,7 +73,7 @@ impl Rank {
     pub const FAIR: Rank = Rank(0);
 
     /// Above all ranks.
-    pub const ANY: Rank = Rank(i32::MAX);
+    pub(super) const ANY: Rank = Rank(i32::MAX);
 
     pub fn of(policy: Policy, priority: u32) -> Rank {
         Rank(match policy {
@@ -85,16 +85,16 @@ impl Rank {
     }
 }
 
-/// How a task was scheduled before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How a task was scheduled before its boost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Saved {
     pub policy: Policy,
     pub priority: u32,
     pub reset_on_fork: bool,
-    /// Never changed by a boost; children born during one have to get it.
+    /// A boost does not change it. Children that are born during a boost have to get it.
     pub nice: i32,
-    /// In ns. 0 where there is none to lose: newer kernels take it from every real-time task, and
-    /// give a fair one the default.
+    /// In ns; 0 if there is none to restore. Newer kernels take it from every real-time task, and
+    /// give a fair task the default.
     pub timer_slack: u64,
 }
 
@@ -110,8 +110,8 @@ pub enum BoostPolicy {
 }
 
 impl BoostPolicy {
-    /// The policy.
-    pub fn name(self) -> &'static str {
+    /// Returns the name of the policy.
+    pub(crate) fn name(self) -> &'static str {
         match self {
             BoostPolicy::Deadline { .. } => "SCHED_DEADLINE",
             BoostPolicy::Fifo => "SCHED_FIFO",
@@ -119,71 +119,71 @@ impl BoostPolicy {
     }
 }
 
-/// The place of a record, and which of those that have been there.
+/// The place of a record. The generation distinguishes it from earlier records in the same place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Slot {
     index: usize,
     generation: u64,
 }
 
-/// As many 64-bit words as a record takes, and as the head of the journal does.
+/// The number of 64-bit words in a record, and in the head of the journal.
 const WORDS: usize = 16;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"stalldJ1");
 
 mod head {
-    pub const MAGIC: usize = 0;
-    pub const BOOT: [usize; 2] = [1, 2];
-    pub const OWNER: usize = 3;
-    pub const WATCHED_UNTIL: usize = 4;
+    pub(super) const MAGIC: usize = 0;
+    pub(super) const BOOT: [usize; 2] = [1, 2];
+    pub(super) const OWNER: usize = 3;
+    pub(super) const WATCHED_UNTIL: usize = 4;
 }
 
 mod word {
-    pub const STATE: usize = 0;
-    pub const KIND: usize = 1;
-    pub const TID: usize = 2;
-    pub const TGID: usize = 3;
-    pub const START: usize = 4;
-    pub const END: usize = 5;
-    pub const POLICY: usize = 6;
-    pub const PRIORITY: usize = 7;
-    pub const RESET_ON_FORK: usize = 8;
-    pub const NICE: usize = 9;
-    pub const RUNTIME: usize = 10;
-    pub const PERIOD: usize = 11;
-    pub const VALUE: usize = 12;
-    pub const LEADER_START: usize = 13;
-    pub const TIMER_SLACK: usize = 14;
-    pub const LEADER_RANK: usize = 15;
+    pub(super) const STATE: usize = 0;
+    pub(super) const KIND: usize = 1;
+    pub(super) const TID: usize = 2;
+    pub(super) const TGID: usize = 3;
+    pub(super) const START: usize = 4;
+    pub(super) const END: usize = 5;
+    pub(super) const POLICY: usize = 6;
+    pub(super) const PRIORITY: usize = 7;
+    pub(super) const RESET_ON_FORK: usize = 8;
+    pub(super) const NICE: usize = 9;
+    pub(super) const RUNTIME: usize = 10;
+    pub(super) const PERIOD: usize = 11;
+    pub(super) const VALUE: usize = 12;
+    pub(super) const LEADER_START: usize = 13;
+    pub(super) const TIMER_SLACK: usize = 14;
+    pub(super) const LEADER_RANK: usize = 15;
 }
 
-/// The low bits of a record's state; those above are its generation, so that who has read one
-/// record can't claim or clear the next one in its place.
+/// The low bits of a record's state. The bits above them are its generation, so that a process that
+/// has read one record can't claim or clear the next one in its place.
 mod state {
-    pub const FREE: u64 = 0;
-    pub const LIVE: u64 = 1;
-    pub const CLAIMED: u64 = 2;
-    pub const WRITING: u64 = 3;
-    pub const BITS: u32 = 2;
-    pub const MASK: u64 = (1 << BITS) - 1;
+    pub(super) const FREE: u64 = 0;
+    pub(super) const LIVE: u64 = 1;
+    pub(super) const CLAIMED: u64 = 2;
+    pub(super) const WRITING: u64 = 3;
+    pub(super) const BITS: u32 = 2;
+    pub(super) const MASK: u64 = (1 << BITS) - 1;
 }
 
 mod kind {
-    pub const DEADLINE: u64 = 1;
-    pub const FIFO: u64 = 2;
-    pub const THROTTLING: u64 = 3;
-    pub const HRTICK: u64 = 4;
+    pub(super) const DEADLINE: u64 = 1;
+    pub(super) const FIFO: u64 = 2;
+    pub(super) const THROTTLING: u64 = 3;
+    pub(super) const HRTICK: u64 = 4;
 }
 
-/// The records. All who share the memory see the same.
+/// The journal. All processes that share its memory see the same records.
 pub struct Journal {
     words: SharedWords,
-    /// Locked, where there is one.
+    /// The file of the journal, locked while it is open; `None` for memory without a name.
     file: Option<File>,
 }
 
 impl Journal {
-    /// How many words hold this many records.
+    /// Returns how many words hold this many records.
     pub const fn words(records: usize) -> usize {
         (records + 1) * WORDS
     }
@@ -192,17 +192,17 @@ impl Journal {
         Journal { words, file: None }
     }
 
-    /// The same, with the file that it is in.
-    pub fn kept_in(self, file: File) -> Journal {
+    /// Adds the file that the words are mapped from.
+    pub(crate) fn kept_in(self, file: File) -> Journal {
         Journal { file: Some(file), ..self }
     }
 
-    /// By which another process shares the lock on the file.
+    /// Returns the descriptor of the file. A process that has it shares the lock on the file.
     pub fn descriptor(&self) -> Option<RawFd> {
         self.file.as_ref().map(|file| file.as_raw_fd())
     }
 
-    /// Empties it, and makes it that of this boot and this process.
+    /// Removes all records, and makes the journal that of this boot and this process.
     pub fn begin(&self, boot_id: u128, owner: Tid) {
         self.words.iter().for_each(|word| word.store(0, Relaxed));
         let head = self.record(0);
@@ -213,20 +213,22 @@ impl Journal {
         head[head::MAGIC].store(MAGIC, Release);
     }
 
-    /// The guardian looks at all records now, and then sleeps until `moment`.
+    /// Stores when the guardian will wake by itself. The guardian stores `Nanos::MAX` before it
+    /// reads the records, and its wake-up time after that.
     pub fn sleeps_until(&self, moment: Nanos) {
         self.record(0)[head::WATCHED_UNTIL].store(moment.0, SeqCst);
         fence(SeqCst);
     }
 
-    /// Whether the guardian wakes by itself in time for a record that is due then, and has just
-    /// been made.
-    pub fn is_watched_by(&self, due: Nanos) -> bool {
+    /// Returns whether the guardian will wake by itself in time for a record that is due at `due`.
+    /// The record must have been written before this call.
+    pub(super) fn is_watched_by(&self, due: Nanos) -> bool {
         fence(SeqCst);
         self.record(0)[head::WATCHED_UNTIL].load(SeqCst) <= due.0
     }
 
-    /// Whether it is a journal, and of which boot. What it says of another boot is void.
+    /// Returns the boot that the journal is of; `None` if this is no journal. Records of another
+    /// boot are void.
     pub fn boot_id(&self) -> Option<u128> {
         let head = self.record(0);
         (head[head::MAGIC].load(Acquire) == MAGIC).then(|| {
@@ -235,8 +237,8 @@ impl Journal {
         })
     }
 
-    /// Notes a change that is about to be made. None if there is no room, and then it must not be
-    /// made.
+    /// Writes a record for a change that is about to be made. Returns `None` if there is no room:
+    /// then the change must not be made.
     pub fn arm(&self, undo: &RestoreRecord) -> Option<Slot> {
         let slot = (1..self.words.len() / WORDS).find_map(|index| {
             let word = &self.record(index)[word::STATE];
@@ -284,31 +286,32 @@ impl Journal {
         Some(slot)
     }
 
-    /// The right to undo a record, which one of all who share it gets.
+    /// Claims a record. Returns true to only one of all callers, which has to undo the change.
     pub fn claim(&self, slot: Slot) -> bool {
         self.turn(slot, state::LIVE, state::CLAIMED)
     }
 
-    /// Clears a record that has been claimed and undone.
-    pub fn clear(&self, slot: Slot) {
+    /// Clears a record that the caller has claimed and undone.
+    pub(super) fn clear(&self, slot: Slot) {
         self.turn(slot, state::CLAIMED, state::FREE);
     }
 
-    /// Clears the record of what was not done after all, unless somebody else has claimed it.
+    /// Clears the record of a change that was not made, unless another thread or process has
+    /// claimed it.
     pub fn forget(&self, slot: Slot) {
         if self.claim(slot) {
             self.clear(slot);
         }
     }
 
-    /// Gives a claim back, because the boost could not be undone: it is to be tried again, from
-    /// `end` on.
+    /// Ends a claim because the boost could not be undone. The record is tried again as if the
+    /// boost ended at `end`.
     pub fn postpone(&self, slot: Slot, end: Nanos) {
         self.record(slot.index)[word::END].store(end.0, Relaxed);
         self.turn(slot, state::CLAIMED, state::LIVE);
     }
 
-    /// Makes those records live again whose claimers are gone.
+    /// Makes claimed records live again. All their claimers must have ended.
     pub fn reopen(&self) {
         for slot in self.slots().filter(|&slot| self.is(slot, state::CLAIMED)) {
             self.turn(slot, state::CLAIMED, state::LIVE);
@@ -319,7 +322,7 @@ impl Journal {
         self.is(slot, state::LIVE)
     }
 
-    /// Whether another record than this is of such a boost.
+    /// Returns whether another record than `than` is of a boost for which `is` returns true.
     pub fn has_other(&self, than: Slot, is: impl Fn(&Boosted) -> bool) -> bool {
         self.slots()
             .filter(|&slot| slot != than && !self.is(slot, state::FREE))
@@ -330,22 +333,23 @@ impl Journal {
         self.is(slot, state::CLAIMED)
     }
 
-    /// All records that nobody has claimed. One that makes no sense is left out.
+    /// Returns all records that are not claimed, without garbled ones.
     pub fn live(&self) -> impl Iterator<Item = (Slot, RestoreRecord)> + '_ {
         self.open().filter(|&(slot, _)| self.is_live(slot))
     }
 
-    /// All records that are not known to be undone: those that somebody has claimed as well.
+    /// Returns all records whose changes may not be undone yet: live and claimed ones, without
+    /// garbled ones.
     pub fn open(&self) -> impl Iterator<Item = (Slot, RestoreRecord)> + '_ {
         let is_open = |slot: Slot| self.is_live(slot) || self.is_claimed(slot);
         self.slots()
             .filter(move |&slot| is_open(slot))
             .filter_map(|slot| Some((slot, read(self.record(slot.index))?)))
-            // Else what was read may be of two records.
+            // If the state has changed, the words that were read may be of two records.
             .filter(move |&(slot, _)| is_open(slot))
     }
 
-    /// How many records are live but make no sense.
+    /// Returns the number of live records that are garbled: their words make no record.
     pub fn garbled(&self) -> usize {
         self.slots().filter(|&slot| self.is_live(slot) && read(self.record(slot.index)).is_none()).count()
     }

@@ -24,7 +24,7 @@ fn boosted(tid: i32) -> RestoreRecord {
 }
 
 #[test]
-fn what_was_noted_is_what_is_read() {
+fn a_record_is_read_as_it_was_written() {
     let journal = journal(4);
     let all = [
         boosted(5),
@@ -51,7 +51,7 @@ fn a_record_is_claimed_by_one_only() {
 }
 
 #[test]
-fn who_has_read_a_record_can_not_claim_the_next_one_in_its_place() {
+fn a_reader_of_a_record_can_not_claim_the_next_one_in_its_place() {
     let journal = journal(1);
     let first = journal.arm(&boosted(5)).unwrap();
     assert!(journal.claim(first));
@@ -65,7 +65,7 @@ fn who_has_read_a_record_can_not_claim_the_next_one_in_its_place() {
 }
 
 #[test]
-fn who_had_the_number_of_a_leader_before_is_not_the_leader() {
+fn an_earlier_task_with_the_tid_of_a_leader_is_not_the_leader() {
     let journal = journal(2);
     let RestoreRecord::Boost(of_5) = boosted(5) else { panic!() };
     let thread = Boosted { tgid: Tid(4), ..of_5 };
@@ -78,7 +78,7 @@ fn who_had_the_number_of_a_leader_before_is_not_the_leader() {
 }
 
 #[test]
-fn what_could_not_be_undone_is_live_again_later() {
+fn a_record_that_could_not_be_restored_is_live_again_later() {
     let journal = journal(1);
     let slot = journal.arm(&boosted(5)).unwrap();
     assert!(journal.claim(slot));

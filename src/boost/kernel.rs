@@ -1,30 +1,40 @@
-//! What the boosts ask of the kernel: the seam at which a test puts a simulated machine.
+//! The kernel as boosts and restores use it: traits that a test can simulate, and `Host`, which
+//! implements them. This is the only file of the layer `rescue` that imports the layer `linux`.
 
-use crate::proc;
-use crate::proc::births::{self, Birth, Walk};
-use crate::sys::sched::{self, Attr};
-use crate::sys::{clock, cpu};
+pub use crate::host::settings::{Hrtick, UNTHROTTLED};
+pub use crate::proc::Standing;
+pub use crate::proc::births::{Birth, Walk};
+pub use crate::sys::sched::{Attr, RESET_ON_FORK};
+pub use crate::sys::shared::SharedWords;
+
+use crate::error::{Error, Result};
+use crate::host::{debugfs, settings};
+use crate::proc::{self, births};
+use crate::sys::{clock, cpu, sched};
 use crate::task::{Comm, Cpu, Nanos, Owner, Policy, TaskId, Tid};
 use std::io;
+use std::path::Path;
 
-/// All that a boost, its end and the guardian do to tasks and learn of them. `Tid(0)` is the
-/// calling thread.
+/// Actions and queries on tasks, for boosts, restores and the guardian. `Tid(0)` is the calling
+/// thread.
 pub trait Kernel {
     fn get_attr(&self, tid: Tid) -> io::Result<Attr>;
-    /// The highest real-time priority that a task without privileges may set for itself.
-    fn priority_limit(&self, tid: Tid) -> io::Result<u64>;
+    /// Returns the highest real-time priority that a task without privileges may set for itself.
+    fn priority_limit(&self, tid: Tid) -> Option<u64>;
     fn set_scheduler(&self, tid: Tid, policy: Policy, priority: u32, reset_on_fork: bool) -> io::Result<()>;
     fn set_deadline(&self, tid: Tid, runtime: Nanos, period: Nanos, flags: u64) -> io::Result<()>;
     fn set_nice(&self, tid: Tid, nice: i32) -> io::Result<()>;
 
-    /// None where it has ended, and an error where that can't be told.
+    /// Returns the start of a task, in clock ticks since boot; `None` if it has ended, and an error
+    /// if that is not known.
     fn try_start(&self, tid: Tid) -> io::Result<Option<u64>>;
 
+    /// Returns the start of a task; `None` if it has ended or that is not known.
     fn start(&self, tid: Tid) -> Option<u64> {
         self.try_start(tid).ok().flatten()
     }
 
-    /// Returns whether the task with this number is that task.
+    /// Returns whether the tid still belongs to the same task.
     fn is_itself(&self, id: TaskId) -> bool {
         self.start(id.tid) == Some(id.start)
     }
@@ -32,35 +42,49 @@ pub trait Kernel {
     fn tgid(&self, tid: Tid) -> Option<Tid>;
     fn owner(&self, tid: Tid) -> Owner;
     fn comm(&self, tid: Tid) -> Option<Comm>;
+    /// Returns the state of a task, as the letter that ps shows: a zombie is Z.
     fn state(&self, tid: Tid) -> Option<u8>;
+    /// Returns where a task is queued; `None` if it has ended.
+    fn standing(&self, tid: Tid) -> Option<Standing>;
+    /// Returns how often a task has been given a CPU; `None` if the kernel does not count that.
     fn runs(&self, tid: Tid) -> Option<u64>;
     fn timer_slack(&self, tid: Tid) -> Option<u64>;
     fn set_timer_slack(&self, tid: Tid, slack: u64) -> Option<()>;
 
-    /// The first threads of a process, at most so many, in the order in which they were started.
+    /// Returns the first threads of a process, at most `most`, in the order in which they were
+    /// started.
     fn threads(&self, tgid: Tid, most: usize) -> Vec<Tid>;
 
-    /// The process that a newborn task is a thread of.
+    /// Returns the process that a new task is a thread of.
     fn process_of(&self, tid: Tid) -> Option<Tid>;
 
-    /// Returns when and by which process a task was started.
+    /// Returns the start of a task and its parent process.
     fn birth(&self, tid: Tid) -> Option<Birth>;
 
-    /// Whether this thread of a process has started a child; `None` where the kernel does not show
-    /// that.
+    /// Returns whether this thread of a process has started a child; `None` if the kernel does not
+    /// show that.
     fn is_child(&self, tgid: Tid, tid: Tid, child: Tid) -> Option<bool>;
 
-    /// Gives out the tasks that were started since `since` and were not given out in this walk
-    /// before. Between them it gives out `None`, so that `each` can stop it at any time by
-    /// returning false. Returns whether it got through.
+    /// Calls `each` for the tasks that were started since `since` and that this walk has not met
+    /// before. In between it calls `each` with `None`. Stops when `each` returns false. Returns
+    /// whether the walk is complete.
     fn births(&self, walk: &mut Walk, since: u64, each: &mut dyn FnMut(Option<Birth>) -> bool) -> bool;
 
-    /// The CPU of the calling thread.
+    /// Returns the CPU of the calling thread.
     fn cpu(&self) -> Cpu;
     fn now(&self) -> Nanos;
     fn boot_ticks(&self) -> u64;
     fn sleep_until(&self, moment: Nanos);
     fn spin_until(&self, moment: Nanos);
+}
+
+/// The settings of the machine that stalld changes while it boosts.
+pub trait Settings {
+    /// Returns how much of each period real-time tasks may have, in microseconds. A negative value
+    /// means that there is no limit.
+    fn rt_runtime_us(&self) -> Result<i64>;
+    fn set_rt_runtime_us(&self, runtime_us: i64) -> Result<()>;
+    fn turn_hrtick_off(&self, hrtick: Hrtick) -> Result<()>;
 }
 
 /// The kernel that this program runs on.
@@ -72,8 +96,8 @@ impl Kernel for Host {
         sched::get_attr(tid)
     }
 
-    fn priority_limit(&self, tid: Tid) -> io::Result<u64> {
-        sched::priority_limit(tid)
+    fn priority_limit(&self, tid: Tid) -> Option<u64> {
+        proc::priority_limit(tid)
     }
 
     fn set_scheduler(&self, tid: Tid, policy: Policy, priority: u32, reset_on_fork: bool) -> io::Result<()> {
@@ -106,6 +130,10 @@ impl Kernel for Host {
 
     fn state(&self, tid: Tid) -> Option<u8> {
         proc::state(tid)
+    }
+
+    fn standing(&self, tid: Tid) -> Option<Standing> {
+        proc::standing(tid)
     }
 
     fn runs(&self, tid: Tid) -> Option<u64> {
@@ -158,5 +186,22 @@ impl Kernel for Host {
 
     fn spin_until(&self, moment: Nanos) {
         clock::spin_until(moment);
+    }
+}
+
+impl Settings for Host {
+    fn rt_runtime_us(&self) -> Result<i64> {
+        settings::rt_runtime_us()
+    }
+
+    fn set_rt_runtime_us(&self, runtime_us: i64) -> Result<()> {
+        settings::set_rt_runtime_us(runtime_us)
+    }
+
+    fn turn_hrtick_off(&self, hrtick: Hrtick) -> Result<()> {
+        let found = debugfs::hrtick(Path::new("/"));
+        let found =
+            found.ok_or_else(|| Error::new("cannot find the scheduler's features to turn HRTICK off"))?;
+        settings::set_hrtick(&found.path, hrtick, false)
     }
 }

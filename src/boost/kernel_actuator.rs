@@ -1,63 +1,67 @@
-//! Does to a task what the plan says, and notes it in the journal.
+//! Boosts and restores tasks on the kernel, with a record in the journal for each boost.
 
-use super::active::Ward;
+use super::active::Ancestor;
 use super::adopt::ForkedChildren;
 use super::event::{Event, Refusal};
 use super::journal::{BoostPolicy, Boosted, Journal, Rank, RestoreRecord, Saved, Slot};
-use super::kernel::{Host, Kernel};
-use super::plan::{Actuator, BoostHandle, Pulse};
+use super::kernel::{Attr, Host, Kernel, Standing};
+use super::own_priority::{self, enter_fifo99, leave};
+use super::plan::{Actuator, BoostHandle, Pulse, Run};
+use super::probation::Probation;
+use super::pulse_children::{LoweredChild, PulseChildren, lower_if_of_pulse};
 use super::recover::due;
 use super::restore::{
-    RETRY, RestoreOutcome, apply, is_ours, leader_is_boosted, lower_child, lower_late,
-    lower_until_none_comes, settle, take_foreign_rank, undo_after_another,
+    RETRY, RestoreOutcome, apply, is_boosted, is_ours, leader_is_boosted, lower_late, lower_until_none_comes,
+    settle, take_foreign_rank, undo, undo_after_another, up_to_twice,
 };
 use crate::fault::{self, Fault};
-use crate::proc::births::Birth;
-use crate::sys::sched::Attr;
 use crate::task::{Cpu, Nanos, Owner, Policy, Task, Tid};
 use std::io;
 use std::sync::Arc;
 
-/// A boosted task that has no CPU by then will not get one soon: the hog is in the kernel.
+/// How long to wait until a task has a CPU after its DEADLINE boost. A task without one by then
+/// will not get it soon, because the hog is in the kernel.
 const MAX_FIRST_RUN_DELAY: Nanos = Nanos::from_millis(2);
 
-/// The same in a pulse, which lets the scanning thread spin. The other CPU needs an interrupt to
-/// learn of the pulse.
+/// The same for a pulse. The scanning thread spins meanwhile. The other CPU learns of the pulse by
+/// an interrupt.
 const MAX_PULSE_DELAY: Nanos = Nanos::from_micros(200);
 
 /// The time between two checks whether the task of a pulse has its CPU.
 const RUN_CHECK_INTERVAL: Nanos = Nanos::from_micros(2);
 
-/// The identity check at the end of a pulse takes so long, and the task runs meanwhile.
+/// The time that the identity check at the end of a pulse takes. The task still runs then.
 const IDENTITY_CHECK_TIME: Nanos = Nanos::from_micros(10);
 
-/// The guardian restores a task so long after the end of its DEADLINE boost.
+/// The guardian restores a task this long after the end of its DEADLINE boost.
 const DEADLINE_GRACE: Nanos = Nanos::from_secs(1);
 
-/// The guardian restores a task at least so long after the end of a pulse. A task in a pulse
-/// outranks all but stalld itself, and the CPU of stalld may be one that a hypervisor has taken
-/// away.
+/// The guardian restores a task at least this long after the end of a pulse. It is short because a
+/// task in a pulse outranks all tasks but stalld, and a hypervisor may have stopped the CPU of
+/// stalld.
 const MIN_PULSE_GRACE: Nanos = Nanos::from_millis(2);
 
-/// Above every pulse.
-const TOP_PRIORITY: u32 = 99;
-
-/// The host. Threads that boost each have one of their own.
+/// The actuator for the kernel. Each thread that boosts has its own.
 #[derive(Clone)]
 pub struct KernelActuator<K = Host> {
     kernel: K,
     journal: Arc<Journal>,
-    /// Tells the guardian that there is a new record, which is due before it wakes by itself.
+    /// Wakes the guardian for a new record that is due before the guardian wakes by itself.
     wake: Arc<dyn Fn() + Send + Sync>,
-    /// The rules' DEADLINE budget; its runtime is also the length of a pulse.
+    /// How a DEADLINE boost schedules a task.
     how: BoostPolicy,
+    /// The budget of a DEADLINE boost, and the length of a pulse.
     runtime: Nanos,
     children: ForkedChildren,
-    /// Tests hold a boost here, between its record and the system call.
+    pulse_children: PulseChildren,
+    /// A delay between the record and the system call, for tests.
     delay: Nanos,
+    /// How this thread was scheduled before `ascend`, or before a pulse whose priority it still
+    /// has.
+    own: Option<Attr>,
 }
 
-/// A boost that is in the journal and not made yet.
+/// A boost that has a record in the journal and is not made yet.
 #[derive(Clone, Copy)]
 struct JournaledBoost {
     boosted: Boosted,
@@ -91,13 +95,15 @@ impl<K: Kernel> KernelActuator<K> {
             how,
             runtime,
             children: ForkedChildren::default(),
+            pulse_children: PulseChildren::default(),
             delay: test_delay(),
+            own: None,
         }
     }
 
-    /// Returns how a task is scheduled, which `before` says if it is known. A task that is
-    /// scheduled just as a boost schedules it is in the hands of another process that boosts: what
-    /// it has now is not its own.
+    /// Returns how a task is scheduled. Fails if that is not `before`, which is given after the
+    /// first pulse. Fails with `Taken` if the task is scheduled exactly as by a boost: then another
+    /// process boosts it, and its policy is not its own.
     fn attr_of(&self, tid: Tid, before: Option<Saved>) -> Result<Attr, Refusal> {
         let attr = self.kernel.get_attr(tid).map_err(refusal)?;
         match attr.policy {
@@ -108,7 +114,7 @@ impl<K: Kernel> KernelActuator<K> {
         }
     }
 
-    /// Notes a boost that is about to be made.
+    /// Writes the record of a boost that is about to be made.
     fn note(
         &self,
         task: &Task,
@@ -119,15 +125,12 @@ impl<K: Kernel> KernelActuator<K> {
         let Task { tid, .. } = *task;
         let start = match task.start {
             0 => same_by_name(&self.kernel, task)?,
-            start if self.kernel.try_start(tid).map_err(Refusal::Kernel)? == Some(start) => start,
+            start if self.kernel.try_start(tid)? == Some(start) => start,
             _ => return Err(Refusal::Gone),
         };
         let tgid = task.tgid.or_else(|| self.kernel.tgid(tid)).ok_or(Refusal::Gone)?;
-        let leader_start = if tgid == tid {
-            start
-        } else {
-            self.kernel.try_start(tgid).map_err(Refusal::Kernel)?.ok_or(Refusal::Gone)?
-        };
+        let leader_start =
+            if tgid == tid { start } else { self.kernel.try_start(tgid)?.ok_or(Refusal::Gone)? };
         let attr = self.attr_of(tid, before)?;
         let rank = |attr: &Attr| Rank::of(attr.policy, attr.priority);
         let leader_rank = if task.owner.may_take_any_rank() {
@@ -154,32 +157,31 @@ impl<K: Kernel> KernelActuator<K> {
         Ok(JournaledBoost { boosted, slot })
     }
 
-    /// Returns what has come between the record of a boost and the boost, of which `last` is how
-    /// the task is scheduled now.
+    /// Returns why a boost with a record must not be made after all. `last` is how the task is
+    /// scheduled now.
     fn objection(&self, slot: Slot, boosted: &Boosted, last: &io::Result<Attr>) -> Option<Refusal> {
         let Boosted { tid, start, .. } = *boosted;
-        // Another thread that boosts the task has noted that by now, and may have made what was
-        // read before. Or the task was boosted by another number, which exec(2) has changed since,
-        // and that could not be undone yet.
+        // By exec(2), a task that is boosted under another tid may have got this one.
         let moved_here = |other: &Boosted| {
             other.leader() == boosted.id() && last.as_ref().is_ok_and(|now| is_ours(now, other.how))
         };
         match last {
+            // If another thread boosts the task, `last` may already be the policy of that boost.
             _ if self.journal.has_other(slot, |other| other.tid == tid || moved_here(other)) => {
                 Some(Refusal::Taken)
             }
             Ok(now) if Saved::of(&self.kernel, tid, now) != boosted.before => {
                 Some(Refusal::ChangedByOthers(now.policy))
             }
-            // The task may have ended since it was noted, and its number be another task's.
+            // The task may have ended since its record was written, and its tid been reused.
             _ => match self.kernel.try_start(tid) {
                 Ok(seen) => (seen != Some(start)).then_some(Refusal::Gone),
-                Err(e) => Some(Refusal::Kernel(e)),
+                Err(e) => Some(e.into()),
             },
         }
     }
 
-    /// Makes it, unless something has come between.
+    /// Makes a boost that has a record, unless there is an objection.
     fn make(&self, JournaledBoost { boosted, slot }: JournaledBoost) -> Result<BoostHandle, Refusal> {
         let Boosted { tid, start, how, .. } = boosted;
         let last = self.kernel.get_attr(tid);
@@ -194,11 +196,13 @@ impl<K: Kernel> KernelActuator<K> {
             self.journal.forget(slot);
             return Err(refusal(e));
         }
-        // Where it has ended, its number is another task's by now, which must not stay boosted.
+        // If the tid was reused, undoes the boost on the task that has the tid now.
         let undo_on_wrong_task = || {
             if let (Ok(last), true) = (&last, self.kernel.get_attr(tid).is_ok_and(|attr| is_ours(&attr, how)))
             {
-                let _ = self.kernel.set_scheduler(tid, last.policy, last.priority, last.reset_on_fork());
+                let set_back =
+                    || self.kernel.set_scheduler(tid, last.policy, last.priority, last.reset_on_fork());
+                let _ = up_to_twice(set_back);
             }
         };
         match self.kernel.try_start(tid) {
@@ -212,68 +216,81 @@ impl<K: Kernel> KernelActuator<K> {
                 if matches!(self.undo(slot, &boosted), RestoreOutcome::Gone) {
                     undo_on_wrong_task();
                 }
-                return Err(Refusal::Kernel(e));
+                return Err(e.into());
             }
         }
-        if !self.journal.is_live(slot) {
-            // Stopped for so long that the guardian took us for stuck, and has cleared the record.
-            undo_after_another(&self.kernel, &boosted, false);
-            return Err(Refusal::Gone);
-        }
         Ok(raised)
+    }
+
+    /// Returns whether this thread was stopped for so long that the guardian had taken over the
+    /// record before the boost was made.
+    fn is_late(&self, raised: &BoostHandle) -> bool {
+        !self.journal.is_live(raised.slot)
     }
 
     fn nap(&self, length: Nanos) {
         self.kernel.sleep_until(self.kernel.now() + length);
     }
 
-    /// Waits until a task just raised has been given its CPU; false if that takes too long, None
-    /// where the kernel does not tell.
-    fn await_run(&self, raised: &BoostHandle, patience: Nanos, mut pause: impl FnMut()) -> Option<bool> {
-        let before = raised.runs?;
+    /// Waits until a task that has just been raised gets a CPU, but for at most `patience`.
+    fn await_run(&self, raised: &BoostHandle, patience: Nanos, mut pause: impl FnMut()) -> Run {
+        let Some(before) = raised.runs else { return Run::Unknown };
         let until = self.kernel.now() + patience;
         while self.kernel.now() < until {
             pause();
             if self.kernel.runs(raised.boosted.tid).is_none_or(|runs| runs != before) {
-                return Some(true);
+                return Run::Given;
             }
         }
-        Some(false)
+        Run::Missed
     }
 
-    /// Has a task run for the length of a pulse, which begins when it is given its CPU.
+    /// Makes a pulse from FIFO 99. Its length counts from when the task gets its CPU.
     fn pulse_from_the_top(&self, cpu: Cpu, noted: JournaledBoost) -> Result<Pulse, Refusal> {
         let raised = self.make(noted)?;
+        if self.is_late(&raised) {
+            let outcome = undo(&self.kernel, &raised.boosted, false);
+            return Ok(Pulse { raised, outcome: self.lower_rest(&raised, outcome), run: Run::Missed });
+        }
         let tid = raised.boosted.tid;
-        let ran = if cpu == self.kernel.cpu() {
-            // From above it, we would keep it from running. Asleep we don't, and the timer brings
-            // us back.
+        let run = if cpu == self.kernel.cpu() {
+            // Spinning here at FIFO 99 would block the task, so sleep. The timer wakes this thread
+            // in time.
             self.nap(self.runtime);
-            raised.runs.and_then(|before| Some(self.kernel.runs(tid)? != before))
+            match (raised.runs, self.kernel.runs(tid)) {
+                (Some(before), Some(now)) if now == before => Run::Missed,
+                (Some(_), Some(_)) => Run::Given,
+                _ => Run::Unknown,
+            }
         } else {
-            // A sleep would be 1.6 ms too long.
+            // A sleep would be 1.6 ms too long, so spin.
             let mut asked = self.kernel.now();
-            let ran = self.await_run(&raised, MAX_PULSE_DELAY, || {
+            let run = self.await_run(&raised, MAX_PULSE_DELAY, || {
                 self.kernel.spin_until(self.kernel.now() + RUN_CHECK_INTERVAL);
                 asked = self.kernel.now();
             });
-            if ran != Some(false) {
+            if run != Run::Missed {
                 self.kernel.spin_until(asked + self.runtime - IDENTITY_CHECK_TIME);
             }
-            ran
+            run
         };
         let outcome = self.undo(raised.slot, &raised.boosted);
-        let outcome = match outcome {
+        Ok(Pulse { raised, outcome: self.lower_rest(&raised, outcome), run })
+    }
+
+    /// Lowers the ranks that are set by calls in progress after the end of a pulse. Returns the
+    /// outcome of the pulse.
+    fn lower_rest(&self, raised: &BoostHandle, outcome: RestoreOutcome) -> RestoreOutcome {
+        match outcome {
             RestoreOutcome::Restored(_) | RestoreOutcome::Lowered { .. } if !fault::is(Fault::RankKept) => {
                 lower_until_none_comes(&self.kernel, || lower_late(&self.kernel, &raised.boosted))
                     .unwrap_or(outcome)
             }
             outcome => outcome,
-        };
-        Ok(Pulse { raised, outcome, ran })
+        }
     }
 
-    /// Lowers a rank, and goes on as long as it comes back at once.
+    /// Lowers a rank, and repeats that as long as the rank comes back at once.
     fn lower_again(&self, lower: impl Fn() -> Option<RestoreOutcome>) -> Option<RestoreOutcome> {
         match lower() {
             Some(lowered @ RestoreOutcome::Lowered { .. }) => {
@@ -283,14 +300,18 @@ impl<K: Kernel> KernelActuator<K> {
         }
     }
 
+    /// Restores a boosted task, or finds that the guardian has restored it.
     fn undo(&self, slot: Slot, boosted: &Boosted) -> RestoreOutcome {
-        if self.journal.claim(slot) {
-            let retry = self.kernel.now() + RETRY;
-            return settle(&self.kernel, &self.journal, slot, boosted, retry, |_| false);
-        }
-        // Whoever has claimed it may have ended before it was undone. Twice does no harm.
-        let leader_is_boosted = leader_is_boosted(&self.journal, slot, boosted);
-        match undo_after_another(&self.kernel, boosted, leader_is_boosted) {
+        let outcome = if self.journal.claim(slot) {
+            let end = self.kernel.now() + RETRY;
+            let retry = |outcome: &RestoreOutcome| outcome.has_failed().then_some(end);
+            settle(&self.kernel, &self.journal, slot, boosted, retry)
+        } else {
+            // The claimer may have ended before it restored the task. Restoring twice does no harm.
+            let leader_is_boosted = leader_is_boosted(&self.journal, slot, boosted);
+            undo_after_another(&self.kernel, boosted, leader_is_boosted)
+        };
+        match outcome {
             RestoreOutcome::NeverBoosted => RestoreOutcome::Restored(boosted.tid),
             outcome => outcome,
         }
@@ -298,96 +319,103 @@ impl<K: Kernel> KernelActuator<K> {
 }
 
 impl<K: Kernel + Send> Actuator for KernelActuator<K> {
+    fn ascend(&mut self) {
+        if self.own.is_none() {
+            self.own = own_priority::ascend(&self.kernel);
+        }
+    }
+
+    fn descend(&mut self) {
+        // If this fails, the next call tries again.
+        self.own = self.own.filter(|own| leave(&self.kernel, own).is_err());
+    }
+
     fn owner(&self, task: &Task) -> Owner {
         self.kernel.owner(task.tid)
     }
 
+    fn standing(&self, tid: Tid) -> Option<Standing> {
+        self.kernel.standing(tid)
+    }
+
     fn raise(&mut self, task: &Task, end: Nanos) -> Result<BoostHandle, Refusal> {
-        self.make(self.note(task, None, self.how, end)?)
+        let raised = self.make(self.note(task, None, self.how, end)?)?;
+        if self.is_late(&raised) {
+            undo(&self.kernel, &raised.boosted, false);
+            return Err(Refusal::Taken);
+        }
+        Ok(raised)
     }
 
     fn restore(&mut self, raised: &BoostHandle) -> RestoreOutcome {
         self.undo(raised.slot, &raised.boosted)
     }
 
-    fn await_first_run(&mut self, raised: &BoostHandle) -> Option<bool> {
-        self.await_run(raised, MAX_FIRST_RUN_DELAY, || self.nap(self.runtime))
+    fn await_first_run(&mut self, raised: &BoostHandle) -> Run {
+        let run = self.await_run(raised, MAX_FIRST_RUN_DELAY, || self.nap(self.runtime));
+        if run == Run::Given {
+            // The task may have got its CPU only a moment ago, so let it have its budget.
+            self.nap(self.runtime);
+        }
+        run
     }
 
     fn pulse(&mut self, task: &Task, before: Option<Saved>) -> Result<Pulse, Refusal> {
-        // Not from the top: the guardian, which hears of it, would have to go to another CPU, and
-        // perhaps have the pulse that is meant for the task.
+        // The record is written before this thread goes to FIFO 99. Otherwise the guardian, which
+        // it wakes, would move to another CPU, perhaps that of the task, and use up the pulse.
         let noted =
             self.note(task, before, BoostPolicy::Fifo, self.kernel.now() + MAX_PULSE_DELAY + self.runtime)?;
         let own = match enter_fifo99(&self.kernel) {
             Ok(own) => own,
             Err(e) => {
                 self.journal.forget(noted.slot);
-                return Err(Refusal::Kernel(e));
+                return Err(e.into());
             }
         };
         let pulse = self.pulse_from_the_top(task.cpu, noted);
-        leave_fifo99(&self.kernel, &own).map_err(Refusal::Kernel)?;
+        if leave(&self.kernel, &own).is_err() {
+            // `descend` tries again.
+            self.own.get_or_insert(own);
+        }
         pulse
     }
 
     fn lower_late(&mut self, raised: &BoostHandle) -> Option<RestoreOutcome> {
-        let tid = raised.boosted.tid;
-        // Another thread boosts it now, or it has this number by exec(2), and its boost goes by
-        // another one.
-        let is_of_it = |other: &Boosted| other.tid == tid || other.leader() == raised.boosted.id();
-        if self.journal.has_other(Slot::default(), is_of_it) {
+        if is_boosted(&self.journal, raised.boosted.id()) {
             return None;
         }
         self.lower_again(|| lower_late(&self.kernel, &raised.boosted))
     }
 
-    fn birth(&self, task: &Task) -> Option<Birth> {
-        self.kernel.birth(task.tid).filter(|birth| task.start == 0 || birth.start == task.start)
+    fn lower_child(&mut self, task: &Task, parents: &Probation) -> Option<LoweredChild> {
+        let birth = self.kernel.birth(task.tid)?;
+        let is_it = task.start == 0 || birth.start == task.start;
+        is_it.then(|| lower_if_of_pulse(&self.kernel, &self.journal, &birth, parents)).flatten()
     }
 
-    fn lower_child(&mut self, child: &Birth, parent: &BoostHandle) -> Option<RestoreOutcome> {
-        self.lower_again(|| lower_child(&self.kernel, child, &parent.boosted.before))
+    fn lower_children(&mut self, parents: &Probation, each: &mut dyn FnMut(LoweredChild)) {
+        self.pulse_children.lower(&self.kernel, &self.journal, parents, each);
     }
 
     fn take_foreign_rank(&mut self, task: &Task) -> bool {
         task.start != 0 && take_foreign_rank(&self.kernel, task.id())
     }
 
-    fn adopt(&mut self, wards: &[Ward], events: &mut Vec<Event>) -> bool {
-        self.children.adopt(&self.kernel, wards, events)
+    fn adopt(&mut self, ancestors: &[Ancestor], events: &mut Vec<Event>) -> bool {
+        self.children.adopt(&self.kernel, ancestors, events)
     }
 }
 
-/// Puts this thread above FIFO 98, where no task that it raises can shut it out, and says how it
-/// was before. A reservation (-R) is given up for that time: used up in the middle of a pulse, it
-/// would hold back whoever has to end that.
-fn enter_fifo99(kernel: &impl Kernel) -> io::Result<Attr> {
-    let own = kernel.get_attr(Tid(0))?;
-    kernel.set_scheduler(Tid(0), Policy::FIFO, TOP_PRIORITY, own.reset_on_fork())?;
-    Ok(own)
-}
-
-fn leave_fifo99(kernel: &impl Kernel, own: &Attr) -> io::Result<()> {
-    match own.policy {
-        Policy::DEADLINE => kernel.set_deadline(Tid(0), own.runtime, own.period, own.flags),
-        policy => kernel.set_scheduler(Tid(0), policy, own.priority, own.reset_on_fork()),
-    }
-}
-
-/// For a backend that can't tell when a task started: it has told its name.
+/// Returns the start of a task if its name has not changed, for a backend that does not know
+/// starts.
 fn same_by_name(kernel: &impl Kernel, task: &Task) -> Result<u64, Refusal> {
-    let start = kernel.try_start(task.tid).map_err(Refusal::Kernel)?.ok_or(Refusal::Gone)?;
+    let start = kernel.try_start(task.tid)?.ok_or(Refusal::Gone)?;
     let Some(comm) = kernel.comm(task.tid) else {
-        // Its name can't be read for want of memory, say, unless it has ended meanwhile.
-        let is_there = kernel.try_start(task.tid).map_err(Refusal::Kernel)?.is_some();
-        return Err(if is_there {
-            Refusal::Kernel(io::ErrorKind::PermissionDenied.into())
-        } else {
-            Refusal::Gone
-        });
+        // The name can't be read. Either memory is short, or the task has just ended.
+        let is_there = kernel.try_start(task.tid)?.is_some();
+        return Err(if is_there { Refusal::Kernel(libc::EIO) } else { Refusal::Gone });
     };
-    // The text pads names on the left.
+    // The file of sched_debug pads names on the left.
     match comm.as_bytes().trim_ascii_start() == task.comm.as_bytes().trim_ascii_start() {
         true => Ok(start),
         false => Err(Refusal::Gone),
@@ -397,11 +425,11 @@ fn same_by_name(kernel: &impl Kernel, task: &Task) -> Result<u64, Refusal> {
 fn refusal(e: io::Error) -> Refusal {
     match e.raw_os_error() {
         Some(libc::ESRCH) => Refusal::Gone,
-        _ => Refusal::Kernel(e),
+        _ => e.into(),
     }
 }
 
-/// Only in a build with checks, so that nothing in the environment slows a real one.
+/// Returns the delay for tests. A release build has none, so that no environment variable slows it.
 fn test_delay() -> Nanos {
     let variable = cfg!(debug_assertions).then(|| std::env::var("STALLD_TEST_BOOST_DELAY_US").ok()).flatten();
     variable.and_then(|text| text.parse().ok()).map_or(Nanos::ZERO, Nanos::from_micros)

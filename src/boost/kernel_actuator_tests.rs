@@ -1,4 +1,4 @@
-//! The hands over a kernel that does what a test says, and notes what it is asked to do.
+//! Tests of the actuator over a scripted kernel, which records the calls that it gets.
 
 use super::*;
 use crate::boost::journal::RestoreRecord;
@@ -11,27 +11,38 @@ use std::sync::{Mutex, MutexGuard};
 
 const TASK: Tid = Tid(5);
 const START: u64 = 99;
-/// Who is born during its boost.
+/// The child that is born during the boost of the task.
 const YOUNG: Tid = Tid(6);
-/// And a thread that was there before.
+/// A thread that is older than the boost.
 const ELDER: Tid = Tid(7);
 const BUDGET: Nanos = Nanos::from_micros(20);
 const PERIOD: Nanos = Nanos::from_secs(1);
 
-/// A task that waits, what is known of it, and the thread that boosts it.
+/// The state of a waiter and of the thread that boosts it.
 #[derive(Default)]
 struct State {
     now: Nanos,
     attr: Attr,
     slack: u64,
-    /// It is given its CPU so long after it has been raised.
+    /// The time from the boost to the moment at which the task is given its CPU.
     reached_after: Option<Nanos>,
     raised_at: Option<Nanos>,
     others: Vec<(Tid, Attr)>,
     children: Vec<Tid>,
     priority_limit: u64,
+    owner: Owner,
+    /// The priority that /proc shows for the child.
+    young_prio: i32,
+    has_ended: bool,
+    /// A task that is boosted above the hog sets this rank for itself at once.
+    raises_to: Option<Attr>,
     threads: Vec<Tid>,
-    told: Vec<String>,
+    /// The policies that were set for the task and for the boosting thread, in order.
+    log: Vec<String>,
+    /// The number of calls that have set a policy.
+    calls: u32,
+    /// Returns whether the kernel refuses the call of this number.
+    refuses: Option<fn(u32) -> bool>,
 }
 
 #[derive(Clone, Default)]
@@ -44,14 +55,20 @@ impl Scripted {
 
     fn set(&self, tid: Tid, attr: Attr) -> io::Result<()> {
         let mut state = self.state();
+        state.calls += 1;
+        if state.refuses.is_some_and(|refuses| refuses(state.calls)) {
+            return Err(io::Error::from_raw_os_error(libc::EINTR));
+        }
         let now = state.now;
         let what = format!("{} {} at {}", attr.policy.name().unwrap_or_default(), attr.priority, now.0);
         match (tid, state.others.iter().position(|(other, _)| *other == tid)) {
-            (Tid(0), _) => state.told.push(format!("self {what}")),
+            (Tid(0), _) => state.log.push(format!("self {what}")),
             (_, Some(index)) => state.others[index].1 = attr,
             _ => {
-                state.told.push(format!("task {what}"));
+                state.log.push(format!("task {what}"));
                 state.raised_at = attr.reset_on_fork().then_some(now);
+                let is_raised = attr.priority == FIFO_PRIORITY;
+                let attr = state.raises_to.filter(|_| is_raised).unwrap_or(attr);
                 state.attr = Attr { nice: state.attr.nice, ..attr };
             }
         }
@@ -84,12 +101,13 @@ impl Kernel for Scripted {
         Ok(())
     }
 
-    fn priority_limit(&self, _: Tid) -> io::Result<u64> {
-        Ok(self.state().priority_limit)
+    fn priority_limit(&self, _: Tid) -> Option<u64> {
+        Some(self.state().priority_limit)
     }
 
     fn try_start(&self, tid: Tid) -> io::Result<Option<u64>> {
-        Ok(Some(if tid == YOUNG { START + 1 } else { START }))
+        let has_ended = tid == TASK && self.state().has_ended;
+        Ok((!has_ended).then_some(if tid == YOUNG { START + 1 } else { START }))
     }
 
     fn tgid(&self, tid: Tid) -> Option<Tid> {
@@ -97,7 +115,7 @@ impl Kernel for Scripted {
     }
 
     fn owner(&self, _: Tid) -> Owner {
-        Owner::Privileged
+        self.state().owner
     }
 
     fn comm(&self, _: Tid) -> Option<Comm> {
@@ -106,6 +124,10 @@ impl Kernel for Scripted {
 
     fn state(&self, _: Tid) -> Option<u8> {
         Some(b'R')
+    }
+
+    fn standing(&self, _: Tid) -> Option<Standing> {
+        None
     }
 
     fn runs(&self, _: Tid) -> Option<u64> {
@@ -133,7 +155,7 @@ impl Kernel for Scripted {
 
     fn birth(&self, tid: Tid) -> Option<Birth> {
         let parent = if self.state().children.contains(&tid) { TASK } else { Tid(1) };
-        Some(Birth { tid, start: self.start(tid)?, parent })
+        Some(Birth { tid, start: self.start(tid)?, parent, prio: 120 })
     }
 
     fn is_child(&self, _: Tid, tid: Tid, child: Tid) -> Option<bool> {
@@ -142,7 +164,8 @@ impl Kernel for Scripted {
 
     fn births(&self, _: &mut Walk, _: u64, each: &mut dyn FnMut(Option<Birth>) -> bool) -> bool {
         let parent = if self.state().children.contains(&YOUNG) { TASK } else { Tid(1) };
-        each(Some(Birth { tid: YOUNG, start: START + 1, parent }))
+        let prio = self.state().young_prio;
+        each(Some(Birth { tid: YOUNG, start: START + 1, parent, prio }))
     }
 
     fn cpu(&self) -> Cpu {
@@ -178,7 +201,7 @@ fn journal() -> Arc<Journal> {
     Arc::new(journal)
 }
 
-/// Hands of which `meanwhile` is done between the note of a boost and the boost.
+/// Returns an actuator that calls `meanwhile` between the record of a boost and the boost.
 fn actuator(
     kernel: &Scripted,
     journal: &Arc<Journal>,
@@ -190,13 +213,25 @@ fn actuator(
 }
 
 #[test]
-fn the_guardian_hears_of_a_pulse_before_this_thread_goes_up() {
+fn the_thread_acts_on_tasks_at_fifo_98_and_then_restores_its_priority() {
+    let kernel = Scripted::default();
+    let mut actuator = actuator(&kernel, &journal(), |_| {});
+    actuator.ascend();
+    actuator.ascend();
+    assert_eq!(kernel.state().log, ["self SCHED_FIFO 98 at 0"]);
+    actuator.descend();
+    actuator.descend();
+    assert_eq!(kernel.state().log[1..], ["self SCHED_FIFO 10 at 0"]);
+}
+
+#[test]
+fn the_guardian_is_woken_before_the_thread_enters_fifo_99() {
     let kernel = Scripted::default();
     kernel.state().reached_after = Some(Nanos::ZERO);
-    let mut actuator = actuator(&kernel, &journal(), |state| state.told.push("guardian".to_string()));
+    let mut actuator = actuator(&kernel, &journal(), |state| state.log.push("guardian".to_string()));
     actuator.pulse(&task(), None).unwrap();
-    let told = kernel.state().told.join(", ");
-    let order: Vec<&str> = told.split(", ").map(|one| one.split(" at").next().unwrap()).collect();
+    let log = kernel.state().log.join(", ");
+    let order: Vec<&str> = log.split(", ").map(|one| one.split(" at").next().unwrap()).collect();
     assert_eq!(
         order,
         ["guardian", "self SCHED_FIFO 99", "task SCHED_FIFO 98", "task SCHED_OTHER 0", "self SCHED_FIFO 10"]
@@ -211,19 +246,53 @@ fn a_pulse_begins_when_the_task_is_given_its_cpu() {
         let kernel = Scripted::default();
         kernel.state().reached_after = reached_after;
         let pulse = actuator(&kernel, &journal(), |_| {}).pulse(&task(), None).unwrap();
-        assert_eq!(pulse.ran, Some(has_run));
+        assert_eq!(pulse.run, if has_run { Run::Given } else { Run::Missed });
         let lasted = match reached_after {
             Some(after) => after + BUDGET - IDENTITY_CHECK_TIME,
             None => MAX_PULSE_DELAY,
         };
-        // Behind the pulse, a call that the task had begun may end.
+        // After the pulse, stalld waits for a call that the task may have begun.
         let now = kernel.now() - CALL;
         assert!(now >= lasted && now <= lasted + RUN_CHECK_INTERVAL, "{now:?} for {lasted:?}");
     }
 }
 
 #[test]
-fn who_is_changed_between_note_and_boost_is_left_alone() {
+fn a_task_whose_boost_the_guardian_has_undone_is_not_taken_for_ended() {
+    // stalld was stopped between the record and the boost.
+    let (kernel, journal) = (Scripted::default(), journal());
+    let of_guardian = Arc::clone(&journal);
+    let stopped = move |_: &mut State| {
+        let (slot, _) = of_guardian.live().next().unwrap();
+        of_guardian.forget(slot);
+    };
+    let outcome = actuator(&kernel, &journal, stopped).raise(&task(), PERIOD);
+    assert!(matches!(outcome, Err(Refusal::Taken)), "{outcome:?}");
+    assert_eq!(kernel.state().attr.policy, Policy::OTHER);
+    // stalld was stopped between the claim of the record and the restore.
+    let mut actuator = actuator(&kernel, &journal, |_| {});
+    let raised = actuator.raise(&task(), PERIOD).unwrap();
+    kernel.set_scheduler(TASK, Policy::OTHER, 0, false).unwrap();
+    let outcome = actuator.restore(&raised);
+    assert!(matches!(outcome, RestoreOutcome::Restored(TASK)), "{outcome:?}");
+}
+
+#[test]
+fn the_first_run_of_a_boost_has_its_whole_budget() {
+    for after in [0, 15, 20, 1000].map(Nanos::from_micros) {
+        let kernel = Scripted::default();
+        kernel.state().reached_after = Some(after);
+        let mut actuator = actuator(&kernel, &journal(), |_| {});
+        let raised = actuator.raise(&task(), PERIOD).unwrap();
+        let begun = kernel.now();
+        assert_eq!(actuator.await_first_run(&raised), Run::Given);
+        assert!(kernel.now() - begun >= after + BUDGET, "{:?} for {after:?}", kernel.now() - begun);
+        assert!(kernel.now() - begun <= after + BUDGET + BUDGET, "{:?} for {after:?}", kernel.now() - begun);
+    }
+}
+
+#[test]
+fn a_task_that_changes_between_record_and_boost_is_not_boosted() {
     let changes: [fn(&mut State); 3] = [
         |state| state.slack = 70_000,
         |state| state.attr.nice = 3,
@@ -234,12 +303,12 @@ fn who_is_changed_between_note_and_boost_is_left_alone() {
         kernel.state().slack = 50_000;
         let outcome = actuator(&kernel, &journal, change).raise(&task(), PERIOD);
         assert!(matches!(outcome, Err(Refusal::ChangedByOthers(_))), "{outcome:?}");
-        assert_eq!((kernel.state().told.len(), journal.live().count()), (0, 0));
+        assert_eq!((kernel.state().log.len(), journal.live().count()), (0, 0));
     }
 }
 
 #[test]
-fn who_was_boosted_by_another_number_and_is_still_so_is_not_boosted_again() {
+fn a_task_boosted_under_another_tid_is_not_boosted_again() {
     let (kernel, journal) = (Scripted::default(), journal());
     let before = Saved::of(&kernel, TASK, &Attr::default());
     let boosted = Boosted {
@@ -257,13 +326,13 @@ fn who_was_boosted_by_another_number_and_is_still_so_is_not_boosted_again() {
     apply(&kernel, TASK, BoostPolicy::Fifo).unwrap();
     let outcome = actuator(&kernel, &journal, |_| {}).raise(&task(), PERIOD);
     assert!(matches!(outcome, Err(Refusal::Taken)), "{outcome:?}");
-    // Without its thread's boost, the leader has none.
+    // Once the thread is not boosted any more, the leader can be.
     kernel.state().attr = Attr::default();
     assert!(actuator(&kernel, &journal, |_| {}).raise(&task(), PERIOD).is_ok());
 }
 
 #[test]
-fn between_two_pulses_it_is_told_that_somebody_has_set_its_policy() {
+fn a_policy_set_by_another_process_between_pulses_is_reported() {
     let kernel = Scripted::default();
     let mut actuator = actuator(&kernel, &journal(), |_| {});
     let pulse = actuator.pulse(&task(), None).unwrap();
@@ -272,7 +341,8 @@ fn between_two_pulses_it_is_told_that_somebody_has_set_its_policy() {
     assert!(matches!(actuator.restore(&pulse.raised), RestoreOutcome::ChangedByOthers(Policy::BATCH)));
 }
 
-/// The nice value of who is born during the boost of a task with one of 7, after `meanwhile`.
+/// Returns the nice value of a child that is born during the boost of a task with nice value 7,
+/// after `meanwhile`.
 fn nice_of_young(meanwhile: impl Fn(&mut State)) -> i32 {
     let kernel = Scripted::default();
     kernel.state().attr.nice = 7;
@@ -281,12 +351,12 @@ fn nice_of_young(meanwhile: impl Fn(&mut State)) -> i32 {
     let pulse = actuator.pulse(&task(), None).unwrap();
     kernel.state().others = vec![(YOUNG, Attr::default()), (ELDER, kernel.get_attr(TASK).unwrap())];
     meanwhile(&mut kernel.state());
-    actuator.adopt(&[Ward { raised: pulse.raised, task: task() }], &mut Vec::new());
+    actuator.adopt(&[Ancestor { raised: pulse.raised, task: task() }], &mut Vec::new());
     kernel.get_attr(YOUNG).unwrap().nice
 }
 
 #[test]
-fn children_are_as_their_parent_was_unless_somebody_has_set_its_policy() {
+fn children_get_the_former_policy_of_their_parent_unless_it_was_changed() {
     assert_eq!(nice_of_young(|state| state.children = vec![YOUNG]), 7);
     let changed = |state: &mut State| {
         state.children = vec![YOUNG];
@@ -325,10 +395,10 @@ fn a_task_that_another_process_boosts_is_left_alone() {
         let mut actuator = actuator(&kernel, &journal, |_| {});
         assert!(matches!(actuator.raise(&task(), PERIOD), Err(Refusal::Taken)));
         assert!(matches!(actuator.pulse(&task(), None), Err(Refusal::Taken)));
-        // Between two pulses of ours, too: its own policy is still that of our record.
+        // The same holds between two pulses of stalld: the task's own policy is that of the record.
         let before = Saved::of(&kernel, TASK, &Attr::default());
         assert!(matches!(actuator.pulse(&task(), Some(before)), Err(Refusal::Taken)));
-        assert_eq!((kernel.state().told.len(), journal.live().count()), (0, 0));
+        assert_eq!((kernel.state().log.len(), journal.live().count()), (0, 0));
     }
 }
 
@@ -354,3 +424,6 @@ fn a_task_whose_name_can_not_be_read_has_not_ended() {
 
 #[path = "rank_tests.rs"]
 mod ranks;
+
+#[path = "refused_call_tests.rs"]
+mod refused_calls;

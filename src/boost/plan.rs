@@ -1,18 +1,19 @@
-//! Decides who is boosted, when, and for how long: all starving tasks, each with its own end,
-//! within what the task that holds the CPU can be asked to bear.
+//! Decides which starving tasks are boosted, when, and for how long, within limits for the CPU time
+//! that boosts take from hogs.
 //!
-//! No clock is read here, and what is done to a task is done by [`Actuator`], which a test can
-//! simulate.
+//! This module reads no clock and makes no system call. An [`Actuator`] acts on the tasks, and a
+//! test can simulate it.
 
-pub use super::active::Ward;
-use super::active::{Active, Ranks};
-pub use super::actuator::{Actuator, BoostHandle, Pulse};
+pub use super::active::Ancestor;
+use super::active::{Active, TopPriorities};
+pub use super::actuator::{Actuator, BoostHandle, Pulse, Run};
+use super::adoptions::Adoptions;
+use super::counters::Counters;
 use super::event::{Event, Refusal};
 use super::journal::{BoostPolicy, Saved};
 use super::probation::Probation;
 use super::restore::{RestoreOutcome, share};
 pub use super::rules::Rules;
-use super::wards::Wards;
 use crate::detect::Starving;
 use crate::fault::{self, Fault};
 use crate::observe::Snapshot;
@@ -21,38 +22,31 @@ use crate::sorted::Sorted;
 use crate::steps;
 use crate::task::{Cpu, Nanos, Owner, Task, TaskId, Tid};
 
-/// Boosts of a CPU start this far apart, so that the hog gets the CPU back in between, in every
-/// period.
+/// The time between the starts of two boosts on a CPU, so that the hog has the CPU in between, in
+/// every period.
 const SPACING: Nanos = Nanos::from_millis(20);
 
-/// As many at once on a CPU.
+/// The most boosts at once on a CPU.
 const PLACES: u64 = 16;
 
-/// And all budgets on a CPU together at most this many millionths of it.
+/// The most CPU time that all boosts on a CPU may take together, in millionths.
 const SHARE: u64 = 20_000;
 
-/// How often a boost is looked after: whether it is still needed.
-const RECHECK_INTERVAL: Nanos = Nanos::from_millis(100);
-
-/// For so long after a boost was lent, all boosts are pulses.
+/// After a boost was lent to another task, all boosts are pulses for this long.
 const ONLY_PULSES: Nanos = Nanos::from_secs(60);
 
-/// A look that an end makes due comes this much later: others may end with it.
-const BETWEEN_LOOKS: Nanos = Nanos::from_millis(1);
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    pub boosts: u64,
-    pub refused: u64,
-    pub failed_restores: u64,
-}
+/// The time from the end of a boost to the scan that follows it. One scan may follow several ends.
+const SCAN_AFTER_END: Nanos = Nanos::from_millis(1);
 
 /// The identity of no task, to fill memory with.
 const NO_TASK: TaskId = TaskId { tid: Tid(-1), start: 0 };
 
 /// The boosts in flight.
-pub struct Booster {
+pub struct Booster<A: ?Sized = dyn Actuator> {
     rules: Rules,
+    /// The events that the caller has not taken yet.
+    events: Vec<Event>,
+    /// The most boosts at once on a CPU. Each of them has a place.
     places: usize,
     active: Vec<Active>,
     /// The tasks of `active`.
@@ -63,142 +57,161 @@ pub struct Booster {
     spacing: Sorted<Cpu, Nanos>,
     /// CPUs that had no place for one more boost at this scan.
     full: Sorted<Cpu, ()>,
-    ranks: Ranks,
-    /// Where each task was running at this scan.
+    priorities: TopPriorities,
+    /// The CPUs of the tasks that were running at this scan.
     running: Sorted<TaskId, Cpu>,
-    /// The starving tasks of this scan by CPU: their places in its list.
+    /// The starving tasks of this scan by CPU, as indices of its list.
     by_cpu: Vec<(Cpu, usize)>,
-    /// Starving tasks that had no place at the last look.
+    /// Starving tasks that had no place at the last scan.
     waiting: usize,
-    /// When a look may let one of them start, or find one who has just been put back.
+    /// When the next scan is due that may start a boost, or find a task that was just restored.
     next_start: Option<Nanos>,
-    next_care: Nanos,
-    wards: Wards,
+    /// When to check next which boosts are still needed.
+    next_recheck: Nanos,
+    adoptions: Adoptions,
     /// Tasks whose pulses are over.
     probation: Probation,
     /// When a boost of each owner last began on a CPU.
     served: Sorted<(Cpu, Owner), Nanos>,
-    /// The starving tasks of this scan in the order in which they are served: their places in its
-    /// list.
+    /// The starving tasks of this scan in the order in which they are served: the last boost of the
+    /// owner, and the index in the scan's list.
     order: Vec<(Nanos, usize)>,
-    /// A boost has been lent to another task, so until then all boosts are pulses.
+    /// All boosts are pulses until then, because a boost was lent to another task.
     pulses_until: Nanos,
     counters: Counters,
+    actuator: Box<A>,
 }
 
-impl Booster {
-    pub fn new(rules: Rules) -> Booster {
+impl<A: Actuator + ?Sized> Booster<A> {
+    pub fn new(rules: Rules, actuator: Box<A>) -> Booster<A> {
         let places = SHARE / share(rules.cost.max(rules.runtime), rules.period).max(1);
         Booster {
             rules,
+            events: Vec::with_capacity(ROOM),
             places: places.clamp(1, PLACES) as usize,
             active: Vec::with_capacity(64),
             boosted: Sorted::with_room(64, (NO_TASK, ())),
             refused: Sorted::with_room(ROOM, (NO_TASK, Nanos::MAX)),
             spacing: Sorted::with_room(64, (Cpu(0), Nanos::MAX)),
             full: Sorted::with_room(64, (Cpu(u32::MAX), ())),
-            ranks: Ranks::new(),
+            priorities: TopPriorities::new(),
             running: Sorted::with_room(64, (NO_TASK, Cpu(0))),
             by_cpu: prefaulted_vec(ROOM, (Cpu(0), usize::MAX)),
             waiting: 0,
             next_start: None,
-            next_care: Nanos::MAX,
-            wards: Wards::new(),
-            probation: Probation::new(),
+            next_recheck: Nanos::MAX,
+            adoptions: Adoptions::new(),
+            probation: Probation::default(),
             served: Sorted::with_room(64, ((Cpu(0), Owner::Kernel), Nanos::MAX)),
             order: prefaulted_vec(ROOM, (Nanos::MAX, usize::MAX)),
             pulses_until: Nanos::ZERO,
             counters: Counters::default(),
+            actuator,
         }
     }
 
-    /// Gives back the memory that a crowd has taken.
-    pub fn shrink(&mut self) {
+    /// Returns the events since the last call.
+    pub fn events(&mut self) -> std::vec::Drain<'_, Event> {
+        self.events.drain(..)
+    }
+
+    /// Frees the memory that was needed for a crowd.
+    pub(crate) fn shrink(&mut self) {
         self.refused.shrink(ROOM);
         self.by_cpu.shrink_to(ROOM);
         self.order.shrink_to(ROOM);
     }
 
-    pub fn counters(&self) -> Counters {
-        self.counters
+    pub(crate) fn counters(&self) -> Counters {
+        let (active, waiting) = self.load();
+        Counters { active: active as u64, waiting: waiting as u64, ..self.counters }
     }
 
-    /// How many boosts are in flight, and how many starving tasks wait for one.
-    pub fn load(&self) -> (usize, usize) {
+    /// Returns how many boosts are in flight, and how many starving tasks wait for one.
+    pub(crate) fn load(&self) -> (usize, usize) {
         (self.active.len(), self.waiting)
     }
 
-    /// Whether the next call has to come with a complete look.
-    pub fn is_busy(&self) -> bool {
+    /// Returns whether boosts are in flight or tasks wait for one: then the next scan has to be
+    /// complete.
+    pub(crate) fn is_busy(&self) -> bool {
         !self.active.is_empty() || self.waiting > 0
     }
 
-    /// When something is due that needs a look.
-    pub fn next_look(&self) -> Option<Nanos> {
-        let care = (!self.active.is_empty()).then_some(self.next_care);
-        care.into_iter().chain(self.next_start).min()
+    /// Returns when a scan is due for boosts.
+    pub(crate) fn next_scan(&self) -> Option<Nanos> {
+        let recheck = (!self.active.is_empty()).then_some(self.next_recheck);
+        recheck.into_iter().chain(self.next_start).min()
     }
 
-    /// When something is due that needs none.
-    pub fn next_end(&self) -> Option<Nanos> {
+    /// Returns when an end or a pulse is due, which needs no scan.
+    pub(crate) fn next_end(&self) -> Option<Nanos> {
         self.active
             .iter()
             .map(|active| active.next_pulse.map_or(active.end, |next| next.min(active.end)))
             .min()
     }
 
-    /// Whether a task is boosted as SCHED_DEADLINE, and could lend that to another task.
-    pub fn can_lend(&self) -> bool {
+    /// Returns whether a task is boosted as SCHED_DEADLINE, and so could lend its boost to another
+    /// task.
+    pub(crate) fn has_deadline(&self) -> bool {
         self.active.iter().any(|active| active.next_pulse.is_none())
     }
 
-    /// Ends the boosts that a task may have lent to another one, and makes only pulses for a while.
-    pub fn end_lent(&mut self, now: Nanos, actuator: &mut dyn Actuator, events: &mut Vec<Event>) {
+    /// Ends all boosts that can be lent, and makes only pulses for a while.
+    pub(crate) fn end_lent(&mut self, now: Nanos) {
+        self.actuator.ascend();
         self.pulses_until = now + ONLY_PULSES;
         while let Some(index) = self.active.iter().position(|active| active.next_pulse.is_none()) {
-            self.end(index, now, true, actuator, events);
+            self.end(index, now, true);
         }
-        self.look_at(now + BETWEEN_LOOKS);
+        self.actuator.descend();
+        self.scan_at(now + SCAN_AFTER_END);
     }
 
-    /// When to check the ranks of tasks whose pulses are over.
-    pub fn next_check(&self) -> Option<Nanos> {
+    /// Returns when to check the ranks of tasks whose pulses are over.
+    pub(crate) fn next_check(&self) -> Option<Nanos> {
         self.probation.next()
     }
 
-    /// Does what is due by the clock alone: ends, pulses, and checks of ranks.
-    pub fn advance(&mut self, now: Nanos, actuator: &mut dyn Actuator, events: &mut Vec<Event>) {
+    /// Does what is due without a scan: ends, pulses, and checks of ranks.
+    pub(crate) fn advance(&mut self, now: Nanos) {
+        let due = self.next_end().into_iter().chain(self.probation.next()).min();
+        if due.is_none_or(|due| now < due) {
+            return;
+        }
+        self.actuator.ascend();
         let mut index = 0;
         while index < self.active.len() {
             if self.active[index].end <= now && !fault::is(Fault::EndIgnored) {
-                self.end(index, now, false, actuator, events);
-                // In DEADLINE it was in no look, and may have been waiting for most of the
-                // threshold by now.
-                self.look_at(now + BETWEEN_LOOKS);
+                self.end(index, now, false);
+                // No scan sees a task while it is SCHED_DEADLINE. It may have waited for most of
+                // the threshold by now.
+                self.scan_at(now + SCAN_AFTER_END);
                 continue;
             }
             let is_due = self.active[index].next_pulse.is_some_and(|next| next <= now);
-            if !is_due || self.pulse(index, now, actuator, events) {
+            if !is_due || self.pulse(index, now) {
                 index += 1;
             }
         }
-        self.check_ranks(now, actuator, events);
+        self.check_ranks(now);
+        self.actuator.descend();
     }
 
-    /// Starts the boosts that follow from a scan, as far as there are places. On each CPU the
-    /// owners of tasks take turns, and of an owner's tasks the longest-starved is first. So a user
-    /// with thousands of them keeps no other task waiting.
-    pub fn look(
-        &mut self,
-        snapshot: &Snapshot,
-        starving: &[Starving],
-        actuator: &mut dyn Actuator,
-        events: &mut Vec<Event>,
-    ) {
+    /// Starts the boosts that follow from a scan, as far as there are places. The owners of tasks
+    /// take turns on each CPU, so that a user with thousands of tasks does not delay the tasks of
+    /// others. The longest-starved task of an owner comes first. Returns the events of this scan.
+    pub fn serve(&mut self, snapshot: &Snapshot, starving: &[Starving]) -> &[Event] {
         let now = snapshot.at;
+        let first = self.events.len();
         self.waiting = 0;
         self.next_start = None;
-        if now >= self.next_care && self.care(snapshot, actuator, events) {
+        let has_work = !starving.is_empty() || !self.active.is_empty() || self.probation.next().is_some();
+        if has_work {
+            self.actuator.ascend();
+        }
+        if now >= self.next_recheck && self.recheck_by_scan(snapshot) {
             self.rank(snapshot);
         }
         self.refused.retain(|&again| again > now || fault::is(Fault::RefusalNotRetried));
@@ -207,160 +220,140 @@ impl Booster {
         self.by_cpu.clear();
         self.by_cpu.extend(starving.iter().map(|starving| starving.task.cpu).zip(0..));
         self.by_cpu.sort_unstable();
-        self.take_ranks(snapshot, actuator, events);
+        self.take_ranks(snapshot);
         self.put_in_order(now, starving);
         for index in 0..self.order.len() {
-            let Some(candidate) = self.order.get(index).and_then(|&(_, index)| starving.get(index)) else {
+            let Some(next) = self.order.get(index).and_then(|&(_, index)| starving.get(index)) else {
                 break;
             };
-            if !self.wants(candidate) {
-                if let Some(again) = self.tried(&candidate.task) {
-                    self.look_at(again);
+            if !self.wants(next) {
+                if let Some(again) = self.tried(&next.task) {
+                    self.scan_at(again);
                 }
                 continue;
             }
-            let cpu = candidate.task.cpu;
-            if let Some(next) = self.spacing.get(cpu) {
-                self.wait_until(next);
+            let cpu = next.task.cpu;
+            if let Some(at) = self.spacing.get(cpu) {
+                self.wait_until(at);
                 continue;
             }
-            if self.full.contains(cpu) || !self.has_place(cpu, now, actuator, events) {
+            if self.full.contains(cpu) || !self.has_place(cpu, now) {
                 self.full.insert(cpu, ());
                 self.wait_until(now + SPACING);
                 continue;
             }
             self.spacing.insert(cpu, now + SPACING);
-            self.served.insert((cpu, candidate.task.owner), now);
+            self.served.insert((cpu, next.task.owner), now);
             let crowded = self.wanted_on(cpu, starving) > self.places;
-            self.start(candidate, snapshot, crowded, actuator, events);
+            self.start(next, snapshot, crowded);
         }
+        if has_work {
+            self.actuator.descend();
+        }
+        self.events.get(first..).unwrap_or_default()
     }
 
-    /// Sees to the children of boosted tasks, if that is due. It is to be called when nothing is
-    /// left to do that a starving task waits for.
-    pub fn adopt(&mut self, now: Nanos, actuator: &mut dyn Actuator, events: &mut Vec<Event>) {
-        self.wards.adopt(&self.active, now, actuator, events);
+    /// Adopts the children of boosted tasks, if that is due. Call it after all work that starving
+    /// tasks wait for.
+    pub(crate) fn adopt(&mut self, now: Nanos) {
+        let Booster { adoptions, active, actuator, events, .. } = self;
+        adoptions.adopt(active, now, |ancestors| {
+            actuator.ascend();
+            let has_met_all = actuator.adopt(ancestors, events);
+            actuator.descend();
+            has_met_all
+        });
+        self.lower_children(now);
     }
 
-    /// When to call it for the children of boosts that are over. Those of others are seen to after
-    /// a scan.
-    pub fn next_adoption(&self) -> Option<Nanos> {
-        self.wards.next_of_ended()
+    /// Returns when to call `adopt` for the children of boosts that are over. For other children it
+    /// is called after a scan.
+    pub(crate) fn next_adoption(&self) -> Option<Nanos> {
+        self.adoptions.next_of_ended()
     }
 
-    /// A look that was due has failed.
-    pub fn put_off(&mut self, until: Nanos) {
-        self.next_care = self.next_care.max(until);
+    /// Delays all work that needs a scan, because a scan has failed.
+    pub(crate) fn delay_until(&mut self, until: Nanos) {
+        self.next_recheck = self.next_recheck.max(until);
         self.next_start = self.next_start.map(|next| next.max(until));
     }
 
     /// Ends all boosts now.
-    pub fn end_all(&mut self, now: Nanos, actuator: &mut dyn Actuator, events: &mut Vec<Event>) {
+    pub fn end_all(&mut self, now: Nanos) {
+        self.actuator.ascend();
         while !self.active.is_empty() {
-            self.end(0, now, true, actuator, events);
+            self.end(0, now, true);
         }
+        self.actuator.descend();
     }
 
+    /// Counts a starving task that has to wait, and makes a scan due at `moment`.
     fn wait_until(&mut self, moment: Nanos) {
         self.waiting += 1;
-        self.look_at(moment);
+        self.scan_at(moment);
     }
 
-    fn look_at(&mut self, moment: Nanos) {
+    /// Makes a scan due at `moment` or earlier.
+    fn scan_at(&mut self, moment: Nanos) {
         self.next_start = Some(self.next_start.map_or(moment, |next| next.min(moment)));
     }
 
-    /// False if the boost is over.
-    fn pulse(
-        &mut self,
-        index: usize,
-        now: Nanos,
-        actuator: &mut dyn Actuator,
-        events: &mut Vec<Event>,
-    ) -> bool {
+    /// Makes a pulse. Returns false if the boost is over.
+    fn pulse(&mut self, index: usize, now: Nanos) -> bool {
+        let Active { task, raised, .. } = self.active[index];
+        let identified = self.with_current_owner(&Task { start: raised.boosted.start, ..task });
+        let task = Task { owner: identified.owner, ..task };
+        let outcome = self.actuator.pulse(&identified, Some(raised.boosted.before));
+        let run = outcome.as_ref().map_or(Run::Unknown, |pulse| pulse.run);
         let active = &mut self.active[index];
-        let boosted = active.raised.boosted;
-        let identified = with_current_owner(&Task { start: boosted.start, ..active.task }, actuator);
-        active.task.owner = identified.owner;
-        let task = active.task;
-        let outcome = actuator.pulse(&identified, Some(boosted.before));
-        let ran = outcome.as_ref().ok().and_then(|pulse| pulse.ran);
-        active.plan_pulse(now, ran, self.rules.period);
+        active.task = task;
+        active.plan_pulse(now, run, self.rules.period);
         if let Ok(Pulse { raised, .. }) = &outcome {
             self.probation.begin(&task, raised, now);
         }
         let outcome = match outcome {
             Ok(Pulse { outcome: RestoreOutcome::Restored(_), .. }) => {
-                if ran != Some(false) {
-                    events.push(Event::Boosted { task, how: BoostPolicy::Fifo });
+                if run != Run::Missed {
+                    self.events.push(Event::Boosted { task, how: BoostPolicy::Fifo });
                 }
                 return true;
             }
-            // The next one may find it free, and room.
+            // The next pulse may find the task free, and room in the journal.
             Err(Refusal::Taken | Refusal::JournalFull) => return true,
             Ok(Pulse { outcome, .. }) => outcome,
             Err(Refusal::ChangedByOthers(policy)) => RestoreOutcome::ChangedByOthers(policy),
             Err(Refusal::Kernel(e)) => RestoreOutcome::Failed(e),
             Err(Refusal::Gone | Refusal::IsDeadline) => RestoreOutcome::Gone,
         };
-        self.close(index, now, true, outcome, events);
+        self.close(index, now, true, outcome);
         false
     }
 
-    /// Ends the boosts that nothing makes necessary any more. Returns whether there were any.
-    fn care(&mut self, snapshot: &Snapshot, actuator: &mut dyn Actuator, events: &mut Vec<Event>) -> bool {
-        let now = snapshot.at;
-        self.next_care = now + RECHECK_INTERVAL;
-        let before = self.active.len();
-        let mut index = 0;
-        while index < self.active.len() {
-            let active = &self.active[index];
-            if snapshot.complete && active.outranked && !self.ranks.outrank(&active.task) {
-                self.end(index, now, true, actuator, events);
-                self.look_at(now + BETWEEN_LOOKS);
-            } else {
-                index += 1;
-            }
-        }
-        self.active.len() < before
+    /// Restores a boosted task and removes its boost.
+    fn end(&mut self, index: usize, now: Nanos, early: bool) {
+        let outcome = self.actuator.restore(&self.active[index].raised);
+        self.close(index, now, early, outcome);
     }
 
-    fn end(
-        &mut self,
-        index: usize,
-        now: Nanos,
-        early: bool,
-        actuator: &mut dyn Actuator,
-        events: &mut Vec<Event>,
-    ) {
-        let outcome = actuator.restore(&self.active[index].raised);
-        self.close(index, now, early, outcome, events);
-    }
-
-    fn close(
-        &mut self,
-        index: usize,
-        now: Nanos,
-        early: bool,
-        outcome: RestoreOutcome,
-        events: &mut Vec<Event>,
-    ) {
+    /// Removes a boost that is over.
+    fn close(&mut self, index: usize, now: Nanos, early: bool, outcome: RestoreOutcome) {
         let Active { task, raised, started, .. } = self.active.swap_remove(index);
         self.boosted.remove(task.id());
-        // One that could not be restored yet is tried again, and its children have missed as much.
+        // A task that could not be restored yet is restored later. Its children need adoption too.
         if matches!(outcome, RestoreOutcome::Restored(_) | RestoreOutcome::Failed(_)) {
-            self.wards.end(Ward { raised, task });
+            self.adoptions.end(Ancestor { raised, task });
         }
-        self.counters.failed_restores += u64::from(matches!(outcome, RestoreOutcome::Failed(_)));
+        self.counters.failed_restores += u64::from(outcome.has_failed());
         let before = raised.boosted.before;
-        events.push(Event::Over { task, before, after: now - started, early, outcome });
+        self.events.push(Event::Over { task, before, after: now - started, early, outcome });
     }
 }
 
 #[path = "choice.rs"]
 mod choice;
-use choice::with_current_owner;
 
+#[path = "rechecks.rs"]
+mod rechecks;
 #[path = "request.rs"]
 pub mod request;
 #[path = "starts.rs"]

@@ -1,35 +1,44 @@
+use super::rechecks::{RECHECK_INTERVAL, RESCAN_INTERVAL};
+use super::starts::TAKEN_INTERVAL;
 use super::*;
 use crate::boost::journal::{Boosted, Rank, Slot};
+use crate::boost::kernel::Standing;
+use crate::boost::pulse_children::LoweredChild;
 use crate::observe::Waiter;
-use crate::proc::births::Birth;
 use crate::task::{Comm, Policy, Sched};
-use std::io;
 
-/// A host on which everything works at once.
+/// A simulated host, on which all actions succeed at once unless a field changes that.
 #[derive(Default)]
 struct Simulated {
     raised: Vec<(Tid, Nanos)>,
     restored: Vec<Tid>,
     pulses: Vec<Tid>,
-    /// A raised task is not given its CPU.
+    /// A task that is boosted as SCHED_DEADLINE does not get its CPU.
     stuck: bool,
-    /// Nor is one in a pulse.
+    /// A task in a pulse does not get its CPU.
     held: bool,
-    /// Another thread has all tasks in hand.
+    /// Another thread acts on all tasks.
     taken: bool,
-    /// A task in a pulse gives itself a rank that it keeps.
+    /// A task in a pulse sets a rank for itself, and keeps it.
     raises_itself: bool,
-    /// All tasks are of an ordinary user.
+    /// All tasks belong to an ordinary user.
     is_of_user: bool,
-    /// Children of task 1.
+    /// The children of task 1.
     children: Vec<Tid>,
-    /// Tasks from which a rank was taken that was not their own.
+    /// The calling thread has raised itself, which all actions on tasks require.
+    is_above: bool,
+    /// The children that the next pass for tasks on probation finds.
+    newborn: Vec<LoweredChild>,
+    /// The tasks that lost a rank which was not their own.
     taken_from: Vec<Tid>,
-    /// Those whose children each pass looked for, and whether there were too many of them.
+    /// The tasks of each pass that searched for children.
     adoptions: Vec<Vec<Tid>>,
+    /// There are too many children for one pass.
     crowded: bool,
-    /// The errno that the kernel answers a raise with.
+    /// The errno with which the kernel refuses a boost.
     refuses: Option<i32>,
+    /// The tasks whose present CPU and priority can be read.
+    standings: Vec<(Tid, Standing)>,
 }
 
 fn raised(task: &Task, how: BoostPolicy, end: Nanos) -> BoostHandle {
@@ -50,21 +59,27 @@ fn raised(task: &Task, how: BoostPolicy, end: Nanos) -> BoostHandle {
 }
 
 impl Actuator for Simulated {
+    fn ascend(&mut self) {
+        self.is_above = true;
+    }
+
+    fn descend(&mut self) {
+        self.is_above = false;
+    }
+
     fn lower_late(&mut self, raised: &BoostHandle) -> Option<RestoreOutcome> {
+        assert!(self.is_above);
         let Boosted { tid, before, .. } = raised.boosted;
         self.raises_itself.then_some(RestoreOutcome::Lowered { tid, from: Saved { priority: 97, ..before } })
     }
 
-    fn birth(&self, task: &Task) -> Option<Birth> {
-        let Task { tid, start, .. } = *task;
-        self.children.contains(&tid).then_some(Birth { tid, start, parent: Tid(1) })
+    fn lower_child(&mut self, task: &Task, parents: &Probation) -> Option<LoweredChild> {
+        let raised = parents.iter().next().filter(|_| self.children.contains(&task.tid))?.raised;
+        Some(LoweredChild { task: *task, raised, from: Saved { priority: 98, ..raised.boosted.before } })
     }
 
-    fn lower_child(&mut self, child: &Birth, parent: &BoostHandle) -> Option<RestoreOutcome> {
-        Some(RestoreOutcome::Lowered {
-            tid: child.tid,
-            from: Saved { priority: 98, ..parent.boosted.before },
-        })
+    fn lower_children(&mut self, _: &Probation, each: &mut dyn FnMut(LoweredChild)) {
+        self.newborn.drain(..).for_each(each);
     }
 
     fn take_foreign_rank(&mut self, task: &Task) -> bool {
@@ -76,24 +91,32 @@ impl Actuator for Simulated {
         if self.is_of_user { Owner::User(1000) } else { Owner::Privileged }
     }
 
+    fn standing(&self, tid: Tid) -> Option<Standing> {
+        assert!(self.is_above);
+        self.standings.iter().find(|(other, _)| *other == tid).map(|&(_, standing)| standing)
+    }
+
     fn raise(&mut self, task: &Task, end: Nanos) -> Result<BoostHandle, Refusal> {
+        assert!(self.is_above);
         if let Some(errno) = self.refuses {
-            return Err(Refusal::Kernel(io::Error::from_raw_os_error(errno)));
+            return Err(Refusal::Kernel(errno));
         }
         self.raised.push((task.tid, end));
         Ok(raised(task, rules(20).how, end))
     }
 
     fn restore(&mut self, raised: &BoostHandle) -> RestoreOutcome {
+        assert!(self.is_above);
         self.restored.push(raised.boosted.tid);
         RestoreOutcome::Restored(raised.boosted.tid)
     }
 
-    fn await_first_run(&mut self, _: &BoostHandle) -> Option<bool> {
-        Some(!self.stuck)
+    fn await_first_run(&mut self, _: &BoostHandle) -> Run {
+        if self.stuck { Run::Missed } else { Run::Given }
     }
 
     fn pulse(&mut self, task: &Task, _: Option<Saved>) -> Result<Pulse, Refusal> {
+        assert!(self.is_above);
         if self.taken {
             return Err(Refusal::Taken);
         }
@@ -103,20 +126,19 @@ impl Actuator for Simulated {
             true => RestoreOutcome::Lowered { tid: task.tid, from: raised.boosted.before },
             false => RestoreOutcome::Restored(task.tid),
         };
-        Ok(Pulse { raised, outcome, ran: Some(!self.held) })
+        Ok(Pulse { raised, outcome, run: if self.held { Run::Missed } else { Run::Given } })
     }
 
-    fn adopt(&mut self, wards: &[Ward], _: &mut Vec<Event>) -> bool {
-        self.adoptions.push(wards.iter().map(|ward| ward.task.tid).collect());
+    fn adopt(&mut self, ancestors: &[Ancestor], _: &mut Vec<Event>) -> bool {
+        assert!(self.is_above);
+        self.adoptions.push(ancestors.iter().map(|ancestor| ancestor.task.tid).collect());
         !self.crowded
     }
 }
 
-/// One CPU with a hog on it, and a booster that looks when it wants to.
+/// One CPU with a hog, and a booster that decides when it scans.
 struct Scene {
-    booster: Booster,
-    host: Simulated,
-    events: Vec<Event>,
+    booster: Booster<Simulated>,
     now: Nanos,
 }
 
@@ -140,22 +162,19 @@ fn task(tid: i32, prio: i32) -> Task {
 
 impl Scene {
     fn new(rules: Rules) -> Scene {
-        Scene {
-            booster: Booster::new(rules),
-            host: Simulated::default(),
-            events: Vec::new(),
-            now: Nanos::from_secs(100),
-        }
+        Scene { booster: Booster::new(rules, Box::default()), now: Nanos::from_secs(100) }
     }
 
-    /// A look that finds those of them starving who have not been boosted: one who has, has run.
-    fn look(&mut self, tids: &[i32], hog: Option<i32>) {
-        let waiting = tids.iter().filter(|&&tid| !self.host.raised.iter().any(|(raised, _)| raised.0 == tid));
+    /// Scans, and finds these tasks starving except the boosted ones, because these have run.
+    fn scan(&mut self, tids: &[i32], hog: Option<i32>) {
+        let waiting = tids
+            .iter()
+            .filter(|&&tid| !self.booster.actuator.raised.iter().any(|(raised, _)| raised.0 == tid));
         let waiting: Vec<Task> = waiting.map(|&tid| task(tid, 98)).collect();
-        self.look_at(&waiting, hog);
+        self.scan_at(&waiting, hog);
     }
 
-    fn look_at(&mut self, waiting: &[Task], hog: Option<i32>) {
+    fn scan_at(&mut self, waiting: &[Task], hog: Option<i32>) {
         let mut snapshot = Snapshot { at: self.now, complete: true, ..Snapshot::default() };
         snapshot.running.extend(hog.map(|prio| task(999, prio)));
         let starves = |&task: &Task| {
@@ -163,9 +182,9 @@ impl Scene {
             Starving { task, since, wait: D, due: true, again: false }
         };
         let starving: Vec<Starving> = waiting.iter().map(starves).collect();
-        self.booster.advance(self.now, &mut self.host, &mut self.events);
+        self.booster.advance(self.now);
         self.booster.see(&snapshot);
-        self.booster.look(&snapshot, &starving, &mut self.host, &mut self.events);
+        self.booster.serve(&snapshot, &starving);
     }
 
     fn pass(&mut self, time: Nanos) {
@@ -173,40 +192,72 @@ impl Scene {
     }
 
     fn raised(&self) -> Vec<i32> {
-        self.host.raised.iter().map(|(tid, _)| tid.0).collect()
+        self.booster.actuator.raised.iter().map(|(tid, _)| tid.0).collect()
+    }
+}
+
+#[test]
+fn a_boost_that_is_needed_as_before_needs_no_scan() {
+    let mut scene = Scene::new(rules(20));
+    scene.scan(&[1], Some(49));
+    let queued = |cpu: u32, prio: i32| Standing { cpu: Cpu(cpu), prio, is_runnable: true };
+    let sleeping = Standing { is_runnable: false, ..queued(1, 49) };
+    let standings = |hog: Option<Standing>, task: Standing| {
+        hog.map(|hog| (Tid(999), hog)).into_iter().chain([(Tid(1), task)]).collect::<Vec<_>>()
+    };
+    for standings in [
+        standings(Some(sleeping), queued(1, -1)),
+        standings(Some(queued(0, 49)), queued(1, -1)),
+        standings(Some(queued(1, 120)), queued(1, -1)),
+        standings(Some(queued(1, 49)), queued(0, -1)),
+        standings(None, queued(1, -1)),
+    ] {
+        scene.booster.actuator.standings = standings;
+        let due = scene.booster.next_scan().unwrap();
+        scene.booster.recheck_by_files(due);
+        assert_eq!(scene.booster.next_scan(), Some(due));
+    }
+    // The hog may have left the CPU for a moment, and the task may sleep.
+    for (hog, task) in [(queued(1, 49), queued(1, -1)), (queued(1, 0), sleeping)] {
+        scene.booster.actuator.standings = standings(Some(hog), task);
+        let due = scene.booster.next_scan().unwrap();
+        scene.booster.recheck_by_files(Nanos(due.0 - 1));
+        assert_eq!(scene.booster.next_scan(), Some(due));
+        scene.booster.recheck_by_files(due);
+        assert_eq!(scene.booster.next_scan(), Some(due + RECHECK_INTERVAL));
     }
 }
 
 #[test]
 fn a_boost_ends_when_its_time_is_over() {
     let mut scene = Scene::new(rules(20));
-    scene.look(&[1], Some(49));
-    assert_eq!(scene.host.raised, [(Tid(1), scene.now + D)]);
+    scene.scan(&[1], Some(49));
+    assert_eq!(scene.booster.actuator.raised, [(Tid(1), scene.now + D)]);
     let end = scene.now + D;
     scene.now = Nanos(end.0 - 1);
-    scene.booster.advance(scene.now, &mut scene.host, &mut scene.events);
-    assert!(scene.host.restored.is_empty());
-    scene.booster.advance(end, &mut scene.host, &mut scene.events);
-    assert_eq!(scene.host.restored, [Tid(1)]);
+    scene.booster.advance(scene.now);
+    assert!(scene.booster.actuator.restored.is_empty());
+    scene.booster.advance(end);
+    assert_eq!(scene.booster.actuator.restored, [Tid(1)]);
     assert!(!scene.booster.is_busy() && scene.booster.next_end().is_none());
-    // It was in no look as long as it was in DEADLINE.
-    assert_eq!(scene.booster.next_look(), Some(end + BETWEEN_LOOKS));
-    scene.look(&[], Some(49));
-    assert_eq!(scene.booster.next_look(), None);
+    // No scan saw the task while it was SCHED_DEADLINE.
+    assert_eq!(scene.booster.next_scan(), Some(end + SCAN_AFTER_END));
+    scene.scan(&[], Some(49));
+    assert_eq!(scene.booster.next_scan(), None);
 }
 
 #[test]
 fn boosts_of_a_cpu_start_20_ms_apart_the_longest_starved_first() {
     let mut scene = Scene::new(rules(20));
-    scene.look(&[1, 2, 3], Some(49));
+    scene.scan(&[1, 2, 3], Some(49));
     assert_eq!(scene.raised(), [1]);
     assert_eq!(scene.booster.load(), (1, 2));
-    assert_eq!(scene.booster.next_look(), Some(scene.now + SPACING));
+    assert_eq!(scene.booster.next_start, Some(scene.now + SPACING));
     scene.pass(Nanos::from_millis(10));
-    scene.look(&[1, 2, 3], Some(49));
+    scene.scan(&[1, 2, 3], Some(49));
     assert_eq!(scene.raised(), [1]);
     scene.pass(Nanos::from_millis(10));
-    scene.look(&[1, 2, 3], Some(49));
+    scene.scan(&[1, 2, 3], Some(49));
     assert_eq!(scene.raised(), [1, 2]);
 }
 
@@ -215,7 +266,7 @@ fn sixteen_are_boosted_at_once_and_their_places_go_on_to_the_next() {
     let mut scene = Scene::new(rules(20));
     let many: Vec<i32> = (1..=40).collect();
     for _ in 0..40 {
-        scene.look(&many, Some(49));
+        scene.scan(&many, Some(49));
         assert!(scene.booster.load().0 <= 16);
         scene.pass(SPACING);
     }
@@ -232,98 +283,98 @@ fn boosted_tasks_that_come_from_other_cpus_take_places_too() {
         let starving = Starving { task: come(tid), since: Nanos(1), wait: D, due: true, again: false };
         let snapshot = Snapshot { at: scene.now, complete: true, ..Snapshot::default() };
         scene.booster.see(&snapshot);
-        scene.booster.look(&snapshot, &[starving], &mut scene.host, &mut scene.events);
+        scene.booster.serve(&snapshot, &[starving]);
         scene.pass(SPACING);
     }
     let running = (1..=6).map(|tid| task(tid, 98)).collect();
     let snapshot = Snapshot { at: scene.now, complete: true, running, ..Snapshot::default() };
     let one_more = Starving { task: task(7, 98), since: Nanos(1), wait: D, due: true, again: false };
     scene.booster.see(&snapshot);
-    scene.booster.look(&snapshot, &[one_more], &mut scene.host, &mut scene.events);
+    scene.booster.serve(&snapshot, &[one_more]);
     assert_eq!((scene.raised().len(), scene.booster.load().0), (7, 5));
 }
 
 #[test]
 fn a_hog_with_the_number_of_a_boosted_task_that_has_ended_is_a_hog() {
     let mut scene = Scene::new(Rules { only_outranked: true, ..rules(20) });
-    scene.look(&[1], Some(49));
+    scene.scan(&[1], Some(49));
     scene.pass(SPACING);
     let hog = Task { start: 6, ..task(1, 49) };
     let snapshot = Snapshot { at: scene.now, complete: true, running: vec![hog], ..Snapshot::default() };
     let fair = Starving { task: task(2, 120), since: Nanos(1), wait: D, due: true, again: false };
     scene.booster.see(&snapshot);
-    scene.booster.look(&snapshot, &[fair], &mut scene.host, &mut scene.events);
+    scene.booster.serve(&snapshot, &[fair]);
     assert_eq!(scene.raised(), [1, 2]);
 }
 
 #[test]
 fn where_a_budget_costs_a_tick_a_crowd_is_served_one_by_one() {
-    // 4 ms of each second: five places make 2 %.
+    // A boost costs 4 ms of each second, so five places are 2 %.
     let mut scene = Scene::new(rules(4000));
     let many: Vec<i32> = (1..=16).collect();
     for _ in 0..16 {
-        scene.look(&many, Some(49));
+        scene.scan(&many, Some(49));
         assert!(scene.booster.load().0 <= 5);
         scene.pass(SPACING);
     }
     assert_eq!(scene.raised().len(), 16, "all have had a turn within 320 ms");
-    assert!(scene.host.restored.len() >= 11, "most are lowered as soon as they have run");
+    assert!(scene.booster.actuator.restored.len() >= 11, "most are lowered as soon as they have run");
 }
 
 #[test]
 fn a_boost_that_nothing_makes_necessary_any_more_ends_early() {
     let mut scene = Scene::new(rules(20));
-    scene.look(&[1], Some(49));
+    scene.scan(&[1], Some(49));
     scene.pass(RECHECK_INTERVAL);
-    scene.look(&[], Some(49));
-    assert!(scene.host.restored.is_empty(), "the hog is there");
-    scene.pass(RECHECK_INTERVAL);
-    scene.look(&[], None);
-    assert_eq!(scene.host.restored, [Tid(1)]);
-    assert!(matches!(scene.events.last(), Some(Event::Over { early: true, .. })));
+    scene.scan(&[], Some(49));
+    assert!(scene.booster.actuator.restored.is_empty(), "the hog is there");
+    scene.pass(RESCAN_INTERVAL);
+    scene.scan(&[], None);
+    assert_eq!(scene.booster.actuator.restored, [Tid(1)]);
+    assert!(matches!(scene.booster.events.last(), Some(Event::Over { early: true, .. })));
 }
 
 #[test]
-fn at_short_thresholds_equals_who_take_turns_are_left_alone() {
+fn at_short_thresholds_tasks_of_equal_rank_are_not_boosted() {
     let mut scene = Scene::new(Rules { only_outranked: true, ..rules(20) });
     let fair = Starving { task: task(1, 120), since: Nanos(1), wait: D, due: true, again: false };
     let mut snapshot = Snapshot { at: scene.now, complete: true, ..Snapshot::default() };
     snapshot.running.push(task(999, 110));
     scene.booster.see(&snapshot);
-    scene.booster.look(&snapshot, &[fair], &mut scene.host, &mut scene.events);
-    assert!(scene.host.raised.is_empty() && !scene.booster.is_busy());
+    scene.booster.serve(&snapshot, &[fair]);
+    assert!(scene.booster.actuator.raised.is_empty() && !scene.booster.is_busy());
     snapshot.running.push(task(998, 49));
     scene.booster.see(&snapshot);
-    scene.booster.look(&snapshot, &[fair], &mut scene.host, &mut scene.events);
+    scene.booster.serve(&snapshot, &[fair]);
     assert_eq!(scene.raised(), [1]);
 }
 
 #[test]
-fn a_task_that_another_thread_has_in_hand_is_tried_again_soon_and_holds_nobody_up() {
+fn a_task_on_which_another_thread_acts_is_retried_and_delays_no_other() {
     let mut scene = Scene::new(Rules { how: BoostPolicy::Fifo, ..rules(20) });
-    scene.host.taken = true;
-    scene.look(&[1, 2], Some(49));
-    assert!(scene.events.is_empty());
-    scene.host.taken = false;
+    scene.booster.actuator.taken = true;
+    scene.scan(&[1, 2], Some(49));
+    assert!(scene.booster.events.is_empty());
+    scene.booster.actuator.taken = false;
     scene.pass(SPACING);
-    scene.look(&[1, 2], Some(49));
-    assert_eq!(scene.host.pulses, [Tid(2)]);
-    assert_eq!(scene.booster.next_look(), Some(scene.now + RECHECK_INTERVAL - SPACING));
-    scene.pass(RECHECK_INTERVAL);
-    scene.look(&[1], Some(49));
-    assert_eq!(scene.host.pulses, [Tid(2), Tid(1)]);
+    scene.scan(&[1, 2], Some(49));
+    assert_eq!(scene.booster.actuator.pulses, [Tid(2)]);
+    assert_eq!(scene.booster.next_scan(), Some(scene.now + TAKEN_INTERVAL - SPACING));
+    scene.pass(TAKEN_INTERVAL);
+    scene.scan(&[1], Some(49));
+    assert_eq!(scene.booster.actuator.pulses, [Tid(2), Tid(1)]);
 }
 
 #[test]
 fn a_boosted_task_is_followed_to_the_cpu_that_it_runs_on() {
     let mut scene = Scene::new(rules(20));
-    scene.look(&[1], Some(49));
+    scene.scan(&[1], Some(49));
     let moved = Task { cpu: Cpu(3), ..task(1, 98) };
     let snapshot = Snapshot { at: scene.now, complete: true, running: vec![moved], ..Snapshot::default() };
     scene.booster.see(&snapshot);
-    scene.booster.look(&snapshot, &[], &mut scene.host, &mut scene.events);
-    scene.booster.end_all(scene.now, &mut scene.host, &mut scene.events);
-    assert!(matches!(scene.events.last(), Some(Event::Over { task: Task { cpu: Cpu(3), .. }, .. })));
+    scene.booster.serve(&snapshot, &[]);
+    scene.booster.end_all(scene.now);
+    assert!(matches!(scene.booster.events.last(), Some(Event::Over { task: Task { cpu: Cpu(3), .. }, .. })));
 }
 
 #[test]
@@ -334,14 +385,14 @@ fn only_kernel_threads_and_privileged_tasks_are_boosted_as_deadline() {
         (Owner::Privileged, 5, "cpuhp/1", true),
         (Owner::User(0), 5, "victim", false),
         (Owner::User(1000), 5, "victim", false),
-        // The host says that the task is privileged.
+        // The simulated host reports that the task is privileged.
         (Owner::Unknown, 5, "victim", true),
         (Owner::User(1000), 0, "victim", true),
     ] {
         let mut scene = Scene::new(rules(20));
         let comm = Comm::new(comm.as_bytes());
-        scene.look_at(&[Task { start, owner, comm, ..task(1, 120) }], Some(49));
-        let (raised, pulses) = (scene.host.raised.len(), scene.host.pulses.len());
+        scene.scan_at(&[Task { start, owner, comm, ..task(1, 120) }], Some(49));
+        let (raised, pulses) = (scene.booster.actuator.raised.len(), scene.booster.actuator.pulses.len());
         assert_eq!((raised, pulses), if is_deadline { (1, 0) } else { (0, 1) }, "{owner:?} {comm}");
     }
 }
@@ -349,28 +400,28 @@ fn only_kernel_threads_and_privileged_tasks_are_boosted_as_deadline() {
 #[test]
 fn a_task_that_can_not_be_boosted_is_not_tried_again_at_once() {
     let mut scene = Scene::new(rules(20));
-    scene.host.refuses = Some(libc::EINVAL);
+    scene.booster.actuator.refuses = Some(libc::EINVAL);
     for _ in 0..10 {
-        scene.look(&[1], Some(49));
+        scene.scan(&[1], Some(49));
         scene.pass(SPACING);
     }
-    assert_eq!(scene.events.iter().filter(|event| matches!(event, Event::Refused { .. })).count(), 1);
+    assert_eq!(scene.booster.events.iter().filter(|event| matches!(event, Event::Refused { .. })).count(), 1);
     scene.pass(Nanos::from_secs(5));
-    scene.host.refuses = None;
-    scene.look(&[1], Some(49));
+    scene.booster.actuator.refuses = None;
+    scene.scan(&[1], Some(49));
     assert_eq!(scene.raised(), [1]);
 }
 
 #[test]
-fn at_the_end_nobody_stays_boosted() {
+fn at_the_end_no_task_stays_boosted() {
     let mut scene = Scene::new(rules(20));
     for _ in 0..3 {
-        scene.look(&[1, 2, 3], Some(49));
+        scene.scan(&[1, 2, 3], Some(49));
         scene.pass(SPACING);
     }
-    scene.booster.end_all(scene.now, &mut scene.host, &mut scene.events);
-    scene.host.restored.sort();
-    assert_eq!(scene.host.restored, [Tid(1), Tid(2), Tid(3)]);
+    scene.booster.end_all(scene.now);
+    scene.booster.actuator.restored.sort();
+    assert_eq!(scene.booster.actuator.restored, [Tid(1), Tid(2), Tid(3)]);
 }
 
 #[path = "crowd_tests.rs"]

@@ -1,6 +1,7 @@
-//! Ranks that tasks are given in a pulse or by one.
+//! Ranks that tasks get during a pulse, or from one.
 
 use super::*;
+use crate::task::TaskId;
 
 fn pulse_of(before: Attr, how: BoostPolicy, meanwhile: Attr) -> (RestoreOutcome, Policy, u32, u64) {
     pulse_of_task(&task(), before, how, meanwhile)
@@ -98,27 +99,88 @@ fn a_rank_that_is_set_after_the_guardian_has_restored_the_task_stays() {
     assert!(matches!(actuator.restore(&raised), RestoreOutcome::ChangedByOthers(Policy::FIFO)));
 }
 
+/// Returns whether a child is lowered that is born during a pulse of a task which had `before`.
+fn is_lowered(before: Attr, child: Attr, prio: i32, arrange: impl Fn(&mut State)) -> bool {
+    let kernel = Scripted::default();
+    kernel.state().attr = before;
+    let mut actuator = actuator(&kernel, &journal(), |_| {});
+    let task = Task { owner: Owner::User(1000), ..task() };
+    let Pulse { raised, .. } = actuator.pulse(&task, None).unwrap();
+    let mut parents = Probation::default();
+    parents.begin(&task, &raised, Nanos::ZERO);
+    kernel.state().others.push((YOUNG, child));
+    kernel.state().children.push(YOUNG);
+    kernel.state().young_prio = prio;
+    arrange(&mut kernel.state());
+    let mut lowered = Vec::new();
+    actuator.lower_children(&parents, &mut |child| lowered.push(child));
+    let after = kernel.get_attr(YOUNG).unwrap();
+    match lowered[..] {
+        [] => assert_eq!((after.policy, after.priority), (child.policy, child.priority)),
+        [LoweredChild { task, raised, .. }] => {
+            let own = raised.boosted.before;
+            assert_eq!((after.policy, after.priority), (own.policy, own.priority));
+            assert_eq!((task.id(), raised.boosted.tid), (TaskId { tid: YOUNG, start: START + 1 }, YOUNG));
+            // The child is on probation from now on, and the rank that a late call sets is lowered.
+            parents.begin(&task, &raised, Nanos::ZERO);
+            kernel.state().others[0].1 = FIFO_97;
+            assert!(matches!(actuator.lower_late(&raised), Some(RestoreOutcome::Lowered { .. })));
+        }
+        _ => panic!("{lowered:?}"),
+    }
+    !lowered.is_empty()
+}
+
 #[test]
 fn a_child_keeps_only_a_priority_that_it_may_set_or_that_its_parent_had() {
-    for (child, limit, before, is_lowered) in [
-        (attr(Policy::FIFO, 98), 0, Attr::default(), true),
-        (FIFO_97, 0, Attr::default(), true),
-        (attr(Policy::RR, 1), 0, Attr::default(), true),
-        (FIFO_97, 97, Attr::default(), false),
+    let fair = Attr::default();
+    for (child, limit, before, expected) in [
+        (attr(Policy::FIFO, 98), 0, fair, true),
+        (FIFO_97, 0, fair, true),
+        (attr(Policy::RR, 1), 0, fair, true),
+        (FIFO_97, 97, fair, false),
         (FIFO_97, 96, attr(Policy::FIFO, 10), true),
         (attr(Policy::FIFO, 10), 0, attr(Policy::FIFO, 10), false),
+        (fair, 0, fair, false),
     ] {
-        let kernel = Scripted::default();
-        kernel.state().attr = before;
-        let mut actuator = actuator(&kernel, &journal(), |_| {});
-        let Pulse { raised, .. } = actuator.pulse(&task(), None).unwrap();
-        kernel.state().priority_limit = limit;
-        kernel.state().others.push((YOUNG, child));
-        let birth = Birth { tid: YOUNG, start: START + 1, parent: TASK };
-        let outcome = actuator.lower_child(&birth, &raised);
-        assert_eq!(matches!(outcome, Some(RestoreOutcome::Lowered { .. })), is_lowered, "{child:?} {limit}");
-        let after = kernel.get_attr(YOUNG).unwrap();
-        let expected = if is_lowered { before } else { child };
-        assert_eq!((after.policy, after.priority), (expected.policy, expected.priority));
+        let is_lowered = is_lowered(before, child, 120, |state| state.priority_limit = limit);
+        assert_eq!(is_lowered, expected, "{child:?} {limit}");
     }
+    // The rank of the pulse without its policy.
+    assert!(is_lowered(fair, fair, 1, |_| {}));
+}
+
+#[test]
+fn an_orphan_is_known_by_its_owner_and_an_inherited_rank_stays() {
+    let fair = Attr::default();
+    let is_orphan = |state: &mut State| state.children.clear();
+    assert!(!is_lowered(fair, FIFO_97, 120, is_orphan));
+    assert!(is_lowered(fair, FIFO_97, 120, |state| {
+        is_orphan(state);
+        state.owner = Owner::User(1000);
+        state.has_ended = true;
+    }));
+    let with_elder = |state: &mut State| {
+        state.threads = vec![TASK, ELDER];
+        state.others.push((ELDER, FIFO_97));
+    };
+    assert!(!is_lowered(fair, FIFO_97, 120, with_elder));
+    assert!(is_lowered(fair, attr(Policy::FIFO, 98), 120, with_elder));
+    // The parent may have its rank from its own pulse.
+    assert!(is_lowered(fair, FIFO_97, 120, |state| (state.attr, state.threads) = (FIFO_97, vec![TASK])));
+}
+
+#[test]
+fn a_rank_set_in_a_pulse_that_the_guardian_ended_first_is_lowered() {
+    let (kernel, journal) = (Scripted::default(), journal());
+    let own = Arc::clone(&journal);
+    // The guardian takes the record over before the pulse begins.
+    let actuator = actuator(&kernel, &journal, |_| {});
+    let task = Task { owner: Owner::User(1000), ..task() };
+    let noted = actuator.note(&task, None, BoostPolicy::Fifo, PERIOD).unwrap();
+    own.forget(noted.slot);
+    kernel.state().raises_to = Some(FIFO_97);
+    let pulse = actuator.pulse_from_the_top(Cpu(1), noted).unwrap();
+    assert!(matches!(pulse.outcome, RestoreOutcome::Lowered { .. }), "{pulse:?}");
+    assert_eq!((pulse.run, kernel.state().attr.policy), (Run::Missed, Policy::OTHER));
 }

@@ -1,33 +1,32 @@
-//! Undoes what the journal says, for whoever has to do it in stalld's place.
+//! Undoes what the journal records, if the thread that recorded it can't. It is called by the
+//! guardian, by the next stalld, and by stalld itself at its end.
 
 use super::journal::{Boosted, Journal, RestoreRecord, Slot};
-use super::kernel::Kernel;
+use super::kernel::{Kernel, Settings, UNTHROTTLED};
 use super::restore::{RETRY, RestoreOutcome, give_slack_back, settle};
 use crate::error::{Error, Result};
-use crate::host::debugfs;
-use crate::host::settings::{self, UNTHROTTLED};
 use crate::task::Nanos;
-use std::fmt;
-use std::path::Path;
+use std::{fmt, io};
 
-/// What was done about a record.
+/// The outcome of undoing a record.
 #[derive(Debug)]
 pub enum Recovered {
     Task(Boosted, RestoreOutcome),
-    /// False where it is as somebody else has set it since.
+    /// False if another process has set it since, and it stays so.
     Setting(RestoreRecord, Result<bool>),
 }
 
-/// Returns the moment from which stalld counts as stuck if it has not ended this boost. For a pulse
-/// that comes soon: a thread of a stalld that was killed may even wait behind the task, and has to
-/// run once more for the process to end.
+/// Returns when a boost is overdue: a stalld that has not ended it by then counts as stuck. For a
+/// pulse that is soon, because even a killed stalld may not exit: its thread may wait for a CPU
+/// behind the boosted task.
 pub fn due(boosted: &Boosted) -> Nanos {
     boosted.end + boosted.grace
 }
 
 /// Undoes the boosts that are overdue at `now`, of a stalld that lives but may be stuck. It may be
-/// so between a record and the change, and make that change yet: such a record stays. Or between a
-/// claim and what it had claimed the record for: twice does no harm.
+/// stuck after it wrote a record and make the boost later, so the record of a task that is not
+/// boosted stays. It may be stuck after it claimed a record. Then the task is restored twice, which
+/// does no harm.
 pub fn overdue(kernel: &impl Kernel, journal: &Journal, now: Nanos, mut tell: impl FnMut(Recovered)) {
     for (slot, record) in journal.open() {
         let RestoreRecord::Boost(boosted) = record else { continue };
@@ -39,24 +38,25 @@ pub fn overdue(kernel: &impl Kernel, journal: &Journal, now: Nanos, mut tell: im
             continue;
         }
         let not_yet = |outcome: &RestoreOutcome| matches!(outcome, RestoreOutcome::NeverBoosted);
-        let stays = |outcome: &RestoreOutcome| is_ours && not_yet(outcome);
-        let outcome = settle(kernel, journal, slot, &boosted, kernel.now() + RETRY, stays);
+        let end = kernel.now() + RETRY;
+        let stays = |outcome: &RestoreOutcome| outcome.has_failed() || is_ours && not_yet(outcome);
+        let outcome = settle(kernel, journal, slot, &boosted, |outcome| stays(outcome).then_some(end));
         if !not_yet(&outcome) {
             tell(Recovered::Task(boosted, outcome));
         }
     }
 }
 
-/// Undoes everything, for a stalld that has ended: tasks first, because pinned ones can be DEADLINE
-/// only while throttling is off.
-pub fn everything(kernel: &impl Kernel, journal: &Journal, mut tell: impl FnMut(Recovered)) {
+/// Undoes all changes of a stalld that has ended. Tasks come first, because a pinned task can be
+/// SCHED_DEADLINE only while throttling is off.
+pub fn everything(kernel: &(impl Kernel + Settings), journal: &Journal, mut tell: impl FnMut(Recovered)) {
     for (slot, record) in journal.open() {
         let RestoreRecord::Boost(boosted) = record else { continue };
-        // It may have ended between a claim and what it had claimed the record for, or halfway
-        // through that.
+        // stalld may have ended after it claimed the record, before or during the restore.
         let halfway = journal.is_claimed(slot);
         if halfway || journal.claim(slot) {
-            let outcome = settle(kernel, journal, slot, &boosted, Nanos::MAX, |_| false);
+            let retry = |outcome: &RestoreOutcome| outcome.has_failed().then_some(Nanos::MAX);
+            let outcome = settle(kernel, journal, slot, &boosted, retry);
             if halfway && matches!(outcome, RestoreOutcome::NeverBoosted) {
                 give_slack_back(kernel, boosted.tid, boosted.before.timer_slack);
             }
@@ -66,15 +66,20 @@ pub fn everything(kernel: &impl Kernel, journal: &Journal, mut tell: impl FnMut(
     journal.reopen();
     for (slot, record) in journal.live() {
         if !matches!(record, RestoreRecord::Boost(_)) && journal.claim(slot) {
-            tell(Recovered::Setting(record, settle_setting(journal, slot, &record)));
+            tell(Recovered::Setting(record, settle_setting(kernel, journal, slot, &record)));
         }
     }
 }
 
-/// Puts back the setting of a record that the caller has claimed, and clears the record or, if that
-/// has failed, leaves it for the next who tries.
-pub fn settle_setting(journal: &Journal, slot: Slot, record: &RestoreRecord) -> Result<bool> {
-    let outcome = setting(record);
+/// Puts back the setting of a record that the caller has claimed. Clears the record, or makes it
+/// live again for the next try if that fails.
+pub(super) fn settle_setting(
+    settings: &impl Settings,
+    journal: &Journal,
+    slot: Slot,
+    record: &RestoreRecord,
+) -> Result<bool> {
+    let outcome = setting(settings, record);
     match outcome {
         Ok(_) => journal.clear(slot),
         Err(_) => journal.postpone(slot, Nanos::ZERO),
@@ -82,25 +87,21 @@ pub fn settle_setting(journal: &Journal, slot: Slot, record: &RestoreRecord) -> 
     outcome
 }
 
-/// Puts back a setting of the machine. False if somebody else has changed it since, which is left
-/// as it is.
-fn setting(record: &RestoreRecord) -> Result<bool> {
+/// Puts back a setting of the machine. Returns false if another process has changed it since: then
+/// it stays.
+fn setting(settings: &impl Settings, record: &RestoreRecord) -> Result<bool> {
     match *record {
-        RestoreRecord::Throttling { runtime_us } => match settings::rt_runtime_us()? {
-            UNTHROTTLED => settings::set_rt_runtime_us(runtime_us).map(|()| true),
+        RestoreRecord::Throttling { runtime_us } => match settings.rt_runtime_us()? {
+            UNTHROTTLED => settings.set_rt_runtime_us(runtime_us).map(|()| true),
             _ => Ok(false),
         },
-        RestoreRecord::Hrtick(hrtick) => {
-            let found = debugfs::hrtick(Path::new("/"));
-            let found =
-                found.ok_or_else(|| Error::new("cannot find the scheduler's features to turn HRTICK off"))?;
-            settings::set_hrtick(&found.path, hrtick, false).map(|()| true)
-        }
+        RestoreRecord::Hrtick(hrtick) => settings.turn_hrtick_off(hrtick).map(|()| true),
         RestoreRecord::Boost(_) => Ok(false),
     }
 }
 
 impl Recovered {
+    /// Returns false if the record needs another try.
     pub fn is_done(&self) -> bool {
         !matches!(self, Recovered::Task(_, RestoreOutcome::Failed(_)) | Recovered::Setting(_, Err(_)))
     }
@@ -121,14 +122,17 @@ impl fmt::Display for Recovered {
                     RestoreOutcome::ChangedByOthers(policy) => {
                         write!(
                             f,
-                            "left as it is, somebody has made it {}",
+                            "left as it is: another process has made it {}",
                             policy.name().unwrap_or("another policy")
                         )
                     }
-                    RestoreOutcome::Failed(e) => write!(f, "{}", Error::io("restore its policy", e)),
+                    RestoreOutcome::Failed(errno) => {
+                        let reason = io::Error::from_raw_os_error(*errno);
+                        write!(f, "{}", Error::io("restore its policy", &reason))
+                    }
                 }
             }
-            Recovered::Setting(_, Ok(false)) => write!(f, "RT throttling left as somebody has set it"),
+            Recovered::Setting(_, Ok(false)) => write!(f, "RT throttling left as another process has set it"),
             Recovered::Setting(RestoreRecord::Throttling { runtime_us }, Ok(true)) => {
                 write!(f, "RT Throttling runtime restored to {runtime_us}")
             }
@@ -151,7 +155,7 @@ mod tests {
 
     const GRACE: Nanos = Nanos::from_millis(2);
 
-    /// A record of a boost of nobody: there is no such number.
+    /// Returns a journal with the record of a boost. No task can have its tid.
     fn journal(end: Nanos) -> Journal {
         let words = SharedWords::map(&nameless_file().unwrap(), Journal::words(2)).unwrap();
         let journal = Journal::over(words);
@@ -175,24 +179,24 @@ mod tests {
     }
 
     fn told_of_overdue(journal: &Journal, now: Nanos) -> usize {
-        let mut told = 0;
-        overdue(&Host, journal, now, |_| told += 1);
-        told
+        let mut reported = 0;
+        overdue(&Host, journal, now, |_| reported += 1);
+        reported
     }
 
     #[test]
-    fn what_stalld_had_claimed_when_it_died_is_undone_too() {
+    fn a_record_that_stalld_had_claimed_when_it_died_is_restored_too() {
         let journal = journal(Nanos::MAX);
         let (slot, _) = journal.live().next().unwrap();
         assert!(journal.claim(slot));
-        let mut told = Vec::new();
-        everything(&Host, &journal, |one| told.push(one));
-        assert!(matches!(told[..], [Recovered::Task(_, RestoreOutcome::Gone)]));
+        let mut reported = Vec::new();
+        everything(&Host, &journal, |one| reported.push(one));
+        assert!(matches!(reported[..], [Recovered::Task(_, RestoreOutcome::Gone)]));
         assert_eq!(journal.live().count(), 0);
     }
 
     #[test]
-    fn what_stalld_has_claimed_and_got_no_further_with_is_undone_in_time() {
+    fn a_claimed_record_of_a_stuck_stalld_is_restored_in_time() {
         let journal = journal(Nanos(100));
         let (slot, _) = journal.live().next().unwrap();
         assert!(journal.claim(slot));
@@ -202,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_overdue_is_undone_for_a_stalld_that_lives() {
+    fn only_overdue_boosts_are_restored_while_stalld_lives() {
         let journal = journal(Nanos(100));
         let due = Nanos(100) + GRACE;
         assert_eq!(told_of_overdue(&journal, due - Nanos(1)), 0);

@@ -1,54 +1,46 @@
-//! Boosts that somebody asks for, starving or not.
+//! Boosts that the library's caller requests for a task, whether or not the task starves.
 
-use super::{Actuator, Booster, Event, Nanos, Refusal, Task, Tid, with_current_owner};
+use super::{Actuator, Booster, Nanos, Refusal, Task, Tid};
 
-/// Why a request is not met.
+/// Why a request is denied.
 #[derive(Debug)]
 pub enum Denial {
-    /// It is boosted as it is.
+    /// The task is boosted already.
     Boosted,
-    /// Its CPU has as many boosts as it can bear.
+    /// The CPU of the task has no place for one more boost.
     NoPlace,
     Refused(Refusal),
 }
 
-impl Booster {
-    /// Boosts a task as a starving one would be, but for an early end. `waits` says whether it is
-    /// runnable.
-    pub fn boost(
-        &mut self,
-        task: &Task,
-        waits: bool,
-        now: Nanos,
-        actuator: &mut dyn Actuator,
-        events: &mut Vec<Event>,
-    ) -> Result<(), Denial> {
+impl<A: Actuator + ?Sized> Booster<A> {
+    /// Boosts a task as if it were starving, but never ends the boost early. `waits` is whether it
+    /// is runnable.
+    pub(crate) fn boost(&mut self, task: &Task, waits: bool, now: Nanos) -> Result<(), Denial> {
         if self.active.iter().any(|active| active.task.tid == task.tid) {
             return Err(Denial::Boosted);
         }
         if self.on(task.cpu).count() >= self.places {
             return Err(Denial::NoPlace);
         }
-        let task = with_current_owner(task, actuator);
-        let lifted = self.lift(&task, now, waits, actuator, events).map_err(|(_, why)| {
+        self.actuator.ascend();
+        let task = self.with_current_owner(task);
+        let lifted = self.lift(&task, now, waits);
+        self.actuator.descend();
+        let lifted = lifted.map_err(|(_, why)| {
             self.counters.refused += 1;
             Denial::Refused(why)
         })?;
-        self.begin(task, lifted, now, false, events);
+        self.begin(task, lifted, now, false);
         Ok(())
     }
 
-    /// Ends the boost of a task. False if it is not boosted.
-    pub fn restore(
-        &mut self,
-        tid: Tid,
-        now: Nanos,
-        actuator: &mut dyn Actuator,
-        events: &mut Vec<Event>,
-    ) -> bool {
+    /// Ends the boost of a task. Returns false if the task is not boosted.
+    pub(crate) fn restore(&mut self, tid: Tid, now: Nanos) -> bool {
         let index = self.active.iter().position(|active| active.task.tid == tid);
         if let Some(index) = index {
-            self.end(index, now, true, actuator, events);
+            self.actuator.ascend();
+            self.end(index, now, true);
+            self.actuator.descend();
         }
         index.is_some()
     }

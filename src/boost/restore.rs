@@ -1,54 +1,59 @@
-//! Puts a boosted task back, if it is still that task and still boosted.
+//! Restores a boosted task, if it has not ended and is still boosted.
 
 use super::journal::{BoostPolicy, Boosted, Journal, Rank, Saved, Slot};
-use super::kernel::Kernel;
+use super::kernel::{Attr, Kernel, RESET_ON_FORK};
+use crate::error::errno_of;
 use crate::fault::{self, Fault};
-use crate::proc::births::Birth;
-use crate::sys::sched::{self, Attr};
 use crate::task::{Nanos, Policy, TaskId, Tid};
 use std::io;
 
-/// Below only those at 99, who are nobody's business.
+/// The priority of a task in a pulse: the highest but 99, which is left to tasks above all boosts.
 pub const FIFO_PRIORITY: u32 = 98;
 
-/// What became of it.
-#[derive(Debug)]
+/// The outcome of a restore.
+#[derive(Clone, Copy, Debug)]
 pub enum RestoreOutcome {
-    /// This task is scheduled as it was. It may go by another number than it had.
+    /// The task is scheduled as before. This is its tid now, which exec(2) may have changed.
     Restored(Tid),
-    /// The task had been given a rank above its own during a pulse, and is scheduled as it was
-    /// again.
-    Lowered {
-        tid: Tid,
-        from: Saved,
-    },
-    /// It was not boosted after all: stalld ended between the record and the change.
+    /// The task had got a rank above its own during a pulse. It is scheduled as before again.
+    Lowered { tid: Tid, from: Saved },
+    /// The task was not boosted: stalld ended between the record and the boost, or it is restored
+    /// already.
     NeverBoosted,
+    /// The task has ended.
     Gone,
-    /// Somebody else has set its policy since: that is left as it is.
+    /// Another process has set the task's policy to this one since, and it stays.
     ChangedByOthers(Policy),
-    Failed(io::Error),
+    /// The restore failed with this errno.
+    Failed(i32),
 }
 
-/// Undoes a boost, and may be called for one that is undone. The nice value, the clamps and the
-/// slice are the task's own all along: sched_setscheduler(2) touches none of them, sched_setattr(2)
-/// would. The timer slack is lost on newer kernels, whichever call is used, and is given back.
+impl RestoreOutcome {
+    pub(super) fn has_failed(&self) -> bool {
+        matches!(self, RestoreOutcome::Failed(_))
+    }
+}
+
+/// Restores a boosted task. It may be restored already. A restore leaves the nice value,
+/// utilization clamps and slice of the task as they are, because it uses sched_setscheduler(2) and
+/// not sched_setattr(2). Newer kernels take the timer slack by either call, so it is given back.
 ///
 /// During a pulse an unprivileged task can set any priority below 98 for itself and would keep it.
 /// So a rank above the task's own is lowered after a pulse of such a task. No unprivileged task can
-/// go from SCHED_DEADLINE to a real-time policy, so after a DEADLINE boost another policy was set
-/// by a privileged process and stays.
+/// go from SCHED_DEADLINE to a real-time policy. So after a DEADLINE boost another policy was set
+/// by a privileged process, and stays.
 ///
-/// The thread that calls exec(2) gets the number of its process, and the start of its leader,
-/// wherever it was before. A leader that has a boost of its own, as `leader_is_boosted` says, is
-/// not that thread.
+/// A thread that calls exec(2) gets the tid and the start of its leader. If no task has the tid of
+/// the boost any more, the one with the leader's tid is restored instead. With `leader_is_boosted`
+/// the leader has a boost of its own, so it is not that thread, and is not restored here.
 pub fn undo(kernel: &impl Kernel, boosted: &Boosted, leader_is_boosted: bool) -> RestoreOutcome {
     undo_within(kernel, boosted, leader_is_boosted, boosted.highest_ranks())
 }
 
-/// The same for a boost that another party has claimed, and may have undone long ago: a rank that
-/// the task has been given since then is no leftover of the boost, and stays.
-pub fn undo_after_another(
+/// Restores a task whose record another thread or process has claimed. The claimer may have
+/// restored it long ago. So a rank that the task has been given since then does not come from the
+/// boost, and stays.
+pub(super) fn undo_after_another(
     kernel: &impl Kernel,
     boosted: &Boosted,
     leader_is_boosted: bool,
@@ -56,7 +61,7 @@ pub fn undo_after_another(
     undo_within(kernel, boosted, leader_is_boosted, [Rank::ANY; 2])
 }
 
-/// `highest` are the highest ranks that the task may keep: by its own number, and by that of its process.
+/// `highest` are the highest ranks that the task may keep: by its own tid, and by its leader's.
 fn undo_within(
     kernel: &impl Kernel,
     boosted: &Boosted,
@@ -75,40 +80,45 @@ fn undo_within(
     }
 }
 
-/// Whether there is a record of the leader, too. One of who had its number before is none.
-pub fn leader_is_boosted(journal: &Journal, slot: Slot, boosted: &Boosted) -> bool {
+/// Returns whether the leader has a record too. A record of an earlier task with the leader's tid
+/// does not count.
+pub(super) fn leader_is_boosted(journal: &Journal, slot: Slot, boosted: &Boosted) -> bool {
     journal.has_other(slot, |other| other.id() == boosted.leader())
 }
 
-/// What could not be undone is tried again after this.
-pub const RETRY: Nanos = Nanos::from_secs(1);
+/// Returns whether a task has a restore record: another thread or process boosts it now. A record
+/// of a thread that has called exec(2) has the old tid of that thread.
+pub(super) fn is_boosted(journal: &Journal, id: TaskId) -> bool {
+    journal.has_other(Slot::default(), |other| other.tid == id.tid || other.leader() == id)
+}
 
-/// Undoes the boost of a record that the caller has claimed, and clears the record. If that has
-/// failed, or `stays` returns true for the outcome, the record is due again at `retry`.
-pub fn settle(
+/// The time until a failed restore is tried again.
+pub(super) const RETRY: Nanos = Nanos::from_secs(1);
+
+/// Restores the task of a record that the caller has claimed. `retry` returns when the record is
+/// due again; `None` clears the record.
+pub(super) fn settle(
     kernel: &impl Kernel,
     journal: &Journal,
     slot: Slot,
     boosted: &Boosted,
-    retry: Nanos,
-    stays: impl Fn(&RestoreOutcome) -> bool,
+    retry: impl Fn(&RestoreOutcome) -> Option<Nanos>,
 ) -> RestoreOutcome {
     let outcome = undo(kernel, boosted, leader_is_boosted(journal, slot, boosted));
-    if matches!(outcome, RestoreOutcome::Failed(_)) || stays(&outcome) {
-        journal.postpone(slot, retry);
-    } else {
-        journal.clear(slot);
+    match retry(&outcome) {
+        Some(end) => journal.postpone(slot, end),
+        None => journal.clear(slot),
     }
     outcome
 }
 
-/// `highest` is the highest rank that the task may keep.
+/// Restores one task, which may keep no rank above `highest`.
 fn undo_as(kernel: &impl Kernel, id: TaskId, boosted: &Boosted, highest: Rank) -> RestoreOutcome {
     let TaskId { tid, start } = id;
     let attr = match kernel.get_attr(tid) {
         Ok(attr) => attr,
         Err(e) if e.raw_os_error() == Some(libc::ESRCH) => return RestoreOutcome::Gone,
-        Err(e) => return RestoreOutcome::Failed(e),
+        Err(e) => return RestoreOutcome::Failed(errno_of(&e)),
     };
     if start != 0 && tid_was_reused(kernel, id, boosted.how) {
         return RestoreOutcome::Gone;
@@ -130,7 +140,7 @@ fn undo_as(kernel: &impl Kernel, id: TaskId, boosted: &Boosted, highest: Rank) -
         }
     }
     let Saved { policy, priority, reset_on_fork, timer_slack, .. } = boosted.before;
-    match kernel.set_scheduler(tid, policy, priority, reset_on_fork) {
+    match up_to_twice(|| kernel.set_scheduler(tid, policy, priority, reset_on_fork)) {
         Ok(()) => {
             give_slack_back(kernel, tid, timer_slack);
             match is_boosted {
@@ -139,30 +149,29 @@ fn undo_as(kernel: &impl Kernel, id: TaskId, boosted: &Boosted, highest: Rank) -
             }
         }
         Err(e) if e.raw_os_error() == Some(libc::ESRCH) => RestoreOutcome::Gone,
-        Err(e) => RestoreOutcome::Failed(e),
+        Err(e) => RestoreOutcome::Failed(errno_of(&e)),
     }
 }
 
-/// A call that a task is in the middle of takes no longer than this to set a rank, if the task
-/// runs.
-pub const CALL: Nanos = Nanos::from_micros(4);
+/// The longest time that a call in progress takes to set a rank, if the calling task runs.
+pub(super) const CALL: Nanos = Nanos::from_micros(4);
 
-/// How often a rank is lowered without a pause.
+/// How often a rank is set without a pause to lower it once.
 const LOWERINGS_IN_A_ROW: u32 = 5;
 
-/// How often a rank is lowered at once that comes back again and again.
+/// The most times in a row that a rank is lowered because it has come back.
 const MAX_LOWERINGS: u64 = 60;
 
-/// Lowers a rank that a call has set which was under way at the end of a pulse, until none comes
-/// any more. `Lowered` if there was one, else `None`. A call of a task that was preempted comes
-/// later: see `lower_late`.
-pub fn lower_until_none_comes(
+/// Lowers ranks that are set by calls in progress at the end of a pulse, until no more come.
+/// Returns `Lowered` if there was one, else `None`. The call of a preempted task comes later, and
+/// is left to `lower_late`.
+pub(super) fn lower_until_none_comes(
     kernel: &impl Kernel,
     lower: impl Fn() -> Option<RestoreOutcome>,
 ) -> Option<RestoreOutcome> {
     let mut outcome = None;
     for round in 0..MAX_LOWERINGS {
-        // Each pause is another one, so that the task does not make its calls in step with it.
+        // The pauses differ, so that the task can't make its calls in step with them.
         let pause = CALL + Nanos(round * 370 % 3000);
         kernel.spin_until(kernel.now() + pause);
         match lower() {
@@ -173,9 +182,9 @@ pub fn lower_until_none_comes(
     outcome
 }
 
-/// Lowers a rank that a call from the time of a pulse has given the task since. `None` if there is
-/// none.
-pub fn lower_late(kernel: &impl Kernel, boosted: &Boosted) -> Option<RestoreOutcome> {
+/// Lowers a rank that the task was given after a pulse by a call that began in the pulse. Returns
+/// `None` if there is no such rank, and `Gone` if the task has ended.
+pub(super) fn lower_late(kernel: &impl Kernel, boosted: &Boosted) -> Option<RestoreOutcome> {
     let Boosted { tid, before, .. } = *boosted;
     let attr = match kernel.get_attr(tid) {
         Ok(attr) => attr,
@@ -195,66 +204,51 @@ pub fn lower_late(kernel: &impl Kernel, boosted: &Boosted) -> Option<RestoreOutc
             give_slack_back(kernel, tid, before.timer_slack);
             RestoreOutcome::Lowered { tid, from: Saved::of(kernel, tid, &attr) }
         }
-        Err(e) if e.raw_os_error() != Some(libc::ESRCH) => RestoreOutcome::Failed(e),
+        Err(e) if e.raw_os_error() != Some(libc::ESRCH) => RestoreOutcome::Failed(errno_of(&e)),
         Err(_) => RestoreOutcome::Gone,
     })
 }
 
-/// Sets a policy several times without a pause. A task that sets its rank all the time makes the
-/// next call while the first one of these holds the lock of the task, so the task has the last
-/// word. But then it is on its way to be preempted, and has no time for yet another call.
-fn lower_in_a_row(kernel: &impl Kernel, tid: Tid, before: &Saved) -> io::Result<()> {
+/// Sets a policy several times without a pause. A task that sets its rank all the time makes its
+/// next call during the first of these, waits for the task's lock, and sets the rank after it. But
+/// by then the task is about to be preempted, and has no time for yet another call.
+pub(super) fn lower_in_a_row(kernel: &impl Kernel, tid: Tid, before: &Saved) -> io::Result<()> {
     let Saved { policy, priority, reset_on_fork, .. } = *before;
-    (0..LOWERINGS_IN_A_ROW).try_for_each(|_| kernel.set_scheduler(tid, policy, priority, reset_on_fork))
+    let lower = || kernel.set_scheduler(tid, policy, priority, reset_on_fork);
+    (0..LOWERINGS_IN_A_ROW).try_for_each(|_| up_to_twice(lower))
 }
 
-/// Gives a task what its parent had before a pulse, if the task has a real-time policy that it may
-/// not have set for itself. A fork copies the parent without a lock: the policy of a pulse, and
-/// RESET_ON_FORK, which it should have obeyed, from before or after it. Such a task may have chosen
-/// a lower priority since.
-pub fn lower_child(kernel: &impl Kernel, child: &Birth, before: &Saved) -> Option<RestoreOutcome> {
-    let tid = child.tid;
-    let attr = kernel.get_attr(tid).ok()?;
-    if !attr.policy.is_realtime() && take_foreign_rank(kernel, child.id()) {
-        let rank = Saved { policy: Policy::FIFO, priority: FIFO_PRIORITY, ..Saved::of(kernel, tid, &attr) };
-        return Some(RestoreOutcome::Lowered { tid, from: rank });
-    }
-    let is_of_pulse = attr.policy.is_realtime()
-        && Rank::of(attr.policy, attr.priority) > Rank::of(before.policy, before.priority)
-        && kernel.priority_limit(tid).is_ok_and(|limit| u64::from(attr.priority) > limit);
-    if !is_of_pulse || !kernel.is_itself(child.id()) {
-        return None;
-    }
-    Some(match lower_in_a_row(kernel, tid, before) {
-        Ok(()) => RestoreOutcome::Lowered { tid, from: Saved::of(kernel, tid, &attr) },
-        Err(e) => RestoreOutcome::Failed(e),
-    })
+/// Makes a call that takes a rank from a task, and makes it again if the kernel refuses it. A
+/// refusal may be transient, and the task keeps the rank until the next try.
+pub(super) fn up_to_twice(call: impl Fn() -> io::Result<()>) -> io::Result<()> {
+    call().or_else(|_| call())
 }
 
-/// Takes a real-time rank from a fair task that has it by no policy. The kernel computes the rank
-/// of a task anew only when its policy changes, so another fair policy comes in between.
-pub fn take_foreign_rank(kernel: &impl Kernel, id: TaskId) -> bool {
+/// Takes a real-time rank from a fair task, whose policy does not give it one. The kernel computes
+/// a rank anew only when the policy changes, so this sets another fair policy and then the task's
+/// own.
+pub(super) fn take_foreign_rank(kernel: &impl Kernel, id: TaskId) -> bool {
     let tid = id.tid;
     let Ok(attr) = kernel.get_attr(tid) else { return false };
     let between = if attr.policy == Policy::BATCH { Policy::OTHER } else { Policy::BATCH };
     if attr.policy.is_realtime() || attr.policy == Policy::DEADLINE || !kernel.is_itself(id) {
         return false;
     }
-    let set = |policy| kernel.set_scheduler(tid, policy, 0, attr.reset_on_fork());
+    let set = |policy| up_to_twice(|| kernel.set_scheduler(tid, policy, 0, attr.reset_on_fork()));
     set(between).and_then(|()| set(attr.policy)).is_ok()
 }
 
-/// What the change of policy has taken from it.
-pub fn give_slack_back(kernel: &impl Kernel, tid: Tid, timer_slack: u64) {
+/// Gives a task back the timer slack that a change of policy has taken.
+pub(super) fn give_slack_back(kernel: &impl Kernel, tid: Tid, timer_slack: u64) {
     if timer_slack != 0 && kernel.timer_slack(tid) != Some(timer_slack) {
-        // It may have ended; nothing else can go wrong that could be helped.
+        // Most errors mean that the task has ended. The others have no remedy.
         let _ = kernel.set_timer_slack(tid, timer_slack);
     }
 }
 
-/// Whether the task of that start has ended. Where /proc can't tell, for want of memory or
-/// descriptors, who is scheduled as no task is but by a boost of ours is taken to be it: it must
-/// not stay so.
+/// Returns whether the tid belongs to another task, or to none. If memory or descriptors are too
+/// short to read /proc, a task that is scheduled exactly as by our boost counts as the boosted one,
+/// because it must not stay boosted.
 fn tid_was_reused(kernel: &impl Kernel, TaskId { tid, start }: TaskId, how: BoostPolicy) -> bool {
     match kernel.try_start(tid) {
         Ok(seen) => seen != Some(start),
@@ -262,8 +256,8 @@ fn tid_was_reused(kernel: &impl Kernel, TaskId { tid, start }: TaskId, how: Boos
     }
 }
 
-/// Whether a task is scheduled just as a boost of ours schedules it.
-pub fn is_ours(attr: &Attr, how: BoostPolicy) -> bool {
+/// Returns whether a task is scheduled exactly as by a boost of stalld.
+pub(super) fn is_ours(attr: &Attr, how: BoostPolicy) -> bool {
     attr.reset_on_fork()
         && match how {
             BoostPolicy::Deadline { runtime, period } => {
@@ -277,15 +271,13 @@ pub fn is_ours(attr: &Attr, how: BoostPolicy) -> bool {
 /// Schedules a task as a boost does.
 pub fn apply(kernel: &impl Kernel, tid: Tid, how: BoostPolicy) -> io::Result<()> {
     match how {
-        BoostPolicy::Deadline { runtime, period } => {
-            kernel.set_deadline(tid, runtime, period, sched::RESET_ON_FORK)
-        }
+        BoostPolicy::Deadline { runtime, period } => kernel.set_deadline(tid, runtime, period, RESET_ON_FORK),
         BoostPolicy::Fifo => kernel.set_scheduler(tid, Policy::FIFO, FIFO_PRIORITY, true),
     }
 }
 
 impl Saved {
-    /// How a task is scheduled, of which the kernel has just said `attr`.
+    /// Returns how a task is scheduled, from `attr` and the timer slack.
     pub fn of(kernel: &impl Kernel, tid: Tid, attr: &Attr) -> Saved {
         let has_slack = !attr.policy.is_realtime();
         Saved {
@@ -302,7 +294,7 @@ impl Saved {
     }
 }
 
-/// As people write it: `SCHED_FIFO 50`.
+/// Formats it as people write it: `SCHED_FIFO 50`.
 impl std::fmt::Display for Saved {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         match self.policy.name() {
@@ -316,7 +308,7 @@ impl std::fmt::Display for Saved {
     }
 }
 
-/// A budget of this length in each period, of a CPU's time, in millionths.
-pub fn share(runtime: Nanos, period: Nanos) -> u64 {
+/// Returns the share of a CPU that `runtime` is of `period`, in millionths.
+pub(super) fn share(runtime: Nanos, period: Nanos) -> u64 {
     runtime.0.saturating_mul(1_000_000) / period.0.max(1)
 }

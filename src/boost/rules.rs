@@ -13,20 +13,22 @@ pub struct Rules {
     pub runtime: Nanos,
     pub period: Nanos,
     pub duration: Nanos,
-    /// The longest time of a run: the budget, or a tick where no timer enforces it.
+    /// The longest time that a task may run in a period: the budget, or a tick if no timer enforces
+    /// the budget.
     pub cost: Nanos,
-    /// Boost only tasks that a higher-ranked one keeps off the CPU. At a short threshold, tasks
-    /// that wait among equals are the sign of a busy host.
+    /// Boost only tasks that a higher-ranked one keeps off the CPU. At a short threshold, a wait
+    /// among equals is the sign of a busy host.
     pub only_outranked: bool,
-    /// A task that could not be boosted is tried again after this.
+    /// The time until a task that could not be boosted is tried again.
     pub retry: Nanos,
 }
 
-/// Below it, a fair task that waits among fair tasks is a busy host, and no starvation.
+/// Below this threshold, a wait of a fair task among fair tasks means a busy host, and no
+/// starvation.
 const BUSY_HOST: Nanos = Nanos::from_secs(1);
 
 impl Rules {
-    /// `cost` is what a run by DEADLINE may really take. A pulse by FIFO takes its runtime.
+    /// `cost` is that of a DEADLINE boost. The cost of a pulse is its runtime.
     pub fn new(how: BoostPolicy, boost: &Boost, limits: &Limits, cost: Nanos) -> Rules {
         let Boost { duration, period, runtime } = *boost;
         let cost = if how == BoostPolicy::Fifo { runtime } else { cost };
@@ -41,9 +43,9 @@ impl Rules {
 /// the kernel does not enforce an inherited budget. So an unprivileged user could lend the boost of
 /// one task to another one, which then keeps a CPU for as long as the boost lasts.
 ///
-/// The kernel thread that starts and stops a CPU would be moved to another CPU with its budget used
-/// up once its own is out of use, and the kernel dies of that [5.10].
-pub fn may_be_deadline(task: &Task) -> bool {
+/// The kernel thread `cpuhp/N` starts and stops a CPU. If it has used up its budget when its own
+/// CPU stops, the kernel moves it to another CPU, and crashes [5.10].
+pub(super) fn may_be_deadline(task: &Task) -> bool {
     match task.owner {
         Owner::Kernel => !task.comm.as_bytes().trim_ascii_start().starts_with(b"cpuhp/"),
         Owner::Privileged => true,

@@ -1,72 +1,86 @@
-//! What the daemon needs to boost: the journal, the guardian, the machine's settings, and the word
-//! of the kernel on what it allows.
+//! Prepares boosts: opens the journal, forks the guardian, changes kernel settings, and tests which
+//! policies the kernel allows.
 
 use super::instance::Instance;
-use super::log::Logger;
+use super::log::{self, Level, Logger};
 use super::options::{Boost, Options};
 use crate::boost::changes::Changes;
-use crate::boost::guardian::{self, Guardian, Ward};
 use crate::boost::journal::{BoostPolicy, Journal, RestoreRecord};
-use crate::boost::journal_file::Leftover;
 use crate::boost::kernel::Host;
 use crate::boost::kernel_actuator::KernelActuator;
 use crate::boost::plan::Rules;
 use crate::boost::recover::{self, Recovered};
 use crate::detect::Limits;
 use crate::error::{Context, Error, Result};
+use crate::guardian::journal_file::Leftover;
+use crate::guardian::{self, GuardedProgram, Guardian};
 use crate::host::settings::{self, UNTHROTTLED};
 use crate::host::{self, debugfs};
 use crate::sys::{clock, process, trial};
 use crate::task::{Cpu, Nanos, Tid};
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Set up while there is one thread, used from then on.
-pub struct Boosting {
+/// The state for boosts outside of the engine. Created while the process has one thread, because
+/// the guardian is forked then.
+pub(super) struct Boosting {
     journal: Arc<Journal>,
     guardian: Guardian,
     changes: Changes,
-    /// RT throttling is off, by whomever, and has to stay so.
+    /// RT throttling is off, no matter which process turned it off, and has to stay off.
     unthrottled: bool,
-    /// Somebody else has turned RT throttling on, and that has been said.
-    told: bool,
+    /// It is logged already that another process has turned RT throttling on.
+    warned: bool,
+    /// The number of refused boosts at the last check.
+    refused: u64,
+    /// The guardian was alive at the last check.
     guarded: bool,
 }
 
 impl Boosting {
-    /// Opens the journal, undoes what a former stalld has left, and starts the guardian. What was
-    /// undone is returned, for the log.
-    pub fn prepare(instance: &Instance, options: &Options) -> Result<(Boosting, Vec<Leftover>)> {
+    /// Opens the journal, restores what an earlier stalld has left changed, and forks the guardian.
+    /// Returns what was restored, for the log.
+    pub(super) fn prepare(instance: &Instance, options: &Options) -> Result<(Boosting, Vec<Leftover>)> {
         let (journal, recovered) = instance.open_journal()?;
         let journal = Arc::new(journal);
-        let ward = if options.foreground { Ward::Foreground } else { Ward::Daemon };
-        let guardian = Guardian::fork(&journal, &instance.descriptors(), ward, process::child_of_one_thread)?;
+        let report = |text: fmt::Arguments| log::on_stderr_at_once(Level::Warning, text, options.log_format);
+        let report = if options.foreground { Some(&report as guardian::ReportFn) } else { None };
+        let descriptors = instance.descriptors();
+        let guardian = Guardian::fork(
+            &journal,
+            &descriptors,
+            GuardedProgram::Stalld,
+            report,
+            process::child_of_one_thread,
+        )?;
         let changes = Changes::new(Arc::clone(&journal));
-        let boosting =
-            Boosting { journal, guardian, changes, unthrottled: false, told: false, guarded: true };
+        let (unthrottled, warned, refused, guarded) = (false, false, 0, true);
+        let boosting = Boosting { journal, guardian, changes, unthrottled, warned, refused, guarded };
         Ok((boosting, recovered))
     }
 
-    /// The process that must never be boosted.
-    pub fn guardian(&self) -> Tid {
+    /// Returns the pid of the guardian, which must never be boosted.
+    pub(super) fn guardian(&self) -> Tid {
         self.guardian.tid
     }
 
-    /// Sets the machine up and finds out how tasks can be boosted. None where they can't.
-    pub fn start(
+    /// Changes kernel settings, and tests how tasks can be boosted. Returns `None` if stalld can
+    /// only log.
+    pub(super) fn start(
         &mut self,
         options: &Options,
         limits: &Limits,
         cpu: Cpu,
         log: &Logger,
     ) -> Result<Option<(Rules, KernelActuator)>> {
-        if host::in_initial_pid_namespace(Path::new("/")) == Some(false) {
+        if host::pid_namespace(Path::new("/")) == host::Namespace::Other {
             log.warning(format_args!(
                 "in a pid namespace of its own stalld can't tell the tasks of the machine apart: it only logs"
             ));
             return Ok(None);
         }
-        if host::in_initial_time_namespace(Path::new("/")) == Some(false) {
+        if host::time_namespace(Path::new("/")) == host::Namespace::Other {
             log.warning(format_args!(
                 "in a time namespace of its own stalld can't tell when tasks started, so it can't tell them apart: it \
                  only logs"
@@ -102,17 +116,22 @@ impl Boosting {
         Ok(Some((rules, actuator)))
     }
 
-    /// Notices what others have done meanwhile.
-    pub fn watch(&mut self, log: &Logger) {
-        if self.unthrottled {
+    /// Warns if another process has turned RT throttling on, or if the guardian has died. `refused`
+    /// is the number of refused boosts.
+    ///
+    /// Throttling is read only after a refusal. From 6.17 on, and in stable kernels, the kernel
+    /// rebuilds the scheduling domains when it is read, under locks that a hog can block.
+    pub(super) fn watch(&mut self, refused: u64, log: &Logger) {
+        let has_refused = std::mem::replace(&mut self.refused, refused) != refused;
+        if self.unthrottled && has_refused {
             let now = settings::rt_runtime_us().unwrap_or(UNTHROTTLED);
-            if now != UNTHROTTLED && !self.told {
+            if now != UNTHROTTLED && !self.warned {
                 log.warning(format_args!(
-                    "somebody has turned RT throttling on again (sched_rt_runtime_us is {now}): pinned tasks can't \
+                    "another process has turned RT throttling on again (sched_rt_runtime_us is {now}): pinned tasks can't \
                      be boosted with SCHED_DEADLINE"
                 ));
             }
-            self.told = now != UNTHROTTLED;
+            self.warned = now != UNTHROTTLED;
         }
         if self.guarded && !self.guardian.is_there() {
             self.guarded = false;
@@ -120,9 +139,8 @@ impl Boosting {
         }
     }
 
-    /// Puts everything back: the tasks of a thread that could not do so itself, if there are any,
-    /// and the machine's settings.
-    pub fn end(&mut self, log: &Logger) {
+    /// Restores the tasks of monitors that did not end in time, and the kernel settings.
+    pub(super) fn end(&mut self, log: &Logger) {
         recover::overdue(&Host, &self.journal, Nanos::MAX, |one| log.warning(format_args!("{one}")));
         for one in self.changes.put_back() {
             match one {
@@ -163,7 +181,8 @@ impl Boosting {
         Ok(())
     }
 
-    /// Whether a budget ends when it is used up.
+    /// Turns HRTICK on. Returns whether it is on: then the kernel ends a boost as soon as its
+    /// runtime is used up.
     fn turn_hrtick_on(&mut self, log: &Logger) -> bool {
         let tick = clock::tick().as_millis();
         let costs = format!("a boost may take a CPU for a tick ({tick} ms) at a time, whatever its runtime");
@@ -187,7 +206,7 @@ impl Boosting {
     }
 }
 
-/// How tasks can be boosted here, tried out on a child of our own.
+/// Returns the policy for boosts, after a trial on a child process.
 fn method(options: &Options, cpu: Cpu, log: &Logger) -> Result<BoostPolicy> {
     let tried = trial::policies(cpu, options.deadline()).context("try out what the kernel allows")?;
     match (tried.deadline, tried.fifo) {

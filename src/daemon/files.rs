@@ -1,7 +1,7 @@
-//! The files that a run keeps for others: the pidfile, the metrics, the trace.
+//! Writes the files of a run: the pidfile, the metrics, the trace.
 //!
-//! Each has a thread of its own, which alone opens, writes and closes it: a disk that does not
-//! answer must delay no scan, no boost, no start and no end. A file that can't be used is a
+//! Each file has a thread of its own. Only that thread opens, writes and closes the file, so that a
+//! stuck disk delays no scan, boost, start or exit. A file that can't be used causes only a
 //! warning.
 
 use super::log::{self, Level, Logger};
@@ -23,7 +23,7 @@ use std::time::Duration;
 
 const STACK: usize = 128 * 1024;
 
-/// The time that all files together have to be finished, once all boosts have ended.
+/// The longest time that the main thread waits for all files together, after all boosts have ended.
 const END_TIMEOUT: Nanos = Nanos::from_millis(500);
 
 /// The shortest time between two writes of the metrics.
@@ -31,42 +31,43 @@ const METRICS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// All files of a run.
 #[derive(Default)]
-pub struct Files {
+pub(super) struct Files {
     pidfile: Option<Worker>,
     metrics: Option<Worker>,
     trace: Option<Trace>,
 }
 
 impl Files {
-    /// Begins the trace, if the options ask for one. Returns the log that it is drawn from.
-    pub fn begin_trace(&mut self, options: &Options, log: &Reports) -> Option<Logger> {
+    /// Starts the thread of the trace, if the options name a trace. Returns the logger that feeds
+    /// it.
+    pub(super) fn begin_trace(&mut self, options: &Options, log: &Reports) -> Option<Logger> {
         let path = options.trace.clone()?;
         self.trace = log.unless_refused("there is no trace", Trace::start(path, log.clone()));
-        self.trace.as_ref().map(Trace::teller)
+        self.trace.as_ref().map(Trace::logger)
     }
 
-    /// Begins the others that the options ask for.
-    pub fn begin(&mut self, options: &Options, figures: Arc<Figures>, kind: Kind, log: &Reports) {
+    /// Starts the threads of the pidfile and the metrics, if the options name these files.
+    pub(super) fn begin(&mut self, options: &Options, figures: Arc<Figures>, kind: Kind, log: &Reports) {
         if let Some(path) = options.pidfile.clone() {
             let reports = log.clone();
-            let life = move |orders: &Orders| keep_pidfile(path, orders, &reports);
+            let life = move |flags: &WorkerFlags| keep_pidfile(path, flags, &reports);
             self.pidfile = log.unless_refused("there is no pidfile", Worker::start("stalld-pidfile", life));
         }
         if let Some(path) = options.metrics.clone() {
             let reports = log.clone();
-            let life = move |orders: &Orders| keep_metrics(path, &figures, kind, orders, &reports);
+            let life = move |flags: &WorkerFlags| keep_metrics(path, &figures, kind, flags, &reports);
             self.metrics = log.unless_refused("there are no metrics", Worker::start("stalld-metrics", life));
         }
     }
 
-    /// Whether the pidfile and the metrics are there, or refused.
-    pub fn have_settled(&self) -> bool {
+    /// Returns whether the pidfile and the metrics are written, or have failed.
+    pub(super) fn have_settled(&self) -> bool {
         [&self.pidfile, &self.metrics].into_iter().flatten().all(Worker::has_settled)
     }
 
-    /// Finishes all files, and warns about those for which there is no time. Boosts have to be over
-    /// by now.
-    pub fn end(self, log: &Logger) {
+    /// Ends all threads, and warns about each file whose thread does not end in time. Call it after
+    /// all boosts have ended.
+    pub(super) fn end(self, log: &Logger) {
         let Files { pidfile, metrics, trace } = self;
         [&pidfile, &metrics].into_iter().flatten().for_each(Worker::end);
         let until = clock::monotonic() + END_TIMEOUT;
@@ -81,21 +82,21 @@ impl Files {
     }
 }
 
-/// Where the files' warnings go: to the log, and to the terminal of a user who has started a
+/// Reports warnings about files: to the log, and to the terminal of a user who has started a
 /// daemon.
 #[derive(Clone)]
-pub struct Reports {
+pub(super) struct Reports {
     pub log: Logger,
-    /// None in the foreground, where the terminal has the log.
+    /// The format for that terminal. `None` in the foreground, where the terminal shows the log.
     pub starter: Option<log::Format>,
 }
 
 impl Reports {
-    pub fn new(log: &Logger, options: &Options) -> Reports {
+    pub(super) fn new(log: &Logger, options: &Options) -> Reports {
         Reports { log: log.clone(), starter: (!options.foreground).then_some(options.log_format) }
     }
 
-    pub fn warn(&self, what: &str, error: Error) {
+    pub(super) fn warn(&self, what: &str, error: Error) {
         let error = with_cure(error).of(what);
         self.log.warning(format_args!("{error}"));
         if let Some(format) = self.starter {
@@ -108,7 +109,7 @@ impl Reports {
     }
 }
 
-/// Adds what helps, unless the error says so itself.
+/// Adds advice that depends on the errno, if the error has one.
 fn with_cure(error: Error) -> Error {
     let cure = match error.errno() {
         None => return error,
@@ -125,50 +126,52 @@ fn with_cure(error: Error) -> Error {
 /// A thread that keeps a file until it is asked to end.
 struct Worker {
     thread: Thread,
-    orders: Arc<Orders>,
-    /// Nothing is ever sent: the other end goes when the thread ends.
+    flags: Arc<WorkerFlags>,
+    /// Receives no message. The channel closes when the thread ends.
     ended: Receiver<()>,
 }
 
+/// Flags that a worker shares with the main thread: `end` is a request, `settled` an answer.
 #[derive(Default)]
-struct Orders {
+struct WorkerFlags {
     end: AtomicBool,
     settled: AtomicBool,
 }
 
 impl Worker {
-    fn start(name: &str, life: impl FnOnce(&Orders) + Send + 'static) -> Result<Worker> {
-        let orders = Arc::new(Orders::default());
+    fn start(name: &str, life: impl FnOnce(&WorkerFlags) + Send + 'static) -> Result<Worker> {
+        let flags = Arc::new(WorkerFlags::default());
         let (running, ended) = sync_channel::<()>(0);
-        let theirs = Arc::clone(&orders);
+        let theirs = Arc::clone(&flags);
         let spawned = thread::Builder::new().name(name.to_string()).stack_size(STACK).spawn(move || {
-            // An ordinary thread would wait for its CPU behind a hog. With a reservation (-R) it is
-            // born as one.
+            // An ordinary thread would starve behind a hog. With -R new threads are ordinary,
+            // because the reservation resets on fork.
             let _ = raise();
             life(&theirs);
             drop(running);
         });
         let thread = spawned.context(format_args!("start the thread {name}"))?.thread().clone();
-        Ok(Worker { thread, orders, ended })
+        Ok(Worker { thread, flags, ended })
     }
 
     fn has_settled(&self) -> bool {
-        self.orders.settled.load(Ordering::Acquire)
+        self.flags.settled.load(Ordering::Acquire)
     }
 
     fn end(&self) {
-        self.orders.end.store(true, Ordering::Release);
+        self.flags.end.store(true, Ordering::Release);
         self.thread.unpark();
     }
 
-    /// Returns false if it has not ended in time. Then it goes on, and ends with the process.
+    /// Waits for the thread to end. Returns false if it still runs at `until`; it then ends with
+    /// the process.
     fn await_end(self, until: Nanos) -> bool {
         let left = Duration::from_nanos((until - clock::monotonic()).0);
         self.ended.recv_timeout(left) == Err(RecvTimeoutError::Disconnected)
     }
 }
 
-impl Orders {
+impl WorkerFlags {
     fn settle(&self) {
         self.settled.store(true, Ordering::Release);
     }
@@ -178,19 +181,19 @@ impl Orders {
     }
 }
 
-fn keep_pidfile(path: PathBuf, orders: &Orders, reports: &Reports) {
+fn keep_pidfile(path: PathBuf, flags: &WorkerFlags, reports: &Reports) {
     let pidfile = reports.unless_refused("there is no pidfile", Pidfile::create(&path));
-    orders.settle();
+    flags.settle();
     if pidfile.as_ref().is_some_and(|pidfile| pidfile.was_open_to_others) {
         let path = path.display();
         reports.log.warning(format_args!("replaced {path}: other users could have written to it"));
     }
-    while !orders.is_over() {
+    while !flags.is_over() {
         thread::park();
     }
 }
 
-fn keep_metrics(path: PathBuf, figures: &Figures, kind: Kind, orders: &Orders, reports: &Reports) {
+fn keep_metrics(path: PathBuf, figures: &Figures, kind: Kind, flags: &WorkerFlags, reports: &Reports) {
     let file = AtomicFile::at(&path);
     let mut is_refused = false;
     let mut is_new = true;
@@ -198,16 +201,16 @@ fn keep_metrics(path: PathBuf, figures: &Figures, kind: Kind, orders: &Orders, r
         if figures.take_changed() || is_new {
             let written =
                 file.as_ref().map_err(Error::clone).and_then(|file| file.write(&figures.text(kind)));
-            // A file that could not be written is tried again.
+            // Retry a failed write after the interval.
             is_new = written.is_err();
             if let (Err(e), false) = (&written, is_refused) {
                 reports.warn("the metrics are out of date", e.clone());
             }
             is_refused = written.is_err();
-            orders.settle();
+            flags.settle();
         }
         thread::park_timeout(METRICS_INTERVAL);
-        if orders.is_over() {
+        if flags.is_over() {
             break;
         }
     }
@@ -221,10 +224,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_thread_whose_disk_does_not_answer_is_waited_for_no_longer_than_said() {
+    fn the_wait_for_a_thread_with_a_dead_disk_ends_in_time() {
         let (disk, never) = sync_channel::<()>(0);
-        let worker = Worker::start("stuck", move |orders| {
-            orders.settle();
+        let worker = Worker::start("stuck", move |flags| {
+            flags.settle();
             let _ = never.recv();
         })
         .unwrap();
@@ -236,9 +239,9 @@ mod tests {
 
     #[test]
     fn a_thread_ends_when_it_is_asked_to() {
-        let worker = Worker::start("idle", |orders| {
-            orders.settle();
-            while !orders.is_over() {
+        let worker = Worker::start("idle", |flags| {
+            flags.settle();
+            while !flags.is_over() {
                 thread::park();
             }
         })

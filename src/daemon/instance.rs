@@ -1,10 +1,10 @@
-//! One stalld that boosts per host; any number may watch beside it.
+//! Allows one boosting stalld per host. Any number of log-only ones (-l) may run beside it.
 
 use super::lockfile::{LockFile, Taken};
 use crate::boost::journal::Journal;
-use crate::boost::journal_file::{self, Leftover};
 use crate::error::{Context, Error, Result};
-use crate::host::own_file::{judge, refusal};
+use crate::guardian::journal_file::{self, Leftover};
+use crate::host::own_file::{check_private, refusal};
 use crate::proc;
 use crate::sys::{clock, process};
 use crate::task::Nanos;
@@ -14,34 +14,36 @@ use std::os::fd::RawFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-pub const RUNTIME_DIR: &str = "/run/stalld";
+pub(super) const RUNTIME_DIR: &str = "/run/stalld";
 
-/// The right to boost on this host, for as long as it lives.
+/// The lock that allows this process to boost on this host.
 #[derive(Debug)]
-pub struct Instance {
+pub(super) struct Instance {
     lock: LockFile,
     dir: PathBuf,
 }
 
-/// How long the guardian of a stalld that has ended may take to put everything back.
+/// The longest time that a new stalld waits for the guardian of an ended one.
 const GUARDIAN: Nanos = Nanos::from_secs(5);
 
 impl Instance {
-    pub fn claim(runtime_dir: &Path) -> Result<Instance> {
+    /// Takes the lock. Waits if an ended stalld's guardian still holds it.
+    pub(super) fn claim(runtime_dir: &Path) -> Result<Instance> {
         make_runtime_dir(runtime_dir)?;
         let path = runtime_dir.join("stalld.lock");
         let until = clock::monotonic() + GUARDIAN;
         loop {
-            // A user who could open the file could also lock it.
+            // Mode 0600, because a user who can open the file can also lock it.
             let holder = match LockFile::take(&path, 0o600)? {
                 Taken::Ours(lock) => {
-                    // For others to read. The lock holds without it, on a full file system too.
+                    // The pid is for other processes. The lock also works without it, for example
+                    // on a full file system.
                     let _ = lock.write_pid();
                     return Ok(Instance { lock, dir: runtime_dir.to_path_buf() });
                 }
                 Taken::Theirs(holder) => holder,
             };
-            // Its guardian shares the lock until it has put everything back.
+            // The guardian of an ended stalld holds the lock until it has restored all tasks.
             let has_ended = holder.is_some_and(|pid| matches!(proc::state(pid), None | Some(b'Z')));
             if has_ended && clock::monotonic() < until {
                 clock::nap(Nanos::from_millis(5));
@@ -56,19 +58,20 @@ impl Instance {
         }
     }
 
-    /// What a process that shares this right has to keep open.
-    pub fn descriptors(&self) -> [RawFd; 1] {
+    /// Returns the descriptors that the guardian must keep open to share the lock.
+    pub(super) fn descriptors(&self) -> [RawFd; 1] {
         [self.lock.descriptor()]
     }
 
-    /// The journal, empty, after what a former stalld has left in it has been undone.
-    pub fn open_journal(&self) -> Result<(Journal, Vec<Leftover>)> {
+    /// Restores what an earlier stalld has left in the journal. Returns the empty journal and what
+    /// was restored.
+    pub(super) fn open_journal(&self) -> Result<(Journal, Vec<Leftover>)> {
         journal_file::open(&self.dir.join("journal"))
     }
 }
 
-/// Creates the directory if need be, and makes sure that nobody else can put anything into it.
-pub fn make_runtime_dir(path: &Path) -> Result<()> {
+/// Creates the directory if it is missing. Fails if another user can write to it.
+pub(super) fn make_runtime_dir(path: &Path) -> Result<()> {
     let is_root = process::effective_uid() == 0;
     let others = "run stalld as root, or with -l, which only watches";
     match DirBuilder::new().mode(0o755).create(path) {
@@ -78,7 +81,8 @@ pub fn make_runtime_dir(path: &Path) -> Result<()> {
             .map_err(|e| if is_root { e } else { e.with_cure(others) })?,
     }
     let seen = fs::symlink_metadata(path).context(format_args!("look at {}", path.display()))?;
-    let verdict = if seen.is_dir() { judge(&seen, 0o755) } else { Err("it is no directory".to_string()) };
+    let verdict =
+        if seen.is_dir() { check_private(&seen, 0o755) } else { Err("it is no directory".to_string()) };
     let cure = if is_root { "remove it, stalld makes a new one" } else { others };
     verdict.map_err(|reason| refusal(path, reason).with_cure(cure))
 }
@@ -94,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_instance_is_told_which_pid_runs_and_what_to_do() {
+    fn a_second_instance_gets_an_error_with_the_pid_and_the_cure() {
         let scratch = Scratch::new("instance");
         let dir = scratch.join("run");
         let first = Instance::claim(&dir).unwrap();
@@ -112,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_else_can_open_the_lock() {
+    fn no_other_user_can_open_the_lock() {
         let scratch = Scratch::new("instance-mode");
         let _instance = Instance::claim(&scratch.join("run")).unwrap();
         assert_eq!(fs::metadata(scratch.join("run/stalld.lock")).unwrap().mode() & 0o7777, 0o600);

@@ -1,7 +1,7 @@
-//! A file that one process at a time holds, with that process's number in it.
+//! A file that one process at a time locks with flock(2), and that holds the pid of that process.
 
 use crate::error::{Context, Result};
-use crate::host::own_file::{judge, open, refusal};
+use crate::host::own_file::{check_private, open, refusal};
 use crate::sys::lock;
 use crate::task::Tid;
 use std::fmt::Display;
@@ -11,29 +11,31 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// Held from `take` until it is dropped, and by children forked meanwhile until they end.
+/// The locked file. The lock ends when this is dropped and all children that inherited it have
+/// ended.
 #[derive(Debug)]
-pub struct LockFile {
+pub(super) struct LockFile {
     file: File,
     path: PathBuf,
 }
 
+/// The result of `LockFile::take`.
 #[derive(Debug)]
-pub enum Taken {
+pub(super) enum Taken {
     Ours(LockFile),
-    /// Somebody else holds it: the process whose number is in it, if there is one.
+    /// Another process holds the lock. The value is the pid in the file, if there is one.
     Theirs(Option<Tid>),
 }
 
 impl LockFile {
-    /// Creates the file or opens what is there, and locks it. A file that another user could have
-    /// prepared, or may open in a way that `mode` does not allow, is refused.
-    pub fn take(path: &Path, mode: u32) -> Result<Taken> {
-        // Each further turn needs a holder who removed the file after we had opened it.
+    /// Creates or opens the file, and locks it. Rejects a file that another user can have prepared,
+    /// or whose mode allows more than `mode`.
+    pub(super) fn take(path: &Path, mode: u32) -> Result<Taken> {
+        // Retry only if a holder removed the file after this process had opened it.
         for _ in 0..10 {
             let file = open(path)?;
             let seen = file.metadata().context(format_args!("look at {}", path.display()))?;
-            judge(&seen, mode).map_err(|reason| {
+            check_private(&seen, mode).map_err(|reason| {
                 refusal(path, reason).with_cure("make sure that nothing uses it and remove it")
             })?;
             if !lock::try_lock(&file).context(format_args!("lock {}", path.display()))? {
@@ -41,7 +43,7 @@ impl LockFile {
             }
             let lock = LockFile { file, path: path.to_path_buf() };
             if lock.is_in_place() {
-                // Only now: who can open a file for reading can also lock it.
+                // Not earlier, because a user who can open the file for reading can also lock it.
                 let permissions = Permissions::from_mode(mode);
                 lock.file
                     .set_permissions(permissions)
@@ -52,18 +54,18 @@ impl LockFile {
         Err(refusal(path, "it is removed again and again"))
     }
 
-    /// Writes this process's number into it, as decimal and a newline.
-    pub fn write_pid(&self) -> Result<()> {
+    /// Writes the pid of this process, in decimal, with a newline.
+    pub(super) fn write_pid(&self) -> Result<()> {
         self.write(std::process::id())
     }
 
-    /// Writes another process's number into it.
-    pub fn write_number(&self, pid: Tid) -> Result<()> {
+    /// Writes the pid of another process.
+    pub(super) fn write_number(&self, pid: Tid) -> Result<()> {
         self.write(pid)
     }
 
-    /// Returns the number of the process in it, if there is one.
-    pub fn pid(&self) -> Option<Tid> {
+    /// Returns the pid in the file, if there is one.
+    pub(super) fn pid(&self) -> Option<Tid> {
         read_pid(&self.file)
     }
 
@@ -71,21 +73,22 @@ impl LockFile {
         let text = format!("{pid}\n");
         self.file
             .write_all_at(text.as_bytes(), 0)
-            // A reader meets the new number or the old one, never an empty file.
+            // Truncate after the write, so that a reader sees the new pid or the old one, never an
+            // empty file.
             .and_then(|()| self.file.set_len(text.len() as u64))
             .context(format_args!("write {}", self.path.display()))
     }
 
-    pub fn descriptor(&self) -> RawFd {
+    pub(super) fn descriptor(&self) -> RawFd {
         self.file.as_raw_fd()
     }
 
-    pub fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// False once somebody removed the file, or put another one there.
-    pub fn is_in_place(&self) -> bool {
+    /// Returns false if the path no longer leads to the locked file.
+    pub(super) fn is_in_place(&self) -> bool {
         match (fs::symlink_metadata(&self.path), self.file.metadata()) {
             (Ok(there), Ok(ours)) => there.dev() == ours.dev() && there.ino() == ours.ino(),
             _ => false,
@@ -126,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_taker_learns_who_was_first() {
+    fn a_second_taker_gets_the_pid_of_the_first() {
         let scratch = Scratch::new("second-taker");
         let path = scratch.join("lock");
         let first = ours(&path, 0o600);
@@ -180,7 +183,7 @@ mod tests {
         let _bound = UnixListener::bind(&socket).unwrap();
         assert!(refused(&socket).starts_with("cannot open "));
 
-        // Only root can give a file away, and not to everybody in a user namespace.
+        // Only root can give a file away, and in a user namespace only to the users that it maps.
         let foreign = scratch.join("foreign");
         drop(ours(&foreign, 0o600));
         if chown(&foreign, Some(12345), None).is_ok() {

@@ -1,15 +1,14 @@
-//! Numbers for Prometheus, in a file as node_exporter's textfile collector reads it: `--metrics
-//! FILE`.
+//! The metrics file for Prometheus (`--metrics FILE`), which node_exporter's textfile collector
+//! reads.
 //!
-//! Threads that scan only count. The file is written by a thread of its own, which may wait for a
-//! disk.
+//! Scanning threads only count. Another thread writes the file, because a disk may block it.
 
 use crate::boost::event::Event;
 use crate::boost::journal::BoostPolicy;
 use crate::boost::restore::RestoreOutcome;
 use crate::error::{Context, Error, Result};
 use crate::host::own_file;
-use crate::observe::Kind;
+use crate::observe::{Kind, Snapshot};
 use crate::sys::cpu;
 use crate::sys::process;
 use crate::task::{Cpu, Nanos};
@@ -20,11 +19,12 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-/// What is counted, by all threads that look.
+/// The counters of all scanning threads. Unlike `Counters`, they count each pulse as a boost.
 #[derive(Default)]
-pub struct Figures {
-    looks: AtomicU64,
-    lost_looks: AtomicU64,
+pub(super) struct Figures {
+    scans: AtomicU64,
+    walks: AtomicU64,
+    failed_scans: AtomicU64,
     wakes: AtomicU64,
     late_ns: AtomicU64,
     latest_ns: AtomicU64,
@@ -44,7 +44,7 @@ pub struct Figures {
 }
 
 impl Figures {
-    pub fn new() -> Figures {
+    pub(super) fn new() -> Figures {
         Figures::of(cpu::configured())
     }
 
@@ -53,28 +53,29 @@ impl Figures {
         Figures { by_cpu: of_each(), boosted: of_each(), ..Figures::default() }
     }
 
-    /// A look is over, which found so many waiting.
-    pub fn looked(&self, waiting: usize) {
-        self.waiting.store(waiting as u64, Relaxed);
-        self.count(&self.looks);
+    /// Counts a scan, and sets the number of waiters that it found.
+    pub(super) fn scanned(&self, snapshot: &Snapshot) {
+        self.waiting.store(snapshot.waiters.len() as u64, Relaxed);
+        self.walks.fetch_add(snapshot.walked.into(), Relaxed);
+        self.count(&self.scans);
     }
 
-    pub fn lost_a_look(&self) {
-        self.count(&self.looks);
-        self.count(&self.lost_looks);
+    pub(super) fn scan_failed(&self) {
+        self.count(&self.scans);
+        self.count(&self.failed_scans);
     }
 
-    pub fn woke_late(&self, late: Nanos) {
+    pub(super) fn woke_late(&self, late: Nanos) {
         self.wakes.fetch_add(1, Relaxed);
         self.late_ns.fetch_add(late.0, Relaxed);
         self.latest_ns.fetch_max(late.0, Relaxed);
     }
 
-    pub fn starved(&self) {
+    pub(super) fn starved(&self) {
         self.count(&self.starvations);
     }
 
-    pub fn happened(&self, event: &Event) {
+    pub(super) fn happened(&self, event: &Event) {
         match event {
             Event::Boosted { task, how } => {
                 self.count(if *how == BoostPolicy::Fifo { &self.by_fifo } else { &self.by_deadline });
@@ -91,8 +92,13 @@ impl Figures {
         }
     }
 
-    /// So many tasks are boosted now, by the monitor of this CPU or the one thread that there is.
-    pub fn boosted(&self, monitor: Cpu, tasks: usize) {
+    /// Returns the number of refused boosts.
+    pub(super) fn refused(&self) -> u64 {
+        self.refused.load(Relaxed)
+    }
+
+    /// Sets the number of tasks that a monitor boosts now. Without monitors, `monitor` is CPU 0.
+    pub(super) fn boosted(&self, monitor: Cpu, tasks: usize) {
         if let Some(boosted) = self.boosted.get(monitor.0 as usize) {
             if boosted.swap(tasks as u64, Relaxed) != tasks as u64 {
                 self.changed.store(true, Relaxed);
@@ -105,46 +111,52 @@ impl Figures {
         self.changed.store(true, Relaxed);
     }
 
-    /// Whether anything was counted since this was last asked.
-    pub fn take_changed(&self) -> bool {
+    /// Returns whether a counter has changed since the last call.
+    pub(super) fn take_changed(&self) -> bool {
         self.changed.swap(false, Relaxed)
     }
 
-    /// The text that Prometheus reads.
-    pub fn text(&self, kind: Kind) -> String {
+    /// Returns the text of the file.
+    pub(super) fn text(&self, kind: Kind) -> String {
         let mut text = Text(String::with_capacity(4096));
         let info = format!("{{version=\"{}\",backend=\"{}\"}}", env!("CARGO_PKG_VERSION"), kind.name());
         text.put(
             "gauge",
             "info",
-            "Always 1; its labels tell which stalld looks in which way.",
+            "Always 1; its labels say which stalld uses which backend.",
             &[(&info, &1)],
         );
-        self.put_looks(&mut text);
+        self.put_scans(&mut text);
         self.put_boosts(&mut text);
         text.0
     }
 
-    fn put_looks(&self, text: &mut Text) {
+    fn put_scans(&self, text: &mut Text) {
         let seconds = |of: &AtomicU64| Seconds(Nanos(load(of)));
-        text.put("counter", "looks_total", "Looks at who waits.", &[("", &load(&self.looks))]);
-        text.put("counter", "looks_lost_total", "Looks that failed.", &[("", &load(&self.lost_looks))]);
+        text.put("counter", "scans_total", "Scans of the run queues.", &[("", &load(&self.scans))]);
+        text.put(
+            "counter",
+            "scans_of_all_tasks_total",
+            "Scans that read all tasks, and not only the run queues.",
+            &[("", &load(&self.walks))],
+        );
+        text.put("counter", "scans_failed_total", "Scans that failed.", &[("", &load(&self.failed_scans))]);
         text.put(
             "summary",
-            "look_lateness_seconds",
-            "How much later than planned the threads that look came out of their sleep.",
+            "scan_lateness_seconds",
+            "How much later than planned the threads that scan came out of their sleep.",
             &[("_sum", &seconds(&self.late_ns)), ("_count", &load(&self.wakes))],
         );
         text.put(
             "gauge",
-            "look_lateness_max_seconds",
+            "scan_lateness_max_seconds",
             "The latest of them.",
             &[("", &seconds(&self.latest_ns))],
         );
         text.put(
             "gauge",
             "waiting_tasks",
-            "Tasks that waited at the last look.",
+            "Tasks that waited at the last scan.",
             &[("", &load(&self.waiting))],
         );
         text.put(
@@ -200,7 +212,7 @@ fn load(figure: &AtomicU64) -> u64 {
     figure.load(Relaxed)
 }
 
-/// The text, as far as it is written.
+/// The text written so far.
 struct Text(String);
 
 impl Text {
@@ -214,7 +226,7 @@ impl Text {
     }
 }
 
-/// As Prometheus wants lengths of time.
+/// Displays a duration in seconds, as Prometheus expects it.
 struct Seconds(Nanos);
 
 impl Display for Seconds {
@@ -223,18 +235,19 @@ impl Display for Seconds {
     }
 }
 
-/// A file that its readers find whole, at any time.
-pub struct AtomicFile {
+/// A file that is replaced by rename(2), so that readers never see an incomplete text.
+pub(super) struct AtomicFile {
     path: PathBuf,
-    /// In the same directory, for rename(2), and by its name nothing that node_exporter reads.
+    /// The path of the next text, until it is renamed. It is in the same directory, for rename(2).
+    /// node_exporter ignores files of such names.
     draft: PathBuf,
 }
 
-/// How each text begins, and so how a file of an earlier run is recognised.
+/// The start of each text. A file that starts with it is from an earlier stalld.
 const BEGINNING: &[u8] = b"# HELP stalld_";
 
 impl AtomicFile {
-    pub fn at(path: &Path) -> Result<AtomicFile> {
+    pub(super) fn at(path: &Path) -> Result<AtomicFile> {
         let name = path.file_name().ok_or_else(|| {
             Error::new(format!("cannot write the metrics to {}: it is no file", path.display()))
         })?;
@@ -244,35 +257,35 @@ impl AtomicFile {
         Ok(AtomicFile { path: path.to_path_buf(), draft: path.with_file_name(draft) })
     }
 
-    /// Replaces the file, unless what is there is something else.
-    pub fn write(&self, text: &str) -> Result<()> {
+    /// Replaces the file. Fails if the path holds anything but metrics of stalld.
+    pub(super) fn write(&self, text: &str) -> Result<()> {
         self.judge()?;
         let written = self.write_draft(text).and_then(|()| fs::rename(&self.draft, &self.path));
         if written.is_err() {
-            // Half a text takes room, on a disk that may be full.
+            // An incomplete draft takes space, and the disk may be full.
             let _ = fs::remove_file(&self.draft);
         }
         written.context(format_args!("write {}", self.path.display()))
     }
 
     fn write_draft(&self, text: &str) -> io::Result<()> {
-        // The draft of a killed stalld is in the way. Nothing that another user put there is
-        // followed.
+        // Remove the draft of a killed stalld. `create_new` follows no link that another user puts
+        // there.
         let _ = fs::remove_file(&self.draft);
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.draft)?;
-        // Whatever the umask is: the reader is another user.
+        // Independent of the umask, because node_exporter runs as another user.
         file.set_permissions(Permissions::from_mode(0o644))?;
         file.write_all(text.as_bytes())
     }
 
     /// Removes the file, so that its readers see that stalld has ended.
-    pub fn remove(&self) {
+    pub(super) fn remove(&self) {
         if self.judge() == Ok(true) {
             let _ = fs::remove_file(&self.path);
         }
     }
 
-    /// Returns whether there is a file. It is an error if that is anything but metrics of stalld.
+    /// Returns whether the file exists. Fails if it is anything but metrics of stalld.
     fn judge(&self) -> Result<bool> {
         let what = || format!("look at {}", self.path.display());
         let seen = match fs::symlink_metadata(&self.path) {
@@ -294,7 +307,8 @@ impl AtomicFile {
         Err(own_file::refusal(&self.path, reason).with_cure("remove it, or name another file"))
     }
 
-    /// Whether stalld may have written what is there. An empty file is nobody's loss.
+    /// Returns whether the file may be from stalld. An empty file counts: replacing it loses
+    /// nothing.
     fn is_recognised(&self) -> io::Result<bool> {
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
         let file = OpenOptions::new().read(true).custom_flags(flags).open(&self.path)?;
@@ -307,6 +321,8 @@ impl AtomicFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::boost::journal::Saved;
+    use crate::observe::Waiter;
     use crate::task::{Task, Tid};
     use rig::scratch::Scratch;
 
@@ -315,10 +331,11 @@ mod tests {
     }
 
     #[test]
-    fn what_happens_is_counted_where_it_belongs() {
+    fn events_are_counted_in_their_own_metrics() {
         let figures = Figures::of(4);
-        figures.looked(3);
-        figures.lost_a_look();
+        let waiters = vec![Waiter::default(); 3];
+        figures.scanned(&Snapshot { waiters, walked: true, ..Snapshot::default() });
+        figures.scan_failed();
         figures.woke_late(Nanos::from_millis(2));
         figures.woke_late(Nanos::from_micros(500));
         figures.starved();
@@ -327,13 +344,7 @@ mod tests {
         figures.happened(&boosted(9, BoostPolicy::Deadline { runtime: Nanos(1), period: Nanos(2) }));
         let over = |outcome| Event::Over {
             task: Task::default(),
-            before: crate::boost::journal::Saved {
-                policy: crate::task::Policy::OTHER,
-                priority: 0,
-                reset_on_fork: false,
-                nice: 0,
-                timer_slack: 0,
-            },
+            before: Saved::default(),
             after: Nanos::ZERO,
             early: false,
             outcome,
@@ -346,11 +357,12 @@ mod tests {
         let text = figures.text(Kind::TaskIter);
         for line in [
             "stalld_info{version=\"2.0.0\",backend=\"task_iter\"} 1",
-            "stalld_looks_total 2",
-            "stalld_looks_lost_total 1",
-            "stalld_look_lateness_seconds_sum 0.002500000",
-            "stalld_look_lateness_seconds_count 2",
-            "stalld_look_lateness_max_seconds 0.002000000",
+            "stalld_scans_total 2",
+            "stalld_scans_of_all_tasks_total 1",
+            "stalld_scans_failed_total 1",
+            "stalld_scan_lateness_seconds_sum 0.002500000",
+            "stalld_scan_lateness_seconds_count 2",
+            "stalld_scan_lateness_max_seconds 0.002000000",
             "stalld_waiting_tasks 3",
             "stalld_starvations_total 1",
             "stalld_boosts_total{policy=\"SCHED_DEADLINE\"} 1",
@@ -369,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_is_replaced_in_one_go_and_nothing_else_is_touched() {
+    fn the_file_is_replaced_at_once_and_no_other_is_touched() {
         let scratch = Scratch::new("metrics");
         let file = AtomicFile::at(&scratch.join("stalld.prom")).unwrap();
         scratch.file("precious", "as it was");
@@ -387,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn what_holds_no_metrics_of_stalld_is_neither_replaced_nor_removed() {
+    fn a_file_without_metrics_of_stalld_is_not_replaced_or_removed() {
         let scratch = Scratch::new("metrics-foreign");
         let path = scratch.join("stalld.prom");
         let file = AtomicFile::at(&path).unwrap();
@@ -405,7 +417,7 @@ mod tests {
         assert!(refused().contains("it holds no metrics of stalld"), "{}", refused());
         file.remove();
         assert_eq!(fs::read_to_string(&path).unwrap(), "root:x:0:0\n");
-        // What an earlier stalld has left is replaced, and so is an empty file.
+        // A file of an earlier stalld is replaced, and so is an empty file.
         for before in ["", &text(true)] {
             fs::write(&path, before).unwrap();
             file.write(&text(false)).unwrap();

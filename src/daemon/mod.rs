@@ -1,19 +1,18 @@
-//! The program around the engine: command line, log, signals, and everything else that a library
-//! must not do.
+//! The `stalld` program: the command line, the log, signals and files around the engine.
 
 mod boosting;
-pub mod check;
+mod check;
 mod files;
-pub mod instance;
+mod instance;
 mod lockfile;
 pub mod log;
 mod metrics;
 mod monitors;
 mod notify;
 pub mod options;
-pub mod pidfile;
+mod pidfile;
 mod report;
-pub mod run;
+mod run;
 mod trace;
 mod watcher;
 
@@ -21,18 +20,18 @@ use crate::command_line;
 use crate::sys::cpu;
 use crate::task::Tid;
 use instance::Instance;
-use options::{Command, Host};
+use options::{Command, HostFacts};
 use std::path::{self, Path, PathBuf};
 use std::process::ExitCode;
 
-/// A command line that makes no sense. The unit keeps systemd from trying it again.
+/// The exit status for an invalid command line. The unit names it in RestartPreventExitStatus=.
 const USAGE: u8 = 22;
 
-/// Names, in the runtime directory, the pidfile that was written for a service.
+/// The file in the runtime directory that holds the path of the service's pidfile.
 const PIDFILE_NOTE: &str = "pidfile";
 
 pub fn main() -> ExitCode {
-    let host = Host {
+    let host = HostFacts {
         configured_cpus: cpu::configured(),
         notify_socket: std::env::var_os("NOTIFY_SOCKET").is_some_and(|path| !path.is_empty()),
     };
@@ -51,7 +50,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Does what the guardian would have done, had it not been killed too.
+/// Restores all that a killed stalld has left changed, in place of its guardian, which was killed
+/// too.
 fn recover() -> ExitCode {
     let dir = Path::new(instance::RUNTIME_DIR);
     let undo = |instance: Instance| {

@@ -1,18 +1,20 @@
-//! Threads that watch a CPU each: for all CPUs from the start (-A), or for those where somebody has
-//! waited for half the threshold, until it is quiet there again (-M).
+//! Monitors: threads that each watch one CPU. With -A each CPU has a monitor from the start. With
+//! -M a CPU gets a monitor once a task there has waited for half the threshold. Such a monitor ends
+//! after some quiet scans, at which no task has waited for so long and no task is boosted.
 //!
-//! They are the same engine as without them, over what they share of one look. The thread that
-//! starts them watches all CPUs, boosts nobody, and starts one for each CPU that needs it.
+//! Each monitor has an engine. The engines share their scans. The main thread is the supervisor: it
+//! watches all CPUs, boosts no task, and starts the monitors.
 
 use super::options::{Mode, Options};
 use super::report::{Reporter, Role};
 use super::run::{OWN_PRIORITY, raise};
 use super::watcher::{Turn, Watcher};
+use crate::boost::counters::Counters;
 use crate::boost::kernel_actuator::KernelActuator;
 use crate::boost::plan::{Booster, Rules};
 use crate::cpus::CpuSet;
 use crate::detect::Limits;
-use crate::engine::{Engine, Tally};
+use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::observe::Shared;
 use crate::proc;
@@ -23,48 +25,50 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
-/// An adaptive monitor ends after as many looks that found nobody waiting for long.
-const QUIET_LOOKS: u32 = 10;
+/// A monitor of -M ends after this many quiet scans in a row.
+const QUIET_SCANS: u32 = 10;
 
 const STACK: usize = 256 * 1024;
 
-/// The monitors, and what they are made of.
-pub struct Monitors {
+/// All monitors, and the parts that a new one is made from.
+pub(super) struct Monitors {
     shared: Arc<Shared>,
     limits: Limits,
     boosts: Option<(Rules, KernelActuator)>,
     reporter: Reporter,
-    /// They don't end by themselves.
+    /// Monitors do not end by themselves (-A).
     stay: bool,
     list: Vec<Monitor>,
-    /// Of those that have ended.
-    past: Tally,
+    /// The counters of monitors that have ended.
+    past: Counters,
 }
 
 struct Monitor {
     cpu: Cpu,
     thread: Thread,
-    orders: Arc<Orders>,
+    flags: Arc<MonitorShared>,
 }
 
-/// What a monitor is told, and tells.
+/// The state that a monitor and the supervisor share: requests to the monitor, and its reports.
 #[derive(Default)]
-struct Orders {
+struct MonitorShared {
     end: AtomicBool,
     report: AtomicBool,
     ended: AtomicBool,
-    /// 0 as long as it has not run.
+    /// 0 until the thread runs.
     tid: AtomicI32,
-    /// When it has last looked.
-    looked: AtomicU64,
-    /// As many waits have reached the threshold, boosts been made, and tasks are boosted now.
+    /// The time of its last scan.
+    scanned: AtomicU64,
+    /// Waits that reached the threshold.
     starved: AtomicU64,
+    /// Boosts since the start.
     boosts: AtomicU64,
+    /// Tasks that are boosted now.
     active: AtomicU64,
 }
 
 impl Monitors {
-    pub fn new(
+    pub(super) fn new(
         shared: Arc<Shared>,
         limits: Limits,
         boosts: Option<(Rules, KernelActuator)>,
@@ -78,23 +82,24 @@ impl Monitors {
             reporter,
             stay: options.mode == Mode::Aggressive,
             list: Vec::new(),
-            past: Tally::default(),
+            past: Counters::default(),
         }
     }
 
-    /// Those who wait for half the threshold are the business of the thread that starts the
-    /// monitors.
-    pub fn supervision(limits: Limits) -> Limits {
+    /// Returns the limits of the supervisor: its scans report tasks that have waited for half the
+    /// threshold.
+    pub(super) fn supervision(limits: Limits) -> Limits {
         Limits { threshold: Nanos(limits.threshold.0 / 2), ..limits }
     }
 
-    /// Starts one for each CPU that the last look found somebody at, and that has none.
-    pub fn look_after(&mut self, engine: &Engine) -> Result<()> {
+    /// Removes ended monitors. Starts a monitor for each CPU where the supervisor's last scan found
+    /// a task that has waited for half the threshold.
+    pub(super) fn supervise(&mut self, engine: &Engine) -> Result<()> {
         let past = &mut self.past;
         self.list.retain(|monitor| {
-            let ended = monitor.orders.ended.load(Ordering::Acquire);
+            let ended = monitor.flags.ended.load(Ordering::Acquire);
             if ended {
-                *past = monitor.orders.added_to(*past);
+                *past = monitor.flags.added_to(*past);
             }
             !ended
         });
@@ -104,73 +109,78 @@ impl Monitors {
         Ok(())
     }
 
-    /// Starts one, unless there is one, that goes on from what `engine` knows.
-    pub fn start(&mut self, cpu: Cpu, engine: &Engine) -> Result<()> {
+    /// Starts a monitor of `cpu`, unless it has one. The monitor takes over the waits that `engine`
+    /// knows.
+    pub(super) fn start(&mut self, cpu: Cpu, engine: &Engine) -> Result<()> {
         if self.list.iter().any(|monitor| monitor.cpu == cpu) {
             return Ok(());
         }
         let only: CpuSet = [cpu].into_iter().collect();
-        let mut engine = engine.branch(self.shared.view(only), self.limits);
+        let mut engine = engine.for_cpu(self.shared.view(only), self.limits);
         if let Some((rules, actuator)) = &self.boosts {
-            engine.boost(Booster::new(*rules), actuator.clone());
+            engine.boost(Booster::new(*rules, Box::new(actuator.clone())));
         }
-        let orders = Arc::new(Orders { looked: AtomicU64::new(clock::monotonic().0), ..Orders::default() });
-        let theirs = Arc::clone(&orders);
-        let watcher = Watcher::new(engine, self.reporter.playing(Role::Of(cpu)), true);
+        let flags = Arc::new(MonitorShared {
+            scanned: AtomicU64::new(clock::monotonic().0),
+            ..MonitorShared::default()
+        });
+        let theirs = Arc::clone(&flags);
+        let watcher = Watcher::new(engine, self.reporter.with_role(Role::Of(cpu)), true);
         let half = Monitors::supervision(self.limits).threshold;
-        let quiet_looks = if self.stay { u32::MAX } else { QUIET_LOOKS };
+        let quiet_scans = if self.stay { u32::MAX } else { QUIET_SCANS };
         let thread = thread::Builder::new()
             .name(format!("stalld/{cpu}"))
             .stack_size(STACK)
             .spawn(move || {
-                let _told = Ended(&theirs);
-                monitor(watcher, &theirs, half, quiet_looks);
+                let _ended = Ended(&theirs);
+                monitor(watcher, &theirs, half, quiet_scans);
             })
             .map_err(|e| Error::io(format!("start a monitor of CPU {cpu}"), &e))?
             .thread()
             .clone();
-        self.list.push(Monitor { cpu, thread, orders });
+        self.list.push(Monitor { cpu, thread, flags });
         Ok(())
     }
 
-    /// What they and the thread that starts them have done, in numbers. That one's looks are all
-    /// that there are.
-    pub fn tally(&self, supervisor: Tally) -> Tally {
-        let Tally { looks, failed_looks, .. } = supervisor;
-        let all = self.list.iter().fold(self.past, |sum, monitor| monitor.orders.added_to(sum));
-        Tally { looks, failed_looks, ..all }
+    /// Returns the sum of the counters of all monitors. The numbers of scans are the supervisor's,
+    /// because monitors share scans.
+    pub(super) fn counters(&self, supervisor: Counters) -> Counters {
+        let Counters { scans, failed_scans, .. } = supervisor;
+        let all = self.list.iter().fold(self.past, |sum, monitor| monitor.flags.added_to(sum));
+        Counters { scans, failed_scans, ..all }
     }
 
-    /// Since when each of them has looked, and the thread that starts them, which does so now.
-    pub fn looked_since(&self, now: Nanos) -> Nanos {
-        let goes_on = |orders: &&Orders| !orders.ended.load(Ordering::Acquire);
-        let orders = self.list.iter().map(|monitor| &*monitor.orders).filter(goes_on);
-        orders.map(|orders| Nanos(orders.looked.load(Ordering::Relaxed))).fold(now, Nanos::min)
+    /// Returns the oldest of the last scans of all running monitors; `now` if none runs.
+    pub(super) fn scanned_since(&self, now: Nanos) -> Nanos {
+        let goes_on = |flags: &&MonitorShared| !flags.ended.load(Ordering::Acquire);
+        let flags = self.list.iter().map(|monitor| &*monitor.flags).filter(goes_on);
+        flags.map(|flags| Nanos(flags.scanned.load(Ordering::Relaxed))).fold(now, Nanos::min)
     }
 
-    /// Has all of them tell what they have seen.
-    pub fn report(&self) {
-        for Monitor { thread, orders, .. } in &self.list {
-            orders.report.store(true, Ordering::Release);
+    /// Requests a status report from each monitor.
+    pub(super) fn report(&self) {
+        for Monitor { thread, flags, .. } in &self.list {
+            flags.report.store(true, Ordering::Release);
             thread.unpark();
         }
     }
 
-    /// Has all of them end their boosts and themselves. False if one has not done so in time.
-    pub fn end(&self, within: Nanos) -> bool {
-        for Monitor { thread, orders, .. } in &self.list {
-            orders.end.store(true, Ordering::Release);
+    /// Requests all monitors to end their boosts and exit. Returns false if one still runs after
+    /// the time `within`.
+    pub(super) fn end(&self, within: Nanos) -> bool {
+        for Monitor { thread, flags, .. } in &self.list {
+            flags.end.store(true, Ordering::Release);
             thread.unpark();
         }
         if self.have_ended(Nanos(within.0 / 2)) {
             return true;
         }
-        // A thread that waits behind a hog can't even be killed, nor can its process end: it is
-        // given a CPU that is known to serve it.
+        // A thread that starves behind a hog can't exit, and neither can its process. So move it to
+        // this CPU, which runs the main thread, and make it real-time.
         let here: CpuSet = [cpu::current()].into_iter().collect();
-        for Monitor { orders, .. } in &self.list {
-            let tid = Tid(orders.tid.load(Ordering::Acquire));
-            if !orders.ended.load(Ordering::Acquire) && proc::is_own_thread(tid) {
+        for Monitor { flags, .. } in &self.list {
+            let tid = Tid(flags.tid.load(Ordering::Acquire));
+            if !flags.ended.load(Ordering::Acquire) && proc::is_own_thread(tid) {
                 let _ = sched::set_affinity(tid, &here);
                 let _ = sched::set_fifo(tid, OWN_PRIORITY);
             }
@@ -181,7 +191,7 @@ impl Monitors {
     fn have_ended(&self, within: Nanos) -> bool {
         let until = clock::monotonic() + within;
         loop {
-            if self.list.iter().all(|monitor| monitor.orders.ended.load(Ordering::Acquire)) {
+            if self.list.iter().all(|monitor| monitor.flags.ended.load(Ordering::Acquire)) {
                 return true;
             }
             if clock::monotonic() > until {
@@ -192,23 +202,23 @@ impl Monitors {
     }
 }
 
-impl Orders {
-    fn added_to(&self, sum: Tally) -> Tally {
+impl MonitorShared {
+    fn added_to(&self, sum: Counters) -> Counters {
         let starved = sum.starved + self.starved.load(Ordering::Relaxed);
         let boosts = sum.boosts + self.boosts.load(Ordering::Relaxed);
         let active = sum.active + self.active.load(Ordering::Relaxed);
-        Tally { starved, boosts, active, ..sum }
+        Counters { starved, boosts, active, ..sum }
     }
 
-    fn note(&self, tally: Tally) {
-        self.starved.store(tally.starved, Ordering::Relaxed);
-        self.boosts.store(tally.boosts, Ordering::Relaxed);
-        self.active.store(tally.active, Ordering::Relaxed);
+    fn note(&self, counters: Counters) {
+        self.starved.store(counters.starved, Ordering::Relaxed);
+        self.boosts.store(counters.boosts, Ordering::Relaxed);
+        self.active.store(counters.active, Ordering::Relaxed);
     }
 }
 
-/// Tells of the end of a monitor, however it comes about.
-struct Ended<'a>(&'a Orders);
+/// Marks a monitor as ended when dropped, also after a panic.
+struct Ended<'a>(&'a MonitorShared);
 
 impl Drop for Ended<'_> {
     fn drop(&mut self) {
@@ -216,32 +226,32 @@ impl Drop for Ended<'_> {
     }
 }
 
-/// The life of a monitor.
-fn monitor(mut watcher: Watcher, orders: &Orders, half: Nanos, quiet_looks: u32) {
-    orders.tid.store(sched::gettid().0, Ordering::Release);
-    // Born real-time, unless a service manager has seen to it that it is not. Who started it has
-    // told why not.
+/// Runs a monitor until it is asked to end, or until its CPU is quiet.
+fn monitor(mut watcher: Watcher, flags: &MonitorShared, half: Nanos, quiet_scans: u32) {
+    flags.tid.store(sched::gettid().0, Ordering::Release);
+    // The thread inherits real-time priority, unless the service manager has set reset-on-fork.
+    // `prepare_thread` has logged why stalld can't raise itself.
     let _ = raise();
-    memory::no_timer_slack();
+    clock::be_punctual();
     memory::fault_in_stack();
     let mut quiet = 0;
-    while quiet < quiet_looks {
-        if watcher.turn(orders.report.swap(false, Ordering::AcqRel)) == Turn::Looked {
-            orders.looked.store(clock::monotonic().0, Ordering::Relaxed);
+    while quiet < quiet_scans {
+        if watcher.turn(flags.report.swap(false, Ordering::AcqRel)) == Turn::Scanned {
+            flags.scanned.store(clock::monotonic().0, Ordering::Relaxed);
             quiet = match watcher.engine().is_quiet(half) {
                 Some(true) => quiet.saturating_add(1),
                 Some(false) => 0,
                 None => quiet,
             };
         }
-        orders.note(watcher.engine().tally());
+        flags.note(watcher.engine().counters());
         let planned = watcher.planned();
         thread::park_timeout(Duration::from_nanos((planned - clock::monotonic()).0));
-        if orders.end.load(Ordering::Acquire) {
+        if flags.end.load(Ordering::Acquire) {
             break;
         }
         watcher.woke((clock::monotonic() >= planned).then_some(planned));
     }
     watcher.end();
-    orders.note(watcher.engine().tally());
+    flags.note(watcher.engine().counters());
 }

@@ -1,6 +1,6 @@
-//! Tells the service manager how stalld is doing, in datagrams as sd_notify(3) describes them.
+//! Reports the state of stalld to the service manager, in datagrams as in sd_notify(3).
 
-use crate::engine::Tally;
+use crate::boost::counters::Counters;
 use crate::error::{Context, Error, Result};
 use crate::observe::Kind;
 use crate::task::Nanos;
@@ -12,26 +12,28 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
-/// The status is not told more often than this, whatever happens.
-const TOLD: Nanos = Nanos::from_secs(1);
-/// And this often when nothing does.
-const RETOLD: Nanos = Nanos::from_secs(10);
+/// The shortest time between two status messages.
+const NEWS_INTERVAL: Nanos = Nanos::from_secs(1);
+/// The longest time between two status messages, if nothing changes.
+const QUIET_INTERVAL: Nanos = Nanos::from_secs(10);
 
-/// The socket of the manager that has started stalld; without one, nothing is told to anybody.
-pub struct Manager {
+/// The socket of the service manager that started stalld. Without one, nothing is sent.
+pub(super) struct Manager {
     socket: Option<(UnixDatagram, SocketAddr)>,
-    /// Without a word for this long stalld is taken for dead.
+    /// The watchdog time: without WATCHDOG=1 for so long, the manager assumes that stalld hangs.
     watchdog: Option<Nanos>,
     ready: bool,
+    /// When the last status was sent.
     told_at: Nanos,
-    told: Tally,
+    /// The counters of the last status.
+    told: Counters,
     message: String,
 }
 
 impl Manager {
-    /// Takes what the environment says. An error is a socket that can't be used: a manager waits at
-    /// the other end.
-    pub fn from_environment() -> Result<Manager> {
+    /// Reads NOTIFY_SOCKET and the watchdog's variables. An unusable socket is an error, because a
+    /// manager waits for messages.
+    pub(super) fn from_environment() -> Result<Manager> {
         let watchdog = watchdog(env::var_os("WATCHDOG_USEC"), env::var_os("WATCHDOG_PID"));
         match env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty()) {
             Some(name) => Manager::at(&name, watchdog),
@@ -49,7 +51,7 @@ impl Manager {
             }
         };
         let socket = UnixDatagram::unbound().context(what())?;
-        // A manager that does not read must not hold up a look.
+        // A manager that does not read must not block a scan.
         socket.set_nonblocking(true).context(what())?;
         Ok(Manager::new(Some((socket, address.context(what())?)), watchdog))
     }
@@ -60,20 +62,21 @@ impl Manager {
             watchdog,
             ready: false,
             told_at: Nanos::ZERO,
-            told: Tally::default(),
+            told: Counters::default(),
             message: String::with_capacity(512),
         }
     }
 
-    /// The longest time between two looks that leaves the watchdog calm.
-    pub fn within(&self, granularity: Nanos) -> Nanos {
+    /// Returns the longest time between two scans that keeps the watchdog from firing.
+    pub(super) fn cap_to_watchdog(&self, granularity: Nanos) -> Nanos {
         self.watchdog.map_or(granularity, |limit| granularity.min(Nanos(limit.0 / 2)))
     }
 
-    /// A look was carried out at this moment: stalld works, and has a status to tell. The watchdog
-    /// hears of it if all that look have done so since `all_since`, which is not too long ago.
-    pub fn looked(&mut self, kind: Kind, tally: Tally, all_since: Nanos, now: Nanos) {
-        if self.socket.is_none() || !self.is_due(tally, now) {
+    /// Reports the scan at `now`: sends READY=1 once, and the status when it is due. Sends
+    /// WATCHDOG=1 only if all scanning threads have scanned within the watchdog time; `all_since`
+    /// is the oldest of their last scans.
+    pub(super) fn scanned(&mut self, kind: Kind, counters: Counters, all_since: Nanos, now: Nanos) {
+        if self.socket.is_none() || !self.is_due(counters, now) {
             return;
         }
         self.message.clear();
@@ -84,29 +87,30 @@ impl Manager {
             self.message.push_str("WATCHDOG=1\n");
         }
         // Writing to a String can't fail.
-        let _ = write!(self.message, "STATUS={}", Status(kind, tally));
-        // What finds no room is told after the next look.
+        let _ = write!(self.message, "STATUS={}", Status(kind, counters));
+        // A message that finds no room is sent after the next scan.
         if self.send().is_ok() {
             self.ready = true;
             self.told_at = now;
-            self.told = tally;
+            self.told = counters;
         }
     }
 
-    /// The end has begun.
-    pub fn stopping(&mut self) {
+    /// Reports that stalld is shutting down.
+    pub(super) fn stopping(&mut self) {
         self.message.clear();
         self.message.push_str("STOPPING=1");
-        // Nobody is left to care if it fails.
+        // The shutdown goes on if this fails.
         let _ = self.send();
     }
 
-    fn is_due(&self, tally: Tally, now: Nanos) -> bool {
-        // Looks alone are no news.
-        let news = Tally { looks: self.told.looks, ..tally };
+    fn is_due(&self, counters: Counters, now: Nanos) -> bool {
+        // Compare only counters that the status shows, without the scans, which always change.
+        let shown = |it: Counters| (it.failed_scans, it.starved, it.boosts, it.active);
+        let has_news = shown(counters) != shown(self.told);
         let pause = now - self.told_at;
-        let at_rest = self.watchdog.map_or(RETOLD, |limit| RETOLD.min(Nanos(limit.0 / 4)));
-        !self.ready || pause >= at_rest || (news != self.told && pause >= TOLD)
+        let at_rest = self.watchdog.map_or(QUIET_INTERVAL, |limit| QUIET_INTERVAL.min(Nanos(limit.0 / 4)));
+        !self.ready || pause >= at_rest || (has_news && pause >= NEWS_INTERVAL)
     }
 
     fn send(&self) -> io::Result<()> {
@@ -117,7 +121,7 @@ impl Manager {
     }
 }
 
-/// The watchdog's time, if it watches this process.
+/// Returns the watchdog time; `None` if no watchdog watches this process.
 fn watchdog(micros: Option<OsString>, pid: Option<OsString>) -> Option<Nanos> {
     let number = |text: OsString| text.to_str()?.parse::<u64>().ok();
     let ours = pid.is_none_or(|pid| number(pid) == Some(std::process::id().into()));
@@ -125,14 +129,14 @@ fn watchdog(micros: Option<OsString>, pid: Option<OsString>) -> Option<Nanos> {
     Some(Nanos::from_micros(micros.min(u64::MAX / 1000)))
 }
 
-struct Status(Kind, Tally);
+struct Status(Kind, Counters);
 
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let Status(kind, Tally { looks, failed_looks, starved, boosts, active }) = self;
+        let Status(kind, Counters { scans, failed_scans, starved, boosts, active, .. }) = self;
         write!(
             f,
-            "{} backend: {looks} looks, {failed_looks} lost; {starved} waits reached the threshold; \
+            "{} backend: {scans} scans, {failed_scans} failed; {starved} waits reached the threshold; \
              {boosts} boosts, {active} now",
             kind.name()
         )
@@ -144,8 +148,6 @@ mod tests {
     use super::*;
     use rig::scratch::Scratch;
 
-    const ONE_LOOK: Tally = Tally { looks: 1, failed_looks: 0, starved: 0, boosts: 0, active: 0 };
-
     fn received(socket: &UnixDatagram) -> Option<String> {
         socket.set_nonblocking(true).unwrap();
         let mut bytes = [0; 1024];
@@ -153,30 +155,34 @@ mod tests {
         Some(String::from_utf8(bytes[..len].to_vec()).unwrap())
     }
 
-    fn looked(manager: &mut Manager, second: u64) {
+    fn one_scan() -> Counters {
+        Counters { scans: 1, ..Counters::default() }
+    }
+
+    fn scanned(manager: &mut Manager, second: u64) {
         let now = Nanos::from_secs(second);
-        manager.looked(Kind::TaskIter, ONE_LOOK, now, now);
+        manager.scanned(Kind::TaskIter, one_scan(), now, now);
     }
 
     const STATUS: &str =
-        "STATUS=task_iter backend: 1 looks, 0 lost; 0 waits reached the threshold; 0 boosts, 0 now";
+        "STATUS=task_iter backend: 1 scans, 0 failed; 0 waits reached the threshold; 0 boosts, 0 now";
 
     #[test]
-    fn the_first_look_makes_it_ready_and_each_further_one_calms_the_watchdog() {
+    fn the_first_scan_makes_it_ready_and_each_further_one_calms_the_watchdog() {
         let scratch = Scratch::new("notify");
         let path = scratch.join("socket");
         let socket = UnixDatagram::bind(&path).unwrap();
         let mut manager = Manager::at(path.as_os_str(), Some(Nanos::from_secs(8))).unwrap();
         assert_eq!(received(&socket), None);
-        looked(&mut manager, 1);
+        scanned(&mut manager, 1);
         assert_eq!(received(&socket).unwrap(), format!("READY=1\nWATCHDOG=1\n{STATUS}"));
-        // A look a moment later has nothing new to tell.
-        looked(&mut manager, 2);
+        // A scan a moment later sends nothing, because nothing has changed.
+        scanned(&mut manager, 2);
         assert_eq!(received(&socket), None);
-        looked(&mut manager, 3);
+        scanned(&mut manager, 3);
         assert_eq!(received(&socket).unwrap(), format!("WATCHDOG=1\n{STATUS}"));
-        // A monitor has not looked for the watchdog's time.
-        manager.looked(Kind::TaskIter, ONE_LOOK, Nanos::from_secs(3), Nanos::from_secs(11));
+        // A monitor has not scanned for the watchdog's time.
+        manager.scanned(Kind::TaskIter, one_scan(), Nanos::from_secs(3), Nanos::from_secs(11));
         assert_eq!(received(&socket).unwrap(), STATUS);
         manager.stopping();
         assert_eq!(received(&socket).unwrap(), "STOPPING=1");
@@ -187,31 +193,31 @@ mod tests {
         let name = format!("stalld-test-{}", std::process::id());
         let socket = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
         let mut manager = Manager::at(OsStr::new(&format!("@{name}")), None).unwrap();
-        looked(&mut manager, 1);
+        scanned(&mut manager, 1);
         assert_eq!(received(&socket).unwrap(), format!("READY=1\n{STATUS}"));
     }
 
     #[test]
-    fn what_the_manager_has_no_room_for_is_told_later() {
+    fn a_message_for_which_the_manager_has_no_room_is_sent_later() {
         let scratch = Scratch::new("notify-full");
         let path = scratch.join("socket");
         let mut manager = Manager::at(path.as_os_str(), None).unwrap();
-        looked(&mut manager, 1);
+        scanned(&mut manager, 1);
         let socket = UnixDatagram::bind(&path).unwrap();
-        looked(&mut manager, 1);
+        scanned(&mut manager, 1);
         assert!(received(&socket).unwrap().starts_with("READY=1\n"));
     }
 
     #[test]
-    fn what_happens_is_told_within_a_second_and_no_more_often() {
+    fn changes_are_sent_within_a_second_and_no_more_often() {
         let scratch = Scratch::new("notify-happened");
         let path = scratch.join("socket");
         let _socket = UnixDatagram::bind(&path).unwrap();
         let mut manager = Manager::at(path.as_os_str(), None).unwrap();
-        let quiet = Tally::default();
+        let quiet = Counters::default();
         assert!(manager.is_due(quiet, Nanos::ZERO));
-        looked(&mut manager, 1);
-        let boosting = Tally { boosts: 1, ..quiet };
+        scanned(&mut manager, 1);
+        let boosting = Counters { boosts: 1, ..quiet };
         assert!(!manager.is_due(boosting, Nanos::from_millis(1999)));
         assert!(manager.is_due(boosting, Nanos::from_millis(2000)));
         assert!(!manager.is_due(quiet, Nanos::from_millis(10_999)));
@@ -219,11 +225,11 @@ mod tests {
     }
 
     #[test]
-    fn looks_come_twice_in_the_watchdogs_time() {
+    fn scans_come_twice_in_the_watchdogs_time() {
         let manager = Manager::new(None, Some(Nanos::from_secs(30)));
-        assert_eq!(manager.within(Nanos::from_secs(600)), Nanos::from_secs(15));
-        assert_eq!(manager.within(Nanos::from_secs(5)), Nanos::from_secs(5));
-        assert_eq!(Manager::new(None, None).within(Nanos::from_secs(600)), Nanos::from_secs(600));
+        assert_eq!(manager.cap_to_watchdog(Nanos::from_secs(600)), Nanos::from_secs(15));
+        assert_eq!(manager.cap_to_watchdog(Nanos::from_secs(5)), Nanos::from_secs(5));
+        assert_eq!(Manager::new(None, None).cap_to_watchdog(Nanos::from_secs(600)), Nanos::from_secs(600));
     }
 
     #[test]

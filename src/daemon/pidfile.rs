@@ -1,4 +1,4 @@
-//! The file that tells scripts which process is the daemon.
+//! The pidfile, from which scripts read the pid of the daemon.
 
 use super::lockfile::{LockFile, Taken};
 use crate::error::{Context, Error, Result};
@@ -12,20 +12,21 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-/// Everybody may read it.
+/// All users may read it.
 const MODE: u32 = 0o644;
 
-/// Removed when dropped, unless it has become somebody else's or this is a forked child.
+/// The pidfile of this process. Drop removes the file, unless the file was replaced or the caller
+/// is a forked child.
 #[derive(Debug)]
-pub struct Pidfile {
+pub(super) struct Pidfile {
     lock: LockFile,
     owner: u32,
-    /// It has replaced a file that other users could write to.
+    /// `create` has replaced a file that other users could write to.
     pub was_open_to_others: bool,
 }
 
 impl Pidfile {
-    pub fn create(path: &Path) -> Result<Pidfile> {
+    pub(super) fn create(path: &Path) -> Result<Pidfile> {
         let was_open_to_others = remove_open_one(path)?;
         let lock = take(path)?;
         let pidfile = Pidfile { lock, owner: std::process::id(), was_open_to_others };
@@ -37,18 +38,20 @@ impl Pidfile {
 impl Drop for Pidfile {
     fn drop(&mut self) {
         if std::process::id() == self.owner && self.lock.is_in_place() {
-            // Still locked, so nobody can have made it theirs in between.
+            // The lock is still held, so no other process can have taken the file over since the
+            // check.
             let _ = fs::remove_file(self.lock.path());
         }
     }
 }
 
-/// Longer is no number of a process.
+/// The largest size of a pidfile, in bytes.
 const LONGEST: u64 = 16;
 
-/// Removes a pidfile that other users can write to, and so can't be trusted. The C program leaves
-/// such files, of mode 0022: without capabilities root itself can't open them. Returns false if
-/// there is none. It must be a file of this user's that holds a number or can't be read.
+/// Removes a pidfile that other users can write to, because it can't be trusted. The C program
+/// leaves such files, with mode 0022: without capabilities even root can't open them. Removes only
+/// a file of this user that is empty, holds a number or can't be read. Returns whether it removed
+/// one.
 fn remove_open_one(path: &Path) -> Result<bool> {
     let Ok(seen) = fs::symlink_metadata(path) else { return Ok(false) };
     let is_own = seen.is_file() && seen.uid() == process::effective_uid() && seen.nlink() == 1;
@@ -67,32 +70,33 @@ fn remove_open_one(path: &Path) -> Result<bool> {
     Ok(is_pidfile)
 }
 
-/// Writes the pidfile of another process, and notes its path for `remove_left`. The unit has this
-/// done outside of the sandbox, in which stalld cannot see the host's /run.
-pub fn write_for(path: &Path, pid: Tid, note: &Path) -> Result<()> {
+/// Writes the pidfile of another process, and stores its path in `note` for `remove_left`. The unit
+/// runs this outside of its sandbox, because stalld inside can't see the host's /run.
+pub(super) fn write_for(path: &Path, pid: Tid, note: &Path) -> Result<()> {
     if !process::is_alive(pid) {
         return Err(Error::new(format!(
             "cannot write the pidfile {}: there is no process {pid}",
             path.display()
         )));
     }
-    own_file::begin(note)?
+    own_file::create_private(note)?
         .write_all(path.as_os_str().as_bytes())
         .context(format_args!("write {}", note.display()))?;
     remove_open_one(path)?;
     take(path)?.write_number(pid)
 }
 
-/// Removes the pidfile that the note names if its process has ended, and the note. The options of
-/// the service, which named it, may have changed meanwhile. Keeps a file that holds anything else.
-pub fn remove_left(note: &Path) -> Result<()> {
+/// Removes the pidfile that `note` names, and the note, if the process of that pidfile has ended.
+/// The path comes from the note because the options of the service may have changed. Keeps a file
+/// that holds anything else.
+pub(super) fn remove_left(note: &Path) -> Result<()> {
     let noted = match fs::read(note) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         noted => noted.context(format_args!("read {}", note.display()))?,
     };
     let path = Path::new(OsStr::from_bytes(&noted));
-    // Taking a file that is not there would create it. In the sandbox the path does not exist, and
-    // the note is still needed outside.
+    // `take` would create a missing file. In the sandbox the path does not exist, and the note is
+    // still needed outside.
     if fs::symlink_metadata(path).is_err() {
         return Ok(());
     }
@@ -110,8 +114,8 @@ fn take(path: &Path) -> Result<LockFile> {
         Taken::Ours(lock) => return Ok(lock),
         Taken::Theirs(holder) => holder,
     };
-    // Who can read a file can lock it. Any user could keep stalld from starting again by a lock on
-    // what a killed one left behind: a file whose process is dead is replaced.
+    // A user who can read the file can lock it, and so could keep stalld from starting after it was
+    // killed. So replace a file whose process is dead.
     if holder.is_some_and(|pid| !process::is_alive(pid)) {
         fs::remove_file(path).context(what())?;
         if let Taken::Ours(lock) = LockFile::take(path, MODE)? {
@@ -132,7 +136,7 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     #[test]
-    fn a_pidfile_tells_the_pid_to_everybody_and_goes_with_its_process() {
+    fn all_users_can_read_the_pid_and_the_file_goes_with_its_process() {
         let scratch = Scratch::new("pidfile");
         let path = scratch.join("stalld.pid");
         let pidfile = Pidfile::create(&path).unwrap();
@@ -143,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_process_is_told_who_has_the_pidfile() {
+    fn a_second_process_gets_an_error_with_the_owner_of_the_pidfile() {
         let scratch = Scratch::new("pidfile-held");
         let path = scratch.join("stalld.pid");
         let _first = Pidfile::create(&path).unwrap();
@@ -160,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_on_what_a_dead_process_left_keeps_nobody_from_starting() {
+    fn a_lock_on_the_pidfile_of_a_dead_process_prevents_no_start() {
         let scratch = Scratch::new("pidfile-squatted");
         let path = scratch.join("stalld.pid");
         fs::write(&path, format!("{}\n", i32::MAX)).unwrap();
@@ -187,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_pidfile_is_not_replaced() {
+    fn a_file_that_is_no_pidfile_is_not_replaced() {
         let scratch = Scratch::new("pidfile-foreign");
         let precious = scratch.join("precious");
         fs::write(&precious, "my notes").unwrap();
@@ -217,7 +221,7 @@ mod tests {
         let mut child =
             std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
         let pid = Tid(child.id() as i32);
-        // What a killed service has left is replaced.
+        // The pidfile of a killed service is replaced.
         fs::write(&path, format!("{}\n", i32::MAX)).unwrap();
         fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
         for _ in 0..2 {

@@ -1,11 +1,12 @@
-//! What the log tells of a look.
+//! Reports scans and boosts to the log, the metrics and the trace.
 
-use super::log::{Level, LogEvent, Logger, Looker, Millis};
+use super::log::{Level, LogEvent, Logger, Millis, Scanner};
 use super::metrics::Figures;
 use super::options::{Mode, Options};
-use crate::boost::event::Event;
+use crate::boost::counters::Counters;
+use crate::boost::event::{Event, Refusal};
 use crate::detect::Starving;
-use crate::engine::{Counters, Engine, Hog, LATE};
+use crate::engine::{Engine, Hog, LATE};
 use crate::error::Error;
 use crate::sorted::Sorted;
 use crate::sys::clock;
@@ -13,42 +14,42 @@ use crate::task::{Cpu, Nanos, TaskId};
 use std::fmt;
 use std::sync::Arc;
 
-/// As many waiters as SIGUSR1 lists.
+/// The maximum number of waiters that SIGUSR1 lists.
 const LISTED: usize = 100;
 
-/// Which part the thread has whose looks are told.
+/// The role of the thread whose scans are reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// It does everything.
+pub(super) enum Role {
+    /// The only scanning thread: it scans and boosts.
     Alone,
-    /// It sees to it that there are monitors.
+    /// The main thread with -A or -M: it starts monitors and boosts no task.
     Supervisor,
-    /// It is the monitor of one CPU.
+    /// The monitor of one CPU.
     Of(Cpu),
 }
 
-/// Turns looks into lines, and remembers what has been said.
-pub struct Reporter {
+/// Turns scans into log lines, and remembers what it has logged.
+pub(super) struct Reporter {
     log: Logger,
-    /// Where there is one to write.
+    /// The logger of the trace, if there is one.
     trace: Option<Logger>,
     figures: Arc<Figures>,
     role: Role,
     exact: bool,
     idle_detection: bool,
     mode: Mode,
-    looks: u64,
+    scans: u64,
     failures_in_a_row: u64,
     refusals: Refusals,
     lateness: Lateness,
-    /// How many tasks wait on each CPU.
+    /// The number of waiters on each CPU; scratch space of `cpus`.
     waiting: Sorted<Cpu, usize>,
 }
 
-/// A boost that the kernel goes on refusing is logged again after this time.
+/// A boost that the kernel keeps refusing is logged again after this time.
 const REFUSAL_INTERVAL: Nanos = Nanos::from_secs(600);
 
-/// The last boosts that were refused: a task whose boost fails at each try is logged once.
+/// The last refused boosts. A task whose boost fails at each try is logged once.
 #[derive(Clone, Copy, Default)]
 struct Refusals {
     last: [Option<Refused>; 32],
@@ -58,15 +59,16 @@ struct Refusals {
 #[derive(Clone, Copy)]
 struct Refused {
     id: TaskId,
-    errno: Option<i32>,
+    why: Refusal,
     at: Nanos,
 }
 
 impl Refusals {
-    /// False for a refusal that was logged a short time ago, for the same task and the same reason.
-    fn is_news(&mut self, told: &LogEvent, now: Nanos) -> bool {
-        let LogEvent::Refused { ref task, errno, .. } = *told else { return true };
-        let is_same = |it: &&mut Refused| (it.id, it.errno) == (task.id(), errno);
+    /// Returns false for a refusal that was logged less than `REFUSAL_INTERVAL` ago, for the same
+    /// task and reason.
+    fn is_news(&mut self, event: &Event, now: Nanos) -> bool {
+        let Event::Refused { ref task, why, .. } = *event else { return true };
+        let is_same = |it: &&mut Refused| (it.id, it.why) == (task.id(), why);
         if let Some(known) = self.last.iter_mut().flatten().find(is_same) {
             let is_news = now - known.at >= REFUSAL_INTERVAL;
             if is_news {
@@ -76,17 +78,17 @@ impl Refusals {
         }
         let places = self.last.len();
         if let Some(place) = self.last.get_mut(self.next % places) {
-            *place = Some(Refused { id: task.id(), errno, at: now });
+            *place = Some(Refused { id: task.id(), why, at: now });
         }
         self.next = self.next.wrapping_add(1);
         true
     }
 }
 
-/// How late this thread came to its looks.
+/// How late this thread woke up for its scans.
 #[derive(Clone, Copy, Default)]
 struct Lateness {
-    looks: u64,
+    scans: u64,
     total: Nanos,
     longest: Nanos,
 }
@@ -96,7 +98,7 @@ fn no_waiters() -> Sorted<Cpu, usize> {
 }
 
 impl Reporter {
-    pub fn new(
+    pub(super) fn new(
         log: Logger,
         trace: Option<Logger>,
         figures: Arc<Figures>,
@@ -111,7 +113,7 @@ impl Reporter {
             exact: options.threshold_has_unit,
             idle_detection: options.idle_detection,
             mode: options.mode,
-            looks: 0,
+            scans: 0,
             failures_in_a_row: 0,
             refusals: Refusals::default(),
             lateness: Lateness::default(),
@@ -119,8 +121,8 @@ impl Reporter {
         }
     }
 
-    /// One for another thread, with a part of its own.
-    pub fn playing(&self, role: Role) -> Reporter {
+    /// Returns a reporter for another thread, with the role of that thread.
+    pub(super) fn with_role(&self, role: Role) -> Reporter {
         let Reporter { log, trace, figures, exact, idle_detection, mode, .. } = self;
         let (log, trace, figures) = (log.clone(), trace.clone(), Arc::clone(figures));
         let (exact, idle_detection, mode) = (*exact, *idle_detection, *mode);
@@ -132,7 +134,7 @@ impl Reporter {
             exact,
             idle_detection,
             mode,
-            looks: 0,
+            scans: 0,
             failures_in_a_row: 0,
             refusals: Refusals::default(),
             lateness: Lateness::default(),
@@ -140,35 +142,35 @@ impl Reporter {
         }
     }
 
-    /// A look that was planned for one moment began at another.
-    pub fn woke(&mut self, planned: Nanos, woke: Nanos) {
+    /// Reports how late the thread woke up for a scan.
+    pub(super) fn woke(&mut self, planned: Nanos, woke: Nanos) {
         let late = woke - planned;
-        self.lateness.looks += 1;
+        self.lateness.scans += 1;
         self.lateness.total = self.lateness.total + late;
         self.lateness.longest = self.lateness.longest.max(late);
         self.figures.woke_late(late);
         if late >= LATE {
-            self.log.tell(&LogEvent::Late { late });
+            self.log.emit(&LogEvent::Late { late });
         }
     }
 
-    /// A look was carried out, which began at this moment.
-    pub fn looked(&mut self, engine: &mut Engine, begun: Nanos) {
+    /// Reports a scan that began at `begun`.
+    pub(super) fn scanned(&mut self, engine: &mut Engine, begun: Nanos) {
         if self.failures_in_a_row > 0 {
-            self.log.info(format_args!("looking again after {} looks that failed", self.failures_in_a_row));
+            self.log.info(format_args!("scanning again after {} failed scans", self.failures_in_a_row));
             self.failures_in_a_row = 0;
         }
         for remark in engine.backend().remarks() {
             self.log.info(format_args!("{remark}"));
         }
-        // Where each CPU has a monitor, that tells of it.
+        // With -A the monitors log the CPUs.
         if self.log.shows(Level::Debug) && (self.role, self.mode) != (Role::Supervisor, Mode::Aggressive) {
             self.cpus(engine);
         }
         self.ignored(engine);
-        // A monitor's looks are those of all.
+        // Monitors share scans, so only the supervisor counts them.
         if !matches!(self.role, Role::Of(_)) {
-            self.figures.looked(engine.snapshot().waiters.len());
+            self.figures.scanned(engine.snapshot());
         }
         self.trace(engine, begun);
         for starving in engine.starving().iter().filter(|starving| starving.due) {
@@ -181,13 +183,13 @@ impl Reporter {
             }
             self.starves(starving, engine.hog(starving.task.cpu));
         }
-        self.looks += 1;
+        self.scans += 1;
     }
 
-    /// What has happened to tasks that were boosted.
-    pub fn boosts(&mut self, engine: &mut Engine) {
+    /// Reports the events of boosts since the last call.
+    pub(super) fn boosts(&mut self, engine: &mut Engine) {
         for event in engine.events() {
-            self.event(&event);
+            self.event(event);
         }
         if let Some(booster) = engine.booster() {
             let monitor = if let Role::Of(cpu) = self.role { cpu } else { Cpu(0) };
@@ -195,46 +197,48 @@ impl Reporter {
         }
     }
 
-    fn event(&mut self, event: &Event) {
-        self.figures.happened(event);
-        if let Some(told) = LogEvent::of(event) {
-            if self.refusals.is_news(&told, clock::monotonic()) {
-                self.log.tell(&told);
-            }
-            self.trace.iter().for_each(|trace| trace.tell(&told));
+    fn event(&mut self, event: Event) {
+        self.figures.happened(&event);
+        if matches!(event, Event::Refused { why, .. } if !why.is_failure()) {
+            return;
         }
+        if self.refusals.is_news(&event, clock::monotonic()) {
+            self.log.emit(&LogEvent::Task(event));
+        }
+        self.trace.iter().for_each(|trace| trace.emit(&LogEvent::Task(event)));
     }
 
-    /// Who starves and for how long, for those who want to see it drawn.
+    /// Sends the starving tasks and the scan to the trace.
     fn trace(&self, engine: &Engine, begun: Nanos) {
         let Some(trace) = &self.trace else { return };
         let snapshot = engine.snapshot();
-        let looker = match self.role {
-            Role::Alone => Looker::All,
-            Role::Of(cpu) => Looker::Of(cpu),
-            Role::Supervisor => Looker::Supervisor,
+        let scanner = match self.role {
+            Role::Alone => Scanner::All,
+            Role::Of(cpu) => Scanner::Of(cpu),
+            Role::Supervisor => Scanner::Supervisor,
         };
-        if looker != Looker::Supervisor {
-            engine.starving().iter().for_each(|starving| trace.tell(&self.starved(starving)));
+        if scanner != Scanner::Supervisor {
+            engine.starving().iter().for_each(|starving| trace.emit(&self.starved(starving)));
         }
-        // A look that only asks, and finds two tasks in a queue, does not know who waits.
+        // An incomplete scan lists no waiters. It knows that there are none only if no CPU has two
+        // runnable tasks.
         let knows = snapshot.complete || snapshot.load.iter().all(|load| load.runnable < 2);
-        trace.tell(&LogEvent::Looked { begun, waiting: snapshot.waiters.len(), looker, knows });
+        trace.emit(&LogEvent::Scanned { begun, waiting: snapshot.waiters.len(), scanner, knows });
     }
 
-    /// A look failed: told once for a row of them.
-    pub fn failed(&mut self, error: &Error) {
+    /// Counts a failed scan. Logs only the first of several in a row.
+    pub(super) fn failed(&mut self, error: &Error) {
         self.failures_in_a_row += 1;
         if !matches!(self.role, Role::Of(_)) {
-            self.figures.lost_a_look();
+            self.figures.scan_failed();
         }
         if self.failures_in_a_row == 1 {
-            self.log.warning(format_args!("this look is lost: {error}"));
+            self.log.warning(format_args!("scan failed: {error}"));
         }
     }
 
-    /// Who waits, and what has happened so far.
-    pub fn status(&self, engine: &Engine) {
+    /// Logs the waiters and the counters, for SIGUSR1.
+    pub(super) fn status(&self, engine: &Engine) {
         match self.role {
             Role::Alone => {
                 self.counters(engine, "");
@@ -246,10 +250,11 @@ impl Reporter {
     }
 
     fn counters(&self, engine: &Engine, whose: &str) {
-        let Counters { looks, failed_looks, starved, longest_wait, dropped_waits } = engine.counters();
+        let counters = engine.counters();
+        let Counters { scans, walks, failed_scans, starved, longest_wait, dropped_waits, .. } = counters;
         self.log.info(format_args!(
-            "{whose}{} backend: {looks} looks, {failed_looks} of them lost; {starved} waits reached the threshold, \
-             the longest seen {}; {}",
+            "{whose}{} backend: {scans} scans, {failed_scans} of them failed, {walks} read all tasks; {starved} waits \
+             reached the threshold, the longest seen {}; {}",
             engine.kind().name(),
             Millis(longest_wait),
             self.lateness,
@@ -259,12 +264,11 @@ impl Reporter {
                 "{whose}{dropped_waits} short waits dropped: too many tasks out of sight at once"
             ));
         }
-        if let Some(booster) = engine.booster() {
-            let (active, waiting) = booster.load();
-            let counters = booster.counters();
+        if engine.booster().is_some() {
+            let Counters { boosts, refused, failed_restores, active, waiting, .. } = counters;
             self.log.info(format_args!(
-                "{whose}{} boosts so far, {} refused, {} not undone; {active} tasks are boosted now, {waiting} wait for it",
-                counters.boosts, counters.refused, counters.failed_restores
+                "{whose}{boosts} boosts so far, {refused} refused, {failed_restores} not undone; {active} tasks are \
+                 boosted now, {waiting} wait for it"
             ));
         }
     }
@@ -273,22 +277,22 @@ impl Reporter {
         let mut waiters: Vec<_> = engine.waiters().collect();
         waiters.sort_by_key(|&(_, wait)| std::cmp::Reverse(wait));
         for &(waiter, wait) in waiters.iter().take(LISTED) {
-            self.log.tell(&LogEvent::Waiting { task: waiter.task, wait });
+            self.log.emit(&LogEvent::Waiting { task: waiter.task, wait });
         }
         if waiters.len() > LISTED {
             self.log.info(format_args!("waiting: {} more", waiters.len() - LISTED));
         }
         if self.failures_in_a_row > 0 {
-            self.log.info(format_args!("waiting: not known, the last look failed"));
+            self.log.info(format_args!("waiting: not known, the last scan failed"));
         } else if waiters.is_empty() {
-            self.log.info(format_args!("waiting: nobody"));
+            self.log.info(format_args!("waiting: no task"));
         }
     }
 
     fn cpus(&mut self, engine: &Engine) {
         let snapshot = engine.snapshot();
-        // Of the first look each CPU is told, where it is known which there are.
-        let brief = self.looks > 0 || snapshot.load.is_empty();
+        // The first scan logs all CPUs that the backend lists.
+        let brief = self.scans > 0 || snapshot.load.is_empty();
         if brief && !snapshot.complete && snapshot.load.iter().all(|load| load.runnable == 0) {
             self.log.verbose(format_args!("all CPUs had idle time, skipping parse"));
             return;
@@ -300,7 +304,7 @@ impl Reporter {
         for load in &snapshot.load {
             let cpu = load.cpu;
             let waiting = self.waiting.get(cpu).unwrap_or_default();
-            if load.runnable > 0 || self.looks == 0 {
+            if load.runnable > 0 || self.scans == 0 {
                 let realtime = load.realtime;
                 self.log.verbose(format_args!("checking cpu {cpu} - rt: {realtime} - starving: {waiting}"));
             } else if self.idle_detection {
@@ -312,11 +316,11 @@ impl Reporter {
         }
     }
 
-    /// The supervisor, who sees them first, tells of those that all let alone.
+    /// Logs newly ignored tasks. Monitors drop theirs, because the supervisor logs all.
     fn ignored(&self, engine: &mut Engine) {
         for ignored in engine.newly_ignored() {
             if !matches!(self.role, Role::Of(_)) {
-                self.log.tell(&LogEvent::Ignored(ignored));
+                self.log.emit(&LogEvent::Ignored(ignored));
             }
         }
         let more = engine.take_unreported();
@@ -328,14 +332,14 @@ impl Reporter {
     fn might_starve(&self, starving: &Starving) {
         if self.mode == Mode::Adaptive && !starving.again {
             let Starving { task, wait, .. } = *starving;
-            self.log.tell(&LogEvent::MightStarve { task, wait, exact: self.exact });
+            self.log.emit(&LogEvent::MightStarve { task, wait, exact: self.exact });
         }
     }
 
     fn starves(&self, starving: &Starving, hog: Option<&Hog>) {
-        self.log.tell(&self.starved(starving));
+        self.log.emit(&self.starved(starving));
         if let Some(&hog) = hog {
-            self.log.tell(&LogEvent::Held { cpu: starving.task.cpu, hog, at: clock::monotonic() });
+            self.log.emit(&LogEvent::Held { cpu: starving.task.cpu, hog, at: clock::monotonic() });
         }
     }
 
@@ -347,7 +351,7 @@ impl Reporter {
 
 impl fmt::Display for Lateness {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let mean = Nanos(self.total.0 / self.looks.max(1));
+        let mean = Nanos(self.total.0 / self.scans.max(1));
         write!(f, "woken {} late on average, {} at most", Millis(mean), Millis(self.longest))
     }
 }
@@ -363,18 +367,19 @@ mod tests {
         let mut refusals = Refusals::default();
         let mut is_news = |tid, start, errno, second| {
             let task = Task { tid: Tid(tid), start, ..Task::default() };
-            let told = LogEvent::Refused { task, how: BoostPolicy::Fifo, errno: Some(errno) };
-            refusals.is_news(&told, Nanos::from_secs(second))
+            let refused = Event::Refused { task, how: BoostPolicy::Fifo, why: Refusal::Kernel(errno) };
+            refusals.is_news(&refused, Nanos::from_secs(second))
         };
         assert!(is_news(7, 1, libc::EPERM, 0));
         assert!(!is_news(7, 1, libc::EPERM, 599));
         assert!(is_news(7, 1, libc::EPERM, 600));
         assert!(!is_news(7, 1, libc::EPERM, 700));
-        // Another reason, and another task of that number.
+        // Another reason, or another task with that tid, is news.
         assert!(is_news(7, 1, libc::EBUSY, 700) && is_news(7, 2, libc::EPERM, 700));
-        // Only so many are remembered.
+        // The number of remembered refusals is limited.
         assert!((100..200).all(|tid| is_news(tid, 1, libc::EPERM, 700)));
         assert!(is_news(7, 1, libc::EPERM, 701));
-        assert!(refusals.is_news(&LogEvent::Late { late: Nanos::ZERO }, Nanos::ZERO));
+        let boosted = Event::Boosted { task: Task::default(), how: BoostPolicy::Fifo };
+        assert!(refusals.is_news(&boosted, Nanos::ZERO));
     }
 }

@@ -1,4 +1,4 @@
-//! The life of the daemon: start, look after look, end.
+//! Runs the daemon: start, turns of the main thread, shutdown.
 
 use super::boosting::Boosting;
 use super::complain;
@@ -28,23 +28,24 @@ use std::path::{self, Path};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-/// Above all ordinary tasks, below every RT application.
-pub const OWN_PRIORITY: u32 = 10;
+/// The FIFO priority of stalld's own threads: above ordinary tasks, below usual real-time
+/// applications.
+pub(super) const OWN_PRIORITY: u32 = 10;
 
-/// The time that the monitors have to end.
+/// The longest time that the main thread waits for all monitors to end.
 const MONITORS: Nanos = Nanos::from_millis(100);
 
-/// The time that the log has to write what is left.
-const LAST_WORDS: Nanos = Nanos::from_millis(200);
+/// The longest time that the main thread waits for the log to write its last lines.
+const LOG_CLOSE_TIMEOUT: Nanos = Nanos::from_millis(200);
 
-/// The longest time that the process which started a daemon waits for its files.
+/// The longest time that the parent of a new daemon waits for the pidfile and the metrics.
 const FILES_TIMEOUT: Nanos = Nanos::from_secs(1);
 
-/// The time between two looks at whether they are there.
+/// The interval between two checks whether the pidfile and the metrics are there.
 const FILES_STEP: Nanos = Nanos::from_millis(10);
 
-pub fn run(mut options: Options) -> ExitCode {
-    // A daemon's working directory is not the user's.
+pub(super) fn run(mut options: Options) -> ExitCode {
+    // A daemon changes its working directory, so resolve the user's paths before.
     for file in [&mut options.pidfile, &mut options.metrics, &mut options.trace].into_iter().flatten() {
         *file = path::absolute(&file).unwrap_or_else(|_| file.clone());
     }
@@ -53,7 +54,7 @@ pub fn run(mut options: Options) -> ExitCode {
         Ok(ready) => ready,
         Err(e) => return complain(&Error::io("become a daemon", &e).to_string(), ExitCode::FAILURE),
     };
-    match live(&options, ready, raised) {
+    match run_daemon(&options, ready, raised) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             fatal(&error, options.log_format);
@@ -62,12 +63,12 @@ pub fn run(mut options: Options) -> ExitCode {
     }
 }
 
-fn live(options: &Options, ready: Option<Ready>, raised: io::Result<()>) -> Result<()> {
+fn run_daemon(options: &Options, ready: Option<Ready>, raised: io::Result<()>) -> Result<()> {
     let signals = Signals::hold().context("block signals")?;
     if let Some(cpus) = &options.affinity {
         sched::set_affinity(Tid(0), cpus).context(format_args!("run on CPU {cpus} only (-a)"))?;
     }
-    // One that only watches may run beside any other.
+    // A log-only stalld (-l) needs no lock, so it may run beside another stalld.
     let instance = match options.log_only {
         true => None,
         false => Some(Instance::claim(Path::new(RUNTIME_DIR))?),
@@ -87,7 +88,7 @@ fn live(options: &Options, ready: Option<Ready>, raised: io::Result<()>) -> Resu
     };
     let mut files = Files::default();
     let start = Start { options, raised, signals: &signals, log: &log };
-    let outcome = start.into_life(boosting.as_mut(), &mut files).and_then(|life| life.go_on(ready));
+    let outcome = start.into_life(boosting.as_mut(), &mut files).and_then(|life| life.main_loop(ready));
     if let Some(boosting) = &mut boosting {
         boosting.end(&log);
     }
@@ -95,21 +96,21 @@ fn live(options: &Options, ready: Option<Ready>, raised: io::Result<()>) -> Resu
     if outcome.is_ok() {
         log.info(format_args!("stalld shutting down"));
     }
-    writer.close(LAST_WORDS);
+    writer.close(LOG_CLOSE_TIMEOUT);
     outcome
 }
 
-/// The conditions under which a run starts.
+/// All that `into_life` needs to start a run.
 struct Start<'a> {
     options: &'a Options,
-    /// Whether this process has been given its priority.
+    /// The result of raising this process to its real-time priority.
     raised: io::Result<()>,
     signals: &'a Signals,
     log: &'a Logger,
 }
 
 impl<'a> Start<'a> {
-    /// Makes all that takes part in the turns, ready for the first of them.
+    /// Opens the backend, prepares boosts, and starts the monitors and the files.
     fn into_life(self, mut boosting: Option<&'a mut Boosting>, files: &'a mut Files) -> Result<Life<'a>> {
         let Start { options, raised, signals, log } = self;
         announce(options, log);
@@ -121,8 +122,10 @@ impl<'a> Start<'a> {
         let online = host::online_cpus(Path::new("/")).unwrap_or_else(|| watch.cpus.clone());
         let backend = open_backend(options, &watch, log)?;
         let manager = Manager::from_environment()?;
-        let limits =
-            Limits { threshold: options.threshold, granularity: manager.within(options.granularity) };
+        let limits = Limits {
+            threshold: options.threshold,
+            granularity: manager.cap_to_watchdog(options.granularity),
+        };
         let mut ignore = Ignore::new(options.ignore_threads.clone(), options.ignore_processes.clone());
         let helpers = [backend.helper(), boosting.as_ref().map(|boosting| boosting.guardian())];
         helpers.into_iter().flatten().for_each(|process| ignore.own(process));
@@ -142,7 +145,7 @@ impl<'a> Start<'a> {
         let (watcher, mut monitors) = if options.mode == Mode::Power {
             let mut engine = Engine::new(backend, limits, ignore);
             if let Some((rules, actuator)) = boosts {
-                engine.boost(Booster::new(rules), actuator);
+                engine.boost(Booster::new(rules, Box::new(actuator)));
             }
             (Watcher::new(engine, reporter(Role::Alone), false), None)
         } else {
@@ -159,12 +162,12 @@ impl<'a> Start<'a> {
                 monitors.start(cpu, watcher.engine())?;
             }
         }
-        files.begin(options, figures, kind, &reports);
-        Ok(Life { watcher, monitors, manager, signals, log, boosting, files })
+        files.begin(options, Arc::clone(&figures), kind, &reports);
+        Ok(Life { watcher, monitors, manager, signals, log, boosting, figures, files })
     }
 }
 
-/// All that takes part in the turns of a run.
+/// The state of the main thread during a run.
 struct Life<'a> {
     watcher: Watcher,
     monitors: Option<Monitors>,
@@ -172,12 +175,14 @@ struct Life<'a> {
     signals: &'a Signals,
     log: &'a Logger,
     boosting: Option<&'a mut Boosting>,
+    figures: Arc<Figures>,
     files: &'a Files,
 }
 
 impl Life<'_> {
-    /// Turn after turn, until a signal ends it.
-    fn go_on(mut self, mut ready: Option<Ready>) -> Result<()> {
+    /// Runs turns until a signal ends the run. Between turns the thread sleeps only in
+    /// `Signals::wait_until`.
+    fn main_loop(mut self, mut ready: Option<Ready>) -> Result<()> {
         let begun = clock::monotonic();
         let mut asked = false;
         loop {
@@ -195,7 +200,8 @@ impl Life<'_> {
             };
             let signal = self.signals.wait_until(until);
             self.watcher.woke((signal.is_none() && until == planned).then_some(planned));
-            // The status is told of a look of this moment, which names who starves like any other.
+            // SIGUSR1 triggers a scan, so that the status is current. That scan also reports
+            // starving tasks.
             asked = signal == Some(Signal::Report);
             if let (true, Some(monitors)) = (asked, &self.monitors) {
                 monitors.report();
@@ -210,19 +216,19 @@ impl Life<'_> {
     fn turn(&mut self, asked: bool) {
         let turn = self.watcher.turn(asked);
         let engine = self.watcher.engine();
-        if turn == Turn::Looked {
-            let (tally, monitors) = (engine.tally(), self.monitors.as_ref());
-            let tally = monitors.map_or(tally, |monitors| monitors.tally(tally));
+        if turn == Turn::Scanned {
+            let (counters, monitors) = (engine.counters(), self.monitors.as_ref());
+            let counters = monitors.map_or(counters, |monitors| monitors.counters(counters));
             let now = clock::monotonic();
-            let all_since = monitors.map_or(now, |monitors| monitors.looked_since(now));
-            self.manager.looked(engine.kind(), tally, all_since, now);
+            let all_since = monitors.map_or(now, |monitors| monitors.scanned_since(now));
+            self.manager.scanned(engine.kind(), counters, all_since, now);
         }
         if turn != Turn::Rested {
             if let Some(boosting) = &mut self.boosting {
-                boosting.watch(self.log);
+                boosting.watch(self.figures.refused(), self.log);
             }
             if let Some(monitors) = &mut self.monitors {
-                if let Err(e) = monitors.look_after(engine) {
+                if let Err(e) = monitors.supervise(engine) {
                     self.log.warning(format_args!("{e}"));
                 }
             }
@@ -233,7 +239,7 @@ impl Life<'_> {
         self.manager.stopping();
         self.watcher.end();
         if self.monitors.is_some_and(|monitors| !monitors.end(MONITORS)) {
-            self.log.warning(format_args!("a monitor is held up: what it has boosted is put back for it"));
+            self.log.warning(format_args!("a monitor did not exit in time: restoring its boosts"));
         }
     }
 }
@@ -251,7 +257,7 @@ fn open_backend(options: &Options, watch: &Watch, log: &Logger) -> Result<Box<dy
     Ok(backend)
 }
 
-/// Keeps the memory of stalld from being paged out, and stalld from being killed for want of it.
+/// Locks stalld's memory, and exempts stalld from the OOM killer.
 fn lock_memory(log: &Logger) {
     memory::trim_heap();
     if let Err(e) = memory::lock_all() {
@@ -265,12 +271,12 @@ fn lock_memory(log: &Logger) {
             }
         ));
     }
-    // Without CAP_SYS_RESOURCE it fails, and a service manager may have done it: that is no line in
-    // the log.
+    // Ignore an error: without CAP_SYS_RESOURCE this fails, and the service manager may already
+    // have done it.
     let _ = memory::spare_from_oom_killer();
 }
 
-/// What the command line has set, in the lines that people look for.
+/// Logs the settings of the command line, in the lines of the C program.
 fn announce(options: &Options, log: &Logger) {
     if let Some(cpus) = &options.cpus {
         cpus.iter().for_each(|cpu| log.verbose(format_args!("cpulist: adding cpu {cpu}")));
@@ -315,9 +321,10 @@ fn start_log(options: &Options) -> Result<(Logger, Writer)> {
     Ok((log, writer))
 }
 
-/// Makes the thread that looks fit to look when everybody else can't run.
+/// Prepares the main thread for its scans: timer slack, stack and the reservation of -R. Logs why
+/// `raise` failed, if it did.
 fn prepare_thread(options: &Options, raised: io::Result<()>, log: &Logger) {
-    memory::no_timer_slack();
+    clock::be_punctual();
     memory::fault_in_stack();
     if let Some(percent) = options.reservation {
         match reserve(percent, options.granularity) {
@@ -331,24 +338,24 @@ fn prepare_thread(options: &Options, raised: io::Result<()>, log: &Logger) {
     if let Err(e) = raised {
         let error = Error::io("run at real-time priority", &e);
         log.info(format_args!(
-            "{}: looks may be late on a busy host",
+            "{}: scans may be late on a busy host",
             error.with_cure("it needs CAP_SYS_NICE")
         ));
     }
 }
 
-/// Makes the calling thread SCHED_DEADLINE, with this much of a CPU.
+/// Makes the calling thread SCHED_DEADLINE with `percent` of a CPU.
 fn reserve(percent: u8, granularity: Nanos) -> io::Result<(Nanos, Nanos)> {
-    // The kernel takes no period above 4.2 s.
+    // By default the kernel rejects periods above 4.2 s (sched_deadline_period_max_us).
     let period = if granularity <= Nanos::from_secs(4) { granularity } else { Nanos::from_secs(1) };
     let runtime = Nanos(period.0 / 100 * u64::from(percent));
     sched::set_deadline(Tid(0), runtime, period, sched::RESET_ON_FORK)?;
     Ok((runtime, period))
 }
 
-/// Raises the calling thread to FIFO, unless somebody has made it real-time already. What it starts
-/// is born so, too: an ordinary thread may be born on the CPU that is hogged.
-pub fn raise() -> io::Result<()> {
+/// Raises the calling thread to FIFO, unless it is real-time already. New threads and processes
+/// inherit this: as ordinary ones they could starve on a hogged CPU.
+pub(super) fn raise() -> io::Result<()> {
     let policy = sched::get_attr(Tid(0))?.policy;
     if policy.is_realtime() || policy == Policy::DEADLINE {
         return Ok(());

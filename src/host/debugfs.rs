@@ -1,32 +1,32 @@
-//! What the scheduler shows in debugfs: where that is mounted, its features, and its server for
-//! fair tasks.
+//! Files in debugfs: the mounts of debugfs, the scheduler's features, and its DL server.
 
 use super::mounts;
-use super::settings::Hrtick as Feature;
+use super::settings::Hrtick;
 use crate::error::{Context, Error, Result};
 use crate::task::{Cpu, Nanos};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Where debugfs is mounted, first mount first, below `root`.
+/// Returns the mounts of debugfs below `root`, the first mount first.
 pub fn mounts(root: &Path) -> Vec<PathBuf> {
     mounts::of(root, "debugfs")
 }
 
-/// HRTICK ends a DEADLINE budget when it is used up; without it that takes until the next tick.
+/// The scheduler feature HRTICK. With it, a DEADLINE budget ends when it is used up; without it, at
+/// the next tick.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hrtick {
-    /// The file that shows it and sets it.
+pub struct HrtickFile {
+    /// The file that shows and sets the feature.
     pub path: PathBuf,
-    pub feature: Option<Feature>,
+    pub feature: Option<Hrtick>,
     pub is_on: Result<bool>,
     pub writable: Result<()>,
 }
 
-/// None where the file can't be found.
-pub fn hrtick(root: &Path) -> Option<Hrtick> {
-    // The second is its name before 5.13.
+/// Returns the state of HRTICK; `None` if its file does not exist.
+pub fn hrtick(root: &Path) -> Option<HrtickFile> {
+    // The second path is the one before 5.13.
     let path = find(root, &["sched/features", "sched_features"])?;
     let text = fs::read_to_string(&path).context(format_args!("read {}", path.display()));
     let found = text.and_then(|text| {
@@ -35,22 +35,23 @@ pub fn hrtick(root: &Path) -> Option<Hrtick> {
     });
     let feature = found.as_ref().ok().map(|&(feature, _)| feature);
     let is_on = found.map(|(_, is_on)| is_on);
-    // What is not written changes nothing.
+    // Opening the file for writing changes nothing.
     let opened = File::options().write(true).open(&path);
     let writable = opened.map(drop).context(format_args!("write {}", path.display()));
-    Some(Hrtick { path, feature, is_on, writable })
+    Some(HrtickFile { path, feature, is_on, writable })
 }
 
-/// From 5.12 on DEADLINE tasks have an HRTICK of their own, HRTICK_DL.
-fn deadline_hrtick(features: &str) -> Option<(Feature, bool)> {
+/// Returns the feature for DEADLINE tasks, and whether it is on. From 5.12 on it is HRTICK_DL.
+fn deadline_hrtick(features: &str) -> Option<(Hrtick, bool)> {
     let listed = |name: &str| features.split_whitespace().any(|word| word == name);
-    [(Feature::HrtickDl, "HRTICK_DL", "NO_HRTICK_DL"), (Feature::Hrtick, "HRTICK", "NO_HRTICK")]
+    [(Hrtick::HrtickDl, "HRTICK_DL", "NO_HRTICK_DL"), (Hrtick::Hrtick, "HRTICK", "NO_HRTICK")]
         .into_iter()
         .find(|(_, on, off)| listed(on) || listed(off))
         .map(|(feature, on, _)| (feature, listed(on)))
 }
 
-/// What the kernel's DL server (from 6.12 on) gives the fair tasks of a CPU behind real-time ones.
+/// The budget that the kernel's DL server (from 6.12 on) gives the fair tasks of a CPU, when
+/// real-time tasks keep them from running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Served {
     pub cpu: Cpu,
@@ -58,7 +59,8 @@ pub struct Served {
     pub period: Nanos,
 }
 
-/// In order of the CPUs; None where there is no such server, or no debugfs that would show it.
+/// Returns the budgets of the DL server, in the order of the CPUs; `None` if the kernel has no DL
+/// server or debugfs is not mounted.
 pub fn dl_server(root: &Path) -> Option<Result<Vec<Served>>> {
     Some(served(&find(root, &["sched/fair_server"])?))
 }
@@ -116,10 +118,10 @@ mod tests {
     #[test]
     fn deadline_tasks_go_by_the_hrtick_of_their_own() {
         for (features, expected) in [
-            ("PLACE_LAG HRTICK NO_HRTICK_DL\n", Some((Feature::HrtickDl, false))),
-            ("NO_HRTICK HRTICK_DL TTWU_QUEUE\n", Some((Feature::HrtickDl, true))),
-            ("NO_HRTICK NO_DOUBLE_TICK\n", Some((Feature::Hrtick, false))),
-            ("HRTICK\n", Some((Feature::Hrtick, true))),
+            ("PLACE_LAG HRTICK NO_HRTICK_DL\n", Some((Hrtick::HrtickDl, false))),
+            ("NO_HRTICK HRTICK_DL TTWU_QUEUE\n", Some((Hrtick::HrtickDl, true))),
+            ("NO_HRTICK NO_DOUBLE_TICK\n", Some((Hrtick::Hrtick, false))),
+            ("HRTICK\n", Some((Hrtick::Hrtick, true))),
             ("PLACE_LAG\n", None),
         ] {
             assert_eq!(deadline_hrtick(features), expected, "{features}");
@@ -131,14 +133,17 @@ mod tests {
         for name in ["my debug/sched/features", "my debug/sched_features"] {
             let root = root("features", &[MOUNTED, (name, "HRTICK\n")]);
             let found = hrtick(root.path()).unwrap();
-            let feature = Some(Feature::Hrtick);
-            assert_eq!(found, Hrtick { path: root.join(name), feature, is_on: Ok(true), writable: Ok(()) });
+            let feature = Some(Hrtick::Hrtick);
+            assert_eq!(
+                found,
+                HrtickFile { path: root.join(name), feature, is_on: Ok(true), writable: Ok(()) }
+            );
         }
         assert_eq!(hrtick(root("unmounted", &[("my debug/sched/features", "HRTICK\n")]).path()), None);
     }
 
     #[test]
-    fn hrtick_that_can_not_be_had_says_why() {
+    fn unavailable_hrtick_has_a_reason() {
         let root = root("directory", &[MOUNTED, ("my debug/sched/features/file", "")]);
         let found = hrtick(root.path()).unwrap();
         assert!(found.is_on.unwrap_err().to_string().starts_with("cannot read "));
@@ -146,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn the_dl_server_is_told_cpu_by_cpu() {
+    fn the_dl_server_is_read_cpu_by_cpu() {
         let root = root(
             "server",
             &[

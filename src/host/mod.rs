@@ -1,6 +1,6 @@
-//! Facts about the machine that stalld runs on, as the kernel tells them in /proc and /sys.
+//! Facts about the machine, which the kernel shows in /proc and /sys.
 //!
-//! Each is read below a `root`, which is `/` but for tests.
+//! Each function reads below a `root`, which is `/` except in tests.
 
 pub mod debugfs;
 pub mod mounts;
@@ -13,20 +13,20 @@ use crate::task::Nanos;
 use std::fs::{self, File};
 use std::path::Path;
 
-/// The namespaces that the kernel starts with have fixed numbers.
+// The initial namespaces have fixed numbers.
 const INITIAL_USER_NAMESPACE: &str = "user:[4026531837]";
 const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
 const INITIAL_TIME_NAMESPACE: &str = "time:[4026531834]";
 
-/// No kernel is configured for more CPUs.
+/// The most CPUs that a kernel can be configured for.
 pub(crate) const MOST_CPUS: u32 = 8192;
 
-/// Such as `6.12.33-rt-amd64`.
+/// Returns the release of the kernel, such as `6.12.33-rt-amd64`.
 pub fn kernel_release(root: &Path) -> Option<String> {
     line(root, "proc/sys/kernel/osrelease")
 }
 
-/// Major and minor number out of a release.
+/// Returns the major and the minor number of a release.
 pub fn kernel_version(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit());
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
@@ -36,20 +36,19 @@ pub fn online_cpus(root: &Path) -> Option<CpuSet> {
     CpuSet::parse(&line(root, "sys/devices/system/cpu/online")?, MOST_CPUS).ok()
 }
 
-/// Whether BPF programs can be fitted to this kernel's types.
+/// Returns whether the kernel has BTF, by which libbpf fits BPF programs to the kernel's types.
 pub fn has_btf(root: &Path) -> bool {
     File::open(root.join("sys/kernel/btf/vmlinux")).is_ok()
 }
 
-/// Whether the kernel stamps a task as it is queued. Where that is not built in the file is
-/// missing; where it is off (`nodelayacct`) the kernel has not even noticed that this process has
-/// been given a CPU.
+/// Returns whether the kernel records when a task is queued. Without CONFIG_SCHED_INFO,
+/// /proc/self/schedstat is missing. With `nodelayacct`, it counts no runs of this process.
 pub fn stamps_queued_tasks(root: &Path) -> bool {
     let runs = || line(root, "proc/self/schedstat")?.split(' ').nth(2)?.parse::<u64>().ok();
     runs().is_some_and(|runs| runs > 0)
 }
 
-/// RT throttling: how much of each period real-time tasks may have.
+/// RT throttling: the part of each period that real-time tasks may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Throttling {
     /// Below 0 there is no limit.
@@ -68,7 +67,7 @@ pub fn throttling(root: &Path) -> Option<Throttling> {
     Some(Throttling { runtime_us: number("sched_rt_runtime_us")?, period_us: number("sched_rt_period_us")? })
 }
 
-/// How long a CPU may hold up RCU before the kernel complains; None if it never does.
+/// Returns how long a CPU may delay RCU before the kernel logs a stall; `None` if it never does.
 pub fn rcu_stall_timeout(root: &Path) -> Option<Nanos> {
     let parameters = "sys/module/rcupdate/parameters";
     match line(root, &format!("{parameters}/rcu_cpu_stall_suppress")) {
@@ -77,46 +76,59 @@ pub fn rcu_stall_timeout(root: &Path) -> Option<Nanos> {
     }
 }
 
-/// How long a task may be blocked before the kernel complains; None if it never does.
+/// Returns how long a task may be blocked before the kernel logs it; `None` if it never does.
 pub fn hung_task_timeout(root: &Path) -> Option<Nanos> {
     seconds(root, "proc/sys/kernel/hung_task_timeout_secs")
 }
 
-/// Whether the numbers of tasks mean here what they mean to the kernel; None if that can't be told.
-pub fn in_initial_pid_namespace(root: &Path) -> Option<bool> {
-    in_namespace(root, "pid", INITIAL_PID_NAMESPACE)
+/// The namespace of this process, for one kind of namespaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Namespace {
+    /// The initial namespace, with which the kernel starts.
+    Initial,
+    Other,
+    Unknown,
 }
 
-/// Whether capabilities are good for the whole machine; None if that can't be told.
-pub fn in_initial_user_namespace(root: &Path) -> Option<bool> {
-    in_namespace(root, "user", INITIAL_USER_NAMESPACE)
+/// Returns the pid namespace. Only in the initial one, this process and the kernel have the same
+/// tids.
+pub fn pid_namespace(root: &Path) -> Namespace {
+    namespace(root, "pid", INITIAL_PID_NAMESPACE)
 }
 
-/// Whether the times at which tasks started are here what they are to the kernel; None if that
-/// can't be told, as before 5.6, where there are no time namespaces.
-pub fn in_initial_time_namespace(root: &Path) -> Option<bool> {
-    in_namespace(root, "time", INITIAL_TIME_NAMESPACE)
+/// Returns the user namespace. Only in the initial one, capabilities apply to the whole machine.
+pub fn user_namespace(root: &Path) -> Namespace {
+    namespace(root, "user", INITIAL_USER_NAMESPACE)
 }
 
-/// The number of files that this process may have open; None if there is no limit, or if that can't
-/// be told.
+/// Returns the time namespace. Only in the initial one, this process and the kernel have the same
+/// start times of tasks. It is unknown before 5.6, which has no time namespaces.
+pub fn time_namespace(root: &Path) -> Namespace {
+    namespace(root, "time", INITIAL_TIME_NAMESPACE)
+}
+
+/// Returns the number of files that this process may have open; `None` if there is no limit, or if
+/// it is unknown.
 pub fn descriptor_limit(root: &Path) -> Option<u64> {
     let limits = fs::read_to_string(root.join("proc/self/limits")).ok()?;
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
-fn in_namespace(root: &Path, kind: &str, initial: &str) -> Option<bool> {
-    let own = fs::read_link(root.join("proc/self/ns").join(kind)).ok()?;
-    Some(own.as_os_str() == initial)
+fn namespace(root: &Path, kind: &str, initial: &str) -> Namespace {
+    match fs::read_link(root.join("proc/self/ns").join(kind)) {
+        Ok(own) if own.as_os_str() == initial => Namespace::Initial,
+        Ok(_) => Namespace::Other,
+        Err(_) => Namespace::Unknown,
+    }
 }
 
-/// The text of a file that has one line.
+/// Returns the text of a file that has one line.
 pub(crate) fn line(root: &Path, path: &str) -> Option<String> {
     Some(fs::read_to_string(root.join(path)).ok()?.trim_end().to_string())
 }
 
-/// A number of seconds, of which 0 stands for never.
+/// Reads a number of seconds; `None` for 0, which means never.
 fn seconds(root: &Path, path: &str) -> Option<Nanos> {
     line(root, path)?.parse().ok().filter(|&secs| secs > 0).map(Nanos::from_secs)
 }
@@ -128,7 +140,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     #[test]
-    fn a_release_tells_the_version() {
+    fn a_version_is_parsed_from_a_release() {
         let root = Scratch::new("host-release");
         assert_eq!(kernel_release(root.path()), None);
         root.file("proc/sys/kernel/osrelease", "5.10.0-34-rt-amd64\n");
@@ -211,13 +223,13 @@ mod tests {
     }
 
     #[test]
-    fn a_namespace_is_told_by_its_number() {
+    fn a_namespace_is_known_by_its_number() {
         let root = Scratch::new("host-namespace");
-        assert_eq!(in_initial_pid_namespace(root.path()), None);
+        assert_eq!(pid_namespace(root.path()), Namespace::Unknown);
         fs::create_dir_all(root.join("proc/self/ns")).unwrap();
         symlink("pid:[4026531836]", root.join("proc/self/ns/pid")).unwrap();
         symlink("user:[4026532198]", root.join("proc/self/ns/user")).unwrap();
-        assert_eq!(in_initial_pid_namespace(root.path()), Some(true));
-        assert_eq!(in_initial_user_namespace(root.path()), Some(false));
+        assert_eq!(pid_namespace(root.path()), Namespace::Initial);
+        assert_eq!(user_namespace(root.path()), Namespace::Other);
     }
 }

@@ -1,11 +1,11 @@
-//! Where a kind of file system is mounted.
+//! Finds the mounts of a type of file system, and how /proc is mounted.
 
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-/// The mounts of file systems of the kind `fstype`, first mount first, below `root`.
+/// Returns the mounts of file systems of the type `fstype` below `root`, the first mount first.
 pub fn of(root: &Path, fstype: &str) -> Vec<PathBuf> {
     let mounts = fs::read(root.join("proc/mounts")).unwrap_or_default();
     let of_kind = |line: &[u8]| {
@@ -19,28 +19,28 @@ pub fn of(root: &Path, fstype: &str) -> Vec<PathBuf> {
 
 /// How /proc hides the processes of other users.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hidepid {
-    /// As it is mounted: `hidepid=invisible,gid=100`.
+pub(crate) struct Hidepid {
+    /// The mount options: `hidepid=invisible,gid=100`.
     pub options: String,
-    /// The members of this group see all, unless `is_ptraceable`. Without the option that is root's
-    /// group.
+    /// The group whose members see all processes, unless `is_ptraceable`. It is 0 without the
+    /// option.
     pub gid: u32,
-    /// Only what a process may trace is shown to it, whatever its group.
+    /// Whether a process sees only the processes that it may trace, whatever its group.
     pub is_ptraceable: bool,
 }
 
-/// None where /proc shows everything, or that can't be told.
-pub fn hidepid(root: &Path) -> Option<Hidepid> {
+/// Returns how /proc hides processes; `None` if it shows all of them, or if it is unknown.
+pub(crate) fn hidepid(root: &Path) -> Option<Hidepid> {
     let mounts = fs::read_to_string(root.join("proc/mounts")).ok()?;
     let on_proc = |line: &&str| {
         let mut fields = line.split(' ').skip(1);
         (fields.next(), fields.next()) == (Some("/proc"), Some("proc"))
     };
-    // What was mounted last is seen.
+    // The last mount covers the earlier ones.
     let options = mounts.lines().rfind(on_proc)?.split(' ').nth(3)?;
     let option =
         |name: &str| options.split(',').find_map(|option| option.strip_prefix(name)?.strip_prefix('='));
-    // Numbers before 5.8.
+    // The values are numbers before 5.8.
     let hidepid = option("hidepid").filter(|value| !["0", "off"].contains(value))?;
     let gid = option("gid").and_then(|gid| gid.parse().ok()).unwrap_or(0);
     let group = option("gid").map(|gid| format!(",gid={gid}")).unwrap_or_default();
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_mount_on_proc_tells_what_it_hides() {
+    fn the_last_mount_on_proc_decides_what_is_hidden() {
         let root = Scratch::new("mounts-hidepid");
         let seen = |last: &str| {
             let text = format!("proc /proc proc rw,hidepid=1 0 0\nproc /other proc rw,hidepid=2 0 0\n{last}");

@@ -1,4 +1,4 @@
-//! Files that nobody but this user could have prepared.
+//! Opens files only if no other user can have prepared them.
 
 use crate::error::{Context, Error, Result};
 use crate::fault::{self, Fault};
@@ -7,13 +7,13 @@ use std::fs::{File, Metadata, OpenOptions};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-/// `cannot use PATH: REASON`
-pub fn refusal(path: &Path, reason: impl std::fmt::Display) -> Error {
+/// Makes the error `cannot use PATH: REASON`.
+pub(crate) fn refusal(path: &Path, reason: impl std::fmt::Display) -> Error {
     Error::new(format!("cannot use {}: {reason}", path.display()))
 }
 
-/// Why what is in this place can't be trusted to be ours alone.
-pub fn judge(seen: &Metadata, mode: u32) -> Result<(), String> {
+/// Returns an error with the reason if another user can have prepared or can access the file.
+pub(crate) fn check_private(seen: &Metadata, mode: u32) -> Result<(), String> {
     let us = process::effective_uid();
     let granted = seen.mode() & 0o777;
     if seen.uid() != us {
@@ -23,27 +23,28 @@ pub fn judge(seen: &Metadata, mode: u32) -> Result<(), String> {
     } else if granted & !mode != 0 {
         Err(format!("its mode is {granted:04o}, which allows more than {mode:04o}"))
     } else if seen.is_file() && seen.nlink() > 1 {
-        // In a directory that all may write to, the other name can be that of any file of ours.
+        // In a directory that all users may write to, another user can make a hard link to any file
+        // of this user.
         Err("it has a second name".to_string())
     } else {
         Ok(())
     }
 }
 
-/// Begins a file that only this user can read. One that is there is written over if nobody else
-/// could have prepared it.
-pub fn begin(path: &Path) -> Result<File> {
+/// Creates a file that only this user can read. An existing file is overwritten if no other user
+/// can have prepared it.
+pub(crate) fn create_private(path: &Path) -> Result<File> {
     let file = open(path)?;
     let what = || format!("write {}", path.display());
     let seen = file.metadata().context(what())?;
-    judge(&seen, 0o600)
+    check_private(&seen, 0o600)
         .map_err(|reason| refusal(path, reason).with_cure("remove it, or name another file"))?;
     file.set_len(0).context(what())?;
     Ok(file)
 }
 
-/// Creates a file or opens what is there, but follows no link.
-pub fn open(path: &Path) -> Result<File> {
+/// Creates a file or opens an existing one, but follows no symbolic link.
+pub(crate) fn open(path: &Path) -> Result<File> {
     let no_follow = if fault::is(Fault::LinksFollowed) { 0 } else { libc::O_NOFOLLOW };
     let opened = OpenOptions::new()
         .read(true)
@@ -51,7 +52,7 @@ pub fn open(path: &Path) -> Result<File> {
         .create(true)
         .truncate(false)
         .mode(0o600)
-        // std adds O_CLOEXEC. O_NONBLOCK: a FIFO or a device must not keep us here.
+        // std adds O_CLOEXEC. O_NONBLOCK, because opening a FIFO or a device might block.
         .custom_flags(no_follow | libc::O_NONBLOCK | libc::O_NOCTTY)
         .open(path);
     match opened {
@@ -74,7 +75,7 @@ mod tests {
         let scratch = Scratch::new("own-file");
         let path = scratch.join("file");
         for _ in 0..2 {
-            let file = begin(&path).unwrap();
+            let file = create_private(&path).unwrap();
             assert_eq!(
                 (file.metadata().unwrap().len(), fs::metadata(&path).unwrap().mode() & 0o7777),
                 (0, 0o600)
@@ -90,7 +91,7 @@ mod tests {
         symlink(scratch.join("precious"), scratch.join("link")).unwrap();
         fs::hard_link(scratch.join("precious"), scratch.join("second")).unwrap();
         for (name, reason) in [("link", "it is a symbolic link"), ("second", "its mode is"), ("..", "open")] {
-            let error = begin(&scratch.join(name)).unwrap_err().to_string();
+            let error = create_private(&scratch.join(name)).unwrap_err().to_string();
             assert!(error.contains(reason), "{error}");
         }
         assert_eq!(fs::read_to_string(scratch.join("precious")).unwrap(), "as it was");

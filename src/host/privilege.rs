@@ -1,11 +1,14 @@
-//! What this process may do here: its capabilities, and how far the kernel is locked down.
+//! The rights of this process: its capabilities, and the lockdown mode of the kernel.
 
-use super::{in_initial_user_namespace, kernel_release, kernel_version};
+#[cfg(any(feature = "bpf", test))]
+use super::{Namespace, user_namespace};
+use super::{kernel_release, kernel_version};
+#[cfg(any(feature = "bpf", test))]
 use crate::error::Error;
 use std::fmt;
 use std::path::Path;
 
-/// A capability that stalld has a use for, by the kernel's number.
+/// A capability that stalld uses, by the kernel's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Capability {
     IpcLock = 14,
@@ -17,7 +20,7 @@ pub enum Capability {
 }
 
 impl Capability {
-    pub const ALL: [Capability; 6] = [
+    pub(crate) const ALL: [Capability; 6] = [
         Capability::SysNice,
         Capability::Bpf,
         Capability::Perfmon,
@@ -26,7 +29,7 @@ impl Capability {
         Capability::IpcLock,
     ];
 
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Capability::IpcLock => "CAP_IPC_LOCK",
             Capability::SysAdmin => "CAP_SYS_ADMIN",
@@ -47,7 +50,7 @@ impl Capabilities {
         self.0 >> capability as u32 & 1 == 1
     }
 
-    /// Which of those that tracing programs need are missing. CAP_SYS_ADMIN stands for all of them.
+    /// Returns the missing capabilities for tracing programs. CAP_SYS_ADMIN replaces all of them.
     pub fn missing_for_bpf(self) -> Vec<Capability> {
         let needed = [Capability::Bpf, Capability::Perfmon];
         let lacks = |capability: &Capability| !self.has(*capability) && !self.has(Capability::SysAdmin);
@@ -55,7 +58,7 @@ impl Capabilities {
     }
 
     #[cfg(test)]
-    pub fn all_but(taken: &[Capability]) -> Capabilities {
+    pub(crate) fn all_but(taken: &[Capability]) -> Capabilities {
         Capabilities(taken.iter().fold(u64::MAX, |bits, &capability| bits & !(1 << capability as u32)))
     }
 }
@@ -67,20 +70,20 @@ pub fn capabilities(root: &Path) -> Option<Capabilities> {
     u64::from_str_radix(std::str::from_utf8(bits).ok()?.trim(), 16).ok().map(Capabilities)
 }
 
-/// How far the kernel protects itself from root.
+/// The lockdown mode: how far the kernel protects itself from root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lockdown {
     Off,
-    /// Among other things, no file in debugfs can be opened that could also be written.
+    /// Among other things, a file in debugfs can be opened only if it is read-only for all users.
     Integrity,
-    /// BPF programs can't use bpf_probe_read either.
+    /// In addition, BPF programs can't use bpf_probe_read.
     Confidentiality,
-    /// securityfs is not mounted.
+    /// The mode is unknown, because securityfs is not mounted.
     Unknown,
 }
 
 impl Lockdown {
-    pub fn is_on(self) -> bool {
+    pub(crate) fn is_on(self) -> bool {
         matches!(self, Lockdown::Integrity | Lockdown::Confidentiality)
     }
 }
@@ -101,22 +104,25 @@ pub fn lockdown(root: &Path) -> Lockdown {
         Some(modes) if modes.contains("[none]") => Lockdown::Off,
         Some(modes) if modes.contains("[integrity]") => Lockdown::Integrity,
         Some(modes) if modes.contains("[confidentiality]") => Lockdown::Confidentiality,
-        // Every securityfs has this one; without lockdown beside it, the kernel has none.
+        // Every securityfs has the file `lsm`. Without `lockdown` beside it, the kernel has no
+        // lockdown.
         None if root.join("sys/kernel/security/lsm").exists() => Lockdown::Off,
         _ => Lockdown::Unknown,
     }
 }
 
-/// Says of a refusal by bpf(2) what it most likely comes from.
-pub fn explain_bpf(refusal: Error) -> Error {
+/// Adds the most likely reason to an error of bpf(2).
+#[cfg(any(feature = "bpf", test))]
+pub(crate) fn explain_bpf(refusal: Error) -> Error {
     match refusal.errno() {
         Some(libc::EPERM | libc::EACCES) => refusal.with_cure(bpf_cure(Path::new("/"))),
-        // libbpf's word for it.
+        // libbpf returns ESRCH if it can't read the BTF.
         Some(libc::ESRCH) => refusal.with_note("the kernel's BTF, /sys/kernel/btf/vmlinux, can't be read"),
         _ => refusal,
     }
 }
 
+#[cfg(any(feature = "bpf", test))]
 fn bpf_cure(root: &Path) -> String {
     let capabilities = capabilities(root);
     let missing = capabilities.map(Capabilities::missing_for_bpf).unwrap_or_default();
@@ -126,7 +132,7 @@ fn bpf_cure(root: &Path) -> String {
             list(&missing)
         );
     }
-    if in_initial_user_namespace(root) == Some(false) {
+    if user_namespace(root) == Namespace::Other {
         return "it runs in a user namespace, whose capabilities are not the machine's: run it outside"
             .into();
     }
@@ -139,13 +145,13 @@ fn bpf_cure(root: &Path) -> String {
     }
 }
 
-/// Whether BPF maps count against the limit on locked memory, as they did before 5.11.
-pub fn needs_memlock(root: &Path) -> bool {
+/// Returns whether BPF maps count against the limit on locked memory, as they did before 5.11.
+pub(crate) fn needs_memlock(root: &Path) -> bool {
     kernel_release(root).and_then(|release| kernel_version(&release)).is_some_and(|version| version < (5, 11))
 }
 
-/// `CAP_BPF, CAP_PERFMON`
-pub fn list(capabilities: &[Capability]) -> String {
+/// Formats a list such as `CAP_BPF, CAP_PERFMON`.
+pub(crate) fn list(capabilities: &[Capability]) -> String {
     capabilities.iter().map(|capability| capability.name()).collect::<Vec<_>>().join(", ")
 }
 
@@ -217,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_explained_where_its_number_tells_enough() {
+    fn a_refusal_is_explained_if_its_errno_is_specific() {
         let refusal = |errno| {
             explain_bpf(Error::io("load the BPF programs", &std::io::Error::from_raw_os_error(errno)))
                 .to_string()

@@ -1,4 +1,4 @@
-//! The settings of the machine that stalld changes for as long as it boosts.
+//! The settings of the machine that stalld changes and restores: RT throttling and HRTICK.
 
 use crate::error::{Context, Error, Result};
 use crate::proc;
@@ -10,12 +10,12 @@ use std::path::Path;
 
 const RT_RUNTIME: &str = "/proc/sys/kernel/sched_rt_runtime_us";
 
-/// No limit.
+/// The runtime that turns RT throttling off.
 pub const UNTHROTTLED: i64 = -1;
 
-/// Returns how much of each period real-time tasks may have, in microseconds; below 0 there is no
-/// limit. It allocates nothing, not even for an error: the guardian of a program that has threads
-/// must not wait for the allocator.
+/// Returns the runtime of RT throttling in microseconds; below 0 there is no limit. It allocates
+/// nothing, not even for an error, because the guardian of a program with threads must not wait for
+/// the allocator.
 pub fn rt_runtime_us() -> Result<i64> {
     let mut text = [0; 32];
     let read = File::open(RT_RUNTIME).and_then(|mut file| file.read(&mut text));
@@ -25,17 +25,19 @@ pub fn rt_runtime_us() -> Result<i64> {
     number.ok_or_else(|| Error::new("/proc/sys/kernel/sched_rt_runtime_us holds no number"))
 }
 
-/// As often as a change is tried, 10 ms apart.
+/// The most attempts to set the runtime, which are 10 ms apart.
 const TRIES: usize = 10;
 
-/// Sets it, and makes sure that it is set. It allocates nothing either.
+/// Sets the runtime of RT throttling, and checks that it is set. It allocates nothing, and may
+/// sleep for 90 ms.
 pub fn set_rt_runtime_us(runtime_us: i64) -> Result<()> {
     let mut tries = 0;
     let written = loop {
         tries += 1;
         match write_rt_runtime_us(runtime_us) {
-            // After a change while a DEADLINE task is on its way out, the kernel miscounts what is
-            // reserved, and sets that right when it has refused the next change [6.18].
+            // A change at the moment when a DEADLINE task ends makes the kernel's sum of reserved
+            // bandwidth wrong. The kernel corrects the sum after it has rejected the next change
+            // [6.18].
             Err(e) if e.raw_os_error() == Some(libc::EBUSY) && tries < TRIES => {
                 clock::nap(Nanos::from_millis(10));
             }
@@ -55,17 +57,18 @@ pub fn set_rt_runtime_us(runtime_us: i64) -> Result<()> {
     Err(Error::new("/proc/sys/kernel/sched_rt_runtime_us does not keep what is written to it"))
 }
 
-/// In one piece, because each write sets it.
+/// Uses a single write(2), because each one sets the runtime.
 fn write_rt_runtime_us(runtime_us: i64) -> io::Result<()> {
     let write = |text: &str| {
         Some(
             File::options().write(true).open(RT_RUNTIME).and_then(|mut file| file.write_all(text.as_bytes())),
         )
     };
-    proc::with(format_args!("{runtime_us}"), write).unwrap_or(Err(io::ErrorKind::InvalidInput.into()))
+    proc::with_stack_str(format_args!("{runtime_us}"), write)
+        .unwrap_or(Err(io::ErrorKind::InvalidInput.into()))
 }
 
-/// What has budgets enforced when they are used up, and not at the next tick.
+/// The scheduler feature that ends a budget when it is used up, and not at the next tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hrtick {
     /// Up to 5.11, for all classes.
@@ -73,8 +76,8 @@ pub enum Hrtick {
     HrtickDl,
 }
 
-/// Turns it on or off, in the file that lists the scheduler's features.
-pub fn set_hrtick(features: &Path, hrtick: Hrtick, on: bool) -> Result<()> {
+/// Turns HRTICK on or off in `features`, the file that lists the scheduler's features.
+pub(crate) fn set_hrtick(features: &Path, hrtick: Hrtick, on: bool) -> Result<()> {
     let name = match hrtick {
         Hrtick::Hrtick => "HRTICK",
         Hrtick::HrtickDl => "HRTICK_DL",

@@ -1,4 +1,7 @@
-//! Looks at the run queues: who waits on which CPU, since when, and who runs there.
+//! Scans the run queues: which tasks wait on each CPU, since when, and which task runs there.
+//!
+//! A scan may begin with a cheap check of how many tasks are runnable. The scan goes on and reads
+//! tasks only if one of them can be waiting.
 
 #[cfg(feature = "bpf")]
 pub mod bpf;
@@ -16,31 +19,33 @@ use crate::task::{Cpu, Nanos, Task, Tid};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Waiter {
     pub task: Task,
-    /// The moment its wait began, where the kernel has it on record; else the wait counts from the
-    /// first look that saw it with this `task.progress`.
+    /// The start of the wait, if the kernel records it. Without a record, the wait counts from the
+    /// first scan that saw the task with this `task.progress`.
     pub since: Option<Nanos>,
 }
 
-/// How busy a CPU is, stalld itself left out.
+/// The load of a CPU, without stalld itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Load {
     pub cpu: Cpu,
     /// Tasks that run or wait.
     pub runnable: u32,
-    /// Those of them that are real-time.
+    /// The real-time tasks among them.
     pub realtime: u32,
 }
 
-/// What one look saw, of the monitored CPUs only. Reused from look to look, so that a warm one
-/// allocates nothing.
+/// The result of one scan, for the monitored CPUs only. It is reused, so that later scans need not
+/// allocate.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     /// The moment on CLOCK_MONOTONIC that every `since` is relative to.
     pub at: Nanos,
-    /// False where a cheaper question has been enough, because nobody can be waiting or no more was
-    /// asked for: then only `load` is filled, and what is not in `waiters` may still wait for all
-    /// this look knows.
+    /// False if the scan ended after the cheap check, because no task can be waiting or because no
+    /// more was requested. Then only `load` is filled, and an empty `waiters` does not prove that
+    /// no task waits.
     pub complete: bool,
+    /// Whether the scan read all tasks of the machine, and not only its run queues.
+    pub walked: bool,
     pub waiters: Vec<Waiter>,
     pub running: Vec<Task>,
     /// One for each monitored CPU that is online, in order.
@@ -48,8 +53,8 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// With room for so many waiters, so that a look at a host that is suddenly busy need not wait
-    /// for memory.
+    /// Makes a snapshot with memory for this many waiters, so that a scan of a host that is
+    /// suddenly busy need not wait for memory.
     pub fn with_room(waiters: usize) -> Snapshot {
         let task = Task { tid: Tid(-1), ..Task::default() };
         Snapshot { waiters: prefaulted_vec(waiters, Waiter { task, since: None }), ..Snapshot::default() }
@@ -58,75 +63,79 @@ impl Snapshot {
     pub fn clear(&mut self) {
         self.at = Nanos::ZERO;
         self.complete = false;
+        self.walked = false;
         self.waiters.clear();
         self.running.clear();
         self.load.clear();
     }
 
-    /// Gives back the memory that a crowd has taken.
+    /// Frees the memory beyond `ROOM` tasks.
     pub fn shrink(&mut self) {
         self.waiters.shrink_to(ROOM);
         self.running.shrink_to(ROOM);
     }
 }
 
-/// A way to see the run queues.
+/// A way to read the run queues.
 pub trait Backend: Send {
     fn kind(&self) -> Kind;
 
-    /// Looks once. `woke` is when the calling thread last came out of a sleep.
+    /// Scans once. `woke` is when the calling thread last came out of a sleep.
     fn snapshot(&mut self, woke: Nanos, effort: Effort, snapshot: &mut Snapshot) -> Result<()>;
 
-    /// Returns whether `lends_deadline` can tell.
+    /// Returns whether this backend supports `lends_deadline`.
     fn sees_loans(&self) -> bool {
         false
     }
 
-    /// Returns whether a task runs at the rank of a SCHED_DEADLINE task that waits for it.
+    /// Returns whether a running task has inherited the rank of a SCHED_DEADLINE task, which waits
+    /// for a lock of it.
     fn lends_deadline(&mut self) -> bool {
         false
     }
 
-    /// A process of ours that works for it.
+    /// Returns the helper process of the backend, if it has one.
     fn helper(&self) -> Option<Tid> {
         None
     }
 
-    /// Gives back the memory that a crowd has taken. Returns false if some of it is in use.
+    /// Frees the memory that only a scan of very many tasks needs. Returns false if some of it is
+    /// in use.
     fn shrink(&mut self) -> bool {
         true
     }
 
-    /// Returns whether `shrink` may give back memory, though the last scans found no crowd.
+    /// Returns whether `shrink` may free memory, though the last scans found few tasks.
     fn has_spare_memory(&self) -> bool {
         false
     }
 
-    /// What an admin should know of since this was last asked, a sentence each.
+    /// Returns messages for the administrator that are new since the last call, one sentence each.
     fn remarks(&mut self) -> Vec<String> {
         Vec::new()
     }
 }
 
-/// How much a look may leave out.
+/// How much work a scan does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effort {
-    /// All but the cheap question whether anybody can be waiting. If somebody can, the snapshot is
-    /// not complete, though a CPU has more than one runnable task.
+    /// The cheap check only. The snapshot need not be complete, even if a CPU has more than one
+    /// runnable task.
     Ask,
-    /// What is not needed if nobody can be waiting.
+    /// The cheap check, and the rest of the scan if a task can be waiting.
     Usual,
-    /// Nothing.
+    /// The whole scan, even if no task can be waiting.
     All,
 }
 
-/// What a backend is asked to look at.
+/// The CPUs and tasks that a backend scans.
 #[derive(Clone, Debug)]
 pub struct Watch {
     pub cpus: CpuSet,
-    /// Ask cheaply first whether anybody can be waiting at all.
+    /// Whether a scan begins with the cheap check.
     pub idle_detection: bool,
-    /// Tell of the other threads of this process too: around the library they are a program's.
+    /// Whether to report the other threads of this process, too. In a program that uses the
+    /// library, they are the program's own.
     pub own_threads: bool,
 }
 
@@ -137,8 +146,8 @@ pub enum Kind {
     SchedDebug,
 }
 
-/// Opens the backend that is asked for, or the first of them that works. Returns also what the
-/// others were refused for.
+/// Opens the chosen backend or, without a choice, the first one that works. Returns also the errors
+/// of the backends that failed.
 pub fn open(choice: Option<Kind>, watch: &Watch) -> Result<(Box<dyn Backend>, Vec<Error>)> {
     let mut refusals = Vec::new();
     for kind in choice.map_or(Kind::ALL.to_vec(), |kind| vec![kind]) {
@@ -157,11 +166,11 @@ pub fn open(choice: Option<Kind>, watch: &Watch) -> Result<(Box<dyn Backend>, Ve
     }
 }
 
-/// Whether this build has the BPF backends.
+/// Whether this build includes the BPF backends.
 pub const HAS_BPF: bool = cfg!(feature = "bpf");
 
-/// Whether a backend works here, found out by opening it and looking once. queue_track is only
-/// loaded: to attach it may take as long as some CPU is hogged.
+/// Checks whether a backend works here, by opening it and scanning once. The programs of
+/// queue_track are only loaded, because a hog can delay attaching them without limit.
 pub fn try_out(kind: Kind, watch: &Watch) -> Result<()> {
     match kind {
         #[cfg(feature = "bpf")]
@@ -170,8 +179,8 @@ pub fn try_out(kind: Kind, watch: &Watch) -> Result<()> {
     }
 }
 
-/// The BPF programs of a backend, and what it takes the kernel's verifier to accept each; none
-/// where it loads none.
+/// Returns the names of a backend's BPF programs, each with the statistics of the kernel's
+/// verifier; none for a backend without programs.
 pub fn verified(kind: Kind) -> Vec<(String, String)> {
     match kind {
         #[cfg(feature = "bpf")]
@@ -203,7 +212,7 @@ impl Kind {
         }
     }
 
-    /// By its name, or by its one-letter name.
+    /// Returns the backend with this name, or with this one-letter name.
     pub fn from_name(name: &str) -> Option<Kind> {
         Some(match name {
             "task_iter" | "T" => Kind::TaskIter,

@@ -1,4 +1,4 @@
-//! One look for many: threads that watch a CPU each share what one of them has seen.
+//! Shares scans: the threads that monitor one CPU each use the result of one scan.
 
 use super::{Backend, Effort, Kind, Snapshot, Watch, open_one};
 use crate::cpus::CpuSet;
@@ -8,91 +8,94 @@ use crate::sys::clock;
 use crate::task::{Cpu, Nanos, Tid};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
-/// Threads that wake within this time wake for the same look.
+/// Threads that wake within this time use the same scan.
 const SAME_MOMENT: Nanos = Nanos::from_millis(1);
 
-/// A walk over very many tasks takes as long. A monitor that uses a scanner for longer waits behind
-/// a hog, ...
+/// The longest time of a scan of very many tasks. A thread that uses a scanner for longer is itself
+/// kept off the CPU by a hog.
 const MAX_SCAN_TIME: Nanos = Nanos::from_millis(20);
 
-/// ... and after this a look is lost.
-const LOST: Nanos = Nanos::from_millis(200);
+/// A scan fails if no scanner is free within this time.
+const SCAN_TIMEOUT: Nanos = Nanos::from_millis(200);
 
-/// Between two tries to get a looker.
-const PAUSE: Nanos = Nanos::from_micros(50);
+/// The time between two attempts to get a scanner.
+const POLL_INTERVAL: Nanos = Nanos::from_micros(50);
 
-/// What the threads share.
+/// The scanners that the threads share.
 pub struct Shared {
     kind: Kind,
     helper: Option<Tid>,
-    /// The first one serves all. The second one is for when a thread is held up in the middle of a
-    /// look: that must not hold up the others.
-    lookers: Vec<Mutex<Looker>>,
+    /// All threads use the first one. The second one is a spare: if a thread is preempted in the
+    /// middle of its scan, that must not delay the others.
+    scanners: Vec<Mutex<SharedScanner>>,
 }
 
-struct Looker {
+struct SharedScanner {
     backend: Box<dyn Backend>,
     last: Snapshot,
 }
 
 impl Shared {
-    /// `backend` looks at all CPUs of `watch`.
-    pub fn new(backend: Box<dyn Backend>, watch: &Watch) -> Arc<Shared> {
+    /// `backend` scans all CPUs of `watch`.
+    pub(crate) fn new(backend: Box<dyn Backend>, watch: &Watch) -> Arc<Shared> {
         let (kind, helper) = (backend.kind(), backend.helper());
-        // A second record of all events would cost the host as much again; the kernel's own serves
-        // as well.
+        // A second queue_track would cost the host as much again. task_iter reads the kernel's own
+        // record, which serves as well.
         let spare = if kind == Kind::QueueTrack { Kind::TaskIter } else { kind };
         let backends = [Some(backend), open_one(spare, watch).ok()];
-        let looker = |backend| Mutex::new(Looker { backend, last: Snapshot::with_room(ROOM) });
-        Arc::new(Shared { kind, helper, lookers: backends.into_iter().flatten().map(looker).collect() })
+        let scanner = |backend| Mutex::new(SharedScanner { backend, last: Snapshot::with_room(ROOM) });
+        Arc::new(Shared { kind, helper, scanners: backends.into_iter().flatten().map(scanner).collect() })
     }
 
-    /// A backend that sees these CPUs only.
-    pub fn view(self: &Arc<Shared>, cpus: CpuSet) -> Box<dyn Backend> {
+    /// Returns a backend that reports these CPUs only.
+    pub(crate) fn view(self: &Arc<Shared>, cpus: CpuSet) -> Box<dyn Backend> {
         Box::new(View { shared: Arc::clone(self), cpus })
     }
 
-    /// The first looker, as soon as it is free; the spare one if that takes too long.
-    fn looker(&self) -> Result<MutexGuard<'_, Looker>> {
+    /// Waits for the first scanner; takes the spare one if that lasts too long. Fails after
+    /// `SCAN_TIMEOUT`.
+    fn scanner(&self) -> Result<MutexGuard<'_, SharedScanner>> {
         let begun = clock::monotonic();
         loop {
             let waited = clock::monotonic() - begun;
-            let willing = if waited < MAX_SCAN_TIME { 1 } else { self.lookers.len() };
-            if let Some(looker) = self.lookers.iter().take(willing).find_map(take) {
-                return Ok(looker);
+            let willing = if waited < MAX_SCAN_TIME { 1 } else { self.scanners.len() };
+            if let Some(scanner) = self.scanners.iter().take(willing).find_map(take) {
+                return Ok(scanner);
             }
-            if waited > LOST {
-                return Err(Error::new("all threads that look are held up by others"));
+            if waited > SCAN_TIMEOUT {
+                return Err(Error::new(
+                    "every scanner is stalled: its thread has been off the CPU for over 200 ms",
+                ));
             }
-            clock::nap(PAUSE);
+            clock::nap(POLL_INTERVAL);
         }
     }
 }
 
-fn take(looker: &Mutex<Looker>) -> Option<MutexGuard<'_, Looker>> {
-    match looker.try_lock() {
-        Ok(looker) => Some(looker),
+fn take(scanner: &Mutex<SharedScanner>) -> Option<MutexGuard<'_, SharedScanner>> {
+    match scanner.try_lock() {
+        Ok(scanner) => Some(scanner),
         Err(TryLockError::Poisoned(e)) => Some(e.into_inner()),
         Err(TryLockError::WouldBlock) => None,
     }
 }
 
-impl Looker {
-    /// Sees to it that `last` is of this moment, and tells of these CPUs what is asked for.
+impl SharedScanner {
+    /// Scans, unless `last` is recent and has what `effort` requires for `cpus`.
     fn see(&mut self, woke: Nanos, effort: Effort, cpus: &CpuSet) -> Result<()> {
-        // Who has just done something has to see what came of it.
+        // A thread that requires a whole scan has just boosted a task, and has to see the result.
         let fresh = if effort == Effort::All { woke } else { woke - SAME_MOMENT };
         if self.last.at < fresh || self.last.at == Nanos::ZERO {
-            self.look(woke, if effort == Effort::All { Effort::All } else { Effort::Ask })?;
+            self.scan(woke, if effort == Effort::All { Effort::All } else { Effort::Ask })?;
         }
-        let somebody = self.last.load.iter().any(|load| cpus.contains(load.cpu) && load.runnable > 1);
-        if !self.last.complete && (effort == Effort::All || effort == Effort::Usual && somebody) {
-            self.look(woke, Effort::All)?;
+        let may_wait = self.last.load.iter().any(|load| cpus.contains(load.cpu) && load.runnable > 1);
+        if !self.last.complete && (effort == Effort::All || effort == Effort::Usual && may_wait) {
+            self.scan(woke, Effort::All)?;
         }
         Ok(())
     }
 
-    fn look(&mut self, woke: Nanos, effort: Effort) -> Result<()> {
+    fn scan(&mut self, woke: Nanos, effort: Effort) -> Result<()> {
         let outcome = self.backend.snapshot(woke, effort, &mut self.last);
         if outcome.is_err() {
             self.last.clear();
@@ -101,7 +104,7 @@ impl Looker {
     }
 }
 
-/// What one thread sees of it.
+/// The backend of one thread, which reports only its CPUs.
 struct View {
     shared: Arc<Shared>,
     cpus: CpuSet,
@@ -114,11 +117,11 @@ impl Backend for View {
 
     fn snapshot(&mut self, woke: Nanos, effort: Effort, snapshot: &mut Snapshot) -> Result<()> {
         snapshot.clear();
-        let mut looker = self.shared.looker()?;
-        looker.see(woke, effort, &self.cpus)?;
-        let Snapshot { at, complete, waiters, running, load } = &looker.last;
+        let mut scanner = self.shared.scanner()?;
+        scanner.see(woke, effort, &self.cpus)?;
+        let Snapshot { at, complete, walked, waiters, running, load } = &scanner.last;
         let here = |cpu: Cpu| self.cpus.contains(cpu);
-        (snapshot.at, snapshot.complete) = (*at, *complete);
+        (snapshot.at, snapshot.complete, snapshot.walked) = (*at, *complete, *walked);
         snapshot.waiters.extend(waiters.iter().filter(|waiter| here(waiter.task.cpu)));
         snapshot.running.extend(running.iter().filter(|task| here(task.cpu)));
         snapshot.load.extend(load.iter().filter(|load| here(load.cpu)));
@@ -130,8 +133,8 @@ impl Backend for View {
     }
 
     fn lends_deadline(&mut self) -> bool {
-        // A monitor that finds all of them busy asks again soon.
-        self.shared.lookers.iter().find_map(take).is_some_and(|mut looker| looker.backend.lends_deadline())
+        // If all scanners are busy, the monitor asks again soon.
+        self.shared.scanners.iter().find_map(take).is_some_and(|mut scanner| scanner.backend.lends_deadline())
     }
 
     fn helper(&self) -> Option<Tid> {
@@ -139,23 +142,23 @@ impl Backend for View {
     }
 
     fn shrink(&mut self) -> bool {
-        let mut lookers = self.shared.lookers.iter().map(take);
-        lookers.all(|looker| {
-            looker.is_some_and(|mut looker| {
-                looker.last.shrink();
-                looker.backend.shrink()
+        let mut scanners = self.shared.scanners.iter().map(take);
+        scanners.all(|scanner| {
+            scanner.is_some_and(|mut scanner| {
+                scanner.last.shrink();
+                scanner.backend.shrink()
             })
         })
     }
 
     fn has_spare_memory(&self) -> bool {
-        self.shared.lookers.iter().filter_map(take).any(|looker| looker.backend.has_spare_memory())
+        self.shared.scanners.iter().filter_map(take).any(|scanner| scanner.backend.has_spare_memory())
     }
 
-    /// Whoever asks first is told.
+    /// The first thread that asks gets the messages.
     fn remarks(&mut self) -> Vec<String> {
-        let looker = self.shared.lookers.first().and_then(take);
-        looker.map(|mut looker| looker.backend.remarks()).unwrap_or_default()
+        let scanner = self.shared.scanners.first().and_then(take);
+        scanner.map(|mut scanner| scanner.backend.remarks()).unwrap_or_default()
     }
 }
 
@@ -166,7 +169,7 @@ mod tests {
     use crate::task::Task;
     use std::sync::atomic::{AtomicU32, Ordering};
 
-    /// A host with a waiter on each CPU that has two tasks; it counts the looks at it.
+    /// A host with a waiter on each CPU that has two tasks; it counts its scans.
     struct Host {
         runnable: [u32; 2],
         asked: Arc<AtomicU32>,
@@ -204,12 +207,13 @@ mod tests {
     }
 
     impl Scene {
-        fn new(runnable: [u32; 2], lookers: usize) -> Scene {
+        fn new(runnable: [u32; 2], scanners: usize) -> Scene {
             let (asked, walked) = (Arc::default(), Arc::default());
             let host = || Host { runnable, asked: Arc::clone(&asked), walked: Arc::clone(&walked) };
-            let looker = || Mutex::new(Looker { backend: Box::new(host()), last: Snapshot::default() });
-            let lookers = (0..lookers).map(|_| looker()).collect();
-            let shared = Arc::new(Shared { kind: Kind::TaskIter, helper: None, lookers });
+            let scanner =
+                || Mutex::new(SharedScanner { backend: Box::new(host()), last: Snapshot::default() });
+            let scanners = (0..scanners).map(|_| scanner()).collect();
+            let shared = Arc::new(Shared { kind: Kind::TaskIter, helper: None, scanners });
             Scene { shared, asked, walked }
         }
 
@@ -217,7 +221,7 @@ mod tests {
             self.shared.view([Cpu(cpu)].into_iter().collect())
         }
 
-        fn looks(&self) -> (u32, u32) {
+        fn scans(&self) -> (u32, u32) {
             (self.asked.load(Ordering::Relaxed), self.walked.load(Ordering::Relaxed))
         }
     }
@@ -229,16 +233,16 @@ mod tests {
     }
 
     #[test]
-    fn threads_that_wake_together_look_once_and_see_their_own_cpu_only() {
+    fn threads_that_wake_together_scan_once_and_see_their_own_cpu_only() {
         let scene = Scene::new([2, 2], 1);
         let (mut first, mut second) = (scene.view(0), scene.view(1));
         let woke = clock::monotonic();
         assert_eq!(waiters(first.as_mut(), woke, Effort::Usual), [10]);
         assert_eq!(waiters(second.as_mut(), woke, Effort::Usual), [11]);
-        assert_eq!(scene.looks(), (1, 1));
+        assert_eq!(scene.scans(), (1, 1));
         let later = clock::monotonic() + SAME_MOMENT + SAME_MOMENT;
         assert_eq!(waiters(second.as_mut(), later, Effort::Usual), [11]);
-        assert_eq!(scene.looks(), (2, 2));
+        assert_eq!(scene.scans(), (2, 2));
     }
 
     #[test]
@@ -246,27 +250,27 @@ mod tests {
         let scene = Scene::new([1, 2], 1);
         assert_eq!(waiters(scene.view(0).as_mut(), clock::monotonic(), Effort::Usual), []);
         assert_eq!(waiters(scene.view(1).as_mut(), clock::monotonic(), Effort::Ask), []);
-        assert_eq!(scene.looks(), (1, 0));
+        assert_eq!(scene.scans(), (1, 0));
     }
 
     #[test]
-    fn who_is_boosting_sees_what_came_of_it() {
+    fn a_thread_that_has_boosted_sees_the_result() {
         let scene = Scene::new([2, 2], 1);
         let mut view = scene.view(0);
         waiters(view.as_mut(), clock::monotonic(), Effort::All);
         waiters(view.as_mut(), clock::monotonic(), Effort::All);
-        assert_eq!(scene.looks(), (0, 2));
+        assert_eq!(scene.scans(), (0, 2));
     }
 
     #[test]
-    fn a_thread_that_is_held_up_in_its_look_does_not_hold_up_the_others() {
+    fn a_thread_that_stalls_in_its_scan_does_not_stall_the_others() {
         let scene = Scene::new([2, 2], 2);
-        let held_up = scene.shared.lookers[0].lock().unwrap();
+        let stalled = scene.shared.scanners[0].lock().unwrap();
         assert_eq!(waiters(scene.view(1).as_mut(), clock::monotonic(), Effort::Usual), [11]);
-        let another = scene.shared.lookers[1].lock().unwrap();
+        let another = scene.shared.scanners[1].lock().unwrap();
         let refused = scene.view(1).snapshot(clock::monotonic(), Effort::Usual, &mut Snapshot::default());
         assert!(refused.is_err());
-        drop((held_up, another));
+        drop((stalled, another));
         assert_eq!(waiters(scene.view(1).as_mut(), clock::monotonic(), Effort::Usual), [11]);
     }
 }

@@ -1,58 +1,70 @@
-//! Tasks that have been started, and by which process.
+//! Finds tasks that were started lately, and their parents.
 
-use super::{Text, text, with};
+use super::{ProcText, text, with_stack_str};
 use crate::task::{TaskId, Tid};
 use std::fs::{self, File};
 use std::io::Read;
 use std::sync::OnceLock;
 
-/// A task that has been started.
+/// A task, its start and its parent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Birth {
     pub tid: Tid,
     pub start: u64,
-    /// The process that has started it, or that has started its process if it is a thread.
+    /// The parent process; for a thread, the parent of its process.
     pub parent: Tid,
+    /// Its priority on the kernel's scale, where real-time ranks are below 100.
+    pub prio: i32,
 }
 
 impl Birth {
-    pub fn id(&self) -> TaskId {
+    pub(crate) fn id(&self) -> TaskId {
         TaskId { tid: self.tid, start: self.start }
     }
 }
 
-/// Returns when and by which process a task was started.
-pub fn birth(tid: Tid) -> Option<Birth> {
-    // The shorter path adds up the times of all threads of the process, which may be many.
-    let stat = Text::try_of(format_args!("/proc/{tid}/task/{tid}/stat")).ok()?;
+/// Reads the start and the parent of a task; `None` if it has ended.
+pub(crate) fn birth(tid: Tid) -> Option<Birth> {
+    let stat = ProcText::stat(tid).ok()?;
     let stat = stat.as_bytes();
-    Some(Birth { tid, start: text::start(stat)?, parent: text::parent(stat)? })
+    let (start, parent, prio) = (text::start(stat)?, text::parent(stat)?, text::prio(stat)?);
+    Some(Birth { tid, start, parent, prio })
 }
 
-/// How far a walk over the newest tasks has got. Tasks get their numbers in ascending order.
+/// The progress of a walk over the newest tasks. The kernel assigns tids in ascending order.
 #[derive(Clone, Debug, Default)]
 pub struct Walk {
-    /// The highest number that was asked for.
+    /// The highest tid that was read.
     pub top: i32,
-    /// The lowest one.
+    /// The lowest tid that was read.
     pub bottom: i32,
-    /// All below it are too old.
+    /// Whether all tasks below `bottom` are too old.
     pub is_complete: bool,
-    /// Numbers that no task had when they were asked for. A task that is in the middle of its fork
-    /// gets one before it can be seen by it.
+    /// How many tids without a task one pass reads again; `None` for all of them.
+    rereads: Option<usize>,
+    /// Tids without a task when they were read. A fork assigns the tid before /proc shows the task.
     missing: Vec<i32>,
-    /// The one of them to be dropped first.
+    /// The index in `missing` of the tid to replace next.
     oldest: usize,
+    /// The index in `missing` of the tid to read again next.
+    next: usize,
 }
 
-/// How many numbers without a task are asked for again.
+/// The largest number of tids without a task that are read again.
 const MISSING: usize = 256;
 
 impl Walk {
-    /// Starts anew at the newest number, unless the walk can go on.
+    /// Returns a walk of which each pass reads at most `rereads` tids without a task again.
+    pub(crate) fn with_rereads(rereads: usize) -> Walk {
+        Walk { rereads: Some(rereads), ..Walk::default() }
+    }
+
+    /// Starts a new walk at the newest tid, and restarts a walk if the kernel has begun again with
+    /// low tids.
     fn begin(&mut self, newest: i32) {
         if self.top == 0 || newest < self.top {
-            *self = Walk { top: newest, bottom: newest.saturating_add(1), ..Walk::default() };
+            let bottom = newest.saturating_add(1);
+            *self = Walk { top: newest, bottom, rereads: self.rereads, ..Walk::default() };
         }
     }
 
@@ -66,20 +78,22 @@ impl Walk {
     }
 }
 
-/// Gives out the tasks that were started since `since` and were not given out in this walk before;
-/// `None` for each number that no task has. Stops when `each` returns false. Returns whether it got
-/// through.
-pub fn births(walk: &mut Walk, since: u64, each: &mut dyn FnMut(Option<Birth>) -> bool) -> bool {
-    let loadavg = Text::try_of(format_args!("/proc/loadavg"));
+/// Calls `each` with every task that was started since `since` and that this walk has not reported
+/// before, and with `None` for each tid without such a task. Stops when `each` returns false.
+/// Returns whether the walk is done.
+pub(crate) fn births(walk: &mut Walk, since: u64, each: &mut dyn FnMut(Option<Birth>) -> bool) -> bool {
+    let loadavg = ProcText::try_of(format_args!("/proc/loadavg"));
     let Some(newest) = loadavg.ok().and_then(|text| text::newest(text.as_bytes())) else { return true };
     walk.begin(newest);
-    let mut index = 0;
-    while let Some(&number) = walk.missing.get(index) {
+    let rereads = walk.missing.len().min(walk.rereads.unwrap_or(MISSING));
+    for _ in 0..rereads {
+        walk.next = if walk.next < walk.missing.len() { walk.next } else { 0 };
+        let Some(&number) = walk.missing.get(walk.next) else { break };
         let late = birth(Tid(number));
         if late.is_some() {
-            walk.missing.swap_remove(index);
+            walk.missing.swap_remove(walk.next);
         } else {
-            index += 1;
+            walk.next += 1;
         }
         if !each(late) {
             return false;
@@ -112,20 +126,20 @@ fn ask(walk: &mut Walk, number: i32) -> Option<Birth> {
     birth
 }
 
-/// As much of the list of a task's children is read.
+/// The most bytes of a list of children that are read.
 const CHILDREN: usize = 64 * 1024;
 
-/// Whether this thread of a process has started a child; `None` where that is not known.
+/// Returns whether the thread `tid` of the process `tgid` has started `child`; `None` if it is
+/// unknown.
 ///
-/// To read the list of a task's children, the kernel takes the lock of the list of tasks. On a
-/// real-time kernel the task that holds it may starve, and a reader lends it no priority: there the
-/// list is not read.
-pub fn is_child(tgid: Tid, tid: Tid, child: Tid) -> Option<bool> {
+/// The kernel takes tasklist_lock to list the children of a task. On a real-time kernel the owner
+/// of that lock may starve, and a reader lends it no priority. So the list is not read there.
+pub(crate) fn is_child(tgid: Tid, tid: Tid, child: Tid) -> Option<bool> {
     if is_realtime_kernel() {
         return None;
     }
     let open = |path: &str| File::open(path).ok();
-    let mut list = with(format_args!("/proc/{tgid}/task/{tid}/children"), open)?;
+    let mut list = with_stack_str(format_args!("/proc/{tgid}/task/{tid}/children"), open)?;
     let mut bytes = [0; 4096];
     let (mut number, mut total) = (0i64, 0);
     while total < CHILDREN {
@@ -189,14 +203,14 @@ mod tests {
     }
 
     #[test]
-    fn a_number_without_a_task_is_asked_for_again_and_not_too_many_of_them() {
+    fn a_bounded_number_of_tids_without_a_task_is_read_again() {
         let mut walk = Walk::default();
         for number in 1..=10 * MISSING as i32 {
             walk.miss(number);
         }
         assert_eq!(walk.missing.len(), MISSING);
         assert!(walk.missing.contains(&(10 * MISSING as i32)) && !walk.missing.contains(&1));
-        // The walk may ask for the number of this thread while the fork that starts it still runs.
+        // The walk may read the tid of this thread while the fork that starts it still runs.
         let own = sched::gettid();
         let mut walk = Walk { top: i32::MAX, bottom: 1, is_complete: true, ..Walk::default() };
         walk.missing = vec![i32::MAX - 1, own.0];

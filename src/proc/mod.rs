@@ -1,38 +1,44 @@
-//! What /proc tells of a task.
+//! Reads facts about tasks from /proc.
 
 pub mod births;
 pub mod text;
 
 use crate::fault::{self, Fault};
 use crate::sys::sched;
-use crate::task::{Comm, Owner, Task, Tid};
+use crate::task::{Comm, Cpu, Owner, Task, Tid};
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 
-/// The beginning of a file of /proc, on the stack: who is about to boost must not have to wait for
-/// memory.
-struct Text {
-    bytes: [u8; Text::SIZE],
+/// The beginning of a file of /proc, on the stack, because a thread that is about to boost must not
+/// wait for memory.
+struct ProcText {
+    bytes: [u8; ProcText::SIZE],
     len: usize,
 }
 
-impl Text {
+impl ProcText {
     const SIZE: usize = 2048;
 
-    fn read(tid: Tid, name: &str) -> Option<Text> {
-        Text::try_read(tid, name).ok()
+    fn read(tid: Tid, name: &str) -> Option<ProcText> {
+        ProcText::try_read(tid, name).ok()
     }
 
-    fn try_read(tid: Tid, name: &str) -> io::Result<Text> {
-        Text::try_of(format_args!("/proc/{tid}/{name}"))
+    fn try_read(tid: Tid, name: &str) -> io::Result<ProcText> {
+        ProcText::try_of(format_args!("/proc/{tid}/{name}"))
     }
 
-    fn try_of(path: fmt::Arguments) -> io::Result<Text> {
+    /// Reads the task's own stat. For /proc/TID/stat the kernel adds up the times of all threads of
+    /// the process, and there may be 30,000 of them.
+    fn stat(tid: Tid) -> io::Result<ProcText> {
+        ProcText::try_of(format_args!("/proc/{tid}/task/{tid}/stat"))
+    }
+
+    fn try_of(path: fmt::Arguments) -> io::Result<ProcText> {
         let open = |path: &str| Some(File::open(path));
-        let mut file = with(path, open).ok_or(io::ErrorKind::InvalidInput)??;
-        let mut text = Text { bytes: [0; Text::SIZE], len: 0 };
+        let mut file = with_stack_str(path, open).ok_or(io::ErrorKind::InvalidInput)??;
+        let mut text = ProcText { bytes: [0; ProcText::SIZE], len: 0 };
         loop {
             match file.read(&mut text.bytes) {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -49,8 +55,8 @@ impl Text {
     }
 }
 
-/// Does something with a short text that is put together on the stack.
-pub fn with<T>(text: fmt::Arguments, action: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+/// Calls `action` with a text that is formatted on the stack; `None` if it is longer than 64 bytes.
+pub fn with_stack_str<T>(text: fmt::Arguments, action: impl FnOnce(&str) -> Option<T>) -> Option<T> {
     let mut bytes = [0; 64];
     let mut free = bytes.as_mut_slice();
     free.write_fmt(text).ok()?;
@@ -59,15 +65,16 @@ pub fn with<T>(text: fmt::Arguments, action: impl FnOnce(&str) -> Option<T>) -> 
 }
 
 pub fn comm(tid: Tid) -> Option<Comm> {
-    Some(text::comm(Text::read(tid, "comm")?.as_bytes()))
+    Some(text::comm(ProcText::read(tid, "comm")?.as_bytes()))
 }
 
 pub fn tgid(tid: Tid) -> Option<Tid> {
-    text::tgid(Text::read(tid, "status")?.as_bytes())
+    text::tgid(ProcText::read(tid, "status")?.as_bytes())
 }
 
-/// The control group that tells most of it: that of the cpu controller where it is not the root,
-/// else that of the unified hierarchy.
+/// Returns the most specific control group of a task: that of the cpu controller if it is not the
+/// root, else that of the unified hierarchy. `None` if the tid belongs to a task with another
+/// start.
 pub fn cgroup(tid: Tid, start: u64) -> Option<String> {
     let groups = fs::read(format!("/proc/{tid}/cgroup")).ok()?;
     if start != 0 && self::start(tid)? != start {
@@ -76,29 +83,50 @@ pub fn cgroup(tid: Tid, start: u64) -> Option<String> {
     text::cgroup(&groups)
 }
 
-/// Its state, as the letter that ps shows: a zombie is Z.
-pub fn state(tid: Tid) -> Option<u8> {
-    text::state(Text::read(tid, "stat")?.as_bytes())
+/// Returns the highest real-time priority that a task without privileges may set for itself. The
+/// file needs no capability. prlimit(2) needs CAP_SYS_RESOURCE.
+pub(crate) fn priority_limit(tid: Tid) -> Option<u64> {
+    text::priority_limit(ProcText::read(tid, "limits")?.as_bytes())
 }
 
-/// When it started, in clock ticks since boot.
+/// Returns the state of a task, as the letter that ps(1) shows. A zombie is Z.
+pub fn state(tid: Tid) -> Option<u8> {
+    text::state(ProcText::stat(tid).ok()?.as_bytes())
+}
+
+/// Where a task is queued, and with which priority.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The CPU on which it runs or waits, or ran last.
+    pub cpu: Cpu,
+    /// Its priority on the kernel's scale.
+    pub prio: i32,
+    /// Whether it runs or waits for a CPU.
+    pub is_runnable: bool,
+}
+
+/// Reads where a task is queued; `None` if it has ended.
+pub(crate) fn standing(tid: Tid) -> Option<Standing> {
+    text::standing(ProcText::stat(tid).ok()?.as_bytes())
+}
+
+/// Returns the start of a task, in clock ticks since boot.
 pub fn start(tid: Tid) -> Option<u64> {
     try_start(tid).ok().flatten()
 }
 
-/// The number of the error for a task that exists, and that this /proc does not show (hidepid). No
-/// system call on a task's schedule fails with it.
+/// The errno for a task that exists and that /proc does not show (hidepid). No system call for
+/// scheduling fails with this errno.
 pub const HIDDEN: i32 = libc::ENOENT;
 
-/// The same, with the reason if it can't be told: the error [`HIDDEN`] for a task that /proc does
-/// not show, another one for want of memory or descriptors. Returns `None` only for a task that has
-/// ended.
+/// Returns the start of a task; `None` only if the task has ended. The error is [`HIDDEN`] if /proc
+/// does not show the task, and another one if memory or descriptors are short.
 pub fn try_start(tid: Tid) -> io::Result<Option<u64>> {
     let exists = || sched::get_attr(tid).err().and_then(|e| e.raw_os_error()) != Some(libc::ESRCH);
-    start_of(|| Text::try_read(tid, "stat"), exists)
+    start_of(|| ProcText::stat(tid), exists)
 }
 
-fn start_of(read: impl Fn() -> io::Result<Text>, exists: impl Fn() -> bool) -> io::Result<Option<u64>> {
+fn start_of(read: impl Fn() -> io::Result<ProcText>, exists: impl Fn() -> bool) -> io::Result<Option<u64>> {
     let mut is_second = false;
     loop {
         match read() {
@@ -110,33 +138,33 @@ fn start_of(read: impl Fn() -> io::Result<Text>, exists: impl Fn() -> bool) -> i
                 return Err(io::Error::from_raw_os_error(HIDDEN));
             }
             Err(_) if is_second || !exists() => return Ok(None),
-            // The number may have been given to the next task in between, so /proc is asked once
-            // more.
+            // Between the two checks, the tid may have been reused. Read /proc once more.
             Err(_) => is_second = true,
         }
     }
 }
 
-/// Whether /proc says that there is no such task, or that this process may not know. hidepid=1
-/// refuses, other values hide.
+/// Returns whether the error means that /proc has no such task, or does not show it. With hidepid=1
+/// /proc denies access, with other values it hides the task.
 fn is_missing(e: &io::Error) -> bool {
     matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ESRCH | libc::EACCES | libc::EPERM))
 }
 
-/// All that is shown of it in one moment: where it runs or ran last, and how it is scheduled.
+/// Reads a task: the CPU on which it runs or ran last, its scheduling and its name.
 pub fn task(tid: Tid) -> Option<Task> {
-    let [stat, status, comm] = ["stat", "status", "comm"].map(|name| Text::read(tid, name));
-    text::task(tid, stat?.as_bytes(), status?.as_bytes(), comm?.as_bytes())
+    let stat = ProcText::stat(tid).ok()?;
+    let (status, comm) = (ProcText::read(tid, "status")?, ProcText::read(tid, "comm")?);
+    text::task(tid, stat.as_bytes(), status.as_bytes(), comm.as_bytes())
 }
 
 /// Returns the owner of a task, as far as /proc shows it.
 pub fn owner(tid: Tid) -> Owner {
-    let read = |name| Text::read(tid, name);
+    let read = |name| ProcText::read(tid, name);
     let of_process = || {
         let (status, uid_map) = (read("status")?, read("uid_map")?);
         text::owner(status.as_bytes(), uid_map.as_bytes())
     };
-    match read("stat").and_then(|stat| text::is_kernel_thread(stat.as_bytes())) {
+    match ProcText::stat(tid).ok().and_then(|stat| text::is_kernel_thread(stat.as_bytes())) {
         Some(true) => Owner::Kernel,
         Some(false) => of_process().unwrap_or_default(),
         None => Owner::Unknown,
@@ -145,42 +173,43 @@ pub fn owner(tid: Tid) -> Owner {
 
 /// Returns the effective user of a task.
 pub fn uid(tid: Tid) -> Option<u32> {
-    with(format_args!("/proc/{tid}"), |path| fs::metadata(path).ok()).map(|directory| directory.uid())
+    with_stack_str(format_args!("/proc/{tid}"), |path| fs::metadata(path).ok())
+        .map(|directory| directory.uid())
 }
 
-/// How often it has been given a CPU; None without CONFIG_SCHED_INFO.
+/// Returns how often a task got a CPU; `None` without CONFIG_SCHED_INFO.
 pub fn runs(tid: Tid) -> Option<u64> {
-    text::runs(Text::read(tid, "schedstat")?.as_bytes())
+    text::runs(ProcText::read(tid, "schedstat")?.as_bytes())
 }
 
-/// By how much its timers may be late, in ns.
+/// Returns the timer slack of a task, in ns.
 pub fn timer_slack(tid: Tid) -> Option<u64> {
-    text::number(Text::read(tid, "timerslack_ns")?.as_bytes())
+    text::number(ProcText::read(tid, "timerslack_ns")?.as_bytes())
 }
 
 pub fn set_timer_slack(tid: Tid, slack: u64) -> Option<()> {
     let open = |path: &str| File::options().write(true).open(path).ok();
-    let mut file = with(format_args!("/proc/{tid}/timerslack_ns"), open)?;
-    // In one piece: each write sets it.
-    with(format_args!("{slack}"), |slack| file.write_all(slack.as_bytes()).ok())
+    let mut file = with_stack_str(format_args!("/proc/{tid}/timerslack_ns"), open)?;
+    // Use a single write(2), because each one sets the slack.
+    with_stack_str(format_args!("{slack}"), |slack| file.write_all(slack.as_bytes()).ok())
 }
 
-/// Whether it is a thread of this process.
+/// Returns whether a task is a thread of this process.
 pub fn is_own_thread(tid: Tid) -> bool {
-    with(format_args!("/proc/self/task/{tid}"), |path| fs::symlink_metadata(path).ok()).is_some()
+    with_stack_str(format_args!("/proc/self/task/{tid}"), |path| fs::symlink_metadata(path).ok()).is_some()
 }
 
-/// All processes that there are.
+/// Returns all processes.
 pub fn processes() -> Vec<Tid> {
     numbers("/proc")
 }
 
-/// The threads of its process, in the order in which they were started.
+/// Returns the threads of a process, in the order of their start.
 pub fn threads(tgid: Tid) -> Vec<Tid> {
     numbers(&format!("/proc/{tgid}/task"))
 }
 
-/// The first of them, at most so many.
+/// Returns the first `most` threads of a process.
 pub fn first_threads(tgid: Tid, most: usize) -> Vec<Tid> {
     each_number(&format!("/proc/{tgid}/task")).take(most).collect()
 }
@@ -210,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_task_is_what_the_kernel_says_it_is() {
+    fn a_task_has_the_properties_that_the_kernel_shows() {
         let own = task(sched::gettid()).unwrap();
         assert_eq!((own.tgid, own.comm), (tgid(own.tid), comm(own.tid).unwrap()));
         let attr = sched::get_attr(own.tid).unwrap();
@@ -242,14 +271,14 @@ mod tests {
     }
 
     #[test]
-    fn a_task_that_is_shown_at_the_second_look_is_not_hidden() {
-        let looks = std::cell::Cell::new(0);
+    fn a_task_that_is_shown_at_the_second_try_is_not_hidden() {
+        let tries = std::cell::Cell::new(0);
         let read = || {
-            looks.set(looks.get() + 1);
-            if looks.get() == 1 {
+            tries.set(tries.get() + 1);
+            if tries.get() == 1 {
                 return Err(io::Error::from_raw_os_error(libc::ENOENT));
             }
-            Text::try_read(sched::gettid(), "stat")
+            ProcText::stat(sched::gettid())
         };
         assert_eq!(start_of(read, || true).unwrap(), start(sched::gettid()));
     }

@@ -1,22 +1,22 @@
-//! What the files of /proc say: each function takes the text of one, or as much of it as there was
-//! room for.
+//! Parses files of /proc. Each function takes the text of a file, which may be cut off at its end.
 
+use super::Standing;
 use crate::task::{Comm, Cpu, Escaped, Owner, Policy, Sched, Task, Tid};
 
-/// /proc/TID/comm
+/// /proc/TID/comm: the name.
 pub fn comm(text: &[u8]) -> Comm {
     Comm::new(text.strip_suffix(b"\n").unwrap_or(text))
 }
 
-/// /proc/TID/status
+/// /proc/TID/status: the process.
 pub fn tgid(status: &[u8]) -> Option<Tid> {
-    // The name, which comes first, has its newlines escaped.
+    // The name of the task comes first. Its newlines are escaped, so it can't fake this line.
     let line = status.split(|&b| b == b'\n').find_map(|line| line.strip_prefix(b"Tgid:"))?;
     number(line).map(Tid)
 }
 
-/// /proc/TID/cgroup: the control group that tells most of the task, that of the cpu controller
-/// where it is not the root, else that of the unified hierarchy.
+/// /proc/TID/cgroup: the most specific control group, which is that of the cpu controller if it is
+/// not the root, else that of the unified hierarchy.
 pub fn cgroup(groups: &[u8]) -> Option<String> {
     let mut best: Option<&[u8]> = None;
     for line in groups.split(|&b| b == b'\n') {
@@ -30,26 +30,49 @@ pub fn cgroup(groups: &[u8]) -> Option<String> {
     best.map(|path| Escaped(path).to_string())
 }
 
-/// /proc/TID/stat: the state, as the letter that ps shows.
+/// /proc/TID/stat: the state, as the letter that ps(1) shows.
 pub fn state(stat: &[u8]) -> Option<u8> {
     after_name(stat)?.first().copied()
 }
 
-/// /proc/TID/stat: the process that has started it.
-pub fn parent(stat: &[u8]) -> Option<Tid> {
+/// /proc/TID/stat: the parent process.
+pub(super) fn parent(stat: &[u8]) -> Option<Tid> {
     number(field(stat, 1)?).map(Tid)
 }
 
+/// /proc/TID/stat: the priority on the kernel's scale, which is 100 above the field.
+pub(super) fn prio(stat: &[u8]) -> Option<i32> {
+    number::<i32>(field(stat, 15)?)?.checked_add(100)
+}
+
+/// /proc/TID/stat: the CPU on which the task runs or ran last.
+fn cpu(stat: &[u8]) -> Option<Cpu> {
+    number(field(stat, 36)?).map(Cpu)
+}
+
+/// /proc/TID/stat: where the task is queued.
+pub(super) fn standing(stat: &[u8]) -> Option<Standing> {
+    Some(Standing { cpu: cpu(stat)?, prio: prio(stat)?, is_runnable: state(stat)? == b'R' })
+}
+
+/// /proc/TID/limits: the highest real-time priority that the task may set without a privilege.
+pub(super) fn priority_limit(limits: &[u8]) -> Option<u64> {
+    let mut lines = limits.split(|&b| b == b'\n');
+    let line = lines.find_map(|line| line.strip_prefix(b"Max realtime priority"))?;
+    let hard = line.split(|b| b.is_ascii_whitespace()).filter(|word| !word.is_empty()).nth(1)?;
+    if hard == b"unlimited" { Some(u64::MAX) } else { number(hard) }
+}
+
 /// /proc/TID/stat: whether it is a kernel thread.
-pub fn is_kernel_thread(stat: &[u8]) -> Option<bool> {
+pub(super) fn is_kernel_thread(stat: &[u8]) -> Option<bool> {
     const PF_KTHREAD: u32 = 0x0020_0000;
     Some(number::<u32>(field(stat, 6)?)? & PF_KTHREAD != 0)
 }
 
 /// /proc/TID/status and /proc/TID/uid_map: the owner of a task that is no kernel thread.
-/// Capabilities count if the task's user namespace has all users of the initial one, which no
-/// unprivileged user can make.
-pub fn owner(status: &[u8], uid_map: &[u8]) -> Option<Owner> {
+/// Capabilities count only if the task's user namespace has all users of the initial one. No
+/// unprivileged user can create such a namespace.
+pub(super) fn owner(status: &[u8], uid_map: &[u8]) -> Option<Owner> {
     const CAP_SYS_NICE: u64 = 1 << 23;
     let line = |name: &[u8]| status.split(|&b| b == b'\n').find_map(|line| line.strip_prefix(name));
     let uid = number(line(b"Uid:")?.trim_ascii().split(|&b| b == b'\t').next()?)?;
@@ -63,34 +86,30 @@ pub fn owner(status: &[u8], uid_map: &[u8]) -> Option<Owner> {
     })
 }
 
-/// /proc/TID/stat: when it started, in clock ticks since boot.
+/// /proc/TID/stat: the start, in clock ticks since boot.
 pub fn start(stat: &[u8]) -> Option<u64> {
     number(field(stat, 19)?)
 }
 
-/// /proc/TID/stat, /proc/TID/status and /proc/TID/comm.
+/// /proc/TID/stat, /proc/TID/status and /proc/TID/comm: the task.
 pub fn task(tid: Tid, stat: &[u8], status: &[u8], comm: &[u8]) -> Option<Task> {
     Some(Task {
         tid,
         tgid: Some(tgid(status)?),
-        cpu: Cpu(number(field(stat, 36)?)?),
+        cpu: cpu(stat)?,
         start: start(stat)?,
-        sched: Sched {
-            policy: Some(Policy(number(field(stat, 38)?)?)),
-            // The kernel's scale, 100 below what it is everywhere else.
-            prio: number::<i32>(field(stat, 15)?)?.checked_add(100)?,
-        },
+        sched: Sched { policy: Some(Policy(number(field(stat, 38)?)?)), prio: prio(stat)? },
         comm: self::comm(comm),
         ..Task::default()
     })
 }
 
-/// The fields that follow the name are counted from 0, which is the state.
+/// Returns a field after the name. Field 0 is the state.
 fn field(stat: &[u8], index: usize) -> Option<&[u8]> {
     after_name(stat)?.split(|&b| b == b' ').nth(index)
 }
 
-/// What follows the name, which may hold blanks and parentheses; nothing behind it does.
+/// Returns the text after the name. Only the name may contain parentheses.
 fn after_name(stat: &[u8]) -> Option<&[u8]> {
     stat.get(stat.iter().rposition(|&b| b == b')')? + 2..)
 }
@@ -100,23 +119,24 @@ pub fn runs(schedstat: &[u8]) -> Option<u64> {
     number(schedstat.split(|&b| b == b' ').nth(2)?)
 }
 
-/// /proc/loadavg: how many tasks are runnable on the whole machine.
+/// /proc/loadavg: the number of runnable tasks on the whole machine.
 pub fn runnable(loadavg: &[u8]) -> Option<u32> {
     // 0.31 0.08 0.03 1/90 4907: the fourth is runnable/all.
     number(loadavg.split(|&b| b == b' ').nth(3)?.split(|&b| b == b'/').next()?)
 }
 
-/// /proc/loadavg: how many tasks there are.
-pub fn tasks(loadavg: &[u8]) -> Option<u32> {
+/// /proc/loadavg: the number of all tasks.
+#[cfg(any(feature = "bpf", test))]
+pub(crate) fn tasks(loadavg: &[u8]) -> Option<u32> {
     number(loadavg.split(|&b| b == b' ').nth(3)?.split(|&b| b == b'/').nth(1)?)
 }
 
-/// /proc/loadavg: the number that was given to a task last.
-pub fn newest(loadavg: &[u8]) -> Option<i32> {
+/// /proc/loadavg: the tid that was assigned last.
+pub(super) fn newest(loadavg: &[u8]) -> Option<i32> {
     number(loadavg.split(|&b| b == b' ').nth(4)?)
 }
 
-/// A number, and what blanks are around it.
+/// Parses a number with or without blanks around it.
 pub fn number<T: std::str::FromStr>(text: &[u8]) -> Option<T> {
     std::str::from_utf8(text.trim_ascii()).ok()?.parse().ok()
 }
@@ -126,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_group_of_the_cpu_controller_tells_most_unless_it_is_the_root() {
+    fn the_group_of_the_cpu_controller_is_preferred_unless_it_is_the_root() {
         for (groups, expected) in [
             ("0::/user.slice\n", Some("/user.slice")),
             ("4:cpu,cpuacct:/rt\n2:memory:/m\n0::/user.slice\n", Some("/rt")),
@@ -137,6 +157,18 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(cgroup(groups.as_bytes()).as_deref(), expected, "{groups:?}");
+        }
+    }
+
+    #[test]
+    fn the_limit_of_real_time_priorities_is_the_hard_one() {
+        for (limits, expected) in [
+            ("Max nice priority  0  0\nMax realtime priority     10      20      \nMax x  1  1\n", Some(20)),
+            ("Max realtime priority     0                    0                    \n", Some(0)),
+            ("Max realtime priority     0                    unlimited            \n", Some(u64::MAX)),
+            ("Max nice priority  0  0\n", None),
+        ] {
+            assert_eq!(priority_limit(limits.as_bytes()), expected, "{limits:?}");
         }
     }
 
@@ -169,6 +201,18 @@ mod tests {
         assert_eq!(is_kernel_thread(b"2 (kthreadd) S 0 0 0 0 -1 2129984 0"), Some(true));
         assert_eq!(is_kernel_thread(b"7 (cpuhp/0) S 1 7 7 0 -1 4194560 0"), Some(false));
         assert_eq!(is_kernel_thread(b"7 (x) S"), None);
+    }
+
+    #[test]
+    fn a_task_is_queued_on_a_cpu_with_a_priority() {
+        let stat = |state: &str| {
+            let between = |first: u32, last: u32| (first..=last).map(|n| format!(" {n}")).collect::<String>();
+            format!("7 (a) R 9) {state}{} -51{} 3{}", between(1, 14), between(16, 35), between(37, 49))
+        };
+        let standing = |is_runnable| Some(Standing { cpu: Cpu(3), prio: 49, is_runnable });
+        assert_eq!(super::standing(stat("R").as_bytes()), standing(true));
+        assert_eq!(super::standing(stat("S").as_bytes()), standing(false));
+        assert_eq!(super::standing(b"7 (a) R 1 2"), None);
     }
 
     #[test]

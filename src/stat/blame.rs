@@ -1,69 +1,71 @@
-//! Whose fault a wait is: for each wait, who ran meanwhile on that CPU and on the hardware threads
-//! that share its core.
+//! Finds the tasks that cause a wait: those that ran meanwhile on that CPU, or on the hardware
+//! threads that share its core.
 
-use super::people::Who;
+use super::task_table::TaskIdx;
 use crate::task::{Cpu, Nanos};
 use std::collections::{HashMap, VecDeque};
 
-/// What somebody cost somebody else.
+/// The time that one task cost another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Charge {
-    /// By running on the CPU that was waited for.
+pub(super) struct Charge {
+    /// By running on the CPU that the other task waited for.
     pub same: Nanos,
-    /// By running on a hardware thread beside it.
+    /// By running on another hardware thread of that core.
     pub beside: Nanos,
 }
 
-/// How somebody fared.
+/// The waits of a task.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Suffered {
+pub(super) struct Suffered {
     pub waits: u64,
     pub waited: Nanos,
 }
 
+/// The charges of an interval, and the recent turns and waits that they are computed from.
 #[derive(Default)]
-pub struct Blame {
+pub(super) struct Blame {
     siblings: Vec<Vec<usize>>,
-    cpus: Vec<Line>,
-    /// By victim and by who ran.
-    pub charges: HashMap<(Who, Who), Charge>,
-    pub suffered: HashMap<Who, Suffered>,
+    cpus: Vec<CpuTimeline>,
+    /// The charges by victim and by the task that ran.
+    pub charges: HashMap<(TaskIdx, TaskIdx), Charge>,
+    pub suffered: HashMap<TaskIdx, Suffered>,
 }
 
-/// What happened on a CPU, as long as it may matter.
+/// The recent turns and waits of a CPU.
 #[derive(Default)]
-struct Line {
-    slices: VecDeque<Slice>,
-    /// Waits that are over, or parts of waits. Turns that end later may have overlapped with them.
-    waits: VecDeque<Wait>,
+struct CpuTimeline {
+    slices: VecDeque<RunSpan>,
+    /// Waits that have ended, and parts of waits. Turns that end later may overlap them.
+    waits: VecDeque<WaitSpan>,
 }
 
 #[derive(Clone, Copy)]
-struct Slice {
+struct RunSpan {
     start: Nanos,
     end: Nanos,
-    /// How much of that it ran: less where several turns have been put together.
+    /// The time that the task ran. It is less than the span if several turns were merged.
     ran: Nanos,
-    who: Who,
+    task: TaskIdx,
 }
 
 #[derive(Clone, Copy)]
-struct Wait {
+struct WaitSpan {
     start: Nanos,
     end: Nanos,
-    victim: Who,
+    victim: TaskIdx,
 }
 
-/// As many turns of a CPU are kept one by one; twice as many at most.
+/// The number of recent turns of a CPU that are not merged. Older turns are merged when there are
+/// twice as many.
 const KEPT: usize = 1 << 15;
 
-/// Older ones are put together, those of one task within so long.
+/// Older turns of one task within this time are merged.
 const WINDOW: Nanos = Nanos::from_millis(10);
 
-/// A turn is told piece by piece, and no piece is longer than this by far.
+/// No piece of a turn is much longer than this.
 const LONGEST_PIECE: Nanos = Nanos::from_secs(2);
 
-impl Slice {
+impl RunSpan {
     fn within(&self, start: Nanos, end: Nanos) -> Nanos {
         let overlap = self.end.min(end) - self.start.max(start);
         let length = self.end - self.start;
@@ -82,33 +84,33 @@ impl Charge {
 }
 
 impl Blame {
-    /// `siblings` has for each CPU those that share its core.
-    pub fn new(siblings: Vec<Vec<usize>>) -> Blame {
-        let cpus = siblings.iter().map(|_| Line::default()).collect();
+    /// `siblings` lists for each CPU the CPUs that share its core.
+    pub(super) fn new(siblings: Vec<Vec<usize>>) -> Blame {
+        let cpus = siblings.iter().map(|_| CpuTimeline::default()).collect();
         Blame { siblings, cpus, ..Blame::default() }
     }
 
-    /// Somebody ran on a CPU, until now.
-    pub fn ran(&mut self, cpu: Cpu, who: Who, start: Nanos, end: Nanos) {
-        let slice = Slice { start, end, ran: end - start, who };
+    /// Records that a task ran on a CPU, until now.
+    pub(super) fn ran(&mut self, cpu: Cpu, runner: TaskIdx, start: Nanos, end: Nanos) {
+        let slice = RunSpan { start, end, ran: end - start, task: runner };
         let cpu = cpu.0 as usize;
-        let Some(line) = self.cpus.get_mut(cpu) else { return };
-        line.slices.push_back(slice);
-        if line.slices.len() >= 2 * KEPT {
-            line.compact();
+        let Some(timeline) = self.cpus.get_mut(cpu) else { return };
+        timeline.slices.push_back(slice);
+        if timeline.slices.len() >= 2 * KEPT {
+            timeline.compact();
         }
-        for &place in std::iter::once(&cpu).chain(&self.siblings[cpu]) {
-            // In order of their ends.
-            let waits = self.cpus[place].waits.iter().rev().take_while(|wait| wait.end > start);
+        for &other in std::iter::once(&cpu).chain(&self.siblings[cpu]) {
+            // Waits are in the order of their ends.
+            let waits = self.cpus[other].waits.iter().rev().take_while(|wait| wait.end > start);
             for (victim, time) in waits.map(|wait| (wait.victim, slice.within(wait.start, wait.end))) {
-                self.charges.entry((victim, who)).or_default().add(time, place == cpu);
+                self.charges.entry((victim, runner)).or_default().add(time, other == cpu);
             }
         }
     }
 
-    /// Somebody has waited for a CPU, until now. A part of a wait is a wait of its own, but counts
-    /// once.
-    pub fn waited(&mut self, cpu: Cpu, victim: Who, start: Nanos, end: Nanos, is_over: bool) {
+    /// Records that a task waited for a CPU, until now. Each part of a wait is recorded, but the
+    /// wait is counted only when it is over.
+    pub(super) fn waited(&mut self, cpu: Cpu, victim: TaskIdx, start: Nanos, end: Nanos, is_over: bool) {
         let cpu = cpu.0 as usize;
         if cpu >= self.cpus.len() {
             return;
@@ -116,46 +118,46 @@ impl Blame {
         let suffered = self.suffered.entry(victim).or_default();
         suffered.waits += u64::from(is_over);
         suffered.waited = suffered.waited + (end - start);
-        for &place in std::iter::once(&cpu).chain(&self.siblings[cpu]) {
-            for (who, time) in self.cpus[place].during(start, end) {
-                self.charges.entry((victim, who)).or_default().add(time, place == cpu);
+        for &other in std::iter::once(&cpu).chain(&self.siblings[cpu]) {
+            for (runner, time) in self.cpus[other].during(start, end) {
+                self.charges.entry((victim, runner)).or_default().add(time, other == cpu);
             }
         }
         let waits = &mut self.cpus[cpu].waits;
-        waits.push_back(Wait { start, end, victim });
+        waits.push_back(WaitSpan { start, end, victim });
         while waits.front().is_some_and(|wait| wait.end + LONGEST_PIECE < end) {
             waits.pop_front();
         }
     }
 
-    /// Forgets what has happened so far, and everybody's number with it.
-    pub fn forget(&mut self) {
-        self.settle();
-        self.cpus.iter_mut().for_each(|line| *line = Line::default());
+    /// Removes all charges, turns and waits, and with them all indices of tasks.
+    pub(super) fn clear(&mut self) {
+        self.start_interval();
+        self.cpus.iter_mut().for_each(|timeline| *timeline = CpuTimeline::default());
     }
 
-    /// Begins a new account; what is going on goes on.
-    pub fn settle(&mut self) {
+    /// Removes the charges. Keeps turns and waits, because later ones may overlap them.
+    pub(super) fn start_interval(&mut self) {
         self.charges.clear();
         self.suffered.clear();
     }
 }
 
-impl Line {
-    fn during(&self, start: Nanos, end: Nanos) -> impl Iterator<Item = (Who, Nanos)> + '_ {
-        // In order of their ends.
+impl CpuTimeline {
+    fn during(&self, start: Nanos, end: Nanos) -> impl Iterator<Item = (TaskIdx, Nanos)> + '_ {
+        // Turns are in the order of their ends.
         let late_enough = self.slices.iter().rev().take_while(move |slice| slice.end + WINDOW > start);
-        let times = late_enough.map(move |slice| (slice.who, slice.within(start, end)));
+        let times = late_enough.map(move |slice| (slice.task, slice.within(start, end)));
         times.filter(|(_, time)| *time > Nanos::ZERO)
     }
 
-    /// Puts the older half together.
+    /// Merges turns in the older half.
     fn compact(&mut self) {
         let recent = self.slices.split_off(KEPT);
-        let mut old: Vec<Slice> = Vec::new();
+        let mut old: Vec<RunSpan> = Vec::new();
         for slice in self.slices.drain(..) {
             let same_window =
-                |other: &&mut Slice| other.who == slice.who && slice.end - other.start <= WINDOW;
+                |other: &&mut RunSpan| other.task == slice.task && slice.end - other.start <= WINDOW;
             let found =
                 old.iter_mut().rev().take_while(|other| slice.end - other.start <= WINDOW).find(same_window);
             match found {
@@ -166,7 +168,7 @@ impl Line {
                 None => old.push(slice),
             }
         }
-        // What still takes half of the room is too old for any wait.
+        // Drop the oldest turns beyond half of `KEPT`: they are too old for any wait.
         let too_many = old.len().saturating_sub(KEPT / 2);
         self.slices.extend(old.into_iter().skip(too_many));
         self.slices.extend(recent);
@@ -176,13 +178,13 @@ impl Line {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stat::people::{People, Person};
+    use crate::stat::task_table::{TaskIdentity, TaskTable};
     use crate::task::Tid;
 
-    fn people<const N: usize>() -> [Who; N] {
-        let mut people = People::default();
+    fn tasks<const N: usize>() -> [TaskIdx; N] {
+        let mut table = TaskTable::default();
         std::array::from_fn(|n| {
-            people.number(Person { tid: Tid(n as i32 + 1), tgid: Tid(1), comm: [0; 16], cgroup: 0 })
+            table.add(TaskIdentity { tid: Tid(n as i32 + 1), tgid: Tid(1), comm: [0; 16], cgroup: 0 })
         })
     }
 
@@ -191,8 +193,8 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_is_laid_to_those_who_ran_meanwhile() {
-        let [victim, hog, other, elsewhere] = people();
+    fn a_wait_is_charged_to_the_tasks_that_ran_meanwhile() {
+        let [victim, hog, other, elsewhere] = tasks();
         let mut blame = Blame::new(vec![vec![], vec![]]);
         blame.ran(Cpu(0), hog, ms(0), ms(10));
         blame.ran(Cpu(1), elsewhere, ms(0), ms(100));
@@ -203,13 +205,13 @@ mod tests {
         assert_eq!(blame.charges[&(victim, hog)].same, ms(2 + 16));
         assert_eq!(blame.charges[&(victim, other)].same, ms(4));
         assert_eq!(blame.suffered[&victim], Suffered { waits: 1, waited: ms(22) });
-        blame.settle();
+        blame.start_interval();
         assert!(blame.charges.is_empty() && blame.suffered.is_empty());
     }
 
     #[test]
     fn a_turn_beside_counts_once_whether_it_ends_before_the_wait_or_after() {
-        let [victim, hog, before, after] = people();
+        let [victim, hog, before, after] = tasks();
         let mut blame = Blame::new(vec![vec![1], vec![0]]);
         blame.ran(Cpu(1), before, ms(0), ms(7));
         blame.ran(Cpu(0), hog, ms(0), ms(10));
@@ -221,8 +223,8 @@ mod tests {
     }
 
     #[test]
-    fn a_part_of_a_wait_is_laid_to_a_turn_that_goes_on() {
-        let [victim, hog] = people();
+    fn a_part_of_a_wait_is_charged_to_a_turn_that_goes_on() {
+        let [victim, hog] = tasks();
         let mut blame = Blame::new(vec![vec![]]);
         blame.waited(Cpu(0), victim, ms(10), ms(30), false);
         blame.ran(Cpu(0), hog, ms(0), ms(100));
@@ -233,7 +235,7 @@ mod tests {
 
     #[test]
     fn turns_that_are_put_together_still_add_up() {
-        let [victim, one, two] = people();
+        let [victim, one, two] = tasks();
         let mut blame = Blame::new(vec![vec![]]);
         let turn = Nanos::from_micros(50);
         let turns = 5 * KEPT as u64;
@@ -245,8 +247,8 @@ mod tests {
         let end = Nanos(turns * turn.0);
         let begun = Nanos::from_secs(1);
         blame.waited(Cpu(0), victim, begun, end, true);
-        for who in [one, two] {
-            let share = blame.charges[&(victim, who)].same.0 as f64 / (end - begun).0 as f64;
+        for runner in [one, two] {
+            let share = blame.charges[&(victim, runner)].same.0 as f64 / (end - begun).0 as f64;
             assert!((0.49..0.51).contains(&share), "{share}");
         }
     }

@@ -1,18 +1,18 @@
-//! The BPF side of stallstat: loads what is asked for, attaches it, and reads what was counted.
+//! The BPF side of stallstat: loads the wanted programs, attaches them, and reads the counts.
 
-use super::histogram::Histogram;
-use super::records::{
+use super::bpf_abi::{
     self, COUNT_DEPTH, COUNT_KINDS, COUNT_LATENCY, COUNT_MIGRATIONS, COUNT_NOT, COUNT_PREEMPTED, COUNT_SLEEP,
-    COUNT_VOLUNTARY, COUNT_WAKING, EVENTS, entry, histogram, losses, place, settings, turn,
+    COUNT_VOLUNTARY, COUNT_WAKING, EVENTS, cpu_info, entry, histogram, losses, settings, turn,
 };
+use super::histogram::Histogram;
 use super::topology::Topology;
 use crate::cpus::CpuSet;
 use crate::error::{Context, Error, Result};
 use crate::host::{self, privilege};
 use crate::proc;
-use crate::sys::bpf::{AttachHelper, Iterator, Object, ObjectBytes};
-use crate::sys::map::{self, Plain, Queue};
-use crate::sys::perf::{self, Event};
+use crate::sys::bpf::{AttachHelper, BpfIter, BpfObject, ObjectBytes};
+use crate::sys::map::{self, BpfQueue, Plain};
+use crate::sys::perf::{self, PerfEvent};
 use crate::sys::{clock, cpu};
 use crate::task::{Comm, Cpu, Nanos, Tid};
 use std::ffi::CStr;
@@ -24,10 +24,10 @@ use std::path::Path;
 crate::plain! {
     histogram { sums, counts, longest }
     entry {
-        queued, arrived, slept, waking, sleeps, cgroup, comm, tid, tgid, epoch, verdict, touched,
-        ended, spare, seat, spares, second, migrations, moves, cross_cache, cross_node, events,
+        queued_since, on_cpu_since, asleep_since, waking_since, sleeps, cgroup, comm, tid, tgid, epoch, verdict, touched,
+        ended, spare, index, spares, second, migrations, moves, cross_cache, cross_node, events,
     }
-    place { cache, node, watched, spare }
+    cpu_info { cache, node, watched, spare }
     turn {
         end, length, waited, cgroup, next_cgroup, events, cpu, tid, tgid, next_tid, next_tgid,
         runnable, moved, comm, next_comm,
@@ -38,27 +38,27 @@ crate::plain! {
 static OBJECT: &ObjectBytes<[u8]> =
     &ObjectBytes(*include_bytes!(concat!(env!("OUT_DIR"), "/stallstat.bpf.o")));
 
-/// What can be counted, each with a histogram of its own.
+/// A quantity that can be counted, in a histogram of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(super) enum Metric {
     Latency = COUNT_LATENCY as isize,
     Depth = COUNT_DEPTH as isize,
     Voluntary = COUNT_VOLUNTARY as isize,
     Preempted = COUNT_PREEMPTED as isize,
-    /// Of a CPU, its idle time.
+    /// For a CPU, the idle time.
     Sleep = COUNT_SLEEP as isize,
     Waking = COUNT_WAKING as isize,
     Migrations = COUNT_MIGRATIONS as isize,
 }
 
-pub const KINDS: usize = COUNT_KINDS as usize;
+pub(super) const METRICS: usize = COUNT_KINDS as usize;
 
-/// What is to be counted, and of whom.
+/// The metrics to count, and the filters.
 #[derive(Clone, Debug, Default)]
-pub struct Plan {
-    pub kinds: Vec<Kind>,
-    pub events: Vec<Event>,
-    /// Turns one by one too, and pieces of those that take longer than this.
+pub(super) struct Plan {
+    pub metrics: Vec<Metric>,
+    pub events: Vec<PerfEvent>,
+    /// If set, turns are recorded too. A turn that is longer than this is recorded in pieces.
     pub turns: Option<Nanos>,
     pub numbers: Vec<Tid>,
     pub by_name: bool,
@@ -66,32 +66,31 @@ pub struct Plan {
     pub cpus: Option<CpuSet>,
     /// Shorter latencies are not counted.
     pub shortest: Nanos,
-    /// As many tasks can be told apart.
+    /// The number of entries for tasks.
     pub tasks: u32,
 }
 
-/// Whose counts they are: those of a task say which.
+/// The subject of an entry. The counts of a task have its tid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Of {
+pub(super) enum EntryKind {
     Task,
     Cpu(Cpu),
 }
 
-/// What was counted of a task, or of a CPU, since it was last read.
+/// The counts of a task, or of a CPU, since they were last read.
 #[derive(Clone, Debug, Default)]
-pub struct Counts {
+pub(super) struct Counts {
     pub tid: Tid,
-    pub tgid: Tid,
     pub comm: Comm,
     pub cgroup: u64,
-    /// The programs leave it to the reader whether this task is wanted.
+    /// The programs could not decide whether this task is wanted. The reader has to.
     pub is_open: bool,
-    /// They have found that it is not.
+    /// The programs have decided that this task is not wanted.
     pub is_unwanted: bool,
     pub ended: bool,
-    /// The number of its entry.
-    pub seat: u32,
-    pub histograms: [Histogram; KINDS],
+    /// The index of the task's entry.
+    pub index: u32,
+    pub histograms: [Histogram; METRICS],
     pub moves: u64,
     pub cross_cache: u64,
     pub cross_node: u64,
@@ -99,37 +98,40 @@ pub struct Counts {
 }
 
 impl Counts {
-    pub fn histogram(&self, kind: Kind) -> &Histogram {
-        &self.histograms[kind as usize]
+    pub(super) fn histogram(&self, metric: Metric) -> &Histogram {
+        &self.histograms[metric as usize]
     }
 }
 
-/// As many turns may wait to be read: half a second of 100,000 a second.
+/// The size of the queue of turns: half a second of 100,000 turns per second.
 const TURNS: u32 = 50_000;
 
 /// Attaching fails after this time.
 const ATTACH_TIMEOUT: Nanos = Nanos::from_secs(30);
 
-pub struct Collector {
+/// The loaded and attached programs, and their maps.
+pub(super) struct Collector {
     layout: settings,
-    drain_tasks: Iterator,
-    drain_cpus: Iterator,
-    seats: OwnedFd,
-    free_seats: Queue<u32>,
+    drain_tasks: BpfIter,
+    drain_cpus: BpfIter,
+    entry_of_tid: OwnedFd,
+    free_entries: BpfQueue<u32>,
     names: OwnedFd,
     groups: OwnedFd,
     epoch: OwnedFd,
     losses: OwnedFd,
-    turns: Queue<turn>,
+    turns: BpfQueue<turn>,
     interval: u32,
     buffer: Vec<u8>,
     _counters: Vec<OwnedFd>,
     ticks: Result<Vec<OwnedFd>>,
-    keeper: AttachHelper,
+    attach_helper: AttachHelper,
 }
 
 impl Collector {
-    pub fn open(plan: &Plan, topology: &Topology) -> Result<Collector> {
+    /// Loads and attaches the programs. Blocks until they are attached, for at most
+    /// `ATTACH_TIMEOUT`.
+    pub(super) fn open(plan: &Plan, topology: &Topology) -> Result<Collector> {
         let layout = layout(plan);
         let programs = programs(plan, &layout);
         let object = load(plan, &layout, &programs)?;
@@ -140,14 +142,14 @@ impl Collector {
                 .link_iterator_over(map.as_fd())
                 .context("make an iterator over what is counted")
         };
-        tell_places(&object, plan, topology, layout.cpus)?;
+        set_cpu_infos(&object, plan, topology, layout.cpus)?;
         let numbers = object.take_map(c"numbers")?;
         for tid in &plan.numbers {
             map::update(numbers.as_fd(), &tid.0, &1u8).context("choose a task")?;
         }
-        let free_seats = take_queue(&object, c"free_seats")?;
-        for seat in 1..=plan.tasks {
-            free_seats.push(seat).context("make room for tasks")?;
+        let free_entries = take_queue(&object, c"free_entries")?;
+        for index in 1..=plan.tasks {
+            free_entries.push(index).context("make room for tasks")?;
         }
         let counters = open_counters(&object, plan, layout.cpus)?;
         let wanted = programs.iter().filter(|(_, wanted)| *wanted);
@@ -156,8 +158,8 @@ impl Collector {
             layout,
             drain_tasks: drain(c"drain_tasks", &tasks)?,
             drain_cpus: drain(c"drain_cpus", &cpus)?,
-            seats: object.take_map(c"seats")?,
-            free_seats,
+            entry_of_tid: object.take_map(c"entry_of_tid")?,
+            free_entries,
             names: object.take_map(c"names")?,
             groups: object.take_map(c"groups")?,
             epoch: object.take_map(c".data.epoch")?,
@@ -167,19 +169,19 @@ impl Collector {
             buffer: vec![0; 64 * 1024],
             _counters: counters,
             ticks: open_ticks(&object, plan),
-            keeper: AttachHelper::attach(&programs)
+            attach_helper: AttachHelper::attach(&programs)
                 .context("start the process that attaches to the scheduler's events")?,
         };
         collector.await_attached()?;
         Ok(collector)
     }
 
-    /// Attaching waits for every CPU to come by; where one doesn't, behind a hog, that is no reason
-    /// to wait longer.
+    /// Waits until the programs are attached. Attaching waits for every CPU, so a hog may delay it
+    /// for ever; hence the timeout.
     fn await_attached(&mut self) -> Result<()> {
         let begun = clock::monotonic();
         loop {
-            match self.keeper.poll() {
+            match self.attach_helper.poll() {
                 Some(outcome) => return outcome.context("attach to the scheduler's events"),
                 None if clock::monotonic() - begun > ATTACH_TIMEOUT => {
                     return Err(Error::new(format!(
@@ -192,65 +194,64 @@ impl Collector {
         }
     }
 
-    /// Hands over what was counted of each task, and then of each CPU, since the last time.
-    pub fn read(&mut self, mut each: impl FnMut(Of, Counts)) -> Result<()> {
+    /// Calls `each` for each task, and then for each CPU, with the counts since the last read.
+    pub(super) fn read(&mut self, mut each: impl FnMut(EntryKind, Counts)) -> Result<()> {
         let mut ended = Vec::new();
-        let places = self.layout.place;
+        let indices = self.layout.histogram_index;
         drain(&self.drain_tasks, &mut self.buffer, self.layout.task_size as usize, |bytes| {
-            let Some(counts) = counts(bytes, &places) else { return };
+            let Some(counts) = counts(bytes, &indices) else { return };
             if counts.ended {
-                ended.push((counts.tid, counts.seat));
+                ended.push((counts.tid, counts.index));
             }
-            // Something of it may have been counted before it was judged, or under another name.
+            // An unwanted task may have counts from before the verdict, or under another name.
             if !counts.is_unwanted {
-                each(Of::Task, counts);
+                each(EntryKind::Task, counts);
             }
         })?;
-        for (tid, seat) in ended {
-            // Somebody else may have its number already, who is given another seat then.
-            map::update(self.seats.as_fd(), &tid.0, &0u32).context("forget who has ended")?;
-            self.free_seats.push(seat).context("make room for tasks")?;
+        for (tid, index) in ended {
+            // Another task that has this tid by now gets a new entry.
+            map::update(self.entry_of_tid.as_fd(), &tid.0, &0u32).context("forget who has ended")?;
+            self.free_entries.push(index).context("make room for tasks")?;
         }
-        let places = self.layout.cpu_place;
+        let indices = self.layout.cpu_histogram_index;
         drain(&self.drain_cpus, &mut self.buffer, self.layout.cpu_size as usize, |bytes| {
-            // A CPU's number stands where a task's does.
-            if let Some(counts) = counts(bytes, &places) {
-                each(Of::Cpu(Cpu(counts.tid.0 as u32)), counts);
+            // For a CPU, `tid` is the number of the CPU.
+            if let Some(counts) = counts(bytes, &indices) {
+                each(EntryKind::Cpu(Cpu(counts.tid.0 as u32)), counts);
             }
         })
     }
 
-    /// What was found out of a name: NAME_IN_GROUP, NAME_ANYWHERE, both or none.
-    pub fn judge_name(&self, comm: &Comm, verdict: u8) {
-        // Where there is no more room, such tasks go on being counted, and the reader leaves them
-        // out.
+    /// Sets the verdict on a name: NAME_IN_GROUP, NAME_ANYWHERE, both or none.
+    pub(super) fn judge_name(&self, comm: &Comm, verdict: u8) {
+        // If the map is full, such tasks are still counted, and the reader drops them.
         let _ = map::update(self.names.as_fd(), &comm.padded(), &verdict);
     }
 
-    /// What was found out of a group: VERDICT_WANTED or VERDICT_UNWANTED.
-    pub fn judge_group(&self, id: u64, verdict: u8) {
+    /// Sets the verdict on a group: VERDICT_WANTED or VERDICT_UNWANTED.
+    pub(super) fn judge_group(&self, id: u64, verdict: u8) {
         let _ = map::update(self.groups.as_fd(), &id, &verdict);
     }
 
-    /// Has the programs look at each task's name and group again.
-    pub fn begin_interval(&mut self) -> Result<()> {
+    /// Makes the programs read each task's name and group again.
+    pub(super) fn begin_interval(&mut self) -> Result<()> {
         self.interval = self.interval.wrapping_add(1).max(1);
         map::update(self.epoch.as_fd(), &0u32, &self.interval).context("begin an interval")
     }
 
-    /// What could not be counted since the start.
-    pub fn losses(&self) -> losses {
+    /// Returns the events that could not be counted since the start.
+    pub(super) fn losses(&self) -> losses {
         map::read_value(self.losses.as_fd()).unwrap_or_default()
     }
 
-    /// Why a turn that lasts is told at its end only, if it is.
-    pub fn without_ticks(&self) -> Option<&Error> {
+    /// Returns why a long turn is recorded only at its end; `None` if it is recorded in pieces.
+    pub(super) fn without_ticks(&self) -> Option<&Error> {
         self.ticks.as_ref().err()
     }
 
-    /// Hands over the turns that have ended since the last time. To be called several times a
+    /// Calls `each` for each turn that has ended since the last read. To be called several times a
     /// second.
-    pub fn turns(&self, mut each: impl FnMut(&turn) -> Result<()>) -> Result<()> {
+    pub(super) fn turns(&self, mut each: impl FnMut(&turn) -> Result<()>) -> Result<()> {
         for _ in 0..TURNS {
             match self.turns.pop().context("read who ran")? {
                 Some(turn) => each(&turn)?,
@@ -261,23 +262,24 @@ impl Collector {
     }
 }
 
-/// Returns the programs that are attached to the scheduler's events, and whether each is wanted.
+/// Returns the programs for the scheduler's events, and whether each is wanted.
 fn programs(plan: &Plan, layout: &settings) -> [(&'static CStr, bool); 6] {
-    let wants = |kind: Kind| layout.place[kind as usize] != COUNT_NOT as u8;
-    let waits = wants(Kind::Latency) || wants(Kind::Depth) || wants(Kind::Sleep) || plan.turns.is_some();
+    let wants = |metric: Metric| layout.histogram_index[metric as usize] != COUNT_NOT as u8;
+    let waits =
+        wants(Metric::Latency) || wants(Metric::Depth) || wants(Metric::Sleep) || plan.turns.is_some();
     [
         (c"on_rename", true),
         (c"on_wakeup", waits),
         (c"on_wakeup_new", true),
-        (c"on_waking", wants(Kind::Waking)),
-        (c"on_migrate", wants(Kind::Migrations) || plan.turns.is_some()),
+        (c"on_waking", wants(Metric::Waking)),
+        (c"on_migrate", wants(Metric::Migrations) || plan.turns.is_some()),
         (c"on_switch", true),
     ]
 }
 
 /// Loads the wanted programs, with maps as large as the plan needs them.
-fn load(plan: &Plan, layout: &settings, programs: &[(&CStr, bool)]) -> Result<Object> {
-    let mut object = Object::open(OBJECT, c"stallstat")?;
+fn load(plan: &Plan, layout: &settings, programs: &[(&CStr, bool)]) -> Result<BpfObject> {
+    let mut object = BpfObject::open(OBJECT, c"stallstat")?;
     for &(name, wanted) in programs {
         object.want_program(name, wanted)?;
     }
@@ -289,11 +291,11 @@ fn load(plan: &Plan, layout: &settings, programs: &[(&CStr, bool)]) -> Result<Ob
     ] {
         object.set_value_size(name, size)?;
     }
-    object.set_entries(c"seats", highest_tid())?;
+    object.set_entries(c"entry_of_tid", highest_tid())?;
     object.set_entries(c"tasks", plan.tasks + 1)?;
-    object.set_entries(c"free_seats", plan.tasks)?;
+    object.set_entries(c"free_entries", plan.tasks)?;
     object.set_entries(c"cpus", layout.cpus)?;
-    object.set_entries(c"places", layout.cpus)?;
+    object.set_entries(c"cpu_infos", layout.cpus)?;
     object.set_entries(c"counters", (layout.cpus * layout.events).max(1))?;
     object.set_entries(c"turns", if plan.turns.is_some() { TURNS } else { 1 })?;
     object.set_constants(layout)?;
@@ -301,19 +303,22 @@ fn load(plan: &Plan, layout: &settings, programs: &[(&CStr, bool)]) -> Result<Ob
     Ok(object)
 }
 
-/// Where each histogram is, in the order in which they were asked for.
+/// Returns the settings of the programs. The histograms of an entry are in the order of
+/// `plan.metrics`.
 fn layout(plan: &Plan) -> settings {
     let size = |histograms: usize| (size_of::<entry>() + histograms * size_of::<histogram>()) as u32;
-    let mut place = [COUNT_NOT as u8; KINDS];
-    let mut cpu_place = place;
+    let mut histogram_index = [COUNT_NOT as u8; METRICS];
+    let mut cpu_histogram_index = histogram_index;
     let (mut histograms, mut cpu_histograms) = (0, 0);
-    for &kind in &plan.kinds {
-        if place[kind as usize] == COUNT_NOT as u8 {
-            place[kind as usize] = histograms;
+    for &metric in &plan.metrics {
+        if histogram_index[metric as usize] == COUNT_NOT as u8 {
+            histogram_index[metric as usize] = histograms;
             histograms += 1;
         }
-        if matches!(kind, Kind::Latency | Kind::Sleep) && cpu_place[kind as usize] == COUNT_NOT as u8 {
-            cpu_place[kind as usize] = cpu_histograms;
+        if matches!(metric, Metric::Latency | Metric::Sleep)
+            && cpu_histogram_index[metric as usize] == COUNT_NOT as u8
+        {
+            cpu_histogram_index[metric as usize] = cpu_histograms;
             cpu_histograms += 1;
         }
     }
@@ -321,11 +326,11 @@ fn layout(plan: &Plan) -> settings {
         cpus: cpu::configured(),
         events: plan.events.len().min(EVENTS as usize) as u32,
         task_size: size(histograms.into()),
-        // What was counted, and behind it what of that was read.
+        // The histograms, and after them for each the part that was read already.
         cpu_size: size(2 * usize::from(cpu_histograms)),
         shortest: plan.shortest.0,
-        place,
-        cpu_place,
+        histogram_index,
+        cpu_histogram_index,
         task_histograms: histograms,
         cpu_histograms,
         by_number: (!plan.numbers.is_empty()).into(),
@@ -337,26 +342,26 @@ fn layout(plan: &Plan) -> settings {
     }
 }
 
-fn take_queue<V: Plain + Default>(object: &Object, name: &CStr) -> Result<Queue<V>> {
-    Queue::new(object.take_map(name)?).context("take a queue")
+fn take_queue<V: Plain + Default>(object: &BpfObject, name: &CStr) -> Result<BpfQueue<V>> {
+    BpfQueue::new(object.take_map(name)?).context("take a queue")
 }
 
-fn tell_places(object: &Object, plan: &Plan, topology: &Topology, cpus: u32) -> Result<()> {
-    let places = object.take_map(c"places")?;
+fn set_cpu_infos(object: &BpfObject, plan: &Plan, topology: &Topology, cpus: u32) -> Result<()> {
+    let infos = object.take_map(c"cpu_infos")?;
     for cpu in (0..cpus).map(Cpu) {
-        let known = topology.place(cpu);
-        let place = place {
-            cache: known.llc.0,
-            node: known.node,
+        let location = topology.location(cpu);
+        let info = cpu_info {
+            cache: location.llc.0,
+            node: location.node,
             watched: plan.cpus.as_ref().is_none_or(|cpus| cpus.contains(cpu)).into(),
-            ..place::default()
+            ..cpu_info::default()
         };
-        map::update(places.as_fd(), &cpu.0, &place).context("tell where CPUs are")?;
+        map::update(infos.as_fd(), &cpu.0, &info).context("tell where CPUs are")?;
     }
     Ok(())
 }
 
-fn open_counters(object: &Object, plan: &Plan, cpus: u32) -> Result<Vec<OwnedFd>> {
+fn open_counters(object: &BpfObject, plan: &Plan, cpus: u32) -> Result<Vec<OwnedFd>> {
     let counters = object.take_map(c"counters")?;
     let mut open = Vec::new();
     for (index, &event) in plan.events.iter().enumerate() {
@@ -368,12 +373,12 @@ fn open_counters(object: &Object, plan: &Plan, cpus: u32) -> Result<Vec<OwnedFd>
             open.push(fd);
         }
     }
-    // The kernel takes them out again when this is closed.
+    // Keep the map open: the kernel removes the counters when it is closed.
     open.push(counters);
     Ok(open)
 }
 
-fn open_ticks(object: &Object, plan: &Plan) -> Result<Vec<OwnedFd>> {
+fn open_ticks(object: &BpfObject, plan: &Plan) -> Result<Vec<OwnedFd>> {
     let Some(period) = plan.turns else { return Ok(Vec::new()) };
     let program = object.take_program(c"on_tick")?;
     online()
@@ -382,20 +387,20 @@ fn open_ticks(object: &Object, plan: &Plan) -> Result<Vec<OwnedFd>> {
         .collect()
 }
 
-/// As high as tids may be now. Of those beyond, if somebody makes that more, nothing is counted,
-/// and that is said.
+/// Returns the limit of tids. If an administrator raises it later, tasks beyond it are not counted
+/// but reported as lost.
 fn highest_tid() -> u32 {
     const HIGHEST: u32 = 1 << 22;
     let text = fs::read("/proc/sys/kernel/pid_max").unwrap_or_default();
     proc::text::number(&text).unwrap_or(HIGHEST)
 }
 
-pub fn online() -> CpuSet {
+pub(super) fn online() -> CpuSet {
     host::online_cpus(Path::new("/")).unwrap_or_else(|| CpuSet::first(cpu::configured()))
 }
 
-/// Walks over a map by one of the programs that write out and take away.
-fn drain(iterator: &Iterator, buffer: &mut [u8], size: usize, mut each: impl FnMut(&[u8])) -> Result<()> {
+/// Runs an iterator program over a map. The program writes out what was counted since its last run.
+fn drain(iterator: &BpfIter, buffer: &mut [u8], size: usize, mut each: impl FnMut(&[u8])) -> Result<()> {
     let mut walk = File::from(iterator.start().context("start to read what was counted")?);
     let mut filled = 0;
     loop {
@@ -414,23 +419,22 @@ fn drain(iterator: &Iterator, buffer: &mut [u8], size: usize, mut each: impl FnM
     }
 }
 
-fn counts(bytes: &[u8], places: &[u8; KINDS]) -> Option<Counts> {
+fn counts(bytes: &[u8], indices: &[u8; METRICS]) -> Option<Counts> {
     let (head, histograms) = bytes.split_at_checked(size_of::<entry>())?;
     let entry = map::records::<entry>(head).next()?;
-    let histogram = |&place: &u8| {
-        let raw = map::records::<histogram>(histograms).nth(place.into());
+    let histogram = |&index: &u8| {
+        let raw = map::records::<histogram>(histograms).nth(index.into());
         raw.map(|raw| Histogram::read(&raw)).unwrap_or_default()
     };
     Some(Counts {
         tid: Tid(entry.tid),
-        tgid: Tid(entry.tgid),
         comm: Comm::new(&entry.comm),
         cgroup: entry.cgroup,
-        is_open: u32::from(entry.verdict) == records::VERDICT_OPEN,
-        is_unwanted: u32::from(entry.verdict) == records::VERDICT_UNWANTED,
+        is_open: u32::from(entry.verdict) == bpf_abi::VERDICT_OPEN,
+        is_unwanted: u32::from(entry.verdict) == bpf_abi::VERDICT_UNWANTED,
         ended: entry.ended != 0,
-        seat: entry.seat,
-        histograms: places.each_ref().map(histogram),
+        index: entry.index,
+        histograms: indices.each_ref().map(histogram),
         moves: entry.moves,
         cross_cache: entry.cross_cache,
         cross_node: entry.cross_node,

@@ -1,7 +1,8 @@
-//! Text in columns: the first to the left, numbers to the right; or as CSV has it.
+//! Text in aligned columns, and fields of CSV.
 
-/// Each row ends with a newline. Control characters have no place in a cell.
-pub fn align(rows: &[Vec<String>]) -> String {
+/// Aligns the first column to the left, and all others to the right. Each row ends with a newline.
+/// Cells must not have control characters.
+pub(super) fn align(rows: &[Vec<String>]) -> String {
     let mut widths: Vec<usize> = Vec::new();
     for row in rows {
         widths.resize(widths.len().max(row.len()), 0);
@@ -20,16 +21,16 @@ pub fn align(rows: &[Vec<String>]) -> String {
     text
 }
 
-/// `part` in per cent of `whole`; a dash where there is nothing to be a part of.
-pub fn percent(part: u64, whole: u64) -> String {
+/// Returns `part` in percent of `whole`; a dash if `whole` is 0.
+pub(super) fn percent(part: u64, whole: u64) -> String {
     match whole {
         0 => "-".to_string(),
         _ => format!("{:.1}", part as f64 * 100.0 / whole as f64),
     }
 }
 
-/// A text as a field of CSV.
-pub fn quoted(text: &str) -> String {
+/// Returns a text as a field of CSV.
+pub(super) fn quoted(text: &str) -> String {
     match text.contains(['"', ',', '\n', '\r']) {
         true => format!("\"{}\"", text.replace('"', "\"\"")),
         false => text.to_string(),

@@ -1,42 +1,42 @@
-//! How often something took how long: four slots to a power of two, each with the sum of what is in
-//! it, so that what always takes the same time is shown to the nanosecond.
+//! A histogram of values, mostly times. Each power of two has four slots. Each slot has the sum of
+//! its values, so that equal values are shown exactly.
 
-use super::records::{self, SLOT_SHIFT, SLOTS};
+use super::bpf_abi::{self, SLOT_SHIFT, SLOTS};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Histogram {
-    /// In order of the values; those with nothing in them are left out.
-    slots: Vec<Slot>,
+pub(super) struct Histogram {
+    /// The slots that are not empty, in the order of their values.
+    slots: Vec<HistogramSlot>,
     longest: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Slot {
+struct HistogramSlot {
     sum: u64,
-    /// As many bits as it takes to stay within two words: there are thousands of these.
+    /// 32 bits, so that a slot takes two words: there are thousands of slots.
     count: u32,
     index: u32,
 }
 
 impl Histogram {
-    pub fn read(raw: &records::histogram) -> Histogram {
+    pub(super) fn read(raw: &bpf_abi::histogram) -> Histogram {
         let slots = (0..SLOTS).zip(raw.counts.iter().zip(&raw.sums));
         let filled = slots.filter(|(_, (count, _))| **count > 0);
-        let slots = filled.map(|(index, (&count, &sum))| Slot { sum, count, index }).collect();
+        let slots = filled.map(|(index, (&count, &sum))| HistogramSlot { sum, count, index }).collect();
         Histogram { slots, longest: raw.longest }
     }
 
-    pub fn add(&mut self, value: u64) {
-        self.put(Slot { sum: value, count: 1, index: slot_of(value) });
+    pub(super) fn add(&mut self, value: u64) {
+        self.put(HistogramSlot { sum: value, count: 1, index: slot_of(value) });
         self.longest = self.longest.max(value);
     }
 
-    pub fn merge(&mut self, other: &Histogram) {
+    pub(super) fn merge(&mut self, other: &Histogram) {
         other.slots.iter().for_each(|&slot| self.put(slot));
         self.longest = self.longest.max(other.longest);
     }
 
-    fn put(&mut self, new: Slot) {
+    fn put(&mut self, new: HistogramSlot) {
         match self.slots.binary_search_by_key(&new.index, |slot| slot.index) {
             Ok(at) => {
                 self.slots[at].count = self.slots[at].count.saturating_add(new.count);
@@ -46,31 +46,31 @@ impl Histogram {
         }
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.slots.is_empty()
     }
 
-    pub fn count(&self) -> u64 {
+    pub(super) fn count(&self) -> u64 {
         self.slots.iter().map(|slot| u64::from(slot.count)).sum()
     }
 
-    pub fn sum(&self) -> u64 {
+    pub(super) fn sum(&self) -> u64 {
         self.slots.iter().fold(0, |sum, slot| sum.saturating_add(slot.sum))
     }
 
-    pub fn mean(&self) -> Option<u64> {
+    pub(super) fn mean(&self) -> Option<u64> {
         self.sum().checked_div(self.count())
     }
 
-    /// The exact one, except where it came while the kernel's counts were being read: then the mean
-    /// of the last slot.
-    pub fn longest(&self) -> Option<u64> {
+    /// Returns the exact maximum. If it was counted while the kernel's counts were read, returns
+    /// the mean of the last slot.
+    pub(super) fn longest(&self) -> Option<u64> {
         let last = self.slots.last()?;
         Some(self.longest.max(last.sum / u64::from(last.count.max(1))))
     }
 
-    /// What so many per cent are not above: the mean of the slot in which that one is.
-    pub fn percentile(&self, percent: u64) -> Option<u64> {
+    /// Returns a percentile: the mean of the slot that contains it.
+    pub(super) fn percentile(&self, percent: u64) -> Option<u64> {
         let wanted = (self.count() * percent).div_ceil(100).max(1);
         let mut before = 0;
         let slot = self.slots.iter().find(|slot| {
@@ -81,7 +81,7 @@ impl Histogram {
     }
 }
 
-/// As the BPF programs have it.
+/// Returns the slot of a value, as the BPF programs compute it.
 fn slot_of(value: u64) -> u32 {
     let Some(octave) = (value >> SLOT_SHIFT).checked_ilog2() else { return 0 };
     let quarter = (value >> (octave + SLOT_SHIFT - 2)) & 3;
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_always_the_same_is_exact() {
+    fn equal_values_are_exact() {
         let waits = of([30_000_000_000; 7]);
         let all = [waits.percentile(50), waits.percentile(99), waits.longest(), waits.mean()];
         assert_eq!(all, [Some(30_000_000_000); 4]);
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_has_no_figures() {
+    fn an_empty_histogram_has_no_figures() {
         let nothing = Histogram::default();
         assert!(nothing.is_empty());
         assert_eq!((nothing.percentile(50), nothing.longest(), nothing.mean()), (None, None, None));

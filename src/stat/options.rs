@@ -1,46 +1,48 @@
 //! The command line of stallstat.
 
-use super::collector::Kind;
+use super::collector::Metric;
 use crate::command_line::Takes::{Name, Nothing, Text};
-use crate::command_line::{self, Host, Opt, Syntax, UsageError, set};
+use crate::command_line::{self, HostFacts, Opt, Syntax, UsageError, set};
 use crate::cpus::CpuSet;
-use crate::length::{Length, Limits, MICROSECONDS, MILLISECONDS, SECONDS};
+use crate::length::{Length, LengthLimits, MICROSECONDS, MILLISECONDS, SECONDS};
 use crate::patterns::Patterns;
 use crate::task::{Nanos, Tid};
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-/// What the user wants to see.
+/// The options of a run.
 #[derive(Clone, Debug)]
-pub struct Options {
-    pub groups: Vec<Group>,
-    /// A report is of so long.
+pub(super) struct Options {
+    pub groups: Vec<MetricGroup>,
+    /// The length of the interval between two reports.
     pub interval: Nanos,
-    /// None for until a signal comes.
+    /// `None` to run until a signal comes.
     pub run_time: Option<Nanos>,
-    /// Names wanted in the control groups that are, and names wanted wherever they are.
+    /// The names selected within `control_groups`.
     pub names: Patterns,
+    /// The names selected in all control groups.
     pub global_names: Patterns,
     pub control_groups: Patterns,
     pub numbers: Vec<Tid>,
     pub cpus: Option<CpuSet>,
     pub shortest: Nanos,
-    /// One row for each name, not for each task.
+    /// One row for each name instead of each task.
     pub collapse: bool,
     pub detailed: bool,
     pub form: Form,
-    /// What hogs sums up by.
+    /// The key by which `hogs` sums up times.
     pub by: By,
     /// Names of events for the performance counters.
     pub events: Vec<String>,
-    /// Of jitter: how often, and as what.
+    /// The period of the timers of `jitter`.
     pub period: Nanos,
+    /// The FIFO priority of the threads of `jitter`; `None` for ordinary threads.
     pub priority: Option<u32>,
 }
 
-/// What is counted together.
+/// A group of metrics, as `-g` selects it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Group {
+pub(super) enum MetricGroup {
     Latency,
     Slice,
     Sleep,
@@ -50,53 +52,53 @@ pub enum Group {
     Perf,
 }
 
-impl Group {
-    pub const ALL: [Group; 7] = [
-        Group::Latency,
-        Group::Slice,
-        Group::Sleep,
-        Group::Waking,
-        Group::Migration,
-        Group::Schedstat,
-        Group::Perf,
+impl MetricGroup {
+    pub(super) const ALL: [MetricGroup; 7] = [
+        MetricGroup::Latency,
+        MetricGroup::Slice,
+        MetricGroup::Sleep,
+        MetricGroup::Waking,
+        MetricGroup::Migration,
+        MetricGroup::Schedstat,
+        MetricGroup::Perf,
     ];
 
-    pub fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
-            Group::Latency => "latency",
-            Group::Slice => "slice",
-            Group::Sleep => "sleep",
-            Group::Waking => "waking",
-            Group::Migration => "migration",
-            Group::Schedstat => "schedstat",
-            Group::Perf => "perf",
+            MetricGroup::Latency => "latency",
+            MetricGroup::Slice => "slice",
+            MetricGroup::Sleep => "sleep",
+            MetricGroup::Waking => "waking",
+            MetricGroup::Migration => "migration",
+            MetricGroup::Schedstat => "schedstat",
+            MetricGroup::Perf => "perf",
         }
     }
 
-    /// What of it the kernel's events tell.
-    pub fn kinds(self) -> &'static [Kind] {
+    /// Returns the group's metrics that BPF programs count.
+    pub(super) fn metrics(self) -> &'static [Metric] {
         match self {
-            Group::Latency => &[Kind::Latency, Kind::Depth],
-            Group::Slice => &[Kind::Voluntary, Kind::Preempted],
-            Group::Sleep => &[Kind::Sleep],
-            Group::Waking => &[Kind::Waking],
-            Group::Migration => &[Kind::Migrations],
-            Group::Schedstat | Group::Perf => &[],
+            MetricGroup::Latency => &[Metric::Latency, Metric::Depth],
+            MetricGroup::Slice => &[Metric::Voluntary, Metric::Preempted],
+            MetricGroup::Sleep => &[Metric::Sleep],
+            MetricGroup::Waking => &[Metric::Waking],
+            MetricGroup::Migration => &[Metric::Migrations],
+            MetricGroup::Schedstat | MetricGroup::Perf => &[],
         }
     }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Form {
+pub(super) enum Form {
     #[default]
     Text,
     Json,
     Csv,
 }
 
-/// Whose time is added up, of victims and of those who ran.
+/// The key by which times are summed up, both of victims and of the tasks that ran meanwhile.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum By {
+pub(super) enum By {
     #[default]
     Name,
     Task,
@@ -106,7 +108,7 @@ pub enum By {
 }
 
 impl By {
-    pub const ALL: [(By, &str); 5] = [
+    pub(super) const ALL: [(By, &str); 5] = [
         (By::Name, "name"),
         (By::Task, "task"),
         (By::ControlGroup, "cgroup"),
@@ -115,11 +117,11 @@ impl By {
     ];
 }
 
-/// What the command line asks for.
+/// The command that the command line selects.
 #[derive(Clone, Debug)]
-pub enum Command {
+pub(super) enum Command {
     Count(Options),
-    /// Who ran while others waited.
+    /// Show which tasks ran while others waited.
     Hogs(Options),
     Jitter(Options),
     Record(Options, PathBuf),
@@ -137,18 +139,26 @@ pub struct Draft {
     options: Options,
 }
 
-const TIME: Limits =
-    Limits { unit: SECONDS, least: Nanos::from_secs(1), least_with_unit: Nanos::from_millis(10), most: DAY };
-const LATENCY: Limits =
-    Limits { unit: MICROSECONDS, least: Nanos(0), least_with_unit: Nanos(0), most: Nanos::from_secs(3600) };
-const PERIOD: Limits = Limits {
+const TIME: LengthLimits = LengthLimits {
+    unit: SECONDS,
+    least: Nanos::from_secs(1),
+    least_with_unit: Nanos::from_millis(10),
+    most: DAY,
+};
+const LATENCY: LengthLimits = LengthLimits {
+    unit: MICROSECONDS,
+    least: Nanos(0),
+    least_with_unit: Nanos(0),
+    most: Nanos::from_secs(3600),
+};
+const PERIOD: LengthLimits = LengthLimits {
     unit: MILLISECONDS,
     least: Nanos::from_millis(1),
     least_with_unit: Nanos::from_micros(50),
     most: Nanos::from_secs(10),
 };
 const DAY: Nanos = Nanos::from_secs(24 * 3600);
-const EVENTS: usize = super::records::EVENTS as usize;
+const EVENTS: usize = super::bpf_abi::EVENTS as usize;
 
 /// All options, in the order of `--help`. `make regen` writes them into completions and manual
 /// pages.
@@ -272,8 +282,11 @@ pub const TABLE: &[Opt<Draft>] = &[
     },
 ];
 
-/// Reads a command line, the program's name left out.
-pub fn parse(args: impl IntoIterator<Item = OsString>, host: &Host) -> Result<Command, UsageError> {
+/// Parses a command line without the program's name.
+pub(super) fn parse(
+    args: impl IntoIterator<Item = OsString>,
+    host: &HostFacts,
+) -> Result<Command, UsageError> {
     let mut draft = Draft::default();
     let syntax = Syntax {
         table: TABLE,
@@ -309,7 +322,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>, host: &Host) -> Result<Co
     }
 }
 
-/// What `--help` prints.
+/// Returns the text of `--help`.
 pub fn help() -> String {
     format!(
         "Usage: stallstat [OPTION]... [hogs | jitter | record FILE | trace FILE]\n\
@@ -325,7 +338,7 @@ pub fn help() -> String {
 impl Default for Options {
     fn default() -> Options {
         Options {
-            groups: vec![Group::Latency],
+            groups: vec![MetricGroup::Latency],
             interval: Nanos::from_secs(1),
             run_time: None,
             names: Patterns::default(),
@@ -346,7 +359,7 @@ impl Default for Options {
 }
 
 impl Draft {
-    /// One report is of all the time that there is.
+    /// Returns the options. With --once the interval is the run time.
     fn resolve(&mut self) -> Options {
         let mut options = self.options.clone();
         options.interval = self.interval.unwrap_or(options.interval);
@@ -358,21 +371,24 @@ impl Draft {
     }
 }
 
-fn length(text: &str, limits: &Limits) -> Result<Nanos, String> {
+fn length(text: &str, limits: &LengthLimits) -> Result<Nanos, String> {
     Length::parse(text, limits).map(|length| length.nanos)
 }
 
-fn groups(list: &str) -> Result<Vec<Group>, String> {
+fn groups(list: &str) -> Result<Vec<MetricGroup>, String> {
     let mut groups = Vec::new();
     for name in list.split(',').map(str::trim) {
         match name {
-            "all" => groups.extend(Group::ALL),
+            "all" => groups.extend(MetricGroup::ALL),
             "most" => {
-                groups
-                    .extend(Group::ALL.iter().filter(|group| !matches!(group, Group::Waking | Group::Perf)));
+                groups.extend(
+                    MetricGroup::ALL
+                        .iter()
+                        .filter(|group| !matches!(group, MetricGroup::Waking | MetricGroup::Perf)),
+                );
             }
             _ => {
-                let found = Group::ALL.iter().find(|group| group.name() == name);
+                let found = MetricGroup::ALL.iter().find(|group| group.name() == name);
                 groups.push(
                     *found
                         .ok_or_else(|| format!("'{name}' is no group: give {}", group_names().join(", ")))?,
@@ -391,7 +407,7 @@ fn groups(list: &str) -> Result<Vec<Group>, String> {
 }
 
 fn group_names() -> Vec<&'static str> {
-    [&Group::ALL.map(Group::name)[..], &["most", "all"]].concat()
+    [&MetricGroup::ALL.map(MetricGroup::name)[..], &["most", "all"]].concat()
 }
 
 fn by(what: &str) -> Result<By, String> {

@@ -1,9 +1,9 @@
-//! What a command line of stallstat means.
+//! Tests of stallstat's command line.
 
 use super::*;
 use crate::task::Cpu;
 
-const HOST: Host = Host { configured_cpus: 8, notify_socket: false };
+const HOST: HostFacts = HostFacts { configured_cpus: 8, notify_socket: false };
 
 fn parsed(words: &str) -> Result<Command, String> {
     parse(words.split_whitespace().map(OsString::from), &HOST).map_err(|error| error.to_string())
@@ -19,7 +19,7 @@ fn options(words: &str) -> Options {
 #[test]
 fn without_a_word_latencies_are_reported_once_a_second_until_the_end() {
     let options = options("");
-    assert_eq!(options.groups, [Group::Latency]);
+    assert_eq!(options.groups, [MetricGroup::Latency]);
     assert_eq!((options.interval, options.run_time), (Nanos::from_secs(1), None));
     assert_eq!((options.form, options.by), (Form::Text, By::Name));
     assert!(options.collapse && !options.detailed && options.cpus.is_none() && options.numbers.is_empty());
@@ -29,15 +29,15 @@ fn without_a_word_latencies_are_reported_once_a_second_until_the_end() {
 }
 
 #[test]
-fn groups_come_once_each_in_the_order_in_which_they_were_asked_for() {
-    use Group::{Latency, Migration, Perf, Schedstat, Sleep, Slice, Waking};
+fn each_group_comes_once_in_the_order_of_the_options() {
+    use MetricGroup::{Latency, Migration, Perf, Schedstat, Sleep, Slice, Waking};
     for (list, groups) in [
         ("latency", &[Latency][..]),
         ("perf,slice", &[Perf, Slice]),
         ("sleep,latency,sleep,latency", &[Sleep, Latency]),
         ("most", &[Latency, Slice, Sleep, Migration, Schedstat]),
         ("waking,most", &[Waking, Latency, Slice, Sleep, Migration, Schedstat]),
-        ("all", &Group::ALL),
+        ("all", &MetricGroup::ALL),
         ("perf,all", &[Perf, Latency, Slice, Sleep, Waking, Migration, Schedstat]),
     ] {
         assert_eq!(options(&format!("-g {list}")).groups, groups, "{list}");
@@ -73,7 +73,7 @@ fn filters_add_up() {
 }
 
 #[test]
-fn of_two_forms_the_last_one_counts() {
+fn the_last_of_two_forms_counts() {
     for (words, form) in [("--json", Form::Json), ("--csv", Form::Csv), ("--json --csv", Form::Csv)] {
         assert_eq!(options(words).form, form, "{words}");
     }
@@ -96,13 +96,13 @@ fn a_word_is_a_command() {
     });
     is("record a.csv", |command| matches!(command, Command::Record(_, file) if file.as_os_str() == "a.csv"));
     is("-d trace hogs", |command| matches!(command, Command::Trace(_, file) if file.as_os_str() == "hogs"));
-    // Whatever else is asked for.
+    // These win over all other options.
     is("-V nonsense", |command| matches!(command, Command::Version));
     is("hogs -h -g nonsense", |command| matches!(command, Command::Help));
 }
 
 #[test]
-fn what_makes_no_sense_is_refused_with_what_would() {
+fn an_invalid_option_is_refused_with_the_valid_ones() {
     for (words, reason) in [
         ("-g", "-g needs a value: GROUPS"),
         ("-g latency,waiting", "'waiting' is no group: give latency, slice, sleep, waking, migration"),
@@ -148,7 +148,7 @@ fn the_help_has_all_options_groups_and_commands() {
     for opt in TABLE {
         assert!(help.contains(&format!("--{}", opt.long)), "{}", opt.long);
     }
-    for word in Group::ALL.map(Group::name).into_iter().chain(By::ALL.map(|(_, name)| name)) {
+    for word in MetricGroup::ALL.map(MetricGroup::name).into_iter().chain(By::ALL.map(|(_, name)| name)) {
         assert!(help.contains(word), "{word}");
     }
     assert!(["hogs", "jitter", "record FILE", "trace FILE"].iter().all(|command| help.contains(command)));

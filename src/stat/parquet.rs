@@ -1,25 +1,25 @@
-//! Apache Parquet files, as far as tables of numbers and names need them.
+//! Writes Apache Parquet files, as far as tables of numbers and names need the format.
 //!
-//! Columns are flat and have a value in each row. Numbers are written as the differences from one
-//! row to the next, in as few bits as these take; texts as a dictionary and places in it. That is
-//! small without a compressor, and what reads Parquet reads it. Rows are gathered and written as a
-//! row group when they are many, so that memory stays bounded.
+//! Columns are flat and have a value in each row. Numbers are encoded as DELTA_BINARY_PACKED, texts
+//! as RLE_DICTIONARY. That is small without a compressor, and all readers of Parquet support it.
+//! Rows are buffered, and written as a row group when there are many, so that memory stays bounded.
 
 use super::thrift::Thrift;
 use std::collections::HashMap;
 use std::io::{self, Write};
 
-/// How many rows a row group has at most, ...
-const ROWS: usize = 1 << 15;
-/// ... and how many bytes of text, each counted once.
-const TEXT: usize = 1 << 20;
+/// The maximum number of rows in a row group.
+const MAX_ROWS: usize = 1 << 15;
+/// The maximum number of bytes in the dictionaries of a row group.
+const MAX_TEXT: usize = 1 << 20;
 
-/// The numbers of a block of differences, which is in four parts with a width of bits each. The
-/// format wants multiples of 128 and 32.
+/// The number of deltas in a block. The format requires a multiple of 128.
 const BLOCK: usize = 128;
-const PART: usize = 32;
+/// The number of deltas in a miniblock, which has a bit width of its own. The format requires a
+/// multiple of 32.
+const MINIBLOCK: usize = 32;
 
-/// The format's own numbers.
+/// The numbers of page types and encodings in the format.
 const DATA_PAGE: i32 = 0;
 const DICTIONARY_PAGE: i32 = 2;
 const PLAIN: i32 = 0;
@@ -28,110 +28,111 @@ const DELTA_BINARY_PACKED: i32 = 5;
 const RLE_DICTIONARY: i32 = 8;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum ColumnType {
     Int32,
     Int64,
     Text,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Column {
+pub struct ColumnSchema {
     pub name: String,
-    pub kind: Kind,
+    pub kind: ColumnType,
 }
 
-/// A value, of the kind that its column has.
+/// A value, of the type of its column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Value<'a> {
+pub enum ColumnValue<'a> {
     Int32(i32),
     Int64(i64),
     Text(&'a str),
 }
 
-/// Writes a file. Without `finish` nobody can read it: what is where stands at its end.
-pub struct Writer<W: Write> {
+/// Writes a file. Readers need the footer, which `finish` writes.
+pub struct ParquetWriter<W: Write> {
     out: W,
-    /// How many bytes have been written.
+    /// The number of bytes written.
     at: i64,
-    columns: Vec<Column>,
-    gathered: Vec<Gathered>,
-    /// Rows gathered.
+    columns: Vec<ColumnSchema>,
+    buffers: Vec<ColumnBuffer>,
+    /// The number of rows in the buffers.
     rows: usize,
+    /// The number of bytes in the dictionaries.
     text: usize,
-    groups: Vec<Group>,
+    groups: Vec<RowGroup>,
 }
 
-/// The values of a column that have not been written yet.
+/// The values of a column that are not yet in a column chunk.
 #[derive(Default)]
-struct Gathered {
-    /// Those of texts are places in the dictionary.
+struct ColumnBuffer {
+    /// The numbers, or the indices of texts in the dictionary.
     numbers: Vec<i64>,
     dictionary: HashMap<Box<str>, i64>,
-    /// The dictionary as it is written: lengths, and the texts.
+    /// The dictionary page: lengths and texts.
     texts: Vec<u8>,
 }
 
 /// A row group that has been written.
-struct Group {
+struct RowGroup {
     rows: i64,
-    chunks: Vec<Chunk>,
+    chunks: Vec<ColumnChunk>,
 }
 
-struct Chunk {
+struct ColumnChunk {
     begin: i64,
-    /// Behind the dictionary.
+    /// The data page, after the dictionary page.
     data: i64,
     end: i64,
 }
 
-impl Kind {
+impl ColumnType {
     fn number(self) -> i32 {
         match self {
-            Kind::Int32 => 1,
-            Kind::Int64 => 2,
-            Kind::Text => 6,
+            ColumnType::Int32 => 1,
+            ColumnType::Int64 => 2,
+            ColumnType::Text => 6,
         }
     }
 
     fn encoding(self) -> i32 {
-        if self == Kind::Text { RLE_DICTIONARY } else { DELTA_BINARY_PACKED }
+        if self == ColumnType::Text { RLE_DICTIONARY } else { DELTA_BINARY_PACKED }
     }
 }
 
-impl<W: Write> Writer<W> {
-    pub fn create(out: W, columns: &[Column]) -> io::Result<Writer<W>> {
-        let gathered = columns.iter().map(|_| Gathered::default()).collect();
+impl<W: Write> ParquetWriter<W> {
+    pub fn create(out: W, columns: &[ColumnSchema]) -> io::Result<ParquetWriter<W>> {
+        let buffers = columns.iter().map(|_| ColumnBuffer::default()).collect();
         let columns = columns.to_vec();
-        let mut writer = Writer { out, at: 0, columns, gathered, rows: 0, text: 0, groups: Vec::new() };
+        let mut writer = ParquetWriter { out, at: 0, columns, buffers, rows: 0, text: 0, groups: Vec::new() };
         writer.write(b"PAR1")?;
         Ok(writer)
     }
 
     /// Adds a row: a value for each column.
-    pub fn push(&mut self, row: &[Value]) -> io::Result<()> {
-        let kinds = row.iter().map(Value::kind);
+    pub fn push(&mut self, row: &[ColumnValue]) -> io::Result<()> {
+        let kinds = row.iter().map(ColumnValue::kind);
         if !kinds.eq(self.columns.iter().map(|column| column.kind)) {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 "the row has other columns than the table",
             ));
         }
-        for (gathered, value) in self.gathered.iter_mut().zip(row) {
+        for (buffer, value) in self.buffers.iter_mut().zip(row) {
             let number = match *value {
-                Value::Int32(number) => i64::from(number),
-                Value::Int64(number) => number,
-                Value::Text(text) => gathered.place(text, &mut self.text),
+                ColumnValue::Int32(number) => i64::from(number),
+                ColumnValue::Int64(number) => number,
+                ColumnValue::Text(text) => buffer.dictionary_index(text, &mut self.text),
             };
-            gathered.numbers.push(number);
+            buffer.numbers.push(number);
         }
         self.rows += 1;
-        if self.rows >= ROWS || self.text >= TEXT { self.write_group() } else { Ok(()) }
+        if self.rows >= MAX_ROWS || self.text >= MAX_TEXT { self.write_row_group() } else { Ok(()) }
     }
 
-    /// Writes what has been gathered, and the end of the file.
+    /// Writes the last row group and the footer.
     pub fn finish(mut self) -> io::Result<W> {
         if self.rows > 0 {
-            self.write_group()?;
+            self.write_row_group()?;
         }
         let mut footer = self.footer();
         let length = size(footer.len())?;
@@ -147,33 +148,33 @@ impl<W: Write> Writer<W> {
         self.out.write_all(bytes)
     }
 
-    fn write_group(&mut self) -> io::Result<()> {
+    fn write_row_group(&mut self) -> io::Result<()> {
         let mut chunks = Vec::new();
         for index in 0..self.columns.len() {
-            let (kind, column) = (self.columns[index].kind, std::mem::take(&mut self.gathered[index]));
+            let (kind, column) = (self.columns[index].kind, std::mem::take(&mut self.buffers[index]));
             let begin = self.at;
-            if kind == Kind::Text {
+            if kind == ColumnType::Text {
                 let count = size(column.dictionary.len())?;
                 self.write(&page_header(DICTIONARY_PAGE, column.texts.len(), count, PLAIN)?)?;
                 self.write(&column.texts)?;
             }
             let data = self.at;
             let page = match kind {
-                Kind::Text => places(&column.numbers, column.dictionary.len()),
-                Kind::Int32 => differences(&column.numbers, |difference| i64::from(difference as i32)),
-                Kind::Int64 => differences(&column.numbers, |difference| difference),
+                ColumnType::Text => rle_dictionary(&column.numbers, column.dictionary.len()),
+                ColumnType::Int32 => delta_binary_packed(&column.numbers, |delta| i64::from(delta as i32)),
+                ColumnType::Int64 => delta_binary_packed(&column.numbers, |delta| delta),
             };
             let count = size(column.numbers.len())?;
             self.write(&page_header(DATA_PAGE, page.len(), count, kind.encoding())?)?;
             self.write(&page)?;
-            chunks.push(Chunk { begin, data, end: self.at });
+            chunks.push(ColumnChunk { begin, data, end: self.at });
         }
-        self.groups.push(Group { rows: self.rows as i64, chunks });
+        self.groups.push(RowGroup { rows: self.rows as i64, chunks });
         (self.rows, self.text) = (0, 0);
         Ok(())
     }
 
-    /// FileMetaData
+    /// Returns FileMetaData.
     fn footer(&self) -> Vec<u8> {
         let mut footer = Thrift::default();
         footer.i32(1, 2);
@@ -185,11 +186,11 @@ impl<W: Write> Writer<W> {
         for column in &self.columns {
             footer.element();
             footer.i32(1, column.kind.number());
-            // There is a value in each row.
+            // REQUIRED: there is a value in each row.
             footer.i32(3, 0);
             footer.text(4, &column.name);
-            if column.kind == Kind::Text {
-                // UTF-8, in the old way and in the new one.
+            if column.kind == ColumnType::Text {
+                // UTF-8, as converted type and as logical type.
                 footer.i32(6, 0);
                 footer.begin(10);
                 footer.begin(1);
@@ -201,15 +202,15 @@ impl<W: Write> Writer<W> {
         footer.i64(3, self.groups.iter().map(|group| group.rows).sum());
         footer.structs(4, self.groups.len());
         for group in &self.groups {
-            self.write_metadata(&mut footer, group);
+            self.write_row_group_metadata(&mut footer, group);
         }
         footer.text(6, "stallstat");
         footer.end();
         footer.bytes()
     }
 
-    /// RowGroup
-    fn write_metadata(&self, footer: &mut Thrift, group: &Group) {
+    /// Writes RowGroup.
+    fn write_row_group_metadata(&self, footer: &mut Thrift, group: &RowGroup) {
         footer.element();
         footer.structs(1, group.chunks.len());
         for (column, chunk) in self.columns.iter().zip(&group.chunks) {
@@ -218,7 +219,7 @@ impl<W: Write> Writer<W> {
             footer.begin(3);
             footer.i32(1, column.kind.number());
             match column.kind {
-                Kind::Text => footer.i32s(2, &[PLAIN, RLE_DICTIONARY]),
+                ColumnType::Text => footer.i32s(2, &[PLAIN, RLE_DICTIONARY]),
                 _ => footer.i32s(2, &[DELTA_BINARY_PACKED]),
             }
             footer.texts(3, &[&column.name]);
@@ -228,7 +229,7 @@ impl<W: Write> Writer<W> {
             footer.i64(6, chunk.end - chunk.begin);
             footer.i64(7, chunk.end - chunk.begin);
             footer.i64(9, chunk.data);
-            if column.kind == Kind::Text {
+            if column.kind == ColumnType::Text {
                 footer.i64(11, chunk.begin);
             }
             footer.end();
@@ -241,37 +242,37 @@ impl<W: Write> Writer<W> {
     }
 }
 
-impl Value<'_> {
-    fn kind(&self) -> Kind {
+impl ColumnValue<'_> {
+    fn kind(&self) -> ColumnType {
         match self {
-            Value::Int32(_) => Kind::Int32,
-            Value::Int64(_) => Kind::Int64,
-            Value::Text(_) => Kind::Text,
+            ColumnValue::Int32(_) => ColumnType::Int32,
+            ColumnValue::Int64(_) => ColumnType::Int64,
+            ColumnValue::Text(_) => ColumnType::Text,
         }
     }
 }
 
-impl Gathered {
-    /// Where `text` stands in the dictionary; `bytes` grows by what is new.
-    fn place(&mut self, text: &str, bytes: &mut usize) -> i64 {
-        if let Some(&place) = self.dictionary.get(text) {
-            return place;
+impl ColumnBuffer {
+    /// Returns the index of `text` in the dictionary. `bytes` grows if the text is new.
+    fn dictionary_index(&mut self, text: &str, bytes: &mut usize) -> i64 {
+        if let Some(&index) = self.dictionary.get(text) {
+            return index;
         }
-        let place = self.dictionary.len() as i64;
-        self.dictionary.insert(text.into(), place);
+        let index = self.dictionary.len() as i64;
+        self.dictionary.insert(text.into(), index);
         self.texts.extend((text.len() as u32).to_le_bytes());
         self.texts.extend(text.as_bytes());
         *bytes += text.len() + size_of::<u32>();
-        place
+        index
     }
 }
 
-/// A length as the format has it.
+/// Returns a length in the type that the format uses.
 fn size(length: usize) -> io::Result<i32> {
     i32::try_from(length).map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "a text is too long"))
 }
 
-/// PageHeader
+/// Returns PageHeader.
 fn page_header(page: i32, bytes: usize, values: i32, encoding: i32) -> io::Result<Vec<u8>> {
     let mut header = Thrift::default();
     header.i32(1, page);
@@ -281,7 +282,7 @@ fn page_header(page: i32, bytes: usize, values: i32, encoding: i32) -> io::Resul
     header.i32(1, values);
     header.i32(2, encoding);
     if page == DATA_PAGE {
-        // Of levels, which flat columns don't have.
+        // The encodings of levels, which flat columns do not have.
         header.i32(3, RLE);
         header.i32(4, RLE);
     }
@@ -290,77 +291,76 @@ fn page_header(page: i32, bytes: usize, values: i32, encoding: i32) -> io::Resul
     Ok(header.bytes())
 }
 
-/// DELTA_BINARY_PACKED. A difference wraps: `narrow` makes it as wide as the column's numbers are.
-fn differences(numbers: &[i64], narrow: fn(i64) -> i64) -> Vec<u8> {
+/// Encodes DELTA_BINARY_PACKED. A delta wraps; `narrow` truncates it to the width of the column.
+fn delta_binary_packed(numbers: &[i64], narrow: fn(i64) -> i64) -> Vec<u8> {
     let mut page = Thrift::default();
     page.varint(BLOCK as u64);
-    page.varint((BLOCK / PART) as u64);
+    page.varint((BLOCK / MINIBLOCK) as u64);
     page.varint(numbers.len() as u64);
     page.zigzag(numbers.first().copied().unwrap_or(0));
-    let differences: Vec<i64> =
-        numbers.windows(2).map(|pair| narrow(pair[1].wrapping_sub(pair[0]))).collect();
-    for block in differences.chunks(BLOCK) {
+    let deltas: Vec<i64> = numbers.windows(2).map(|pair| narrow(pair[1].wrapping_sub(pair[0]))).collect();
+    for block in deltas.chunks(BLOCK) {
         let least = block.iter().copied().min().unwrap_or(0);
         page.zigzag(least);
-        let excess = |difference: &i64| difference.wrapping_sub(least) as u64;
-        let parts: Vec<Vec<u64>> = block.chunks(PART).map(|part| part.iter().map(excess).collect()).collect();
-        let widths: Vec<u32> = parts.iter().map(|part| width(part)).collect();
-        // A part that has no numbers has a width nevertheless.
-        (0..BLOCK / PART).for_each(|part| page.byte(widths.get(part).map_or(0, |&width| width as u8)));
-        for (mut part, width) in parts.into_iter().zip(widths) {
-            part.resize(PART, 0);
-            pack(&part, width, &mut page);
+        let excess = |delta: &i64| delta.wrapping_sub(least) as u64;
+        let miniblocks: Vec<Vec<u64>> =
+            block.chunks(MINIBLOCK).map(|miniblock| miniblock.iter().map(excess).collect()).collect();
+        let widths: Vec<u32> = miniblocks.iter().map(|miniblock| width(miniblock)).collect();
+        // A width is written even for a miniblock without numbers.
+        (0..BLOCK / MINIBLOCK).for_each(|index| page.byte(widths.get(index).map_or(0, |&width| width as u8)));
+        for (mut miniblock, width) in miniblocks.into_iter().zip(widths) {
+            miniblock.resize(MINIBLOCK, 0);
+            bit_pack(&miniblock, width, &mut page);
         }
     }
     page.bytes()
 }
 
-/// RLE_DICTIONARY: in turn a number that comes several times, and numbers one by one, eight at a
-/// time.
-fn places(places: &[i64], texts: usize) -> Vec<u8> {
-    let numbers: Vec<u64> = places.iter().map(|&place| place as u64).collect();
-    // No bit at all would do for a single text, but not every reader thinks so.
+/// Encodes RLE_DICTIONARY: RLE runs of one index, and bit-packed runs of eight indices at a time.
+fn rle_dictionary(indices: &[i64], texts: usize) -> Vec<u8> {
+    let numbers: Vec<u64> = indices.iter().map(|&index| index as u64).collect();
+    // At least one bit, because some readers do not accept a width of 0 for a single text.
     let width = width(&[texts.saturating_sub(1) as u64]).max(1);
     let mut page = Thrift::default();
     page.byte(width as u8);
-    let mut single: Vec<u64> = Vec::new();
+    let mut literals: Vec<u64> = Vec::new();
     let mut rest = &numbers[..];
     while let Some(&first) = rest.first() {
         let run = rest.iter().take_while(|&&number| number == first).count();
-        // What fills up eight is no part of the run.
-        let fill = single.len().next_multiple_of(8) - single.len();
+        // The first numbers of the run fill the last eight of the bit-packed run before it.
+        let fill = literals.len().next_multiple_of(8) - literals.len();
         if run >= fill + 8 {
-            single.extend(&rest[..fill]);
-            write_single(&mut single, width, &mut page);
+            literals.extend(&rest[..fill]);
+            write_bit_packed(&mut literals, width, &mut page);
             page.varint(((run - fill) as u64) << 1);
             first.to_le_bytes().iter().take(width.div_ceil(8) as usize).for_each(|&byte| page.byte(byte));
         } else {
-            single.extend(&rest[..run]);
+            literals.extend(&rest[..run]);
         }
         rest = &rest[run..];
     }
-    write_single(&mut single, width, &mut page);
+    write_bit_packed(&mut literals, width, &mut page);
     page.bytes()
 }
 
-fn write_single(numbers: &mut Vec<u64>, width: u32, page: &mut Thrift) {
+fn write_bit_packed(numbers: &mut Vec<u64>, width: u32, page: &mut Thrift) {
     if !numbers.is_empty() {
-        // Only at the end of a page there may be others than eight.
+        // The number is a multiple of eight, except at the end of a page.
         numbers.resize(numbers.len().next_multiple_of(8), 0);
         page.varint((numbers.len() as u64 / 8) << 1 | 1);
-        pack(numbers, width, page);
+        bit_pack(numbers, width, page);
         numbers.clear();
     }
 }
 
-/// How many bits the largest number takes.
+/// Returns the number of bits of the largest number.
 fn width(numbers: &[u64]) -> u32 {
     numbers.iter().map(|number| u64::BITS - number.leading_zeros()).max().unwrap_or(0)
 }
 
-/// Writes `width` bits of each number, the lowest first. What is written fills bytes: there are
-/// eight numbers or more.
-fn pack(numbers: &[u64], width: u32, page: &mut Thrift) {
+/// Writes `width` bits of each number, the lowest first. The number of `numbers` is a multiple of
+/// eight, so that the bits fill whole bytes.
+fn bit_pack(numbers: &[u64], width: u32, page: &mut Thrift) {
     let (mut bits, mut count) = (0u128, 0);
     for &number in numbers {
         bits |= u128::from(number) << count;

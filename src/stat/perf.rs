@@ -1,32 +1,31 @@
-//! Names of events that processors and the kernel count.
+//! The names of events that processors and the kernel count.
 
 use super::NAME;
 use super::options::Options;
 use crate::command_line::complain;
 use crate::error::{Error, Result};
-use crate::sys::perf::{self, CACHE, Event, HARDWARE, RAW, SOFTWARE};
+use crate::sys::perf::{self, CACHE, HARDWARE, PerfEvent, RAW, SOFTWARE};
 use crate::task::Cpu;
 use std::process::ExitCode;
 
-/// An event by the name that the user gave it.
+/// An event, with the name that the user gave it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Named {
+pub(super) struct Named {
     pub name: String,
-    pub event: Event,
+    pub event: PerfEvent,
 }
 
-const fn event(kind: u32, config: u64) -> Event {
-    Event { kind, config }
+const fn event(kind: u32, config: u64) -> PerfEvent {
+    PerfEvent { kind, config }
 }
 
-/// A cache, what is done to it (0 to read, 1 to write) and what comes of it (0 for any, 1 for a
-/// miss).
-const fn cache(cache: u64, deed: u64, miss: u64) -> Event {
+/// Returns the event of a cache, an operation (0 read, 1 write) and a result (0 any, 1 miss).
+const fn cache(cache: u64, deed: u64, miss: u64) -> PerfEvent {
     event(CACHE, cache | deed << 8 | miss << 16)
 }
 
-/// As perf(1) calls them.
-const EVENTS: &[(&str, Event)] = &[
+/// The events by their names in perf(1).
+const EVENTS: &[(&str, PerfEvent)] = &[
     ("cycles", event(HARDWARE, 0)),
     ("cpu-cycles", event(HARDWARE, 0)),
     ("instructions", event(HARDWARE, 1)),
@@ -62,8 +61,8 @@ const EVENTS: &[(&str, Event)] = &[
     ("node-load-misses", cache(6, 0, 1)),
 ];
 
-/// The events that were asked for, if this machine has counters for all of them.
-pub fn events(options: &Options) -> Result<Vec<Named>> {
+/// Returns the events of the options. Fails if this machine can't count one of them.
+pub(super) fn events(options: &Options) -> Result<Vec<Named>> {
     options.events.iter().map(|name| {
         let event = find(name).map_err(Error::new)?;
         perf::count(Cpu(0), event).map_err(|e| {
@@ -79,22 +78,22 @@ pub fn events(options: &Options) -> Result<Vec<Named>> {
     }).collect()
 }
 
-/// The same, or none of them, with a word.
-pub fn events_or_none(options: &Options) -> Vec<Named> {
+/// Returns the events of the options. If one can't be counted, prints a message and returns none.
+pub(super) fn events_or_none(options: &Options) -> Vec<Named> {
     events(options).unwrap_or_else(|error| {
         complain(NAME, &format!("without performance counters: {error}"), ExitCode::SUCCESS);
         Vec::new()
     })
 }
 
-/// Finds an event, or says which there are.
-pub fn find(name: &str) -> Result<Event, String> {
+/// Returns the event of a name. The error lists all names.
+pub(super) fn find(name: &str) -> Result<PerfEvent, String> {
     if let Some((_, event)) = EVENTS.iter().find(|(known, _)| *known == name) {
         return Ok(*event);
     }
     let raw = name.strip_prefix('r').filter(|hex| !hex.is_empty() && !hex.starts_with('+'));
     match raw.and_then(|hex| u64::from_str_radix(hex, 16).ok()) {
-        Some(config) => Ok(Event { kind: RAW, config }),
+        Some(config) => Ok(PerfEvent { kind: RAW, config }),
         None => {
             let names: Vec<&str> = EVENTS.iter().map(|(name, _)| *name).collect();
             Err(format!("'{name}' is no event: give r and a number in hex, or {}", names.join(", ")))
@@ -108,9 +107,9 @@ mod tests {
 
     #[test]
     fn an_event_is_found_by_its_name_or_its_number() {
-        assert_eq!(find("cycles"), Ok(Event { kind: 0, config: 0 }));
-        assert_eq!(find("LLC-load-misses"), Ok(Event { kind: 3, config: 0x1_0002 }));
-        assert_eq!(find("r01a2"), Ok(Event { kind: 4, config: 0x1a2 }));
+        assert_eq!(find("cycles"), Ok(PerfEvent { kind: 0, config: 0 }));
+        assert_eq!(find("LLC-load-misses"), Ok(PerfEvent { kind: 3, config: 0x1_0002 }));
+        assert_eq!(find("r01a2"), Ok(PerfEvent { kind: 4, config: 0x1a2 }));
         for nonsense in ["", "r", "rx", "r+1", "cycle", "r11111111111111111"] {
             assert!(find(nonsense).unwrap_err().contains("is no event"), "{nonsense}");
         }

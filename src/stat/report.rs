@@ -1,4 +1,4 @@
-//! One interval, as it is shown: as text, as JSON or as CSV.
+//! The report of one interval, as text, JSON or CSV.
 
 use super::options::{Form, Options};
 use super::screen::Screen;
@@ -9,26 +9,26 @@ use crate::task::Nanos;
 use std::io::{self, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// What is no row for each task or CPU.
-pub struct Extra {
+/// Figures that are not about single tasks or CPUs.
+pub(super) struct Extra {
     pub name: &'static str,
     pub text: String,
     pub rows: Vec<(String, u64)>,
 }
 
-pub struct Report {
+pub(super) struct IntervalReport {
     pub length: Nanos,
     pub tables: Vec<Table>,
-    /// What comes with a table of its own.
+    /// Figures that are in none of the tables.
     pub more: Vec<Extra>,
-    /// Events, or turns, that could not be counted.
+    /// The number of events, or turns, that could not be counted.
     pub lost: u64,
 }
 
-impl Report {
-    /// What programs read is written as it is made: of ten thousand tasks it would take megabytes
-    /// to keep.
-    pub fn show(&self, options: &Options, screen: &mut Screen) -> Result<()> {
+impl IntervalReport {
+    /// Writes the report. JSON and CSV are written piece by piece, because the text of ten thousand
+    /// tasks takes megabytes.
+    pub(super) fn show(&self, options: &Options, screen: &mut Screen) -> Result<()> {
         let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
         match options.form {
             Form::Text => screen.show(&self.text(options.detailed)),

@@ -1,9 +1,9 @@
-//! Cache occupancy and memory bandwidth of each monitoring group of resctrl, where the kernel has
-//! it mounted.
+//! Reads cache occupancy and memory bandwidth of each monitoring group of resctrl, if it is
+//! mounted.
 //!
 //! The root, each control group below it, and each group in a `mon_groups` of these is a monitoring
-//! group. It has a number per last-level cache and kind, which may be missing (the hardware does
-//! not count that) or unavailable for now.
+//! group. A group has a number per last-level cache and event. A number may be missing, because the
+//! hardware does not count the event, or temporarily unavailable.
 
 use super::columns::align;
 use crate::error::{Context, Result};
@@ -13,28 +13,29 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// What a group has of one last-level cache.
+/// The numbers of a group for one last-level cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reading {
-    /// Its path below the mount: `/` is the root.
+pub(super) struct Reading {
+    /// The group's path below the mount: `/` is the root.
     pub group: Vec<u8>,
-    /// The cache, by the kernel's number.
+    /// The kernel's number of the cache.
     pub cache: u32,
-    /// How much of the cache is the group's.
+    /// The bytes of the cache that the group occupies.
     pub occupancy_bytes: Option<u64>,
-    /// How much went to and came from memory: all of it, ...
+    /// The bytes transferred from and to memory.
     pub total_bytes: Option<u64>,
-    /// ... and what was of the memory of the own node.
+    /// The bytes transferred from and to the memory of the local node.
     pub local_bytes: Option<u64>,
 }
 
-/// Where it is mounted, which nobody does unasked.
-pub fn mount(root: &Path) -> Option<PathBuf> {
+/// Returns the mount point; `None` if resctrl is not mounted, as by default.
+pub(super) fn mount(root: &Path) -> Option<PathBuf> {
     mounts::of(root, "resctrl").into_iter().next()
 }
 
-/// All groups below `mount`, by their paths. A group that goes meanwhile is left out.
-pub fn read(mount: &Path) -> Result<Vec<Reading>> {
+/// Returns the readings of all groups below `mount`, sorted by path. Skips groups that are removed
+/// meanwhile.
+pub(super) fn read(mount: &Path) -> Result<Vec<Reading>> {
     fs::read_dir(mount).context(format_args!("list {}", mount.display()))?;
     let mut controls = vec![Vec::new()];
     controls.extend(below(mount, b"").into_iter().filter(|path| !is_own(path)));
@@ -49,12 +50,12 @@ pub fn read(mount: &Path) -> Result<Vec<Reading>> {
     Ok(readings)
 }
 
-/// Whether a directory of the root is not a group.
+/// Returns whether a directory of the root belongs to resctrl itself, and is no group.
 fn is_own(path: &[u8]) -> bool {
     [&b"/info"[..], b"/mon_data", b"/mon_groups"].contains(&path)
 }
 
-/// The directories in a directory, by their paths below the mount.
+/// Returns the directories in a directory, as paths below the mount.
 fn below(mount: &Path, path: &[u8]) -> Vec<Vec<u8>> {
     let entries = fs::read_dir(at(mount, path)).into_iter().flatten().flatten();
     let dirs = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
@@ -70,7 +71,7 @@ fn caches(mount: &Path, group: &[u8]) -> Vec<Reading> {
     let reading = |path: &Vec<u8>| {
         let name = path.rsplit(|&b| b == b'/').next()?;
         let cache = std::str::from_utf8(name).ok()?.strip_prefix("mon_L3_")?.parse().ok()?;
-        // Not a number: Unavailable, Error.
+        // `None` for text such as Unavailable or Error.
         let number = |name: &str| line(&at(mount, path), name)?.parse().ok();
         Some(Reading {
             group: if group.is_empty() { b"/".to_vec() } else { group.to_vec() },
@@ -83,9 +84,9 @@ fn caches(mount: &Path, group: &[u8]) -> Vec<Reading> {
     caches.iter().filter_map(reading).collect()
 }
 
-/// What went to and came from memory between two readings. The occupancy is that of the second. A
-/// group of the same name whose numbers are lower is another one.
-pub fn delta(before: &[Reading], after: &[Reading]) -> Vec<Reading> {
+/// Returns the bytes transferred between two readings, with the occupancy of the second. If a
+/// number is lower in the second, it belongs to a new group of the same name, and is skipped.
+pub(super) fn delta(before: &[Reading], after: &[Reading]) -> Vec<Reading> {
     let grown = |after: &Reading| {
         let same = |before: &&Reading| (&before.group, before.cache) == (&after.group, after.cache);
         let before = before.iter().find(same)?;
@@ -97,8 +98,8 @@ pub fn delta(before: &[Reading], after: &[Reading]) -> Vec<Reading> {
     after.iter().filter_map(grown).collect()
 }
 
-/// A table of a delta over `interval`; a dash stands for what is not known.
-pub fn show(delta: &[Reading], interval: Nanos) -> String {
+/// Returns a table of a delta over `interval`, with a dash for unknown numbers.
+pub(super) fn show(delta: &[Reading], interval: Nanos) -> String {
     let title = ["GROUP", "CACHE", "OCCUPANCY KIB", "TOTAL MB/S", "LOCAL MB/S"];
     let mut table = vec![title.map(String::from).to_vec()];
     let dash = || "-".to_string();
@@ -118,8 +119,8 @@ pub fn show(delta: &[Reading], interval: Nanos) -> String {
     align(&table)
 }
 
-/// What is known, by names such as `/web.L3_0.occupancy_bytes`.
-pub fn rows(readings: &[Reading]) -> Vec<(String, u64)> {
+/// Returns the known numbers by names such as `/web.L3_0.occupancy_bytes`.
+pub(super) fn rows(readings: &[Reading]) -> Vec<(String, u64)> {
     let of = |reading: &Reading| {
         let whose = format!("{}.L3_{}", Escaped(&reading.group), reading.cache);
         let numbers = [
@@ -177,11 +178,11 @@ mod tests {
     }
 
     #[test]
-    fn hardware_that_counts_less_has_less_to_tell() {
+    fn hardware_with_fewer_counters_shows_fewer_figures() {
         let root = Scratch::new("resctrl-less");
         assert_eq!(read(root.path()), Ok(vec![]));
         root.file("mon_data/mon_L3_00/llc_occupancy", "12\n");
-        // Those of some newer hardware have other names, and a cache may be shown in parts.
+        // Some newer hardware has files with other names, or shows a cache in parts.
         root.file("mon_data/mon_PERF_PKG_00/core_energy", "1.5\n");
         root.file("mon_data/mon_L3_00/mon_sub_L3_00/llc_occupancy", "12\n");
         assert_eq!(read(root.path()).unwrap(), [reading(b"/", 0, [Some(12), None, None])]);

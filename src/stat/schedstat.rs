@@ -1,20 +1,19 @@
-//! /proc/schedstat: what the scheduler counts per CPU, and per scheduling domain when it balances
-//! load.
+//! Reads /proc/schedstat: the scheduler's counters per CPU, and per scheduling domain for load
+//! balancing.
 //!
-//! Versions 15 (to Linux 6.9), 16 and 17 (from 6.14 on) differ in the order of the idle types, in
-//! what an imbalance is made of, and in that a domain has a name.
+//! Versions 15 (to Linux 6.9), 16 and 17 (since 6.14) differ in the order of the idle types, in the
+//! parts of an imbalance, and in that a domain has a name.
 
 use super::columns::{align, percent};
 use crate::cpus::CpuSet;
 use crate::error::{Context, Error, Result};
-use crate::host::line;
 use crate::proc::text::number;
 use crate::task::{Cpu, Escaped, Nanos};
 use std::fmt;
 use std::fs;
 use std::path::Path;
 
-/// Numbers that only grow, by the names under which they are put out.
+/// Defines a struct of counters. The names of its fields are the names in the output.
 macro_rules! counters {
     ($(#[$doc:meta])* $name:ident { $($(#[$what:meta])* $field:ident,)* }) => {
         $(#[$doc])*
@@ -24,20 +23,19 @@ macro_rules! counters {
         }
 
         impl $name {
-            /// Takes its numbers in the order of the fields; those that this version does not have
-            /// stay 0.
+            /// Reads the fields from `numbers`, in order. A field that this version lacks stays 0.
             fn take(version: u32, numbers: &mut impl Iterator<Item = u64>) -> Option<$name> {
                 Some($name {
                     $($field: if has(version, stringify!($field)) { numbers.next()? } else { 0 },)*
                 })
             }
 
-            /// Field by field.
+            /// Combines two values field by field.
             fn with(&self, other: &$name, combine: fn(u64, u64) -> u64) -> $name {
                 $name { $($field: combine(self.$field, other.$field),)* }
             }
 
-            /// Names and values, of what this version has.
+            /// Returns names and values of the fields that this version has.
             fn each(&self, version: u32) -> impl Iterator<Item = (&'static str, u64)> {
                 let all = [$((stringify!($field), self.$field),)*];
                 all.into_iter().filter(move |(name, _)| has(version, name))
@@ -47,33 +45,33 @@ macro_rules! counters {
 }
 
 counters! {
-    /// What is counted of a CPU. All but the last three stand still while `kernel.sched_schedstats`
+    /// The counters of a CPU. All but the last three do not change while `kernel.sched_schedstats`
     /// is 0.
     CpuCounters {
-        /// sched_yield(2) was called.
+        /// Calls of sched_yield(2).
         yields,
         schedules,
-        /// Those that found nothing to run.
+        /// Calls of the scheduler that found nothing to run.
         idles,
         wakeups,
-        /// Those by a task of this CPU.
+        /// Wakeups by a task of this CPU.
         local_wakeups,
         ran_ns,
         waited_ns,
-        /// How often a task was given the CPU.
+        /// The number of times that a task got the CPU.
         slices,
     }
 }
 
 counters! {
-    /// What is counted of the attempts to balance a domain, as seen from one CPU.
+    /// The counters of attempts to balance a domain, as seen from one CPU.
     Balance {
         count,
-        /// There was nothing to do.
+        /// Attempts that found nothing to do.
         balanced,
-        /// No task could be moved.
+        /// Attempts that could move no task.
         failed,
-        /// In what it is measured differs; versions 15 and 16 add all up.
+        /// The sum of imbalances in different units, in versions 15 and 16.
         imbalance,
         imbalance_load,
         imbalance_util,
@@ -81,7 +79,7 @@ counters! {
         imbalance_misfit,
         /// Tasks that were moved.
         gained,
-        /// Those that had their data in a cache of the other CPU.
+        /// Tasks that were moved although their data was in a cache of the other CPU.
         hot_gained,
         no_busier_queue,
         no_busier_group,
@@ -89,7 +87,7 @@ counters! {
 }
 
 counters! {
-    /// What else is counted of a domain, as seen from one CPU. Kernels of these versions leave sbe
+    /// The other counters of a domain, as seen from one CPU. Kernels of these versions leave sbe
     /// and sbf 0.
     Moves {
         active_count,
@@ -107,32 +105,32 @@ counters! {
     }
 }
 
-/// What the CPU was when it balanced.
+/// The state of the CPU when it balanced.
 const IDLE_TYPES: [&str; 3] = ["busy", "idle", "newly_idle"];
 
-/// The kernel's numbers at one moment, or how they have grown from one to another.
+/// The kernel's counters at one time, or their growth between two times.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Schedstat {
     pub version: u32,
-    /// In the order of the file.
+    /// The CPUs in the order of the file.
     pub cpus: Vec<CpuStat>,
 }
 
-/// How the numbers have grown.
-pub type Delta = Schedstat;
+/// The growth of the counters.
+pub(super) type Delta = Schedstat;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CpuStat {
     pub cpu: Cpu,
     pub counters: CpuCounters,
-    /// From the smallest, which is at level 0.
+    /// The domains from the smallest, at level 0, to the largest.
     pub domains: Vec<Domain>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Domain {
     pub level: u32,
-    /// `SMT`, `MC`, `PKG`, `NUMA`...; from version 17 on.
+    /// `SMT`, `MC`, `PKG`, `NUMA`...; since version 17.
     pub name: Option<String>,
     pub cpus: CpuSet,
     /// In the order of `IDLE_TYPES`.
@@ -148,8 +146,9 @@ fn has(version: u32, counter: &str) -> bool {
     }
 }
 
-/// Most are 32 bits wide and begin anew at 0, and those of a domain also do when the kernel builds
-/// it again; what then seems to have grown by half of all numbers has not.
+/// Returns the growth of a counter. Most counters are 32 bits wide and wrap. Those of a domain also
+/// restart at 0 when the kernel rebuilds it. If the wrapped growth is over half of the 32-bit
+/// range, the counter has restarted.
 fn grown(after: u64, before: u64) -> u64 {
     let wrapped = (after as u32).wrapping_sub(before as u32);
     match after.checked_sub(before) {
@@ -159,13 +158,8 @@ fn grown(after: u64, before: u64) -> u64 {
     }
 }
 
-/// Whether everything is counted: `kernel.sched_schedstats` is 0 unless somebody sets it.
-pub fn is_on(root: &Path) -> bool {
-    line(root, "proc/sys/kernel/sched_schedstats").is_none_or(|value| value != "0")
-}
-
-/// What the kernel below `root` counts.
-pub fn read(root: &Path) -> Result<Schedstat> {
+/// Reads the counters of the kernel below `root`.
+pub(super) fn read(root: &Path) -> Result<Schedstat> {
     let path = root.join("proc/schedstat");
     let text = fs::read(&path).context(format_args!("read {}", path.display()));
     let text = text.map_err(|error| match error.errno() {
@@ -200,7 +194,7 @@ pub fn parse(text: &[u8]) -> Result<Schedstat> {
             })?;
             cpu.domains.push(domain);
         }
-        // Else it is the time stamp.
+        // Any other line is the time stamp.
     }
     Ok(stat)
 }
@@ -211,12 +205,12 @@ fn not_understood(what: fmt::Arguments) -> Error {
 
 fn counters(version: u32, words: &[&[u8]]) -> Option<CpuCounters> {
     let mut numbers = numbers(words)?;
-    // The second has no meaning since Linux 2.6.23.
+    // The second number has no meaning since Linux 2.6.23.
     (numbers.len() > 1).then(|| numbers.remove(1))?;
     exactly(numbers, |numbers| CpuCounters::take(version, numbers))
 }
 
-/// `[NAME] MASK NUMBER...`
+/// Parses `[NAME] MASK NUMBER...`.
 fn domain(version: u32, level: u32, words: &[&[u8]]) -> Option<Domain> {
     let (name, words) = match version {
         17 => (Some(words.first()?), words.get(1..)?),
@@ -225,7 +219,7 @@ fn domain(version: u32, level: u32, words: &[&[u8]]) -> Option<Domain> {
     let (cpus, words) = words.split_first()?;
     let (balance, moves) = exactly(numbers(words)?, |numbers| {
         let mut balance = [Balance::default(); 3];
-        // The first two changed places in version 16.
+        // Version 16 has swapped the first two.
         let order = if version < 16 { [1, 0, 2] } else { [0, 1, 2] };
         for index in order {
             balance[index] = Balance::take(version, numbers)?;
@@ -240,13 +234,13 @@ fn numbers(words: &[&[u8]]) -> Option<Vec<u64>> {
     words.iter().map(|word| number(word)).collect()
 }
 
-/// What `take` makes of the numbers if it takes all of them.
+/// Returns the result of `take`; `None` unless it takes all numbers.
 fn exactly<T>(numbers: Vec<u64>, take: impl FnOnce(&mut std::vec::IntoIter<u64>) -> Option<T>) -> Option<T> {
     let mut numbers = numbers.into_iter();
     take(&mut numbers).filter(|_| numbers.next().is_none())
 }
 
-/// Such as `00000003,00000000`: 32 CPUs in each word, the lowest in the last.
+/// Parses a mask such as `00000003,00000000`: 32 CPUs in each word, the lowest in the last word.
 fn mask(text: &[u8]) -> Option<CpuSet> {
     let mut set = CpuSet::new();
     for (index, word) in text.rsplit(|&b| b == b',').enumerate() {
@@ -257,8 +251,8 @@ fn mask(text: &[u8]) -> Option<CpuSet> {
     Some(set)
 }
 
-/// How the numbers have grown. A CPU that was not there at both ends is left out; a domain that was
-/// not has begun at 0.
+/// Returns the growth of the counters. Skips a CPU that is not in both. The counters of a domain
+/// that is new have grown from 0.
 pub fn delta(before: &Schedstat, after: &Schedstat) -> Delta {
     let cpu = |after: &CpuStat| {
         let before = before.cpus.iter().find(|before| before.cpu == after.cpu)?;
@@ -282,13 +276,13 @@ impl Domain {
         since
     }
 
-    /// Such as `0 SMT`.
+    /// Returns a title such as `0 SMT`.
     fn title(&self) -> String {
         self.name.as_ref().map_or_else(|| self.level.to_string(), |name| format!("{} {name}", self.level))
     }
 }
 
-/// Tables of what grew in `interval`: by CPU, and by domain for all CPUs together.
+/// Returns tables of the growth in `interval`: by CPU, and by domain for all CPUs together.
 pub fn show(delta: &Delta, interval: Nanos) -> String {
     let rate = |count: u64| match interval.0 {
         0 => "-".to_string(),
@@ -342,7 +336,7 @@ fn header(titles: &str) -> Vec<String> {
     titles.split(' ').map(String::from).collect()
 }
 
-/// One domain for each level and name, with what all CPUs counted of it.
+/// Returns one domain for each level and name, with the sums of all CPUs.
 fn of_all_cpus(delta: &Delta) -> Vec<Domain> {
     let mut sums: Vec<Domain> = Vec::new();
     for domain in delta.cpus.iter().flat_map(|cpu| &cpu.domains) {
@@ -360,7 +354,7 @@ fn of_all_cpus(delta: &Delta) -> Vec<Domain> {
     sums
 }
 
-/// All numbers by names such as `cpu0.ran_ns` and `cpu0.domain1.newly_idle.count`.
+/// Returns all counters by names such as `cpu0.ran_ns` and `cpu0.domain1.newly_idle.count`.
 pub fn rows(delta: &Delta) -> Vec<(String, u64)> {
     let version = delta.version;
     let mut rows = Vec::new();

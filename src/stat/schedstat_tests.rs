@@ -1,12 +1,12 @@
 use super::*;
 use rig::scratch::Scratch;
 
-/// Numbers in a row, so that each shows where it stood.
+/// Returns ascending numbers, so that each shows its position.
 fn row(from: u64, count: u64) -> String {
     (from..from + count).map(|n| format!(" {n}")).collect()
 }
 
-/// Made by the kernel's description of the format: two CPUs with a domain each.
+/// Returns a text in the documented format of this version: two CPUs with a domain each.
 fn made(version: u32) -> String {
     let (name, per_type) = if version == 17 { (" MC", 11) } else { ("", 8) };
     let domain = format!("domain0{name} 00000000,00000003{}\n", row(100, 3 * per_type + 12));
@@ -14,8 +14,8 @@ fn made(version: u32) -> String {
     format!("version {version}\ntimestamp 4294907296\n{}{}", cpu(0, 1), cpu(1, 11))
 }
 
-/// Taken a second apart from Linux 6.1, 6.12 and 7.2 on a machine with two nodes, two hardware
-/// threads in each.
+/// Files of Linux 6.1, 6.12 and 7.2, two of each a second apart, from a machine with two nodes of
+/// two hardware threads.
 const TAKEN: [(u32, &str, &str); 3] = [
     (
         15,
@@ -64,7 +64,7 @@ fn the_numbers_of_a_cpu_are_the_same_in_all_versions() {
 }
 
 #[test]
-fn what_kernels_wrote_is_read_and_has_grown() {
+fn files_of_real_kernels_are_read_and_have_grown() {
     for (version, before, after) in TAKEN {
         let (before, after) = (parse(before.as_bytes()).unwrap(), parse(after.as_bytes()).unwrap());
         assert_eq!((before.version, before.cpus.len()), (version, 4));
@@ -74,7 +74,7 @@ fn what_kernels_wrote_is_read_and_has_grown() {
             assert!(cpu.counters.ran_ns > 0 && cpu.counters.ran_ns < 2_000_000_000, "{cpu:?}");
             let domains: Vec<_> = cpu.domains.iter().map(|domain| domain.cpus.to_string()).collect();
             assert_eq!(domains, [if cpu.cpu.0 < 2 { "0-1" } else { "2-3" }, "0-3"]);
-            // A machine that has hardly anything to do balances when it is idle.
+            // An almost idle machine balances mostly when a CPU is idle.
             let [busy, idle, _] = before.domains[0].balance;
             assert!(busy.count < idle.count && busy.balanced <= busy.count && idle.balanced <= idle.count);
         }
@@ -113,7 +113,7 @@ fn a_mask_has_its_lowest_cpus_last() {
 }
 
 #[test]
-fn what_is_not_understood_is_told_in_a_line() {
+fn an_unknown_format_is_an_error_of_one_line() {
     assert_eq!(refused(""), "the first line tells no version");
     assert_eq!(refused("cpu0 1 2 3"), "the first line tells no version");
     assert_eq!(refused("version 18\n"), "version 18 is not known: 15, 16 and 17 are");
@@ -122,7 +122,7 @@ fn what_is_not_understood_is_told_in_a_line() {
     assert_eq!(refused(short), "the line of CPU 3 is not what its version has");
     assert_eq!(refused("version 15\ncpu3\n"), "the line of CPU 3 is not what its version has");
     assert_eq!(refused("version 15\ndomain0 3 1 2\n"), "domain 0 belongs to no CPU");
-    // The numbers of one version in the other.
+    // The numbers of one version do not fit another one.
     for (version, other) in [("15", 17), ("17", 15), ("17", 16)] {
         let text = made(other).replacen(&other.to_string(), version, 1);
         assert_eq!(refused(&text), "the line of domain 0 of CPU 0 is not what its version has", "{version}");
@@ -130,7 +130,7 @@ fn what_is_not_understood_is_told_in_a_line() {
 }
 
 #[test]
-fn a_kernel_without_the_file_is_told_what_it_lacks() {
+fn a_kernel_without_the_file_lacks_a_named_option() {
     let root = Scratch::new("schedstat-none");
     let error = read(root.path()).unwrap_err().to_string();
     assert!(error.ends_with("(this kernel is built without CONFIG_SCHEDSTATS)"), "{error}");
@@ -142,20 +142,10 @@ fn a_kernel_without_the_file_is_told_what_it_lacks() {
 }
 
 #[test]
-fn counting_is_off_only_where_the_kernel_says_so() {
-    let root = Scratch::new("schedstat-switch");
-    assert!(is_on(root.path()));
-    for (value, on) in [("1\n", true), ("0\n", false)] {
-        root.file("proc/sys/kernel/sched_schedstats", value);
-        assert_eq!(is_on(root.path()), on);
-    }
-}
-
-#[test]
-fn a_number_that_began_anew_has_grown_all_the_same() {
+fn a_counter_that_restarted_has_grown_too() {
     assert_eq!((grown(12, 5), grown(7, 7)), (7, 0));
     assert_eq!(grown(3, u64::from(u32::MAX) - 1), 5);
-    // The domain was built again.
+    // The kernel has rebuilt the domain.
     assert_eq!(grown(40, 1000), 40);
     assert_eq!(grown(3, u64::MAX - 1), 3);
 }
@@ -172,7 +162,7 @@ fn only_what_was_there_at_both_ends_has_grown() {
     assert_eq!(grew.cpus[0].domains[0].moves, Moves { wake_affine: 3, ..Moves::default() });
     assert_eq!(grew.cpus[1].counters, CpuCounters::default());
 
-    // CPU 1 went, CPU 2 came, and the domains are others because of that.
+    // CPU 1 went offline, CPU 2 came online, and so the domains differ.
     after.cpus[1].cpu = Cpu(2);
     after.cpus[0].domains[0].cpus = [Cpu(0), Cpu(2)].into_iter().collect();
     let grew = delta(&before, &after);

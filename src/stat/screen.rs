@@ -1,36 +1,36 @@
-//! Where reports go: over each other on a terminal, one after the other elsewhere.
+//! Writes reports to standard output. On a terminal each report replaces the last one.
 
 use super::options::Form;
 use super::table::CSV_HEAD;
 use crate::error::{Context, Result};
 use std::io::{self, BufWriter, IsTerminal, Write};
 
-pub struct Screen {
-    /// Each report begins where the last one did.
+pub(super) struct Screen {
+    /// Each report replaces the last one.
     refreshes: bool,
-    /// Goes before the first report.
+    /// The text that precedes the first report.
     pending: &'static str,
 }
 
-/// Home, and nothing below.
+/// Moves the cursor home, and clears all below it.
 const CLEAR: &str = "\x1b[H\x1b[J";
 
 impl Screen {
-    pub fn new(form: Form) -> Screen {
+    pub(super) fn new(form: Form) -> Screen {
         let pending = if form == Form::Csv { CSV_HEAD } else { "" };
         Screen { refreshes: form == Form::Text && io::stdout().is_terminal(), pending }
     }
 
-    /// For programs.
-    pub fn write(&mut self, report: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+    /// Writes a report for programs.
+    pub(super) fn write(&mut self, report: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
         let mut out = BufWriter::new(io::stdout().lock());
         let before = std::mem::take(&mut self.pending);
         let written = out.write_all(before.as_bytes()).and_then(|()| report(&mut out));
         written.and_then(|()| out.flush()).context("write to stdout")
     }
 
-    /// For people.
-    pub fn show(&mut self, report: &str) -> Result<()> {
+    /// Writes a report for people.
+    pub(super) fn show(&mut self, report: &str) -> Result<()> {
         let text = match self.refreshes {
             true => format!("{CLEAR}{}", first_lines(report, lines())),
             false => report.to_string(),
@@ -40,7 +40,7 @@ impl Screen {
     }
 }
 
-/// As many as fit, with the last one free for the cursor.
+/// Returns the lines that fit on the screen. The last line is free for the cursor.
 fn first_lines(report: &str, lines: usize) -> &str {
     let end = report.match_indices('\n').nth(lines.saturating_sub(2)).map_or(report.len(), |(at, _)| at + 1);
     report.get(..end).unwrap_or(report)

@@ -1,10 +1,11 @@
-//! Whom the user wants to see: the kernel's programs ask here by way of their maps.
+//! The selection of tasks by the options. Verdicts on names and groups are stored in the maps of
+//! the BPF programs.
 
+use super::bpf_abi::{NAME_ANYWHERE, NAME_IN_GROUP, VERDICT_UNWANTED, VERDICT_WANTED};
+use super::cgroups::{self, Cgroups};
 use super::collector::{Collector, Counts};
-use super::groups::{self, Groups};
 use super::options::Options;
-use super::people::Person;
-use super::records::{NAME_ANYWHERE, NAME_IN_GROUP, VERDICT_UNWANTED, VERDICT_WANTED};
+use super::task_table::TaskIdentity;
 use crate::cpus::CpuSet;
 use crate::error::{Error, Result};
 use crate::patterns::Patterns;
@@ -13,23 +14,23 @@ use crate::task::{Comm, Cpu, Tid};
 use std::collections::BTreeSet;
 use std::path::Path;
 
-pub struct Selection {
+pub(super) struct Selection {
     numbers: Vec<Tid>,
     cpus: Option<CpuSet>,
     names: Patterns,
     global_names: Patterns,
-    /// None where no group was asked for.
+    /// `None` if the options select no group.
     wanted: Option<Wanted>,
 }
 
 struct Wanted {
     paths: Patterns,
-    groups: Groups,
+    groups: Cgroups,
     ids: BTreeSet<u64>,
 }
 
 impl Selection {
-    pub fn new(options: &Options) -> Result<Selection> {
+    pub(super) fn new(options: &Options) -> Result<Selection> {
         let wanted = match options.control_groups.is_empty() {
             true => None,
             false => Some(Wanted::new(options.control_groups.clone())?),
@@ -43,59 +44,60 @@ impl Selection {
         })
     }
 
-    pub fn by_name(&self) -> bool {
+    pub(super) fn by_name(&self) -> bool {
         !self.names.is_empty() || !self.global_names.is_empty()
     }
 
-    pub fn by_group(&self) -> bool {
+    pub(super) fn by_group(&self) -> bool {
         self.wanted.is_some()
     }
 
-    /// Whether it is wanted; where the programs could not tell, they will be able to from now on.
-    pub fn wants(&mut self, counts: &Counts, collector: &Collector) -> bool {
+    /// Returns whether a task is selected. If the programs could not decide, stores the verdicts
+    /// for them.
+    pub(super) fn wants(&mut self, counts: &Counts, collector: &Collector) -> bool {
         if !counts.is_open {
             return true;
         }
-        let name = self.name(counts.comm.as_bytes());
+        let name = self.name_verdict(counts.comm.as_bytes());
         collector.judge_name(&counts.comm, name as u8);
         let in_group = match &mut self.wanted {
             None => true,
             Some(wanted) => {
                 let verdict = wanted.has(counts.cgroup);
-                let verdict_told = if verdict { VERDICT_WANTED } else { VERDICT_UNWANTED };
-                collector.judge_group(counts.cgroup, verdict_told as u8);
+                let verdict_number = if verdict { VERDICT_WANTED } else { VERDICT_UNWANTED };
+                collector.judge_group(counts.cgroup, verdict_number as u8);
                 verdict
             }
         };
         name & NAME_ANYWHERE != 0 || name & NAME_IN_GROUP != 0 && in_group
     }
 
-    /// Tells the programs of all names that there are, so that they need not ask.
-    pub fn judge_names(&self, collector: &Collector) {
+    /// Stores a verdict on the name of each task that exists, so that the programs can decide.
+    pub(super) fn judge_names(&self, collector: &Collector) {
         if !self.by_name() {
             return;
         }
         for comm in proc::processes().into_iter().flat_map(proc::threads).filter_map(proc::comm) {
-            collector.judge_name(&comm, self.name(comm.as_bytes()) as u8);
+            collector.judge_name(&comm, self.name_verdict(comm.as_bytes()) as u8);
         }
     }
 
-    pub fn watches(&self, cpu: Cpu) -> bool {
+    pub(super) fn watches(&self, cpu: Cpu) -> bool {
         self.cpus.as_ref().is_none_or(|cpus| cpus.contains(cpu))
     }
 
-    /// Whether somebody is wanted whom no program has judged.
-    pub fn covers(&mut self, person: &Person) -> bool {
-        let Person { tid, tgid, comm, cgroup } = *person;
+    /// Returns whether a task is selected that no program has judged.
+    pub(super) fn covers(&mut self, task: &TaskIdentity) -> bool {
+        let TaskIdentity { tid, tgid, comm, cgroup } = *task;
         if !self.numbers.is_empty() && !self.numbers.contains(&tid) && !self.numbers.contains(&tgid) {
             return false;
         }
-        let name = self.name(Comm::new(&comm).as_bytes());
+        let name = self.name_verdict(Comm::new(&comm).as_bytes());
         let in_group = |wanted: &mut Option<Wanted>| wanted.as_mut().is_none_or(|wanted| wanted.has(cgroup));
         name & NAME_ANYWHERE != 0 || name & NAME_IN_GROUP != 0 && in_group(&mut self.wanted)
     }
 
-    fn name(&self, name: &[u8]) -> u32 {
+    fn name_verdict(&self, name: &[u8]) -> u32 {
         let anywhere = self.global_names.matches(name);
         let in_group = match self.names.is_empty() {
             true => self.by_group() || self.global_names.is_empty(),
@@ -107,10 +109,10 @@ impl Selection {
 
 impl Wanted {
     fn new(paths: Patterns) -> Result<Wanted> {
-        let mount = groups::mount(Path::new("/")).ok_or_else(|| {
+        let mount = cgroups::mount(Path::new("/")).ok_or_else(|| {
             Error::new("--cgroup needs control groups of version 2: mount -t cgroup2 none /sys/fs/cgroup")
         })?;
-        let groups = Groups::read(&mount)?;
+        let groups = Cgroups::read(&mount)?;
         let ids = groups.within(|path| paths.matches(path));
         Ok(Wanted { paths, groups, ids })
     }
@@ -139,12 +141,12 @@ mod tests {
         };
         let no_groups = || Wanted {
             paths: list("^/a$"),
-            groups: Groups::read(std::env::temp_dir().as_path()).unwrap(),
+            groups: Cgroups::read(std::env::temp_dir().as_path()).unwrap(),
             ids: BTreeSet::new(),
         };
         const BOTH: u32 = NAME_IN_GROUP | NAME_ANYWHERE;
         for (names, global_names, with_groups, verdicts) in [
-            // Of `ant` and of `bee`.
+            // The verdicts are those of `ant` and of `bee`.
             ("", "", false, [NAME_IN_GROUP, NAME_IN_GROUP]),
             ("^a", "", false, [NAME_IN_GROUP, 0]),
             ("", "^b", false, [0, NAME_ANYWHERE]),
@@ -163,7 +165,7 @@ mod tests {
                 global_names: names_anywhere,
                 wanted,
             };
-            let found = [&b"ant"[..], b"bee"].map(|name| selection.name(name));
+            let found = [&b"ant"[..], b"bee"].map(|name| selection.name_verdict(name));
             assert_eq!(found, verdicts, "-c '{names}' --global-comm '{global_names}' {with_groups}");
         }
     }

@@ -1,4 +1,4 @@
-//! A report as tables, and each table as text, as JSON or as CSV: what is in it is said once.
+//! The tables of a report, each of which can be written as text, JSON or CSV.
 
 use super::columns::{align, quoted};
 use crate::json::{Object, Value};
@@ -6,66 +6,66 @@ use crate::task::{Comm, Cpu, Nanos, Tid};
 use std::borrow::Cow;
 use std::io::{self, Write};
 
-/// Whom a row is about.
+/// The subject of a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Subject {
-    /// All tasks of this name, and how many they are.
+pub(super) enum Subject {
+    /// All tasks of this name, and their number.
     Name(Comm, u64),
     Task(Comm, Tid),
     Cpu(Cpu),
-    /// One who waits or who is waited for, with what is known of where it belongs.
-    Owned(Comm, Tid, String),
-    /// Those who waited, and those who ran meanwhile.
+    /// A task that waits, with the task that it waits behind.
+    TaskOfPod(Comm, Tid, String),
+    /// The label of tasks that waited, and that of tasks that ran meanwhile.
     Pair(String, String),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Cell {
-    /// Nanoseconds.
+pub(super) enum Cell {
+    /// A time in nanoseconds.
     Time(u64),
     Number(u64),
-    /// With one decimal.
+    /// Text shows it with one decimal.
     Ratio(f64),
     Nothing,
 }
 
-/// What a column is called in a table for people, and in one for programs.
-pub struct Column(pub Cow<'static, str>, pub Cow<'static, str>);
+/// The name of a column in text, and in JSON and CSV.
+pub(super) struct Column(pub Cow<'static, str>, pub Cow<'static, str>);
 
-pub const fn column(head: &'static str, key: &'static str) -> Column {
+pub(super) const fn column(head: &'static str, key: &'static str) -> Column {
     Column(Cow::Borrowed(head), Cow::Borrowed(key))
 }
 
-pub type Row = (Subject, Box<[Cell]>);
+pub(super) type TableRow = (Subject, Box<[Cell]>);
 
-pub struct Table {
+pub(super) struct Table {
     pub name: &'static str,
     pub columns: Vec<Column>,
-    /// By what rows are in order, the largest first, and in bands.
+    /// The index of the column by which rows are sorted, the largest first, and put into bands.
     pub order: usize,
-    pub rows: Vec<Row>,
-    /// Whether to show the worst of each power of ten, where there is no room for all.
+    pub rows: Vec<TableRow>,
+    /// Show only the worst rows of each band, a power of ten, unless all are wanted.
     pub bands: bool,
 }
 
-/// As many rows of a band are shown.
+/// The number of rows that text shows of a band.
 const WORST: usize = 10;
 
 impl Table {
-    pub fn sort(&mut self) {
+    pub(super) fn sort(&mut self) {
         let order = self.order;
-        let key = |row: &Row| row.1.get(order).map_or(0.0, |cell| cell.weight());
+        let key = |row: &TableRow| row.1.get(order).map_or(0.0, |cell| cell.weight());
         self.rows.sort_by(|one, other| key(other).total_cmp(&key(one)));
     }
 
-    /// For people.
-    pub fn text(&self, detailed: bool) -> String {
+    /// Returns the table as text.
+    pub(super) fn text(&self, detailed: bool) -> String {
         let mut lines = vec![self.heads()];
         if !self.bands || detailed {
             lines.extend(self.rows.iter().map(shown));
             return format!("{}\n", align(&lines));
         }
-        let band = |row: &Row| row.1.get(self.order).map_or(0, |cell| cell.band());
+        let band = |row: &TableRow| row.1.get(self.order).map_or(0, |cell| cell.band());
         let mut notes = Vec::new();
         for rows in self.rows.chunk_by(|one, other| band(one) == band(other)) {
             let first = lines.len();
@@ -92,13 +92,13 @@ impl Table {
         std::iter::once(first).chain(self.columns.iter().map(|column| column.0.to_string())).collect()
     }
 
-    /// What programs call it.
+    /// Returns the name of the table in JSON and CSV.
     fn key(&self) -> String {
         self.name.replace(' ', "_").to_lowercase()
     }
 
-    /// A member of an object: a list of objects.
-    pub fn json(&self, out: &mut dyn Write) -> io::Result<()> {
+    /// Writes the table as a member of a JSON object: a list of objects.
+    pub(super) fn json(&self, out: &mut dyn Write) -> io::Result<()> {
         write!(out, "\"{}\":[", self.key())?;
         let mut text = String::new();
         for (subject, cells) in &self.rows {
@@ -110,15 +110,15 @@ impl Table {
                 }
             }
             out.write_all(text.as_bytes())?;
-            // What follows is not the first any more.
+            // A comma goes before each further row.
             text.clear();
             text.push(',');
         }
         out.write_all(b"]")
     }
 
-    /// Lines of `begin,TABLE,COMM,TID,CPU,MEASURE,FIGURE`.
-    pub fn csv(&self, out: &mut dyn Write, begin: &str) -> io::Result<()> {
+    /// Writes lines of `begin,TABLE,COMM,TID,CPU,MEASURE,FIGURE`.
+    pub(super) fn csv(&self, out: &mut dyn Write, begin: &str) -> io::Result<()> {
         for (subject, cells) in &self.rows {
             for (Column(_, key), cell) in self.columns.iter().zip(cells) {
                 if let Some(figure) = cell.figure() {
@@ -130,9 +130,9 @@ impl Table {
     }
 }
 
-pub const CSV_HEAD: &str = "time,table,comm,tid,cpu,measure,value\n";
+pub(super) const CSV_HEAD: &str = "time,table,comm,tid,cpu,measure,value\n";
 
-fn shown((subject, cells): &Row) -> Vec<String> {
+fn shown((subject, cells): &TableRow) -> Vec<String> {
     std::iter::once(subject.shown()).chain(cells.iter().map(|cell| cell.shown())).collect()
 }
 
@@ -143,8 +143,8 @@ impl Subject {
             Subject::Name(comm, tasks) => format!("{comm} ({tasks})"),
             Subject::Task(comm, tid) => format!("{comm}-{tid}"),
             Subject::Cpu(cpu) => format!("CPU {cpu}"),
-            Subject::Owned(comm, tid, owner) if owner.is_empty() => format!("{comm}-{tid}"),
-            Subject::Owned(comm, tid, owner) => format!("{comm}-{tid} {owner}"),
+            Subject::TaskOfPod(comm, tid, owner) if owner.is_empty() => format!("{comm}-{tid}"),
+            Subject::TaskOfPod(comm, tid, owner) => format!("{comm}-{tid} {owner}"),
             Subject::Pair(victim, culprit) => format!("{victim} < {culprit}"),
         }
     }
@@ -155,7 +155,7 @@ impl Subject {
                 object.put("comm", Value::Bytes(comm.as_bytes()));
                 object.put("tasks", Value::Number(*tasks as i64));
             }
-            Subject::Task(comm, tid) | Subject::Owned(comm, tid, _) => {
+            Subject::Task(comm, tid) | Subject::TaskOfPod(comm, tid, _) => {
                 object.put("comm", Value::Bytes(comm.as_bytes()));
                 object.put("tid", Value::Number(tid.0.into()));
             }
@@ -165,7 +165,7 @@ impl Subject {
                 object.put("culprit", Value::Text(culprit));
             }
         }
-        if let Subject::Owned(_, _, owner) = self {
+        if let Subject::TaskOfPod(_, _, owner) = self {
             object.put("owner", Value::Text(owner));
         }
     }
@@ -173,7 +173,7 @@ impl Subject {
     fn csv(&self) -> String {
         match self {
             Subject::Name(comm, _) => format!("{},,", quoted(&comm.to_string())),
-            Subject::Task(comm, tid) | Subject::Owned(comm, tid, _) => {
+            Subject::Task(comm, tid) | Subject::TaskOfPod(comm, tid, _) => {
                 format!("{},{tid},", quoted(&comm.to_string()))
             }
             Subject::Cpu(cpu) => format!(",,{cpu}"),
@@ -183,15 +183,15 @@ impl Subject {
 }
 
 impl Cell {
-    pub fn time(ns: Option<u64>) -> Cell {
+    pub(super) fn time(ns: Option<u64>) -> Cell {
         ns.map_or(Cell::Nothing, Cell::Time)
     }
 
-    pub fn number(number: Option<u64>) -> Cell {
+    pub(super) fn number(number: Option<u64>) -> Cell {
         number.map_or(Cell::Nothing, Cell::Number)
     }
 
-    pub fn ratio(ratio: Option<f64>) -> Cell {
+    pub(super) fn ratio(ratio: Option<f64>) -> Cell {
         ratio.map_or(Cell::Nothing, Cell::Ratio)
     }
 
@@ -203,7 +203,7 @@ impl Cell {
         }
     }
 
-    /// The power of ten in microseconds.
+    /// Returns the index of the cell's band in `BANDS`.
     fn band(&self) -> u32 {
         let power = ((self.weight() / 1000.0) as u64).checked_ilog10().map_or(0, |power| power.max(1) - 1);
         power.min(BANDS.len() as u32 - 1)
@@ -252,8 +252,8 @@ fn range(band: u32) -> &'static str {
     BANDS.get(band as usize).copied().unwrap_or_default()
 }
 
-/// Three digits and a unit: `850 ns`, `12.3 us`, `30.0 s`.
-pub fn brief(time: Nanos) -> String {
+/// Formats a time with three digits and a unit: `850 ns`, `12.3 us`, `30.0 s`.
+pub(super) fn brief(time: Nanos) -> String {
     let ns = time.0 as f64;
     let (figure, unit) = match time.0 {
         0..1_000 => return format!("{} ns", time.0),
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_band_that_is_full_says_how_many_there_are() {
+    fn a_full_band_shows_the_number_of_its_rows() {
         let rows: Vec<(&str, u64)> = (0..25).map(|n| ("x", n * 100)).collect();
         let mut table = table(&rows);
         table.sort();

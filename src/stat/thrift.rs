@@ -1,34 +1,34 @@
-//! The compact protocol of Apache Thrift, in which Parquet tells what is where; and its numbers,
-//! which Parquet's pages have too.
+//! Writes the compact protocol of Apache Thrift, in which Parquet's metadata is encoded, and its
+//! integers, which Parquet's pages use too.
 
-/// The numbers of the types.
+/// The numbers of the types in the protocol.
 const I32: u8 = 5;
 const I64: u8 = 6;
 const BINARY: u8 = 8;
 const LIST: u8 = 9;
 const STRUCT: u8 = 12;
 
-/// A struct that is being written. Fields come in the order of their numbers.
+/// A struct that is being written. Its fields are written in the order of their numbers.
 #[derive(Default)]
-pub struct Thrift {
+pub(super) struct Thrift {
     bytes: Vec<u8>,
-    /// The number of the last field, which the next one's is told from.
+    /// The number of the last field. The protocol writes the difference to it.
     last: u8,
-    /// Those of the structs around.
+    /// The numbers of the last fields of the enclosing structs.
     around: Vec<u8>,
 }
 
 impl Thrift {
-    pub fn bytes(self) -> Vec<u8> {
+    pub(super) fn bytes(self) -> Vec<u8> {
         self.bytes
     }
 
-    pub fn byte(&mut self, byte: u8) {
+    pub(super) fn byte(&mut self, byte: u8) {
         self.bytes.push(byte);
     }
 
-    /// Seven bits in each byte, the lowest first.
-    pub fn varint(&mut self, mut number: u64) {
+    /// Writes a number with seven bits in each byte, the lowest first.
+    pub(super) fn varint(&mut self, mut number: u64) {
         while number > 0x7f {
             self.byte(number as u8 | 0x80);
             number >>= 7;
@@ -36,59 +36,59 @@ impl Thrift {
         self.byte(number as u8);
     }
 
-    /// A signed number as a varint: 0, -1, 1, -2...
-    pub fn zigzag(&mut self, number: i64) {
+    /// Writes a signed number as a varint, in the order 0, -1, 1, -2...
+    pub(super) fn zigzag(&mut self, number: i64) {
         self.varint((number << 1 ^ number >> 63) as u64);
     }
 
-    pub fn i32(&mut self, field: u8, number: i32) {
+    pub(super) fn i32(&mut self, field: u8, number: i32) {
         self.field(field, I32);
         self.zigzag(i64::from(number));
     }
 
-    pub fn i64(&mut self, field: u8, number: i64) {
+    pub(super) fn i64(&mut self, field: u8, number: i64) {
         self.field(field, I64);
         self.zigzag(number);
     }
 
-    pub fn text(&mut self, field: u8, text: &str) {
+    pub(super) fn text(&mut self, field: u8, text: &str) {
         self.field(field, BINARY);
         self.binary(text);
     }
 
-    pub fn i32s(&mut self, field: u8, numbers: &[i32]) {
+    pub(super) fn i32s(&mut self, field: u8, numbers: &[i32]) {
         self.list(field, I32, numbers.len());
         numbers.iter().for_each(|&number| self.zigzag(i64::from(number)));
     }
 
-    pub fn texts(&mut self, field: u8, texts: &[&str]) {
+    pub(super) fn texts(&mut self, field: u8, texts: &[&str]) {
         self.list(field, BINARY, texts.len());
         texts.iter().for_each(|text| self.binary(text));
     }
 
-    /// A list of structs: each begins with `element` and ends with `end`.
-    pub fn structs(&mut self, field: u8, count: usize) {
+    /// Begins a list of structs. Begin each with `element`, and end it with `end`.
+    pub(super) fn structs(&mut self, field: u8, count: usize) {
         self.list(field, STRUCT, count);
     }
 
-    pub fn element(&mut self) {
+    pub(super) fn element(&mut self) {
         self.around.push(std::mem::take(&mut self.last));
     }
 
     /// Begins a struct that is a field.
-    pub fn begin(&mut self, field: u8) {
+    pub(super) fn begin(&mut self, field: u8) {
         self.field(field, STRUCT);
         self.element();
     }
 
     /// Ends the innermost struct.
-    pub fn end(&mut self) {
+    pub(super) fn end(&mut self) {
         self.byte(0);
         self.last = self.around.pop().unwrap_or(0);
     }
 
     fn field(&mut self, field: u8, kind: u8) {
-        // The fields that are written here are never 16 apart.
+        // Two fields that are written here are never 16 apart.
         self.byte((field - self.last) << 4 | kind);
         self.last = field;
     }
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_is_told_from_the_one_before_in_its_struct() {
+    fn a_field_is_numbered_from_the_one_before_in_its_struct() {
         let bytes = written(|thrift| {
             thrift.i32(1, 1);
             thrift.begin(3);

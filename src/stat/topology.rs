@@ -1,8 +1,7 @@
-//! How the machine's CPUs are related: hardware threads of a core, last-level caches, NUMA nodes,
-//! packages.
+//! The topology of the CPUs: hardware threads of a core, last-level caches, NUMA nodes, packages.
 //!
-//! A relation goes by the lowest CPU that is in it, so that it needs no numbers of the kernel's,
-//! which not every architecture has. What a kernel does not tell is taken to be simple: a core has
+//! A core and a cache are identified by their lowest CPU, because not every architecture has
+//! numbers for them. If the kernel does not show a relation, the simplest is assumed: a core has
 //! one hardware thread, a package one last-level cache, the machine one node and one package.
 
 use crate::cpus::CpuSet;
@@ -11,96 +10,98 @@ use crate::task::Cpu;
 use std::fs;
 use std::path::Path;
 
-/// Where a CPU is.
+/// The core, the cache, the node and the package of a CPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Place {
-    /// The lowest CPU of its core, which is itself where it shares the core with none.
+pub(super) struct CpuLocation {
+    /// The lowest CPU of its core.
     pub core: Cpu,
-    /// The lowest CPU of those that share its last-level cache.
+    /// The lowest CPU that shares its last-level cache.
     pub llc: Cpu,
-    /// By the kernel's number.
+    /// The kernel's number of its node.
     pub node: u32,
-    /// By the kernel's number.
+    /// The kernel's number of its package.
     pub package: u32,
 }
 
-/// All CPUs that the kernel shows in sysfs, those that are offline now included.
+/// The locations of all CPUs in sysfs, including those that are offline.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Topology {
-    /// In order of the CPUs.
-    places: Vec<(Cpu, Place)>,
+    /// The locations in the order of the CPUs.
+    locations: Vec<(Cpu, CpuLocation)>,
 }
 
 impl Topology {
-    /// Reads what is in sysfs below `root`. A kernel that shows nothing there gives a topology
-    /// without CPUs.
+    /// Reads sysfs below `root`. Without CPUs there, the topology is empty.
     pub fn read(root: &Path) -> Topology {
         let nodes = nodes(root);
-        let mut places: Vec<(Cpu, Place)> = Vec::new();
+        let mut locations: Vec<(Cpu, CpuLocation)> = Vec::new();
         let mut without_cache = Vec::new();
         for cpu in numbered(root, "sys/devices/system/cpu", "cpu").into_iter().map(Cpu) {
             let dir = format!("sys/devices/system/cpu/cpu{cpu}");
             let package = line(root, &format!("{dir}/topology/physical_package_id"));
-            // Some firmware says -1 of it.
+            // Some firmware reports -1.
             let package = package.and_then(|id| id.parse().ok()).unwrap_or(0);
             let core = lowest(root, &format!("{dir}/topology/thread_siblings_list")).unwrap_or(cpu);
             let node = nodes.iter().find(|(_, cpus)| cpus.contains(cpu)).map_or(0, |&(node, _)| node);
             let llc = last_level_cache(root, &dir).unwrap_or_else(|| {
-                without_cache.push(places.len());
+                without_cache.push(locations.len());
                 cpu
             });
-            places.push((cpu, Place { core, llc, node, package }));
+            locations.push((cpu, CpuLocation { core, llc, node, package }));
         }
         for index in without_cache {
-            let package = places[index].1.package;
-            if let Some(&(first, _)) = places.iter().find(|(_, place)| place.package == package) {
-                places[index].1.llc = first;
+            let package = locations[index].1.package;
+            if let Some(&(first, _)) = locations.iter().find(|(_, location)| location.package == package) {
+                locations[index].1.llc = first;
             }
         }
-        Topology { places }
+        Topology { locations }
     }
 
-    pub fn cpus(&self) -> impl Iterator<Item = Cpu> + '_ {
-        self.places.iter().map(|&(cpu, _)| cpu)
+    #[cfg(test)]
+    pub(super) fn cpus(&self) -> impl Iterator<Item = Cpu> + '_ {
+        self.locations.iter().map(|&(cpu, _)| cpu)
     }
 
-    /// A CPU that is not known is a core of its own, in the first of everything.
-    pub fn place(&self, cpu: Cpu) -> Place {
-        let known = self.places.binary_search_by_key(&cpu, |&(cpu, _)| cpu);
-        known.map_or(Place { core: cpu, ..Place::default() }, |index| self.places[index].1)
+    /// Returns the location of a CPU. An unknown CPU is a core of its own; its cache, node and
+    /// package are 0.
+    pub(super) fn location(&self, cpu: Cpu) -> CpuLocation {
+        let known = self.locations.binary_search_by_key(&cpu, |&(cpu, _)| cpu);
+        known.map_or(CpuLocation { core: cpu, ..CpuLocation::default() }, |index| self.locations[index].1)
     }
 
-    /// The other hardware threads of the core that `cpu` is one of.
-    pub fn siblings(&self, cpu: Cpu) -> impl Iterator<Item = Cpu> + '_ {
-        let core = self.place(cpu).core;
-        let others = self.places.iter().filter(move |(other, place)| place.core == core && *other != cpu);
+    /// Returns the other hardware threads of the core of `cpu`.
+    pub(super) fn siblings(&self, cpu: Cpu) -> impl Iterator<Item = Cpu> + '_ {
+        let core = self.location(cpu).core;
+        let others =
+            self.locations.iter().filter(move |(other, location)| location.core == core && *other != cpu);
         others.map(|&(other, _)| other)
     }
 
-    /// Whether a task that moves between them finds its data in no cache.
+    /// Returns whether the CPUs have different last-level caches.
     pub fn crosses_llc(&self, from: Cpu, to: Cpu) -> bool {
-        self.place(from).llc != self.place(to).llc
+        self.location(from).llc != self.location(to).llc
     }
 
-    /// Whether a task that moves between them leaves its memory behind.
+    /// Returns whether the CPUs are on different nodes.
     pub fn crosses_node(&self, from: Cpu, to: Cpu) -> bool {
-        self.place(from).node != self.place(to).node
+        self.location(from).node != self.location(to).node
     }
 }
 
-/// The numbers in names such as `cpu3` in a directory, ascending.
+/// Returns the numbers in names such as `cpu3` in a directory, ascending.
 fn numbered(root: &Path, dir: &str, prefix: &str) -> Vec<u32> {
     let entries = fs::read_dir(root.join(dir)).into_iter().flatten().flatten();
     let number = |name: &str| name.strip_prefix(prefix)?.parse().ok().filter(|&number| number < MOST_CPUS);
     let mut numbers: Vec<u32> =
         entries.filter_map(|entry| entry.file_name().to_str().and_then(number)).collect();
     numbers.sort_unstable();
-    // What parses twice is no name of the kernel's: `cpu1` and `cpu01`.
+    // Other names may parse to the same number: `cpu1` and `cpu01`.
     numbers.dedup();
     numbers
 }
 
-/// The nodes, and the CPUs of each.
+/// Returns the nodes, and the CPUs of each.
 fn nodes(root: &Path) -> Vec<(u32, CpuSet)> {
     let cpus = |node| list(root, &format!("sys/devices/system/node/node{node}/cpulist"));
     let nodes = numbered(root, "sys/devices/system/node", "node");
@@ -108,8 +109,8 @@ fn nodes(root: &Path) -> Vec<(u32, CpuSet)> {
     nodes.into_iter().filter_map(|node| Some((node, cpus(node)?))).collect()
 }
 
-/// The lowest CPU of those that share the cache of the highest level. A first level belongs to a
-/// core, and where the kernel shows no other one it knows no better.
+/// Returns the lowest CPU that shares the cache of the highest level. `None` if the kernel shows
+/// only level 1, which belongs to a core.
 fn last_level_cache(root: &Path, cpu: &str) -> Option<Cpu> {
     let caches = numbered(root, &format!("{cpu}/cache"), "index").into_iter();
     let level = |index: &u32| {
@@ -141,8 +142,8 @@ mod tests {
             .for_each(|(path, text)| root.file(&format!("sys/devices/system/cpu/cpu{cpu}/{path}"), text));
     }
 
-    fn place(core: u32, llc: u32, node: u32, package: u32) -> Place {
-        Place { core: Cpu(core), llc: Cpu(llc), node, package }
+    fn location(core: u32, llc: u32, node: u32, package: u32) -> CpuLocation {
+        CpuLocation { core: Cpu(core), llc: Cpu(llc), node, package }
     }
 
     #[test]
@@ -176,13 +177,13 @@ mod tests {
         root.file("sys/devices/system/node/node0/cpulist", "0-1,4-5\n");
         root.file("sys/devices/system/node/node1/cpulist", "2-3,6-7\n");
         root.file("sys/devices/system/node/node2/cpulist", "\n");
-        // What else is there is no CPU.
+        // This directory is no CPU.
         root.file("sys/devices/system/cpu/cpufreq/boost", "1\n");
 
         let topology = Topology::read(root.path());
         assert_eq!(topology.cpus().collect::<Vec<_>>(), (0..8).map(Cpu).collect::<Vec<_>>());
-        assert_eq!(topology.place(Cpu(0)), place(0, 0, 0, 0));
-        assert_eq!(topology.place(Cpu(7)), place(3, 2, 1, 1));
+        assert_eq!(topology.location(Cpu(0)), location(0, 0, 0, 0));
+        assert_eq!(topology.location(Cpu(7)), location(3, 2, 1, 1));
         assert_eq!(topology.siblings(Cpu(2)).collect::<Vec<_>>(), [Cpu(6)]);
         assert_eq!(topology.siblings(Cpu(5)).collect::<Vec<_>>(), [Cpu(1)]);
         assert!(!topology.crosses_llc(Cpu(0), Cpu(5)) && topology.crosses_llc(Cpu(0), Cpu(2)));
@@ -204,28 +205,28 @@ mod tests {
     fn without_caches_a_package_shares_one() {
         let root = Scratch::new("topology-no-caches");
         for (number, package) in [(0, "0\n"), (1, "3\n"), (2, "0\n"), (3, "3\n")] {
-            // The first level alone tells nothing.
+            // The cache of the first level alone does not show which CPUs share a cache.
             let first = [("cache/index0/level", "1\n"), ("cache/index0/shared_cpu_list", "9\n")];
             cpu(&root, number, &[("topology/physical_package_id", package), first[0], first[1]]);
         }
         let topology = Topology::read(root.path());
-        assert_eq!(topology.place(Cpu(2)), place(2, 0, 0, 0));
-        assert_eq!(topology.place(Cpu(3)), place(3, 1, 0, 3));
+        assert_eq!(topology.location(Cpu(2)), location(2, 0, 0, 0));
+        assert_eq!(topology.location(Cpu(3)), location(3, 1, 0, 3));
     }
 
     #[test]
-    fn a_kernel_that_tells_nothing_has_one_of_everything() {
+    fn a_kernel_that_shows_nothing_has_one_of_everything() {
         let root = Scratch::new("topology-nothing");
         let topology = Topology::read(root.path());
-        assert_eq!((topology.cpus().count(), topology.place(Cpu(5))), (0, place(5, 0, 0, 0)));
+        assert_eq!((topology.cpus().count(), topology.location(Cpu(5))), (0, location(5, 0, 0, 0)));
         assert_eq!(topology.siblings(Cpu(5)).count(), 0);
 
         // CPU 3 is offline, which leaves an empty directory.
         cpu(&root, 2, &[("topology/physical_package_id", "-1\n"), ("topology/thread_siblings_list", "x\n")]);
         cpu(&root, 3, &[]);
         let topology = Topology::read(root.path());
-        assert_eq!(topology.place(Cpu(2)), place(2, 2, 0, 0));
-        assert_eq!(topology.place(Cpu(3)), place(3, 2, 0, 0));
+        assert_eq!(topology.location(Cpu(2)), location(2, 2, 0, 0));
+        assert_eq!(topology.location(Cpu(3)), location(3, 2, 0, 0));
         assert_eq!(topology.siblings(Cpu(2)).count(), 0);
     }
 

@@ -1,10 +1,11 @@
-//! Turns one by one, as they end: what `hogs`, `record` and `trace` are made of.
+//! Follows the turns of all CPUs, for `hogs`, `record` and `trace`. A turn is the time that a task
+//! runs on a CPU between two context switches.
 
 use super::NAME;
+use super::bpf_abi::turn;
 use super::collector::{Collector, Plan};
 use super::options::Options;
 use super::perf::Named;
-use super::records::turn;
 use super::topology::Topology;
 use crate::command_line::complain;
 use crate::error::{Context, Result};
@@ -15,34 +16,34 @@ use crate::task::Nanos;
 use std::fs;
 use std::process::ExitCode;
 
-/// Who makes something of turns.
-pub trait Sink {
+/// A receiver of turns.
+pub(super) trait TurnSink {
     fn turn(&mut self, turn: &turn) -> Result<()>;
 
-    /// An interval is over, in which as many turns were lost.
+    /// Ends an interval in which `lost` turns were lost.
     fn interval(&mut self, length: Nanos, lost: u64) -> Result<()>;
 }
 
-/// Often enough for a buffer that has room for half a second of 100,000 turns a second.
+/// The interval between two reads of the queue of turns, which holds half a second of turns.
 const READ: Nanos = Nanos::from_millis(50);
 
-/// Room for tasks that come and go within an interval.
+/// The number of entries for tasks that start and end within an interval.
 const SPARE_TASKS: u32 = 8192;
 
-/// As many tasks as there are now, and more.
-pub fn room_for_tasks() -> u32 {
+/// Returns the number of entries for tasks: twice the present tasks, and spare ones.
+pub(super) fn room_for_tasks() -> u32 {
     let tasks = fs::read("/proc/loadavg").ok().and_then(|text| proc::text::tasks(&text)).unwrap_or_default();
     tasks.saturating_mul(2).saturating_add(SPARE_TASKS)
 }
 
-/// Follows all CPUs until the time is over or a signal comes. A turn that lasts is told in pieces
-/// of this length.
-pub fn follow(
+/// Passes all turns to `sink` until the run time is over or a signal comes. A long turn is passed
+/// in pieces of length `piece`.
+pub(super) fn follow(
     options: &Options,
     topology: &Topology,
     events: &[Named],
     piece: Nanos,
-    sink: &mut impl Sink,
+    sink: &mut impl TurnSink,
 ) -> Result<()> {
     let signals = Signals::hold().context("hold signals back")?;
     let plan = Plan {
@@ -70,7 +71,7 @@ pub fn follow(
         if is_over || now - since >= options.interval || signal == Some(Signal::Report) {
             let dropped = collector.losses().dropped;
             sink.interval(now - since, dropped - lost)?;
-            // What is of no use any more has ended.
+            // This frees the entries of tasks that have ended.
             collector.begin_interval()?;
             collector.read(|_, _| ())?;
             (since, lost) = (now, dropped);
@@ -81,15 +82,15 @@ pub fn follow(
     }
 }
 
-/// A file with turns missing is not what it seems.
-pub fn tell_missing(lost: u64) {
+/// Warns that turns are missing in a file.
+pub(super) fn warn_missing(lost: u64) {
     if lost > 0 {
         let message = format!("{lost} turns are missing: they came faster than they could be read");
         complain(NAME, &message, ExitCode::SUCCESS);
     }
 }
 
-/// When a turn began, where that was seen.
-pub fn start(turn: &turn) -> Option<Nanos> {
+/// Returns when a turn began; `None` if the start was not seen.
+pub(super) fn start(turn: &turn) -> Option<Nanos> {
     (turn.length > 0).then(|| Nanos(turn.end) - Nanos(turn.length))
 }

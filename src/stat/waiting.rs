@@ -1,5 +1,5 @@
-//! Who waits at this moment and has for all of the interval: nothing else would tell of them,
-//! because what is counted is counted when a wait is over.
+//! Lists the tasks that still wait, and have waited for the whole interval. The counts do not show
+//! them, because a wait is counted when it ends.
 
 use super::options::Options;
 use super::table::{Cell, Subject, Table, column};
@@ -9,31 +9,33 @@ use crate::observe::{Backend, Effort, Kind, Snapshot, Watch};
 use crate::sys::{clock, cpu};
 use crate::task::{Nanos, Task};
 
-pub struct Waiting {
-    /// None where it was not asked for, or this kernel has no record of waits.
+pub(super) struct Waiting {
+    /// `None` if this kernel keeps no record of waits.
     backend: Option<BpfBackend>,
     snapshot: Snapshot,
     options: Options,
 }
 
 impl Waiting {
-    pub fn new(options: &Options) -> Waiting {
+    pub(super) fn new(options: &Options) -> Waiting {
         let cpus = options.cpus.clone().unwrap_or_else(|| CpuSet::first(cpu::configured()));
         let watch = Watch { cpus, idle_detection: false, own_threads: false };
         let backend = BpfBackend::open(Kind::TaskIter, watch).ok();
         Waiting { backend, snapshot: Snapshot::default(), options: options.clone() }
     }
 
-    /// At what moment it was looked, and who waited then, since when.
-    pub fn now(&mut self) -> Option<(Nanos, impl Iterator<Item = (Task, Nanos)> + '_)> {
+    /// Scans once. Returns the time of the scan, and each waiter with the start of its wait. `None`
+    /// if the scan fails.
+    pub(super) fn now(&mut self) -> Option<(Nanos, impl Iterator<Item = (Task, Nanos)> + '_)> {
         let backend = self.backend.as_mut()?;
         backend.snapshot(clock::monotonic(), Effort::All, &mut self.snapshot).ok()?;
         let waiters = self.snapshot.waiters.iter();
         Some((self.snapshot.at, waiters.filter_map(|waiter| Some((waiter.task, waiter.since?)))))
     }
 
-    /// Those who have waited for at least so long, with whom they wait for.
-    pub fn table(&mut self, least: Nanos) -> Option<Table> {
+    /// Returns a table of the tasks that have waited for at least `least`, each with the hog of its
+    /// CPU.
+    pub(super) fn table(&mut self, least: Nanos) -> Option<Table> {
         let (at, waiters) = self.now()?;
         let waiters: Vec<(Task, Nanos)> = waiters.filter(|(_, since)| at - *since >= least).collect();
         let mut rows = Vec::new();
@@ -41,7 +43,7 @@ impl Waiting {
             let hog = self.snapshot.running.iter().find(|running| running.cpu == task.cpu);
             let behind = hog.map(|hog| format!("behind {}-{}", hog.comm, hog.tid)).unwrap_or_default();
             let cells = [Cell::Time((at - *since).0), Cell::Number(task.cpu.0.into())];
-            rows.push((Subject::Owned(task.comm, task.tid, behind), cells.into()));
+            rows.push((Subject::TaskOfPod(task.comm, task.tid, behind), cells.into()));
         }
         let columns = vec![column("SO FAR", "waited_ns"), column("CPU", "on_cpu")];
         let mut table = Table { name: "still waiting", columns, order: 0, rows, bands: false };

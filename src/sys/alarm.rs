@@ -1,5 +1,5 @@
-//! One descriptor that a program can poll among its own: ready when a moment has come, or a bell
-//! was rung.
+//! A descriptor that a program can poll together with its own ones. It becomes ready at a set time,
+//! or when the bell is rung.
 
 use super::check;
 use crate::task::Nanos;
@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
-/// A timer and a bell in an epoll set.
+/// A timer (timerfd) and a bell (eventfd) in one epoll set.
 pub struct Alarm {
     epoll: OwnedFd,
     timer: OwnedFd,
@@ -15,7 +15,7 @@ pub struct Alarm {
 }
 
 impl Alarm {
-    /// It is ready at once.
+    /// Makes an alarm that is ready at once.
     pub fn new() -> io::Result<Alarm> {
         // SAFETY: these three take numbers only, and each makes a descriptor that is ours.
         let (epoll, timer, bell) = unsafe {
@@ -36,12 +36,12 @@ impl Alarm {
         Ok(alarm)
     }
 
-    /// What is to be polled for input. It is never read.
+    /// Returns the descriptor to poll for input. It must not be read.
     pub fn descriptor(&self) -> RawFd {
         self.epoll.as_raw_fd()
     }
 
-    /// Has it ready from this moment on, and not before unless the bell has been rung.
+    /// Makes the alarm ready from `moment` on, and not before, unless the bell has been rung.
     pub fn set(&self, moment: Nanos) -> io::Result<()> {
         // A moment of 0 would stop the timer.
         let moment = moment.max(Nanos(1));
@@ -58,18 +58,19 @@ impl Alarm {
         Ok(())
     }
 
-    /// Has it ready for good. It is one system call, which a signal handler may make too.
+    /// Rings the bell: makes the alarm ready for ever. It makes one system call, and is
+    /// async-signal-safe.
     pub fn ring(&self) {
         let one = 1u64;
-        // SAFETY: the kernel reads the 8 bytes of `one`. That it fails, with a counter that is
-        // full, means that the bell has been rung before.
+        // SAFETY: the kernel reads the 8 bytes of `one`. It fails only if the counter is full, and
+        // then the bell has been rung before.
         unsafe { libc::write(self.bell.as_raw_fd(), ptr::from_ref(&one).cast(), size_of::<u64>()) };
     }
 }
 
 fn owned(fd: libc::c_int) -> io::Result<OwnedFd> {
     let fd = check(fd)?;
-    // SAFETY: the caller has just been given it by the kernel.
+    // SAFETY: the kernel has just returned this descriptor to the caller.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 

@@ -12,23 +12,23 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::{self, NonNull};
 
-/// The bytes of an ELF object, placed as libelf wants them.
+/// The bytes of an ELF object, aligned as libelf requires.
 #[repr(C, align(8))]
 pub struct ObjectBytes<T: ?Sized>(pub T);
 
-/// Room for what the verifier says of a program that it refuses.
+/// The size of the buffer for the verifier's log of a program that it rejects.
 const LOG_SIZE: usize = 64 * 1024;
 
-/// A BPF object: opened, set up, then loaded. Loaded programs and maps are taken out of it by name,
-/// and live on when the object, with all that libbpf keeps about it, is dropped.
-pub struct Object {
+/// A BPF object, which is opened, set up and then loaded. Loaded programs and maps are taken out by
+/// name. They outlive the object; dropping it frees only the data of libbpf.
+pub struct BpfObject {
     raw: NonNull<bpf::bpf_object>,
-    /// Written by the kernel during `load`, so it must not move or go before `raw` does.
+    /// The kernel writes to it during `load`, so it must not move, and must outlive `raw`.
     log: Box<[u8]>,
 }
 
-impl Object {
-    pub fn open(elf: &'static ObjectBytes<[u8]>, name: &CStr) -> Result<Object> {
+impl BpfObject {
+    pub fn open(elf: &'static ObjectBytes<[u8]>, name: &CStr) -> Result<BpfObject> {
         let mut log = vec![0u8; LOG_SIZE].into_boxed_slice();
         let mut options = bpf::bpf_object_open_opts {
             sz: size_of::<bpf::bpf_object_open_opts>() as _,
@@ -37,43 +37,43 @@ impl Object {
             kernel_log_size: log.len() as _,
             ..Default::default()
         };
-        // The last piece of a log is what matters; a level of 0 asks for it only on failure.
+        // With level 0, libbpf requests the log only if the kernel rejects a program.
         options.kernel_log_level = 0;
-        // SAFETY: sets a function pointer of libbpf; no printing function means silence, and what
-        // there is to say comes back as an error.
+        // SAFETY: sets a function pointer of libbpf. Without a function, libbpf prints nothing; it
+        // still returns its errors.
         unsafe { bpf::libbpf_set_print(None) };
         // SAFETY: `elf` is 'static, `options` outlives the call, and the log that it points to
         // lives as long as the object.
         let raw = unsafe { bpf::bpf_object__open_mem(elf.0.as_ptr().cast(), elf.0.len() as _, &options) };
         let raw = NonNull::new(raw).ok_or_else(io::Error::last_os_error).context("open the BPF object")?;
-        Ok(Object { raw, log })
+        Ok(BpfObject { raw, log })
     }
 
-    /// Leaves a program out, or takes it in.
-    pub fn want_program(&mut self, name: &CStr, wanted: bool) -> Result<()> {
+    /// Sets whether `load` loads a program.
+    pub(crate) fn want_program(&mut self, name: &CStr, wanted: bool) -> Result<()> {
         let program = self.program(name)?;
-        // SAFETY: `program` belongs to this object, which is not loaded yet, or this returns an
+        // SAFETY: `program` belongs to this object. If that is already loaded, the call returns an
         // error.
         let result = unsafe { bpf::bpf_program__set_autoload(program.as_ptr(), wanted) };
         negative(result).map(drop).context(format_args!("choose {}", shown(name)))
     }
 
-    pub fn want_map(&mut self, name: &CStr, wanted: bool) -> Result<()> {
+    pub(crate) fn want_map(&mut self, name: &CStr, wanted: bool) -> Result<()> {
         let map = self.map(name)?;
         // SAFETY: `map` belongs to this object.
         let result = unsafe { bpf::bpf_map__set_autocreate(map.as_ptr(), wanted) };
         negative(result).map(drop).context(format_args!("choose {}", shown(name)))
     }
 
-    pub fn set_entries(&mut self, name: &CStr, entries: u32) -> Result<()> {
+    pub(crate) fn set_entries(&mut self, name: &CStr, entries: u32) -> Result<()> {
         let map = self.map(name)?;
         // SAFETY: `map` belongs to this object.
         let result = unsafe { bpf::bpf_map__set_max_entries(map.as_ptr(), entries) };
         negative(result).map(drop).context(format_args!("size {}", shown(name)))
     }
 
-    /// Sets how long a value is, key and all else as the object has it.
-    pub fn set_value_size(&mut self, name: &CStr, size: u32) -> Result<()> {
+    /// Sets the size of a map's values.
+    pub(crate) fn set_value_size(&mut self, name: &CStr, size: u32) -> Result<()> {
         let map = self.map(name)?;
         // SAFETY: `map` belongs to this object.
         let result = unsafe { bpf::bpf_map__set_value_size(map.as_ptr(), size) };
@@ -81,7 +81,7 @@ impl Object {
     }
 
     /// Sets the programs' constants, which are one struct.
-    pub fn set_constants<T: Copy>(&mut self, constants: &T) -> Result<()> {
+    pub(crate) fn set_constants<T: Copy>(&mut self, constants: &T) -> Result<()> {
         let map = self.map(c".rodata")?;
         let mut size = 0;
         // SAFETY: `map` belongs to this object; libbpf gives out its own copy of the initial value.
@@ -96,7 +96,7 @@ impl Object {
         Ok(())
     }
 
-    /// Gives the programs to the kernel. The error is the verifier's own last word where it has
+    /// Loads the programs into the kernel. The error includes the verifier's reason, if there is
     /// one.
     pub fn load(&mut self) -> Result<()> {
         // SAFETY: the object is open; loading twice is an error that libbpf returns.
@@ -110,11 +110,11 @@ impl Object {
         })
     }
 
-    /// Loads too, and returns what the verifier has counted for each of these programs.
-    pub fn load_with_figures(&mut self, names: &[&CStr]) -> Result<Vec<String>> {
-        /// BPF_LOG_STATS: its figures, and no other word.
+    /// Loads the programs, and returns the verifier's statistics for each of these.
+    pub(crate) fn load_with_figures(&mut self, names: &[&CStr]) -> Result<Vec<String>> {
+        /// BPF_LOG_STATS: the log holds only statistics.
         const FIGURES: u32 = 4;
-        let mut logs = vec![[0u8; 1024]; names.len()];
+        let mut logs = vec![vec![0u8; 64 * 1024]; names.len()];
         for (name, log) in names.iter().zip(&mut logs) {
             let program = self.program(name)?;
             // SAFETY: `program` belongs to this object, which loads once, below, and `logs`
@@ -137,7 +137,7 @@ impl Object {
         Ok(Program { fd: duplicate(fd).context(format_args!("take {}", shown(name)))? })
     }
 
-    pub fn take_map(&self, name: &CStr) -> Result<OwnedFd> {
+    pub(crate) fn take_map(&self, name: &CStr) -> Result<OwnedFd> {
         let map = self.map(name)?;
         // SAFETY: `map` belongs to this object.
         let fd = negative(unsafe { bpf::bpf_map__fd(map.as_ptr()) })
@@ -159,7 +159,7 @@ impl Object {
     }
 }
 
-impl Drop for Object {
+impl Drop for BpfObject {
     fn drop(&mut self) {
         // SAFETY: the object was opened by `open` and is closed once, here.
         unsafe { bpf::bpf_object__close(self.raw.as_ptr()) };
@@ -171,7 +171,7 @@ pub struct Program {
     fd: OwnedFd,
 }
 
-/// What the kernel counted of a program while `count_runs` was in force.
+/// The runs of a program that the kernel counted while `count_runs` was in force.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Runs {
     pub count: u64,
@@ -179,16 +179,16 @@ pub struct Runs {
 }
 
 impl Program {
-    /// Makes an iterator of it. The link is what `bpftool link` shows.
-    pub fn link_iterator(&self) -> io::Result<Iterator> {
+    /// Makes an iterator of the program. `bpftool link` lists its link.
+    pub fn link_iterator(&self) -> io::Result<BpfIter> {
         // SAFETY: no options are passed.
         let fd = unsafe { bpf::bpf_link_create(self.fd.as_raw_fd(), 0, bpf::BPF_TRACE_ITER, ptr::null()) };
         // SAFETY: the call made this descriptor for us.
-        negative(fd).map(|fd| Iterator { link: unsafe { OwnedFd::from_raw_fd(fd) } })
+        negative(fd).map(|fd| BpfIter { link: unsafe { OwnedFd::from_raw_fd(fd) } })
     }
 
-    /// The same of a program that is called for each element of a map.
-    pub fn link_iterator_over(&self, map: BorrowedFd) -> io::Result<Iterator> {
+    /// Makes an iterator of a program that the kernel calls for each element of `map`.
+    pub(crate) fn link_iterator_over(&self, map: BorrowedFd) -> io::Result<BpfIter> {
         let mut over = bpf::bpf_iter_link_info::default();
         over.map.map_fd = map.as_raw_fd() as u32;
         let mut options = bpf::bpf_link_create_opts {
@@ -200,27 +200,37 @@ impl Program {
         // SAFETY: `options`, and what it points to, outlive the call.
         let fd = unsafe { bpf::bpf_link_create(self.fd.as_raw_fd(), 0, bpf::BPF_TRACE_ITER, &options) };
         // SAFETY: the call made this descriptor for us.
-        negative(fd).map(|fd| Iterator { link: unsafe { OwnedFd::from_raw_fd(fd) } })
+        negative(fd).map(|fd| BpfIter { link: unsafe { OwnedFd::from_raw_fd(fd) } })
     }
 
-    /// Attaches it to the scheduler event that it was written for, until what is returned is
-    /// dropped. Both may wait for as long as some CPU keeps RCU from making progress.
+    /// Attaches the program to its scheduler event, until the returned descriptor is dropped.
+    /// Attaching and detaching block until an RCU grace period is over, which a hog can delay
+    /// without limit.
     pub fn attach(&self) -> io::Result<OwnedFd> {
-        // SAFETY: a program that knows its event takes no name.
+        // SAFETY: the name may be NULL, because the program knows its event.
         let fd = unsafe { bpf::bpf_raw_tracepoint_open(ptr::null(), self.fd.as_raw_fd()) };
         // SAFETY: the call made this descriptor for us.
         negative(fd).map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })
     }
 
-    pub fn as_fd(&self) -> BorrowedFd<'_> {
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 
-    /// Runs it once, here and now, and returns what it returned.
-    pub fn run(&self) -> io::Result<u32> {
+    /// Runs the program once, on this CPU, and returns its result.
+    pub(crate) fn run(&self) -> io::Result<u32> {
+        self.run_with(&[])
+    }
+
+    /// Runs the program once, on this CPU, with these arguments, and returns its result.
+    pub(crate) fn run_with(&self, arguments: &[u64]) -> io::Result<u32> {
         let mut options =
             bpf::bpf_test_run_opts { sz: size_of::<bpf::bpf_test_run_opts>() as _, ..Default::default() };
-        // SAFETY: `options` passes no buffers.
+        if !arguments.is_empty() {
+            options.ctx_in = arguments.as_ptr().cast();
+            options.ctx_size_in = size_of_val(arguments) as u32;
+        }
+        // SAFETY: `options` passes `arguments`, which outlive the call, and no other buffers.
         negative(unsafe { bpf::bpf_prog_test_run_opts(self.fd.as_raw_fd(), &mut options) })?;
         Ok(options.retval)
     }
@@ -235,7 +245,8 @@ impl Program {
     }
 }
 
-/// Has the kernel count and time the runs of all programs until what is returned is dropped.
+/// Makes the kernel count and time the runs of all BPF programs, until the returned descriptor is
+/// dropped.
 pub fn count_runs() -> io::Result<OwnedFd> {
     // SAFETY: takes a number and returns a descriptor.
     let fd = negative(unsafe { bpf::bpf_enable_stats(bpf::BPF_STATS_RUN_TIME) })?;
@@ -243,8 +254,8 @@ pub fn count_runs() -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Whether the kernel has task storage for tracing programs (from 5.12 on).
-pub fn has_task_storage() -> bool {
+/// Returns whether the kernel has task storage for tracing programs (from 5.12 on).
+pub(crate) fn has_task_storage() -> bool {
     // SAFETY: both probes take numbers only.
     unsafe {
         bpf::libbpf_probe_bpf_map_type(bpf::BPF_MAP_TYPE_TASK_STORAGE, ptr::null()) == 1
@@ -256,23 +267,24 @@ pub fn has_task_storage() -> bool {
     }
 }
 
-/// Attaches programs to their events and holds them there, in a process of its own: attaching and
-/// detaching wait for RCU, which waits for every CPU, and so for as long as some hog likes. That
-/// must hold up neither a look nor the exit. The process ends, and so detaches, when this is
-/// dropped or dies.
-pub struct AttachHelper {
+/// A process that attaches programs to their events and keeps them attached. Attaching and
+/// detaching wait for RCU, and so for every CPU, which a hog can delay without limit. That wait
+/// must delay neither a scan nor the exit of stalld. The process ends, which detaches the programs,
+/// when this is dropped or stalld dies.
+pub(crate) struct AttachHelper {
     pid: Tid,
-    /// Closed to end it.
+    /// The writing end of a pipe. Closing it ends the process.
     life: Option<File>,
-    /// Where it tells the outcome, once; at its end when it dies.
+    /// The reading end of a pipe. The process writes its result once. End of file means that the
+    /// process has died.
     verdict: Option<File>,
 }
 
-/// As long as the end of a keeper may take.
+/// The time limit for the end of the process.
 const DETACHING: Nanos = Nanos::from_millis(100);
 
 impl AttachHelper {
-    pub fn attach(programs: &[Program]) -> io::Result<AttachHelper> {
+    pub(crate) fn attach(programs: &[Program]) -> io::Result<AttachHelper> {
         let (life, our_life) = pipe()?;
         let (our_verdict, verdict) = pipe()?;
         file::never_wait(&our_verdict)?;
@@ -285,12 +297,13 @@ impl AttachHelper {
         Ok(AttachHelper { pid, life: Some(our_life), verdict: Some(our_verdict) })
     }
 
-    pub fn pid(&self) -> Tid {
+    pub(crate) fn pid(&self) -> Tid {
         self.pid
     }
 
-    /// The outcome, and later that it has died: each once, when it is known.
-    pub fn poll(&mut self) -> Option<io::Result<()>> {
+    /// Returns the result of attaching when it is known, and later an error if the process has
+    /// died; each once. Never blocks.
+    pub(crate) fn poll(&mut self) -> Option<io::Result<()>> {
         let mut errno = [0; size_of::<i32>()];
         let outcome = match self.verdict.as_ref()?.read(&mut errno) {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return None,
@@ -308,25 +321,25 @@ impl AttachHelper {
 impl Drop for AttachHelper {
     fn drop(&mut self) {
         drop(self.life.take());
-        // Where detaching takes longer, it is a zombie until this process ends.
+        // If detaching takes longer, the process becomes a zombie until stalld ends.
         process::reap(self.pid, DETACHING);
     }
 }
 
-/// The life of the keeper's process: no allocation, no lock, no unwinding.
+/// Runs in the process of an `AttachHelper`: no allocation, no lock, no unwinding.
 fn hold(programs: &[i32], life: i32, verdict: i32) {
     let mut errno = 0i32;
     for &program in programs {
-        // SAFETY: a program that knows its event takes no name.
+        // SAFETY: the name may be NULL, because the program knows its event.
         if unsafe { bpf::bpf_raw_tracepoint_open(ptr::null(), program) } < 0 {
             errno = io::Error::last_os_error().raw_os_error().unwrap_or(libc::EINVAL);
             break;
         }
     }
-    // SAFETY: reads and writes memory of our own. The pipe says nothing, and ends when the parent
-    // does.
+    // SAFETY: reads and writes memory of our own. No data comes through the pipe `life`, which is
+    // closed when the parent ends.
     unsafe {
-        // Standard descriptors would hold somebody's terminal or pipe open.
+        // The standard descriptors would keep a terminal or a pipe of another process open.
         (0..3).for_each(|fd| _ = libc::close(fd));
         libc::write(verdict, ptr::from_ref(&errno).cast(), size_of::<i32>());
         let mut byte = 0u8;
@@ -335,12 +348,12 @@ fn hold(programs: &[i32], life: i32, verdict: i32) {
 }
 
 /// A linked iterator program.
-pub struct Iterator {
+pub struct BpfIter {
     link: OwnedFd,
 }
 
-impl Iterator {
-    /// Starts a walk; the descriptor is read to its end.
+impl BpfIter {
+    /// Starts a walk. The caller reads the returned descriptor to its end.
     pub fn start(&self) -> io::Result<OwnedFd> {
         // SAFETY: takes a descriptor and returns one.
         let fd = negative(unsafe { bpf::bpf_iter_create(self.link.as_raw_fd()) })?;
@@ -349,7 +362,7 @@ impl Iterator {
     }
 }
 
-/// libbpf's way of failing: a negative errno.
+/// Converts a result of libbpf, which is a negative errno on failure.
 pub(super) fn negative(result: i32) -> io::Result<i32> {
     if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(result) }
 }
@@ -361,7 +374,7 @@ fn duplicate(fd: i32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })
 }
 
-/// The line of the verifier's log that says why, which is the last one before its statistics.
+/// Returns the verifier's reason, which is the last line of its log before the statistics.
 fn verdict(log: &[u8]) -> Option<String> {
     let text = log.split(|&b| b == 0).next().unwrap_or_default();
     let text = String::from_utf8_lossy(text);
@@ -369,7 +382,7 @@ fn verdict(log: &[u8]) -> Option<String> {
     Some(line.trim().to_string())
 }
 
-/// Its statistics, which are one or three lines of names and numbers.
+/// Returns the verifier's statistics, which are one or three lines of names and numbers.
 fn figures(log: &[u8]) -> String {
     let text = String::from_utf8_lossy(log.split(|&b| b == 0).next().unwrap_or_default());
     let after = |name: &str| {

@@ -1,20 +1,20 @@
-//! CLOCK_MONOTONIC: what time it is, and sleeping until it is later.
+//! Clocks, sleeping, and the date.
 
 use crate::task::Nanos;
 
-/// Now. It goes through the vDSO, so it costs some 25 ns and works even where clock_gettime(2) is
-/// filtered.
+/// Returns the time on CLOCK_MONOTONIC. It uses the vDSO, so it takes about 25 ns, and works even
+/// if a seccomp filter forbids clock_gettime(2).
 pub fn monotonic() -> Nanos {
     read(libc::CLOCK_MONOTONIC)
 }
 
-/// Returns how long the calling thread has had a CPU since it started.
+/// Returns the CPU time of the calling thread.
 pub fn thread_cpu() -> Nanos {
     read(libc::CLOCK_THREAD_CPUTIME_ID)
 }
 
-/// Returns how long the threads of this process have had a CPU since it started.
-pub fn process_cpu() -> Nanos {
+/// Returns the CPU time of all threads of this process.
+pub(crate) fn process_cpu() -> Nanos {
     read(libc::CLOCK_PROCESS_CPUTIME_ID)
 }
 
@@ -26,7 +26,7 @@ fn read(clock: libc::clockid_t) -> Nanos {
     Nanos::from_secs(now.tv_sec as u64) + Nanos(now.tv_nsec as u64)
 }
 
-/// How far apart the kernel's ticks are.
+/// Returns the time between two ticks of the kernel.
 pub fn tick() -> Nanos {
     let mut tick = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `tick` is a timespec that outlives the call. The coarse clock moves with the tick,
@@ -35,7 +35,7 @@ pub fn tick() -> Nanos {
     Nanos::from_secs(tick.tv_sec as u64) + Nanos(tick.tv_nsec as u64)
 }
 
-/// Now, as /proc/PID/stat counts: in clock ticks since boot, suspended or not.
+/// Returns the time since boot in clock ticks, as in /proc/PID/stat. Time in suspend counts.
 pub fn boot_ticks() -> u64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: as above.
@@ -43,13 +43,24 @@ pub fn boot_ticks() -> u64 {
     now.tv_sec as u64 * 100 + now.tv_nsec as u64 / 10_000_000
 }
 
-/// Sleeps for `length`, signals or not.
+/// Returns the date and time in UTC of a moment since 1970.
+pub fn utc(moment: Nanos) -> libc::tm {
+    let seconds = moment.as_secs() as libc::time_t;
+    // SAFETY: a tm is plain data, for which zeros are a value.
+    let mut date = unsafe { std::mem::zeroed() };
+    // SAFETY: both outlive the call. It fails only if the year is too large for an int, which no
+    // number of nanoseconds in 64 bits reaches; `date` is a valid value even then.
+    unsafe { libc::gmtime_r(&seconds, &mut date) };
+    date
+}
+
+/// Sleeps for `length`. A signal does not end the sleep.
 pub fn nap(length: Nanos) {
     sleep_until(monotonic() + length);
 }
 
-/// Sleeps until `moment`, signals or not. An absolute time-out doesn't grow by what each signal
-/// takes.
+/// Sleeps until `moment`. A signal does not end the sleep. It does not prolong it either, because
+/// the time-out is absolute.
 pub fn sleep_until(moment: Nanos) {
     let until = libc::timespec {
         tv_sec: libc::time_t::try_from(moment.as_secs()).unwrap_or(libc::time_t::MAX),
@@ -60,18 +71,18 @@ pub fn sleep_until(moment: Nanos) {
     let sleep = || unsafe {
         libc::clock_nanosleep(libc::CLOCK_MONOTONIC, libc::TIMER_ABSTIME, &until, std::ptr::null_mut())
     };
-    // It returns the error itself, and leaves errno alone.
+    // clock_nanosleep(2) returns its error, and does not set errno.
     while sleep() == libc::EINTR {}
 }
 
-/// Has the kernel wake the calling thread when it asked to be, not up to 50 us later together with
-/// others.
+/// Sets the timer slack of the calling thread to the minimum, so that it wakes on time. By default,
+/// the kernel may wake it up to 50 us later.
 pub fn be_punctual() {
     // SAFETY: takes numbers only. It can't fail, and 1 ns is the least that there is.
     unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1 as libc::c_ulong) };
 }
 
-/// Keeps the CPU busy until `moment`: a sleep would be too long by what it takes to wake up.
+/// Spins until `moment`. A sleep would end later, by the time that a wakeup takes.
 pub fn spin_until(moment: Nanos) {
     while monotonic() < moment {
         std::hint::spin_loop();

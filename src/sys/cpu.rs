@@ -19,14 +19,15 @@ fn count(possible: &str) -> Option<u32> {
 
 /// Returns the number of CPUs that the C library reports, 1 at least.
 fn configured_by_libc() -> u32 {
-    // SAFETY: sysconf takes a number and no pointer; a number it does not know is answered with -1.
+    // SAFETY: sysconf takes a number and no pointer; it returns -1 for a number that it does not
+    // know.
     let count = check(unsafe { libc::sysconf(libc::_SC_NPROCESSORS_CONF) });
     count.ok().and_then(|count| u32::try_from(count).ok()).unwrap_or(1).max(1)
 }
 
-/// The one that the calling thread runs on; it may be another by the time this returns.
-pub fn current() -> Cpu {
-    // SAFETY: takes nothing, and fails on no kernel of ours.
+/// Returns the CPU of the calling thread, which may have changed when this returns.
+pub(crate) fn current() -> Cpu {
+    // SAFETY: takes nothing, and fails on no supported kernel.
     Cpu(unsafe { libc::sched_getcpu() }.max(0) as u32)
 }
 

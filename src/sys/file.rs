@@ -1,4 +1,4 @@
-//! What std does not offer for an open file.
+//! Operations on open files that std lacks. Those with a time limit may block for that long.
 
 use super::check;
 use crate::task::Nanos;
@@ -7,31 +7,31 @@ use std::io::{self, IsTerminal, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 
-/// Waits until a write would not block, or would fail; false when the time is over first. The
-/// answer holds for what fits into one page of a pipe.
-pub fn writable_within(fd: impl AsFd, within: Nanos) -> io::Result<bool> {
+/// Waits until a write would not block, or would fail. Returns false on time-out. For a pipe, the
+/// result holds for a write of at most one page.
+pub(crate) fn writable_within(fd: impl AsFd, within: Nanos) -> io::Result<bool> {
     ready_within(fd, libc::POLLOUT, within)
 }
 
-/// Waits until there is something to read, or the other end is gone; false when the time is over
-/// first.
-pub fn readable_within(fd: impl AsFd, within: Nanos) -> io::Result<bool> {
+/// Waits until there is data to read, or the other end is closed. Returns false on time-out.
+#[cfg(test)]
+pub(super) fn readable_within(fd: impl AsFd, within: Nanos) -> io::Result<bool> {
     ready_within(fd, libc::POLLIN, within)
 }
 
-/// Waits as `readable_within` does for two files, of which the second may be missing, and says
-/// which it is. It waits a millisecond at least: the guardian, which is above all other tasks, must
-/// not spin.
-pub fn either_readable_within(
+/// Waits until one of two files is readable or closed at its other end, and returns which of them
+/// are. The second file may be missing. The time limit is at least a millisecond, because the
+/// caller is the guardian: it outranks all other tasks and must not spin.
+pub(crate) fn either_readable_within(
     first: impl AsFd,
     second: Option<impl AsFd>,
     within: Nanos,
 ) -> io::Result<(bool, bool)> {
-    // poll(2) leaves a negative number out.
+    // poll(2) ignores a negative descriptor.
     let second = second.as_ref().map_or(-1, |second| second.as_fd().as_raw_fd());
     let wanted = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
     let mut polls = [wanted(first.as_fd().as_raw_fd()), wanted(second)];
-    // SAFETY: `polls` is two pollfds, as the count says, and outlives the call.
+    // SAFETY: `polls` is two pollfds, which is the count, and outlives the call.
     check(unsafe { libc::poll(polls.as_mut_ptr(), 2, millis(within)) })?;
     Ok((polls[0].revents != 0, polls[1].revents != 0))
 }
@@ -39,41 +39,43 @@ pub fn either_readable_within(
 fn ready_within(fd: impl AsFd, events: i16, within: Nanos) -> io::Result<bool> {
     let mut poll = libc::pollfd { fd: fd.as_fd().as_raw_fd(), events, revents: 0 };
     let millis = if within == Nanos::ZERO { 0 } else { millis(within) };
-    // SAFETY: `poll` is one pollfd, as the count says, and outlives the call.
+    // SAFETY: `poll` is one pollfd, which is the count, and outlives the call.
     Ok(check(unsafe { libc::poll(&mut poll, 1, millis) })? > 0)
 }
 
-/// Rounded up: a wait of less than a millisecond is still a wait.
+/// Returns the time in milliseconds, rounded up, for poll(2); -1, which is no time-out, if it is
+/// too large.
 fn millis(within: Nanos) -> i32 {
     i32::try_from(within.as_millis().saturating_add(1)).unwrap_or(-1)
 }
 
-/// Makes reads and writes of an open file fail rather than wait.
+/// Makes reads and writes of an open file fail instead of block.
 pub fn never_wait(fd: impl AsFd) -> io::Result<()> {
     // SAFETY: sets a flag of a descriptor that is open for as long as it is borrowed.
     check(unsafe { libc::fcntl(fd.as_fd().as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) }).map(drop)
 }
 
-/// A file that others may share, written to without waiting for a reader. O_NONBLOCK would be
-/// theirs, too, so it is set on a second opening of a pipe or a terminal.
-pub struct Unwaiting {
+/// A file, such as stderr, whose writes never wait for a reader. Other processes may share the open
+/// file, and O_NONBLOCK would apply to them, too. So a pipe or a terminal is opened a second time,
+/// with O_NONBLOCK.
+pub(crate) struct Unwaiting {
     file: File,
     way: Way,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
-    /// It fails rather than waits.
+    /// By write(2), which fails instead of waiting for a reader.
     Plain,
-    /// MSG_DONTWAIT.
+    /// By send(2) with MSG_DONTWAIT.
     Socket,
-    /// It could not be opened again: a piece that a pipe has room for, if poll(2) says that there
-    /// is room.
+    /// By write(2) of at most PIPE_BUF bytes, if poll(2) reports room: the file could not be opened
+    /// again.
     Pieces,
 }
 
 impl Unwaiting {
-    pub fn new(file: File) -> Unwaiting {
+    pub(crate) fn new(file: File) -> Unwaiting {
         let kind = file.metadata().map(|seen| seen.file_type());
         let way = match kind {
             Ok(kind) if kind.is_socket() => Way::Socket,
@@ -81,14 +83,14 @@ impl Unwaiting {
                 Ok(again) => return Unwaiting { file: again, way: Way::Plain },
                 Err(_) => Way::Pieces,
             },
-            // A write to a regular file waits for its disk at most.
+            // A write to a regular file waits at most for its disk.
             _ => Way::Plain,
         };
         Unwaiting { file, way }
     }
 
-    /// Writes as much as there is room for. Returns how much that was, or the error WouldBlock.
-    pub fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+    /// Writes as many bytes as there is room for. Returns their number, or the error WouldBlock.
+    pub(crate) fn write(&self, bytes: &[u8]) -> io::Result<usize> {
         match self.way {
             Way::Plain => (&self.file).write(bytes),
             Way::Socket => {
@@ -108,8 +110,8 @@ impl Unwaiting {
 
 #[cfg(test)]
 impl Unwaiting {
-    /// As if the file could not be opened again.
-    pub fn in_pieces(file: File) -> Unwaiting {
+    /// Writes in pieces, as if the file could not be opened again.
+    pub(crate) fn in_pieces(file: File) -> Unwaiting {
         Unwaiting { file, way: Way::Pieces }
     }
 }
@@ -125,8 +127,9 @@ fn open_again(file: &File) -> io::Result<File> {
     OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)
 }
 
-/// How many lines the terminal has.
-pub fn terminal_lines(terminal: &impl AsFd) -> Option<usize> {
+/// Returns the number of lines of a terminal; `None` if it is unknown.
+#[cfg(feature = "bpf")]
+pub(crate) fn terminal_lines(terminal: &impl AsFd) -> Option<usize> {
     // SAFETY: a struct of integers, for which zeros will do.
     let mut size: libc::winsize = unsafe { std::mem::zeroed() };
     // SAFETY: the request writes a struct winsize.

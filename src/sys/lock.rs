@@ -1,11 +1,12 @@
-//! flock(2): a lock on an open file, gone with its last descriptor however the holder ends.
+//! flock(2): a lock on an open file. The kernel drops it with the last descriptor, however its
+//! owner ends.
 
 use super::check;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 
-/// Waits for the lock.
+/// Takes the lock. Blocks while another open file has it.
 pub fn lock(file: &File) -> io::Result<()> {
     loop {
         match flock(file, libc::LOCK_EX) {
@@ -15,7 +16,7 @@ pub fn lock(file: &File) -> io::Result<()> {
     }
 }
 
-/// Takes the lock unless somebody else has it; says whether it did.
+/// Takes the lock if it is free. Returns whether it did.
 pub fn try_lock(file: &File) -> io::Result<bool> {
     match flock(file, libc::LOCK_EX | libc::LOCK_NB) {
         Ok(()) => Ok(true),

@@ -1,4 +1,4 @@
-//! BPF maps, and what programs and this process hand each other through them.
+//! BPF maps, and the values that BPF programs and this process exchange through them.
 
 use super::bpf::negative;
 use libbpf_sys as bpf;
@@ -7,14 +7,13 @@ use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::{self, NonNull};
 
-/// Plain data: bytes that a program wrote may be read as a value of this type, whatever they are.
-/// [`plain!`] implements it for a struct.
+/// Plain data: a type as which any bytes that a BPF program wrote may be read. [`plain!`]
+/// implements it for a struct.
 ///
 /// # Safety
 ///
-/// Every bit pattern is a valid value. So integers are plain data, and structs and arrays of plain
-/// data. `bool`,
-/// `char`, enums, references and pointers are not.
+/// Every bit pattern must be a valid value. This is so for integers, and for structs and arrays of
+/// plain data, but not for `bool`, `char`, enums, references and pointers.
 pub unsafe trait Plain: Copy {}
 
 macro_rules! integers {
@@ -38,15 +37,15 @@ macro_rules! plain {
             let $name { $($field),+ } = value;
             $(check($field);)+
         };
+        #[allow(unsafe_code)]
         // SAFETY: the function above takes the struct apart, and shows that each of its fields is
         // plain data.
-        #[allow(unsafe_code)]
         unsafe impl $crate::sys::map::Plain for $name {}
     )+};
 }
 
-/// An array map that the kernel's programs and this process share.
-pub struct SharedArray<T: Plain> {
+/// An array map that is mapped into this process, which only reads it.
+pub(crate) struct SharedArray<T: Plain> {
     start: NonNull<T>,
     len: usize,
 }
@@ -60,8 +59,8 @@ impl<T: Plain> SharedArray<T> {
         size_of::<T>()
     };
 
-    /// Maps a map of at least `len` values that are as long as a T.
-    pub fn map(fd: BorrowedFd, len: usize) -> io::Result<SharedArray<T>> {
+    /// Maps the first `len` values of a map whose values have the size of a `T`.
+    pub(crate) fn map(fd: BorrowedFd, len: usize) -> io::Result<SharedArray<T>> {
         sizes(fd).and_then(|sizes| fits(sizes, size_of::<u32>(), Self::STRIDE))?;
         // SAFETY: asks for a new mapping at no given address. The kernel refuses one that is longer
         // than the map.
@@ -81,7 +80,7 @@ impl<T: Plain> SharedArray<T> {
         }
     }
 
-    pub fn get(&self, index: usize) -> Option<T> {
+    pub(crate) fn get(&self, index: usize) -> Option<T> {
         // SAFETY: within the mapping; volatile, because the kernel writes there at any time.
         (index < self.len).then(|| unsafe { self.start.as_ptr().add(index).read_volatile() })
     }
@@ -95,7 +94,7 @@ impl<T: Plain> Drop for SharedArray<T> {
 }
 
 /// Reads the one value of a map such as `.data`.
-pub fn read_value<T: Plain + Default>(map: BorrowedFd) -> io::Result<T> {
+pub(crate) fn read_value<T: Plain + Default>(map: BorrowedFd) -> io::Result<T> {
     let key = 0u32;
     sizes(map).and_then(|sizes| fits(sizes, size_of::<u32>(), size_of::<T>()))?;
     let mut value = T::default();
@@ -111,14 +110,14 @@ pub fn read_value<T: Plain + Default>(map: BorrowedFd) -> io::Result<T> {
     Ok(value)
 }
 
-/// Views the bytes that a program wrote as the records that they are; a rest is left out.
+/// Splits the bytes that a BPF program wrote into records. An incomplete last record is dropped.
 pub fn records<T: Plain>(bytes: &[u8]) -> impl std::iter::Iterator<Item = T> + '_ {
     // SAFETY: each chunk is as long as a T, which is plain data.
     bytes.chunks_exact(size_of::<T>()).map(|chunk| unsafe { chunk.as_ptr().cast::<T>().read_unaligned() })
 }
 
-/// Sets one value. Key and value must be as long as the map's own.
-pub fn update<K: Plain, V: Plain>(map: BorrowedFd, key: &K, value: &V) -> io::Result<()> {
+/// Sets one value. Key and value must have the sizes that the map has.
+pub(crate) fn update<K: Plain, V: Plain>(map: BorrowedFd, key: &K, value: &V) -> io::Result<()> {
     sizes(map).and_then(|sizes| fits(sizes, size_of::<K>(), size_of::<V>()))?;
     // SAFETY: the kernel reads a key and a value, which are as long as it takes them to be.
     negative(unsafe {
@@ -132,7 +131,7 @@ pub fn update<K: Plain, V: Plain>(map: BorrowedFd, key: &K, value: &V) -> io::Re
     .map(drop)
 }
 
-/// How long the keys and values of a map are.
+/// Returns the sizes of a map's keys and values.
 fn sizes(map: BorrowedFd) -> io::Result<(usize, usize)> {
     let mut info = bpf::bpf_map_info::default();
     let mut size = size_of::<bpf::bpf_map_info>() as u32;
@@ -145,20 +144,20 @@ fn fits(sizes: (usize, usize), key: usize, value: usize) -> io::Result<()> {
     if sizes == (key, value) { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
 }
 
-/// A queue of values, which programs put in or take out as well.
-pub struct Queue<V> {
+/// A queue of values, which BPF programs may also push and pop.
+pub(crate) struct BpfQueue<V> {
     map: OwnedFd,
     of: PhantomData<V>,
 }
 
-impl<V: Plain + Default> Queue<V> {
-    /// Its values must be as long as a V.
-    pub fn new(map: OwnedFd) -> io::Result<Queue<V>> {
+impl<V: Plain + Default> BpfQueue<V> {
+    /// The values of the map must have the size of a `V`.
+    pub(crate) fn new(map: OwnedFd) -> io::Result<BpfQueue<V>> {
         sizes(map.as_fd()).and_then(|sizes| fits(sizes, 0, size_of::<V>()))?;
-        Ok(Queue { map, of: PhantomData })
+        Ok(BpfQueue { map, of: PhantomData })
     }
 
-    pub fn push(&self, value: V) -> io::Result<()> {
+    pub(crate) fn push(&self, value: V) -> io::Result<()> {
         let any = u64::from(bpf::BPF_ANY);
         // SAFETY: a queue has no keys, and the kernel reads `value_size` bytes, the size of a V.
         negative(unsafe {
@@ -167,8 +166,8 @@ impl<V: Plain + Default> Queue<V> {
         .map(drop)
     }
 
-    /// The oldest one, if there is any.
-    pub fn pop(&self) -> io::Result<Option<V>> {
+    /// Removes and returns the oldest value; `None` if the queue is empty.
+    pub(crate) fn pop(&self) -> io::Result<Option<V>> {
         let mut value = V::default();
         let to = ptr::from_mut(&mut value).cast();
         // SAFETY: a queue has no keys, and the kernel writes `value_size` bytes, the size of a V,

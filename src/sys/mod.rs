@@ -1,4 +1,4 @@
-//! System calls, and all that is `unsafe`.
+//! System calls, and all `unsafe` code.
 
 pub mod alarm;
 #[cfg(feature = "bpf")]
@@ -10,6 +10,7 @@ pub mod lock;
 #[cfg(feature = "bpf")]
 pub mod map;
 pub mod memory;
+#[cfg(feature = "bpf")]
 pub mod perf;
 pub mod process;
 pub mod sched;
@@ -21,6 +22,6 @@ pub mod wait;
 use std::io;
 
 /// Turns the -1 of a system call into the error that errno names.
-pub(crate) fn check<T: PartialEq + From<i8>>(result: T) -> io::Result<T> {
+fn check<T: PartialEq + From<i8>>(result: T) -> io::Result<T> {
     if result == T::from(-1) { Err(io::Error::last_os_error()) } else { Ok(result) }
 }

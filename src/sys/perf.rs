@@ -1,4 +1,5 @@
-//! perf_event_open(2): counters of a CPU that BPF programs read, and ticks that run one.
+//! perf_event_open(2): counters of a CPU, which BPF programs read, and periodic ticks, which run a
+//! BPF program.
 
 use super::check;
 use crate::task::{Cpu, Nanos};
@@ -6,22 +7,23 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 
-/// What is counted: PERF_TYPE_HARDWARE, _SOFTWARE, _HW_CACHE or _RAW, and which of its events.
+/// An event to count. `kind` is PERF_TYPE_HARDWARE, _SOFTWARE, _HW_CACHE or _RAW, and `config`
+/// selects the event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Event {
+pub struct PerfEvent {
     pub kind: u32,
     pub config: u64,
 }
 
 pub const HARDWARE: u32 = 0;
-pub const SOFTWARE: u32 = 1;
-pub const CACHE: u32 = 3;
-pub const RAW: u32 = 4;
+pub(crate) const SOFTWARE: u32 = 1;
+pub(crate) const CACHE: u32 = 3;
+pub(crate) const RAW: u32 = 4;
 
-/// The first version of struct perf_event_attr, which every kernel takes.
+/// The first version of struct perf_event_attr, which every kernel accepts.
 #[repr(C)]
 #[derive(Default)]
-struct Attr {
+struct PerfEventAttr {
     kind: u32,
     size: u32,
     config: u64,
@@ -38,20 +40,26 @@ struct Attr {
 const CPU_CLOCK: u64 = 0;
 /// PERF_FLAG_FD_CLOEXEC
 const CLOSE_ON_EXEC: libc::c_ulong = 8;
-/// PERF_EVENT_IOC_ENABLE and _SET_BPF, which are numbered alike on all architectures but ppc64le.
+/// PERF_EVENT_IOC_ENABLE and _SET_BPF, which have the same numbers on all supported architectures
+/// but ppc64le.
 #[cfg(not(target_arch = "powerpc64"))]
 const REQUESTS: (libc::Ioctl, libc::Ioctl) = (0x2400, 0x4004_2408);
 #[cfg(target_arch = "powerpc64")]
 const REQUESTS: (libc::Ioctl, libc::Ioctl) = (0x2000_2400, 0x8004_2408);
 
-/// Counts an event on a CPU, whoever runs there.
-pub fn count(cpu: Cpu, event: Event) -> io::Result<OwnedFd> {
-    open(cpu, &Attr { kind: event.kind, config: event.config, ..Attr::default() })
+/// Opens a counter of an event on a CPU, which counts the events of all tasks there.
+pub fn count(cpu: Cpu, event: PerfEvent) -> io::Result<OwnedFd> {
+    open(cpu, &PerfEventAttr { kind: event.kind, config: event.config, ..PerfEventAttr::default() })
 }
 
-/// Runs a BPF program on a CPU once in a while, until what is returned is dropped.
-pub fn tick(cpu: Cpu, period: Nanos, program: BorrowedFd) -> io::Result<OwnedFd> {
-    let clock = Attr { kind: SOFTWARE, config: CPU_CLOCK, sample_period: period.0, ..Attr::default() };
+/// Runs a BPF program on a CPU once per `period`, until the returned descriptor is dropped.
+pub(crate) fn tick(cpu: Cpu, period: Nanos, program: BorrowedFd) -> io::Result<OwnedFd> {
+    let clock = PerfEventAttr {
+        kind: SOFTWARE,
+        config: CPU_CLOCK,
+        sample_period: period.0,
+        ..PerfEventAttr::default()
+    };
     let event = open(cpu, &clock)?;
     let (enable, set_program) = REQUESTS;
     // SAFETY: both requests take a number.
@@ -61,9 +69,9 @@ pub fn tick(cpu: Cpu, period: Nanos, program: BorrowedFd) -> io::Result<OwnedFd>
     Ok(event)
 }
 
-fn open(cpu: Cpu, attr: &Attr) -> io::Result<OwnedFd> {
-    let attr = Attr { size: size_of::<Attr>() as u32, ..*attr };
-    // SAFETY: `attr` is as long as it says. All tasks of one CPU, in no group.
+fn open(cpu: Cpu, attr: &PerfEventAttr) -> io::Result<OwnedFd> {
+    let attr = PerfEventAttr { size: size_of::<PerfEventAttr>() as u32, ..*attr };
+    // SAFETY: `attr` is as long as its `size`. The event is of all tasks of one CPU, in no group.
     let fd = check(unsafe {
         libc::syscall(libc::SYS_perf_event_open, ptr::from_ref(&attr), -1, cpu.0 as i32, -1, CLOSE_ON_EXEC)
     })?;

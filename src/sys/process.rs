@@ -1,4 +1,4 @@
-//! Becoming a daemon, and the numbers of a process.
+//! Daemonizing, child processes, and the pipes and sockets between processes.
 
 use super::check;
 use super::clock;
@@ -8,13 +8,14 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-/// Leaves the terminal, the session and the parent behind. It returns in the daemon only; the
-/// calling process stays in here until the daemon has given its verdict, and exits with that.
+/// Turns this process into a daemon, without the terminal, the session and the parent of its
+/// starter. Returns only in the daemon. The starter is the calling process: it waits in here for
+/// the exit code that [`Ready`] sends, and exits with it.
 ///
-/// The daemon keeps the standard descriptors until [`Ready::succeed`], so that what goes wrong at
-/// start-up still reaches the user's stderr; all others are closed. To be called while there is one
-/// thread, and before anything is opened.
-pub fn daemonize() -> io::Result<Ready> {
+/// The daemon keeps the standard descriptors until [`Ready::succeed`], so that errors at start-up
+/// reach the user's stderr. All other descriptors are closed. Must be called while the process has
+/// one thread, and before it opens a file.
+pub(crate) fn daemonize() -> io::Result<Ready> {
     one_thread()?;
     close_inherited()?;
     let (verdict, ready) = pipe()?;
@@ -25,7 +26,8 @@ pub fn daemonize() -> io::Result<Ready> {
     drop(verdict);
     // SAFETY: setsid takes no arguments.
     check(unsafe { libc::setsid() })?;
-    // Whoever leads a session gets a controlling terminal by opening one; its child does not.
+    // A session leader that opens a terminal gets it as its controlling terminal. Its child does
+    // not.
     if !fork()? {
         exit_now(0);
     }
@@ -35,36 +37,31 @@ pub fn daemonize() -> io::Result<Ready> {
     Ok(Ready { verdict: ready })
 }
 
-/// What a daemon owes the process that started it: a word on how the start went. Dropped without
-/// one, or when the daemon dies, its starter exits with 1, as soon as no forked child holds a copy.
+/// The daemon's end of the pipe to its starter, which waits for an exit code. If this is dropped,
+/// or the daemon dies, the starter exits with 1, as soon as no forked child has a copy of the pipe.
 #[must_use = "the process that started the daemon waits for its verdict"]
 #[derive(Debug)]
-pub struct Ready {
+pub(crate) struct Ready {
     verdict: File,
 }
 
 impl Ready {
-    /// Gives up the standard descriptors and lets the starter exit with 0.
-    pub fn succeed(self) -> io::Result<()> {
+    /// Points the standard descriptors at /dev/null, and makes the starter exit with 0.
+    pub(crate) fn succeed(self) -> io::Result<()> {
         leave_standard_descriptors()?;
         self.send(0);
         Ok(())
     }
 
-    /// Lets the starter exit with this code, which stands for a failure: 0 is taken for 1.
-    pub fn fail(self, code: u8) {
-        self.send(code.max(1));
-    }
-
     fn send(mut self, code: u8) {
-        // It fails if the starter was killed meanwhile: nobody is left who wants to know.
+        // It fails if the starter was killed. No process waits for the code then.
         let _ = self.verdict.write_all(&[code]);
     }
 }
 
-/// Points stdin, stdout and stderr at /dev/null, so that no terminal and no pipe is held open. A
-/// child forked before [`Ready::succeed`] has to do it for itself.
-pub fn leave_standard_descriptors() -> io::Result<()> {
+/// Points stdin, stdout and stderr at /dev/null, so that no terminal and no pipe stays open. A
+/// child that was forked before [`Ready::succeed`] has to call this itself.
+pub(crate) fn leave_standard_descriptors() -> io::Result<()> {
     let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
     for standard in 0..=2 {
         // SAFETY: no object owns the standard descriptors, so none is left with a closed one; std
@@ -74,29 +71,29 @@ pub fn leave_standard_descriptors() -> io::Result<()> {
     Ok(())
 }
 
-/// Closes what the starter happened to have open: its lock, or the pipe to its reader, would stay
-/// with the daemon for as long as that lives.
+/// Closes the descriptors that the starter has inherited. Otherwise a lock or a pipe of another
+/// program would stay open for as long as the daemon lives.
 fn close_inherited() -> io::Result<()> {
     let descriptor = |entry: fs::DirEntry| entry.file_name().to_str()?.parse::<i32>().ok();
     let open: Vec<i32> = fs::read_dir("/proc/self/fd")?.flatten().filter_map(descriptor).collect();
     for inherited in open.into_iter().filter(|&fd| fd > 2) {
-        // SAFETY: nothing of ours is open, as `daemonize` asks for, so no object owns it. The one
-        // that was used to read the directory is closed by now, and closing it again fails without
+        // SAFETY: `daemonize` requires that this program has opened no file, so no object owns the
+        // descriptor. The one of the directory is closed by now, and closing it again fails without
         // effect.
         unsafe { libc::close(inherited) };
     }
     Ok(())
 }
 
-/// The effective user: whose files we may trust.
+/// Returns the effective user, whose files stalld may trust.
 pub fn effective_uid() -> u32 {
     // SAFETY: geteuid takes no arguments and can't fail.
     unsafe { libc::geteuid() }
 }
 
-/// Whether there is a process of this number, a zombie included.
-pub fn is_alive(process: Tid) -> bool {
-    // 0 and below would name groups of processes.
+/// Returns whether a process with this number exists. A zombie counts.
+pub(crate) fn is_alive(process: Tid) -> bool {
+    // To kill(2), 0 and negative numbers are process groups.
     if process.0 <= 0 {
         return false;
     }
@@ -107,27 +104,27 @@ pub fn is_alive(process: Tid) -> bool {
     }
 }
 
-/// A way to fork a child: [`child_of_one_thread`], or a function that is as safe for what the child
-/// does.
-pub type Fork = fn(name: &CStr, keep: &[i32], life: &mut dyn FnMut()) -> io::Result<Tid>;
+/// A function that forks a child: [`child_of_one_thread`], or one that is as safe for what `life`
+/// does in the child.
+pub(crate) type Fork = fn(name: &CStr, keep: &[i32], life: &mut dyn FnMut()) -> io::Result<Tid>;
 
-/// Forks a child as [`child`] does. It is an error if this process has a second thread.
-pub fn child_of_one_thread(name: &CStr, keep: &[i32], life: &mut dyn FnMut()) -> io::Result<Tid> {
+/// Forks a child as [`child`] does. Returns an error if this process has a second thread.
+pub(crate) fn child_of_one_thread(name: &CStr, keep: &[i32], life: &mut dyn FnMut()) -> io::Result<Tid> {
     one_thread()?;
     // SAFETY: no other thread can hold a lock that the child might wait for.
     unsafe { child(name, keep, life) }
 }
 
-/// Forks a child that sleeps until `moment`, whatever this process does meanwhile.
+/// Forks a child that sleeps until `moment` and then exits.
 pub fn sleeping_child(name: &CStr, moment: Nanos) -> io::Result<Tid> {
     // SAFETY: the child makes one system call.
     unsafe { child(name, &[], || clock::sleep_until(moment)) }
 }
 
-/// An error unless this process has one thread only.
+/// Returns an error unless this process has exactly one thread.
 fn one_thread() -> io::Result<()> {
     let status = fs::read("/proc/self/status")?;
-    // The name, which comes first, has its newlines escaped.
+    // The name of the process comes first. Its newlines are escaped, so it can't fake this line.
     let threads = status.split(|&b| b == b'\n').find_map(|line| line.strip_prefix(b"Threads:"));
     match threads.map(<[u8]>::trim_ascii) {
         Some(b"1") => Ok(()),
@@ -135,19 +132,19 @@ fn one_thread() -> io::Result<()> {
     }
 }
 
-/// Forks a child that runs `life` and then exits. It has no other descriptors than standard ones
-/// and those in `keep`, blocks all signals, and goes by another name. No process gets a signal when
-/// it ends, so that a program around the library can't mistake it for a child of its own.
+/// Forks a child named `name` that runs `life` and then exits. The child blocks all signals, and
+/// closes all descriptors but the standard ones and those in `keep`. Its end sends no SIGCHLD, so
+/// that a program that uses the library does not take it for a child of its own.
 ///
 /// # Safety
 ///
 /// In a process with more than one thread, `life` must do nothing that a signal handler may not do:
-/// no allocation and no lock, because the thread that holds one does not exist in the child.
+/// no allocation and no lock, because the thread that owns a lock does not exist in the child.
 pub unsafe fn child(name: &CStr, keep: &[i32], life: impl FnOnce()) -> io::Result<Tid> {
-    // Blocked before, because a signal could reach the child before it has blocked any.
+    // Block signals before the fork: one could reach the child before the child blocks them.
     let before = block_signals()?;
-    // SAFETY: clone(2) with no flags and no stack is fork(2) without the signal. The caller
-    // promises that the child does only what it may after that.
+    // SAFETY: clone(2) with no flags and no stack is fork(2) without SIGCHLD. The caller guarantees
+    // that the child does only what is allowed after fork(2).
     let pid = check(unsafe { libc::syscall(libc::SYS_clone, 0, 0, 0, 0, 0) });
     if !matches!(pid, Ok(0)) {
         set_blocked_signals(&before);
@@ -156,7 +153,7 @@ pub unsafe fn child(name: &CStr, keep: &[i32], life: impl FnOnce()) -> io::Resul
     // SAFETY: the name ends with a NUL.
     unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
     close_all_but(keep);
-    // A panic must not unwind into what the parent was doing.
+    // A panic must not unwind into the code of the parent.
     let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(life));
     exit_now(0)
 }
@@ -164,8 +161,7 @@ pub unsafe fn child(name: &CStr, keep: &[i32], life: impl FnOnce()) -> io::Resul
 /// Blocks all signals for the calling thread. Returns the ones that were blocked before.
 fn block_signals() -> io::Result<libc::sigset_t> {
     // SAFETY: a set of signals is plain numbers. sigfillset initialises `all`, and pthread_sigmask
-    // fills
-    // `before`.
+    // fills `before`.
     unsafe {
         let (mut all, mut before) = std::mem::zeroed::<(libc::sigset_t, libc::sigset_t)>();
         libc::sigfillset(&mut all);
@@ -182,11 +178,11 @@ fn set_blocked_signals(set: &libc::sigset_t) {
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, set, std::ptr::null_mut()) };
 }
 
-/// Closes all but standard descriptors and these.
+/// Closes all descriptors but the standard ones and those in `keep`.
 fn close_all_but(keep: &[i32]) {
     let behind = keep.iter().fold(3, |behind, &kept| behind.max(kept + 1));
-    // SAFETY: takes numbers only. What is closed, here and below, belonged to objects that this
-    // process, which never unwinds into them, will not use or drop.
+    // SAFETY: takes numbers only. Here and below, the objects that own the closed descriptors are
+    // neither used nor dropped, because the child never unwinds into the code of the parent.
     let closed = check(unsafe { libc::syscall(libc::SYS_close_range, behind, u32::MAX, 0) });
     let end = match closed {
         Ok(_) => behind,
@@ -199,11 +195,11 @@ fn close_all_but(keep: &[i32]) {
     }
 }
 
-/// Waits for a child to end, but no longer than this.
-pub fn reap(child: Tid, patience: Nanos) {
+/// Waits for a child to end, but no longer than `patience`.
+pub(crate) fn reap(child: Tid, patience: Nanos) {
     let until = clock::monotonic() + patience;
     loop {
-        // SAFETY: asks for no status, and does not block. __WALL: its end is signalled to nobody.
+        // SAFETY: asks for no status, and does not block. A child without SIGCHLD needs __WALL.
         let ended = unsafe { libc::waitpid(child.0, std::ptr::null_mut(), libc::WNOHANG | libc::__WALL) };
         if ended != 0 || clock::monotonic() >= until {
             return;
@@ -212,34 +208,35 @@ pub fn reap(child: Tid, patience: Nanos) {
     }
 }
 
-/// What is ready to be read as soon as this process has ended; None before 5.3, where the kernel
-/// has no such thing.
-pub fn watch_own() -> Option<OwnedFd> {
+/// Returns a pidfd of this process, which becomes readable when the process ends; `None` before
+/// 5.3, where the kernel has no pidfd_open(2).
+pub(crate) fn watch_own() -> Option<OwnedFd> {
     // SAFETY: takes numbers only.
     let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_open, std::process::id(), 0) }).ok()?;
     // SAFETY: the call made this descriptor for us; like all of its kind it is closed by execve(2).
     Some(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
-/// True in the child.
+/// Forks. Returns true in the child.
 fn fork() -> io::Result<bool> {
     // SAFETY: `daemonize`, the only caller, has made sure that no other thread exists whose locks
     // could stay locked in the child.
     Ok(check(unsafe { libc::fork() })? == 0)
 }
 
-/// The reading and the writing end of a new pipe.
+/// Returns the reading and the writing end of a new pipe.
 pub fn pipe() -> io::Result<(File, File)> {
     let mut ends = [-1; 2];
     // SAFETY: pipe2 fills an array of two.
     check(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) })?;
-    // SAFETY: pipe2 succeeded, so both are open descriptors that nobody else owns.
+    // SAFETY: pipe2 succeeded, so both are open descriptors that no other object owns.
     let [reading, writing] = ends.map(|end| File::from(unsafe { OwnedFd::from_raw_fd(end) }));
     Ok((reading, writing))
 }
 
-/// Both ends of a line to another process. Unlike a pipe's, its end is no signal to who writes.
-pub fn line() -> io::Result<(File, File)> {
+/// Returns a connected pair of sockets. Unlike a write to a pipe, [`send`] raises no signal after
+/// the other end is closed.
+pub(crate) fn control_socketpair() -> io::Result<(File, File)> {
     let mut ends = [-1; 2];
     let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC;
     // SAFETY: socketpair fills an array of two.
@@ -249,11 +246,11 @@ pub fn line() -> io::Result<(File, File)> {
     Ok((ours, theirs))
 }
 
-/// Sends a byte down a line, without waiting for room and without SIGPIPE.
-pub fn send(line: &File, byte: u8) -> io::Result<()> {
+/// Sends a byte to the other end, without waiting for room and without SIGPIPE.
+pub(crate) fn send(socket: &File, byte: u8) -> io::Result<()> {
     let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
-    // SAFETY: the kernel reads the one byte that it is told of.
-    check(unsafe { libc::send(line.as_raw_fd(), std::ptr::from_ref(&byte).cast(), 1, flags) }).map(drop)
+    // SAFETY: the kernel reads one byte, which outlives the call.
+    check(unsafe { libc::send(socket.as_raw_fd(), std::ptr::from_ref(&byte).cast(), 1, flags) }).map(drop)
 }
 
 fn await_verdict(mut verdict: File) -> ! {
@@ -264,8 +261,8 @@ fn await_verdict(mut verdict: File) -> ! {
     }
 }
 
-/// Ends a process that was only a step on the way: what the daemon inherited from it, down to what
-/// it has to put back on the host, is the daemon's to clean up.
+/// Ends a child, or a process between the starter and the daemon, without destructors and exit
+/// handlers. Only the daemon cleans up files and settings on the host.
 fn exit_now(code: u8) -> ! {
     // SAFETY: _exit takes a plain number, runs nothing of ours and does not return.
     unsafe { libc::_exit(code.into()) }

@@ -1,8 +1,8 @@
-//! How a thread is scheduled: policy, priority, deadline, affinity, and the name it goes by.
+//! Scheduling of a thread: policy, priority, deadline and affinity; also its name.
 //!
-//! `Tid(0)` is the calling thread in all of these calls. They are made by number, without the C library:
-//! musl answers sched_setscheduler(2) with ENOSYS on principle, and no C library of the kernels'
-//! time wraps sched_setattr(2).
+//! In all these calls, `Tid(0)` is the calling thread. They use the numbers of the system calls,
+//! not the functions of the C library: musl returns ENOSYS for sched_setscheduler(2), and older C
+//! libraries have no sched_setattr(2).
 
 use super::check;
 use crate::cpus::CpuSet;
@@ -13,17 +13,17 @@ use std::io;
 /// SCHED_FLAG_RESET_ON_FORK: children start as SCHED_OTHER. Without it a DEADLINE task can't fork.
 pub const RESET_ON_FORK: u64 = 0x01;
 
-/// What sched_getattr(2) tells of a thread.
+/// The scheduling attributes of a thread, as in sched_getattr(2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Attr {
     pub policy: Policy,
     /// 1 to 99 for FIFO and RR, else 0.
     pub priority: u32,
-    /// Of a fair task; 0 for others, which keep theirs out of sight.
+    /// The nice value of a fair task. The kernel returns 0 for other tasks, which have one, too.
     pub nice: i32,
     pub flags: u64,
-    /// Of a DEADLINE task. Kernels from 6.12 on put the slice of a fair task here, whether or not
-    /// it was ever set: writing it back would make it a custom one.
+    /// The runtime of a DEADLINE task. From 6.12 on, the kernel returns the slice of a fair task
+    /// here, even if it was never set. Writing it back would make it a custom slice.
     pub runtime: Nanos,
     pub deadline: Nanos,
     pub period: Nanos,
@@ -35,7 +35,7 @@ impl Attr {
     }
 }
 
-/// The kernel's struct sched_attr in its first version, which all kernels take and give.
+/// The kernel's struct sched_attr in its first version, which all kernels accept and return.
 #[repr(C)]
 #[derive(Default)]
 struct RawAttr {
@@ -68,19 +68,11 @@ pub fn get_attr(tid: Tid) -> io::Result<Attr> {
     })
 }
 
-/// Returns the highest real-time priority that a task without privileges may set for itself.
-pub fn priority_limit(tid: Tid) -> io::Result<u64> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: no new limit is set, and `limit` is an rlimit that outlives the call.
-    check(unsafe { libc::prlimit(tid.0, libc::RLIMIT_RTPRIO, std::ptr::null(), &mut limit) })?;
-    Ok(limit.rlim_max)
-}
-
-/// Sets policy and real-time priority (0 for the others) by sched_setscheduler(2), which leaves
-/// nice value, utilization clamps and slice as they are.
+/// Sets the policy, and the real-time priority (0 for other policies). sched_setscheduler(2) does
+/// not change nice value, utilization clamps and slice.
 pub fn set_scheduler(tid: Tid, policy: Policy, priority: u32, reset_on_fork: bool) -> io::Result<()> {
     let policy = policy.0 as c_int | if reset_on_fork { libc::SCHED_RESET_ON_FORK } else { 0 };
-    // The kernel's struct sched_param is this one number; what the C library adds to it differs.
+    // The kernel's struct sched_param is this one number. C libraries add different fields.
     let param = priority as c_int;
     // SAFETY: the kernel reads one int through the pointer, which `param` is.
     check(unsafe { libc::syscall(libc::SYS_sched_setscheduler, tid.0, policy, &param) })?;
@@ -97,14 +89,15 @@ pub fn set_nice(tid: Tid, nice: i32) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes the thread SCHED_DEADLINE: `runtime` in each `period`, at whose end its deadline is.
+/// Makes the thread SCHED_DEADLINE with `runtime` in each `period`. The deadline is the end of the
+/// period.
 pub fn set_deadline(tid: Tid, runtime: Nanos, period: Nanos, flags: u64) -> io::Result<()> {
     let policy = Policy::DEADLINE;
     set_attr(tid, &Attr { policy, flags, runtime, deadline: period, period, ..Attr::default() })
 }
 
-/// Sets all that there is to set, by sched_setattr(2). For a fair task that is its nice value, too,
-/// and from 6.12 on a runtime other than 0 becomes its slice.
+/// Sets all attributes by sched_setattr(2). For a fair task this includes the nice value. From 6.12
+/// on, a runtime other than 0 becomes its slice.
 pub fn set_attr(tid: Tid, attr: &Attr) -> io::Result<()> {
     let raw = RawAttr {
         size: RAW_ATTR_SIZE,
@@ -116,13 +109,14 @@ pub fn set_attr(tid: Tid, attr: &Attr) -> io::Result<()> {
         deadline: attr.deadline.0,
         period: attr.period.0,
     };
-    // SAFETY: the kernel reads as many bytes as `raw.size` says, and `raw` has them. It writes that
-    // field back only where it knows a shorter struct, and there is none.
+    // SAFETY: the kernel reads `raw.size` bytes, which `raw` has. It writes that field only if its
+    // own struct is shorter, which is so on no kernel.
     check(unsafe { libc::syscall(libc::SYS_sched_setattr, tid.0, &raw, 0) })?;
     Ok(())
 }
 
-/// The kernel's CPU mask, as large as any kernel is configured for: a shorter one gets EINVAL.
+/// A CPU mask of the largest size that a kernel can be configured for. The kernel returns EINVAL
+/// for one that is too short.
 struct Mask([c_ulong; Mask::CPUS / Mask::BITS]);
 
 impl Mask {
@@ -160,14 +154,15 @@ pub fn set_affinity(tid: Tid, cpus: &CpuSet) -> io::Result<()> {
     Ok(())
 }
 
-/// The number of the calling thread.
+/// Returns the tid of the calling thread.
 pub fn gettid() -> Tid {
-    // SAFETY: takes nothing and can't fail. By number because glibc has it only from 2.30 on.
+    // SAFETY: takes nothing and can't fail. Called by number, because glibc has it only from 2.30
+    // on.
     let tid: c_long = unsafe { libc::syscall(libc::SYS_gettid) };
     Tid(tid as i32)
 }
 
-/// Names the calling thread. The kernel takes any bytes.
+/// Names the calling thread. The kernel accepts any bytes.
 pub fn set_name(name: &Comm) -> io::Result<()> {
     let mut bytes = [0u8; 16];
     for (to, from) in bytes.iter_mut().zip(name.as_bytes()) {
@@ -205,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_refuses_is_an_error_with_its_number() {
+    fn a_refused_call_is_an_error_with_its_errno() {
         let nobody = Tid(i32::MAX);
         let second = Nanos::from_secs(1);
         assert_eq!(errno(get_attr(nobody)), libc::ESRCH);

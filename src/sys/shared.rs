@@ -1,5 +1,4 @@
-//! Memory that processes share, by a file or a memfd, as words that are only ever read and written
-//! whole.
+//! Memory that processes share through a file or a memfd: words of 64 bits with atomic access.
 
 use super::check;
 use std::fs::File;
@@ -21,9 +20,8 @@ unsafe impl Send for SharedWords {}
 unsafe impl Sync for SharedWords {}
 
 impl SharedWords {
-    /// Gives the file `len` words, all of them on disk or in memory, and maps it. A full file
-    /// system is found out here, where it is an error, and not at a write, where it would be
-    /// SIGBUS.
+    /// Allocates `len` words in the file, and maps it. On a full file system this returns an error.
+    /// Without the allocation, a later write would raise SIGBUS.
     pub fn map(file: &File, len: usize) -> io::Result<SharedWords> {
         let bytes = len * size_of::<AtomicU64>();
         // SAFETY: takes numbers only. posix_fallocate returns its error.
@@ -54,8 +52,8 @@ impl Deref for SharedWords {
 
     fn deref(&self) -> &[AtomicU64] {
         // SAFETY: the mapping is page-aligned, `len` words long and lives as long as `self`; any
-        // bits are a valid AtomicU64, and nobody makes the file shorter: it is root's, in a
-        // directory of root's.
+        // bits are a valid AtomicU64, and no other user can make the file shorter: it belongs to
+        // root, and so does its directory.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 }
@@ -67,7 +65,7 @@ impl Drop for SharedWords {
     }
 }
 
-/// A file that has no name and is gone with its last user.
+/// Creates a file in memory that has no name, and that the kernel frees with its last descriptor.
 pub fn nameless_file() -> io::Result<File> {
     // SAFETY: the name ends with a NUL.
     let fd = check(unsafe { libc::memfd_create(c"stalld-journal".as_ptr(), libc::MFD_CLOEXEC) })?;

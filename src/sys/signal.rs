@@ -1,27 +1,30 @@
-//! Signals, taken one at a time by the thread that waits for them: no handler ever runs.
+//! Signals as results of a wait, one at a time: no signal handler runs.
 
 use super::check;
 use super::clock;
 use crate::task::Nanos;
 use std::{io, mem, ptr};
 
-/// What the daemon listens to. All other signals keep their defaults.
+/// A signal that the daemon handles. SIGHUP and SIGPIPE are ignored. All other signals keep their
+/// defaults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Signal {
+pub(crate) enum Signal {
     /// SIGTERM or SIGINT: end cleanly.
     End,
-    /// SIGUSR1: tell what is going on.
+    /// SIGUSR1: log a report.
     Report,
 }
 
-/// SIGTERM, SIGINT and SIGUSR1, held back from all threads that are started after this.
-pub struct Signals {
+/// The set of SIGTERM, SIGINT and SIGUSR1, blocked in the calling thread and in all threads that it
+/// starts later.
+pub(crate) struct Signals {
     set: libc::sigset_t,
 }
 
 impl Signals {
-    /// Call it before other threads are started. SIGHUP and SIGPIPE are ignored from here on.
-    pub fn hold() -> io::Result<Signals> {
+    /// Blocks the set, and ignores SIGHUP and SIGPIPE. Must be called before other threads are
+    /// started.
+    pub(crate) fn hold() -> io::Result<Signals> {
         // SAFETY: `set` is initialised by sigemptyset before it is used; the numbers are signals.
         unsafe {
             let mut set = mem::zeroed();
@@ -39,9 +42,9 @@ impl Signals {
         }
     }
 
-    /// Sleeps until a signal comes, or until `moment`. One system call, woken by a high-resolution
-    /// timer.
-    pub fn wait_until(&self, moment: Nanos) -> Option<Signal> {
+    /// Sleeps until a signal arrives, or until `moment`; `None` if no signal has arrived. It makes
+    /// one system call, which a high-resolution timer ends.
+    pub(crate) fn wait_until(&self, moment: Nanos) -> Option<Signal> {
         let pause = moment - clock::monotonic();
         let timeout = libc::timespec {
             tv_sec: pause.as_secs().min(i32::MAX as u64) as libc::time_t,
@@ -51,7 +54,8 @@ impl Signals {
         match check(unsafe { libc::sigtimedwait(&self.set, ptr::null_mut(), &timeout) }) {
             Ok(libc::SIGUSR1) => Some(Signal::Report),
             Ok(_) => Some(Signal::End),
-            // Time is up; or stopped and continued (EINTR), which is worth a look too.
+            // Either the time is over, or the process was stopped and continued (EINTR). Both call
+            // for a scan.
             Err(_) => None,
         }
     }

@@ -1,35 +1,38 @@
-//! Tries out, on a child that sleeps, what the kernel lets this process make of a pinned task.
+//! Tries, on a child that sleeps, which policies the kernel lets this process set for a pinned
+//! task.
 
 use super::{cpu, process, sched};
 use crate::cpus::CpuSet;
 use crate::task::{Cpu, Nanos, Policy, Tid};
 use std::io;
 
-/// As much as a boost by FIFO uses.
+/// The priority of a boost by SCHED_FIFO.
 const FIFO_PRIORITY: u32 = 98;
 
-/// A killed child ends within this time unless a hog holds its CPU.
+/// The time limit for the end of a killed child, which a hog on its CPU can delay.
 const REAP_TIMEOUT: Nanos = Nanos::from_secs(1);
 
-/// What a boost would meet with. An error is the kernel's refusal.
+/// The results that a boost would get from the kernel.
 #[derive(Debug)]
-pub struct Trial {
-    /// None where it was not asked for.
+pub(crate) struct Trial {
+    /// `None` if the caller gave no runtime and period.
     pub deadline: Option<io::Result<()>>,
     pub fifo: io::Result<()>,
 }
 
-/// Pins a child to `cpu`, or to this thread's CPU where it can't go there, and has it scheduled as
-/// a boost would. The child sleeps, and so takes next to no time of that CPU. An error means that
-/// there was nothing to try it on.
+/// Pins a child to `cpu` and sets the policies of a boost for it. If the kernel rejects that CPU,
+/// the child is pinned to the CPU of the calling thread. The child sleeps, and so takes next to no
+/// time of that CPU. An error means that the trial itself failed.
 ///
-/// By `deadline` of this runtime and period only if they are given, and on this thread's CPU, where
-/// the child stays until it is gone: for a second the kernel goes on counting what it has admitted,
-/// and takes that off where the task is by then. Between an isolated CPU and others that is another
-/// account, which would be wrong for good: no setting of RT throttling is accepted any more.
-pub fn policies(cpu: Cpu, deadline: Option<(Nanos, Nanos)>) -> io::Result<Trial> {
+/// SCHED_DEADLINE is tried only if `deadline` gives its runtime and period, and only on the CPU of
+/// the calling thread, where the child stays until its end. The kernel counts the admitted
+/// bandwidth for about another second, and then subtracts it from the account of the CPU on which
+/// the task is by then. Isolated CPUs and the others have separate accounts. If the child moved
+/// between them, both accounts would stay wrong, and the kernel would reject each later setting of
+/// RT throttling.
+pub(crate) fn policies(cpu: Cpu, deadline: Option<(Nanos, Nanos)>) -> io::Result<Trial> {
     let child = Sleeper::start()?;
-    // A cpuset may keep stalld away from the CPUs that it watches. Any other one does.
+    // A cpuset may forbid the monitored CPU to stalld. Any other CPU serves as well.
     sched::set_affinity(child.tid, &only(cpu))
         .or_else(|_| sched::set_affinity(child.tid, &only(cpu::current())))?;
     let fifo = sched::set_scheduler(child.tid, Policy::FIFO, FIFO_PRIORITY, true);
@@ -39,7 +42,7 @@ pub fn policies(cpu: Cpu, deadline: Option<(Nanos, Nanos)>) -> io::Result<Trial>
     Ok(Trial { deadline, fifo })
 }
 
-/// A process that does nothing, and ends with this or with its parent.
+/// A child that sleeps until this is dropped or its parent ends.
 struct Sleeper {
     tid: Tid,
 }
@@ -52,8 +55,8 @@ impl Sleeper {
         Ok(Sleeper { tid })
     }
 
-    /// It has to run once more to die. Where it was pinned it might wait for that behind a hog; on
-    /// the CPU that we have, it needs no more than our sleep.
+    /// Moves the child to the CPU of the calling thread. It has to run once more to die, and on its
+    /// former CPU it might wait behind a hog. Here it runs as soon as the calling thread sleeps.
     fn come_here(&self) {
         let _ = sched::set_scheduler(self.tid, Policy::OTHER, 0, false);
         let _ = sched::set_affinity(self.tid, &only(cpu::current()));
@@ -62,18 +65,19 @@ impl Sleeper {
 
 impl Drop for Sleeper {
     fn drop(&mut self) {
-        // On a boost's budget it might take seconds to die.
+        // As SCHED_DEADLINE with a small budget, the child might take seconds to die.
         let _ = sched::set_scheduler(self.tid, Policy::OTHER, 0, false);
-        // SAFETY: a child of ours that nobody has waited for, so the number is still its own.
+        // SAFETY: this process has not waited for the child yet, so the number still belongs to the
+        // child.
         unsafe { libc::kill(self.tid.0, libc::SIGKILL) };
         process::reap(self.tid, REAP_TIMEOUT);
     }
 }
 
-/// The life of the child: no allocation, no lock, no unwinding.
+/// Runs in the child: no allocation, no lock, no unwinding.
 fn sleep_for_good(parent: libc::pid_t) {
-    // SAFETY: system calls on plain numbers. If the parent died before the child asked to follow
-    // it, the child has another one by now.
+    // SAFETY: system calls on plain numbers. If the parent died before prctl(2), the child has
+    // another parent by now, and ends.
     unsafe {
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
         while libc::getppid() == parent {
@@ -103,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn where_the_cpu_is_out_of_reach_another_one_serves() {
+    fn another_cpu_serves_if_the_first_one_is_forbidden() {
         let reached = |cpu| refusal(cpu).raw_os_error();
         assert_eq!(reached(Cpu(8191)), reached(last_cpu()));
     }
@@ -114,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn deadline_is_tried_only_where_it_is_asked_for() {
+    fn deadline_is_tried_only_on_request() {
         assert!(policies(last_cpu(), None).unwrap().deadline.is_none());
     }
 

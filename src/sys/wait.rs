@@ -1,9 +1,10 @@
-//! waitid(2) over all children at once.
+//! waitid(2) for all children.
 
 use super::check;
 use std::io;
 
-/// Whether any child has ended. It stays a zombie, for whoever started it to wait for.
+/// Returns whether a child has ended. The child stays a zombie, for the code that started it to
+/// wait for.
 pub fn a_child_has_ended() -> io::Result<bool> {
     // SAFETY: a siginfo_t is plain numbers, of which all-zero is the state "no child".
     let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };

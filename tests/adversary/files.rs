@@ -10,7 +10,7 @@ use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Command;
 
-/// What a user puts in place of a file.
+/// The traps that a user puts in place of a file.
 const TRAPS: [&str; 5] = ["link to a file", "link to nothing", "fifo", "second name of a file", "directory"];
 
 fn set(trap: &str, place: &Path, precious: &Path) {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 const VERSION_1: &str = "/sys/fs/cgroup/cpu";
 
-/// Where the hierarchy of version 2 is, beside version 1 and alone.
+/// The mount points of the hierarchy of version 2: beside version 1, and alone.
 const VERSION_2: [&str; 2] = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"];
 
 /// Groups that belong to the user of the attacks. Removed when dropped, the innermost first.
@@ -42,7 +42,7 @@ impl Drop for Groups {
     }
 }
 
-/// Names of groups have so many bytes at most, and their paths so many altogether.
+/// The longest name of a group, and the longest path, in bytes.
 const NAME_MAX: usize = 255;
 const PATH_MAX: usize = 4096;
 

@@ -1,4 +1,4 @@
-//! No task gets the rank of a boost lent by a PI mutex, for longer than a moment.
+//! A PI mutex lends the rank of a boost to no task for longer than a moment.
 
 use crate::scene::{Act, BOTH, Scene};
 

@@ -3,7 +3,7 @@
 //! SECURITY.md lists what such a user can do, and the test that shows what bounds it.
 
 #![cfg(feature = "bpf")]
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, unreachable_pub)]
 
 /// Declares the scene of a module and one test for each of its acts.
 macro_rules! scene {
@@ -35,4 +35,5 @@ mod names;
 mod observer;
 mod ranks;
 mod scene;
+mod thief;
 mod tids;

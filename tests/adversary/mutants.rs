@@ -1,4 +1,4 @@
-//! Reverts what bounds an attack, one fix after the other. For each of them its test has to fail.
+//! Reverts the fixes that bound attacks, one after the other. The test of each has to fail then.
 
 use Reverted::{Code, Packaging};
 use rig::PACKAGING;
@@ -12,10 +12,9 @@ use std::{env, fs};
 /// How a fix is reverted.
 #[derive(Debug)]
 enum Reverted {
-    /// In stalld, which has a fault planted in its place. A new fix adds its fault to
-    /// `src/fault.rs`.
+    /// By a fault in stalld, in place of the fix. A new fix adds its fault to `src/fault.rs`.
     Code(Fault),
-    /// In this file of packaging, with the first words replaced by the second ones.
+    /// In this file of packaging, by the first words replaced with the second ones.
     Packaging(&'static str, &'static str, &'static str),
 }
 
@@ -87,8 +86,8 @@ fn program(name: &str) -> PathBuf {
 /// behind it. tests/run.sh sets it.
 const SKIPPED: &str = "STALLD_TEST_SKIPPED";
 
-/// Runs one test with a fix reverted. Returns all that it has printed, and whether the test failed
-/// with `finding`.
+/// Runs one test with a fix reverted. Returns its output, and whether the test failed with
+/// `finding`.
 fn is_found(reverted: &Reverted, test: &str, finding: &str) -> (String, bool) {
     let (name, test) = test.split_once(' ').unwrap();
     let mut command = Command::new(program(name));
@@ -121,6 +120,9 @@ fn is_found(reverted: &Reverted, test: &str, finding: &str) -> (String, bool) {
     (text, is_found)
 }
 
+/// The number of times that a test may run with a fix reverted until it fails.
+const MAX_RUNS: u32 = 3;
+
 #[test]
 #[ignore = "starves tasks, as root"]
 fn each_reverted_fix_is_found() {
@@ -131,7 +133,10 @@ fn each_reverted_fix_is_found() {
             println!("{reverted:?}: not tried, because tests/skips leaves out {test}");
             continue;
         }
-        let (text, is_found) = is_found(reverted, test, finding);
+        // An attack that is not stopped need not succeed each time.
+        let mut runs = (0..MAX_RUNS).map(|_| is_found(reverted, test, finding));
+        let first = runs.next().unwrap_or_default();
+        let (text, is_found) = if first.1 { first } else { runs.find(|run| run.1).unwrap_or(first) };
         println!("{reverted:?}: {} by {test}", if is_found { "found" } else { "NOT found" });
         if !is_found {
             missed.push(format!("{reverted:?} by {test}:\n{text}"));

@@ -1,5 +1,4 @@
-//! Names that imitate kernel threads, stalld itself, or the structure of what stalld reads and
-//! writes.
+//! Names that imitate kernel threads, stalld itself, or the structure of its input and output.
 
 use crate::scene::{ALL_BACKENDS, Act, Scene};
 

@@ -1,4 +1,5 @@
-//! A witness that is not stalld: reads the rank of every thread of the attacks from the kernel.
+//! An observer that is not stalld. It reads the rank of every thread of the attacks from the
+//! kernel.
 
 use rig::attack::Attack;
 use rig::{keep_away_from_the_hog, process};
@@ -13,21 +14,22 @@ use std::thread::{self, JoinHandle};
 /// The interval of the readings.
 const INTERVAL: Nanos = Nanos::from_millis(20);
 
-/// A task may give itself a rank within a pulse, and a call that began there is undone within this
-/// time.
+/// The time for which a task may keep a rank that it gave itself within a pulse, or by a call that
+/// began there.
 const MAX_KEPT: Nanos = Nanos::from_millis(100);
 
-/// A task may have the priority of a pulse, or a lent rank, for so long at a stretch.
+/// The longest time for which a task may have the priority of a pulse, or a lent rank, without a
+/// break.
 const MAX_HIGH: Nanos = Nanos::from_millis(200);
 
-/// A task may be SCHED_DEADLINE by a boost for so long at a stretch. That is three boosts of the
-/// tests.
+/// The longest time for which a boost may make a task SCHED_DEADLINE without a break. That is three
+/// boosts of the tests.
 const MAX_BOOST: Nanos = Nanos::from_millis(1500);
 
 /// The priority of stalld's pulses.
 const PULSE: u32 = 98;
 
-/// The rank of SCHED_FIFO 1. The kernel itself lends it to a task that holds up RCU.
+/// The rank of SCHED_FIFO 1. The kernel itself lends it to a task that blocks RCU.
 const LOWEST_FIFO: i32 = -2;
 
 /// Processes with more threads are not searched for lent ranks.
@@ -37,16 +39,18 @@ const MAX_SEARCHED: usize = 50;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Certain,
-    /// A hypervisor that takes a CPU away for some milliseconds may be the cause.
+    /// The cause may be a hypervisor that takes a CPU away for some milliseconds.
     ByTime,
 }
 
-/// Something that must not happen.
+/// An event that must not happen.
 #[derive(Clone, Debug)]
 pub struct Finding {
     pub kind: Kind,
-    /// The act that made it happen, if a task of its own shows it.
+    /// The act that caused it, if a task of that act shows it.
     pub act: Option<&'static str>,
+    /// The task that shows it.
+    pub tid: Option<Tid>,
     pub text: String,
 }
 
@@ -103,8 +107,8 @@ impl Observer {
         Observer { stop, thread, max_share }
     }
 
-    /// Returns what was found. To be called when stalld has ended and the attacks have not: at that
-    /// moment each task must have the rank it began with.
+    /// Returns the findings. Call it when stalld has ended and the attacks have not: at that moment
+    /// each task must have its original rank.
     pub fn finish(self) -> Vec<Finding> {
         self.stop.store(true, SeqCst);
         let mut readings = self.thread.join().unwrap();
@@ -165,7 +169,7 @@ impl Readings {
 
     fn find(&mut self, kind: Kind, act: Option<&'static str>, text: String) {
         println!("  found: {}: {text}", act.unwrap_or("all"));
-        self.findings.push(Finding { kind, act, text });
+        self.findings.push(Finding { kind, act, tid: None, text });
     }
 
     /// The observer itself got its CPU late.
@@ -227,7 +231,7 @@ impl Readings {
             if is_fair && attr.nice < nice_before {
                 ("nice", format!("task {tid} has nice {}, and had {nice_before}", attr.nice))
             } else if lent_for > MAX_HIGH {
-                // A change to the policy that it has already would change nothing.
+                // A change to the policy that it already has would have no effect.
                 let _ = sched::set_scheduler(tid, Policy::BATCH, 0, false);
                 let _ = sched::set_scheduler(tid, Policy::OTHER, 0, false);
                 let rank = rank.unwrap_or_default();
@@ -239,7 +243,7 @@ impl Readings {
         } else if is_boosting && (is_pulse && high_for <= MAX_HIGH || is_budget && high_for <= MAX_BOOST) {
             return;
         } else if high_for <= MAX_KEPT || rank.is_some_and(|rank| rank >= 0) {
-            // A policy without its rank, which a fork may copy, gives the task nothing as it is.
+            // A fork may copy a policy without its rank. That alone gains the task nothing.
             return;
         } else if is_pulse || is_budget {
             let _ = sched::set_scheduler(tid, Policy::OTHER, 0, false);
@@ -251,11 +255,12 @@ impl Readings {
         };
         if self.told.insert((tid, kind)) {
             self.find(Kind::Certain, Some(act), text);
+            self.findings.iter_mut().last().into_iter().for_each(|last| last.tid = Some(tid));
         }
     }
 }
 
-/// Returns for how long something has been so, by all readings in a row.
+/// Returns the time for which a condition has held, by all readings in a row.
 fn since(begun: &mut Option<Nanos>, is_so: bool, now: Nanos) -> Nanos {
     *begun = is_so.then(|| begun.unwrap_or(now));
     begun.map_or(Nanos::ZERO, |begun| now - begun)

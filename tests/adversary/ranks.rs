@@ -51,3 +51,15 @@ fn births() -> Scene {
 scene!("births", births, others_are_served_while_victims_fork_in_each_boost,
     a_child_whose_birth_a_boost_interrupts_gains_no_rank => "born",
 );
+
+fn thefts() -> Scene {
+    let acts = ["keep-fifo", "child", "handler"].map(Act::plain);
+    let length = Nanos::from_secs(6);
+    Scene { crowd: 12, length, is_stolen: true, ..Scene::new("thefts", BOTH, acts.into()) }
+}
+
+scene!("thefts", thefts, others_are_served_while_a_hypervisor_takes_the_cpu_of_stalld,
+    a_victim_keeps_no_rank_of_a_pulse_that_stalld_ends_late => "keep-fifo",
+    a_child_keeps_no_rank_of_a_pulse_that_stalld_ends_late => "child",
+    a_signal_handler_keeps_no_rank_of_a_pulse_that_stalld_ends_late => "handler",
+);

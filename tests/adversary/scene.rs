@@ -2,6 +2,7 @@
 //! its own, and the tests of a scene share its runs.
 
 use crate::observer::{Budget, Finding, Kind, Observer, Watched};
+use crate::thief::Thief;
 use rig::attack::Attack;
 use rig::json::Json;
 use rig::{Event, Record, Rig, Stalld, TIMEOUT, hogged_cpu, live, process};
@@ -12,36 +13,36 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, Mutex, OnceLock};
 
-/// The threshold of these tests. The kernel's DL server gives fair tasks 50 ms of each second, so
-/// a shorter threshold makes them starve in between.
+/// The threshold of these tests. It is below a second because the kernel's DL server gives fair
+/// tasks 50 ms of each second, and they shall starve in between.
 const THRESHOLD: Nanos = Nanos::from_millis(500);
 
 /// The duration of boosts.
 const DURATION: Nanos = Nanos::from_millis(500);
 
-/// A boost may come so late after the threshold.
+/// The longest time from the threshold to a boost.
 const MAX_LATE: Nanos = Nanos::from_millis(100);
 
-/// The kernel's DL server may run fair tasks for so long, above all that a boost can do.
+/// The time for which the kernel's DL server may run fair tasks, above the rank of any boost.
 const DL_SERVER: Nanos = Nanos::from_millis(50);
 
-/// Boosts of one CPU start so far apart, which bounds their cost to the hog.
+/// The time between the starts of two boosts of one CPU, which bounds their cost to the hog.
 const SPACING: Nanos = Nanos::from_millis(20);
 
-/// No task of the user may keep the CPU from the hog for so long at a stretch.
+/// The time for which no task of the user may keep the CPU from the hog without a break.
 const MAX_GAP: Nanos = Nanos::from_millis(200);
 
-/// The memory of stalld may grow by so much, and by one KiB for each task of a crowd as long as
-/// that is there.
+/// The growth that the memory of stalld may have, besides one KiB for each task of a present crowd.
 pub const MAX_GROWTH_KIB: u64 = 1024;
 
-/// An attack outlives the hog by so much, so that its ranks can be read when stalld has ended.
+/// The time by which an attack outlives the hog, so that its ranks can be read when stalld has
+/// ended.
 const AFTERMATH: Nanos = Nanos::from_secs(4);
 
-/// The start of one attack may take so long on a busy host.
+/// The time that the start of one attack may take on a busy host.
 const START: Nanos = Nanos::from_secs(1);
 
-/// A task of root that starves beside the attacks. It is above the attackers that began as
+/// A task of root that starves beside the attacks. It outranks the attackers that began as
 /// SCHED_FIFO 1.
 const WITNESS: &str = "spin:2:witness";
 
@@ -59,7 +60,8 @@ pub type Run = (&'static str, Method);
 
 pub const BOTH: &[Run] = &[("task_iter", Method::Deadline), ("task_iter", Method::Pulses)];
 
-/// The boost of a task depends on the backend only where the backend does not know its start.
+/// The boost of a task depends on the backend only if the backend does not know the start of the
+/// task.
 pub const BOTH_AND_TEXT: &[Run] =
     &[("task_iter", Method::Deadline), ("task_iter", Method::Pulses), ("sched_debug", Method::Pulses)];
 
@@ -68,7 +70,7 @@ pub const ALL_BACKENDS: &[Run] =
 
 /// One attack of a scene.
 pub struct Act {
-    /// The name by which its test asks for the findings.
+    /// The name by which its test selects the findings.
     pub name: &'static str,
     pub words: Vec<String>,
     /// Whether it begins as SCHED_FIFO 1.
@@ -85,7 +87,7 @@ impl Act {
         Act { name, words, is_fifo: false, is_boosted: true, place: None }
     }
 
-    /// An act whose name is all there is to it.
+    /// Returns an act without options.
     pub fn plain(name: &'static str) -> Act {
         Act::new(name, &[name])
     }
@@ -117,9 +119,11 @@ pub struct Scene {
     /// Tasks that starve at the same time, each of which may delay another one's boost by the
     /// spacing.
     pub crowd: u64,
-    /// How much the memory of stalld may grow.
+    /// Whether CPU 0 is taken from stalld for some milliseconds now and then, as a hypervisor does.
+    pub is_stolen: bool,
+    /// The growth that the memory of stalld may have.
     pub max_growth_kib: u64,
-    /// What the acts need from the administrator. Dropped when the runs are over.
+    /// Settings that the acts need from the administrator. Dropped when the runs are over.
     #[expect(dead_code, reason = "it is only held until the scene is dropped")]
     pub setting: Box<dyn Send>,
 }
@@ -136,6 +140,7 @@ impl Scene {
             watches_all: false,
             max_share: 50,
             crowd,
+            is_stolen: false,
             max_growth_kib: MAX_GROWTH_KIB,
             setting: Box::new(()),
         }
@@ -148,7 +153,7 @@ impl Scene {
 
 type Findings = Vec<(Run, Finding)>;
 
-/// Returns the findings of all runs of a scene. The first test that asks has the scene run.
+/// Returns the findings of all runs of a scene. The first test that calls this runs the scene.
 fn findings(name: &'static str, make: fn() -> Scene) -> Arc<Findings> {
     type Runs = HashMap<&'static str, Arc<OnceLock<Arc<Findings>>>>;
     static RUNS: LazyLock<Mutex<Runs>> = LazyLock::new(Mutex::default);
@@ -160,7 +165,7 @@ fn findings(name: &'static str, make: fn() -> Scene) -> Arc<Findings> {
     .clone()
 }
 
-/// Runs a scene, and once more if all that it finds may be the work of a hypervisor.
+/// Runs a scene. Repeats it once if a hypervisor may have caused all findings.
 fn findings_of(scene: &Scene, run: Run) -> Findings {
     println!("{}, {run:?}:", scene.name);
     let mut found = findings_of_once(scene, run);
@@ -175,10 +180,10 @@ fn findings_of_once(scene: &Scene, run: Run) -> Vec<Finding> {
     catch_unwind(AssertUnwindSafe(|| play(scene, run))).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
-        // A run that broke off shows nothing of any act.
+        // A run that failed has no findings for its acts.
         let text = format!("the run broke off: {}", text.unwrap_or_default());
         let acts = scene.acts.iter().map(|act| Some(act.name)).chain([None]);
-        acts.map(|act| Finding { kind: Kind::Certain, act, text: text.clone() }).collect()
+        acts.map(|act| Finding { kind: Kind::Certain, act, tid: None, text: text.clone() }).collect()
     })
 }
 
@@ -206,7 +211,7 @@ pub fn start_stalld((backend, method): Run, watches_all: bool, options: &[&str])
     if method == Method::Pulses {
         words.push("-F");
     }
-    // A wait counts from the first scan that saw it, if the backend can't say more.
+    // A wait counts from the first scan that saw it, if the backend has no earlier time.
     if backend == "sched_debug" {
         words.extend(["-g", "100ms"]);
     }
@@ -240,6 +245,7 @@ fn play(scene: &Scene, run: Run) -> Vec<Finding> {
     let mut attacks: Vec<Attack> = scene.acts.iter().map(start).collect();
     let watched =
         scene.acts.iter().zip(&attacks).map(|(act, attack)| Watched::new(act.name, attack, act.is_fifo));
+    let _thief = scene.is_stolen.then(Thief::start);
     let observer = Observer::start(watched.collect(), budget, stalld.pid(), scene.max_share);
     let length = format!("{}", scene.length.as_secs());
     let mut rig = Rig::start(&["--for", &length, "--victim", WITNESS]);
@@ -250,7 +256,7 @@ fn play(scene: &Scene, run: Run) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut find = |kind: Kind, act: Option<&'static str>, text: String| {
         println!("  found: {}: {text}", act.unwrap_or("all"));
-        findings.push(Finding { kind, act, text });
+        findings.push(Finding { kind, act, tid: None, text });
     };
     for (act, attack) in scene.acts.iter().zip(&attacks) {
         if process::has_ended(attack.group()) {
@@ -268,8 +274,8 @@ fn play(scene: &Scene, run: Run) -> Vec<Finding> {
     let wait = served.moment("longest_gap_ns");
     let mut allowed = THRESHOLD + MAX_LATE + DL_SERVER + Nanos(SPACING.0 * scene.crowd);
     if run.0 == "sched_debug" {
-        // A wait counts from the first scan after the boost, although the task last ran at its
-        // beginning.
+        // A wait counts from the first scan after the boost, although the task last ran at the
+        // beginning of the boost.
         allowed = allowed + DURATION + MAX_LATE;
     }
     println!("  the witness waited {} ms, the hog {} ms", wait.as_millis(), gap.as_millis());
@@ -312,6 +318,9 @@ fn play(scene: &Scene, run: Run) -> Vec<Finding> {
     for (act, tids) in victims.iter().filter(|(act, _)| is_found(act)) {
         print_last_lines(&lines, act.name, tids);
     }
+    for tid in seen.iter().filter_map(|finding| finding.tid) {
+        print_last_lines(&lines, &format!("task {tid}"), &[tid]);
+    }
     if !seen.is_empty() {
         println!("  the ranks that stalld lowered:");
         let lowered = lines.iter().filter(|line| line.contains(r#""event":"lowered""#));
@@ -321,12 +330,12 @@ fn play(scene: &Scene, run: Run) -> Vec<Finding> {
     [findings, seen].concat()
 }
 
-/// Prints the last events of an act that gained something.
+/// Prints the last events of an act with findings.
 fn print_last_lines(lines: &[String], act: &str, tids: &[Tid]) {
     let is_of = |line: &&String| tids.iter().any(|tid| line.contains(&format!("\"tid\":{tid},")));
     let own: Vec<&String> = lines.iter().filter(is_of).collect();
     println!("  the last lines of the log about {act}:");
-    for line in own.iter().skip(own.len().saturating_sub(4)) {
+    for line in own.iter().skip(own.len().saturating_sub(12)) {
         println!("    {line}");
     }
 }
@@ -341,8 +350,7 @@ fn log_findings(
     find: &mut impl FnMut(Kind, Option<&'static str>, String),
 ) {
     let mut boosted = Vec::new();
-    // The guardian writes text. It ends a pulse for a stalld whose virtual CPU was taken away.
-    for line in lines.iter().filter(|line| !line.starts_with("stalld: stalld is stuck: task ")) {
+    for line in lines {
         let is_json =
             catch_unwind(|| Json::parse(line)).is_ok_and(|json| json.keys().first() == Some(&"time"));
         if !is_json {
@@ -352,8 +360,8 @@ fn log_findings(
         let record = Record::read(Nanos::ZERO, line);
         if record.is("boosted") {
             let tid = record.tid("tid").unwrap_or_default();
-            // A name can't have made stalld take another task for one that starves on the hog's
-            // CPU.
+            // A boost of this task would mean that a name made stalld take it for a task on the
+            // hog's CPU.
             if record.number("cpu") != hogged_cpu().0.into() && !is_of_attack(tid) {
                 find(
                     Kind::Certain,

@@ -1,4 +1,4 @@
-//! Numbers of tasks that are used again.
+//! Attacks by numbers of tasks that are used again.
 
 use crate::observer::{Observer, Watched};
 use crate::scene::{Method, is_boosted, start_stalld};
@@ -10,14 +10,14 @@ use std::fs;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 
-/// Another process of the host may take the number in between.
+/// The number of attempts, because another process of the host may take the number first.
 const TRIES: usize = 20;
 
 /// A process of the user that has a chosen number and sleeps. Killed when dropped.
 struct Newcomer(Child);
 
 impl Newcomer {
-    /// Tries again while another process takes the number first. Returns `None` if it keeps the
+    /// Retries if another process takes the number first. Returns `None` if that process keeps the
     /// number.
     fn start(number: Tid) -> Option<Newcomer> {
         let [first, rest @ ..] = AS_USER;
@@ -41,7 +41,7 @@ impl Drop for Newcomer {
     }
 }
 
-/// Returns `None` if the number was taken by another process.
+/// Returns `None` if another process has the number.
 fn reuse(method: Method) -> Option<()> {
     let (mut stalld, budget) = start_stalld(("task_iter", method), false, &[]);
     let mut attack = Attack::start(Nanos::from_secs(10), &["end"]);

@@ -183,9 +183,9 @@ fn each_fact_has_a_line_of_its_own() {
         assert!(facts.lines().any(|fact| fact.starts_with(&format!("{key} "))), "no '{key}' in:\n{facts}");
     }
     if cfg!(feature = "bpf") && host::has_btf(Path::new("/")) {
-        let look = facts.lines().find_map(|fact| fact.strip_prefix("verified task_iter look ")).unwrap();
-        let instructions: u32 = look.split(' ').next().unwrap().parse().unwrap();
-        assert!(instructions > 0, "{look}");
+        let walk = facts.lines().find_map(|fact| fact.strip_prefix("verified task_iter walk ")).unwrap();
+        let instructions: u32 = walk.split(' ').next().unwrap().parse().unwrap();
+        assert!(instructions > 0, "{walk}");
     }
     assert_eq!(findings, check(&[]).text);
 }

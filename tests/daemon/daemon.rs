@@ -264,7 +264,10 @@ fn on_request_it_lists_the_waiters_and_its_counters() {
     let victims = rig.events("victim", 5);
     stalld.signal("USR1");
     let counters = stalld.message(" backend: ");
-    assert_words(counters.message(), &["task_iter", " 0 of them lost", " 0 waits reached the threshold"]);
+    assert_words(
+        counters.message(),
+        &["task_iter", " 0 of them failed", " read all tasks", " 0 waits reached the threshold"],
+    );
     let (_, log) = stalld.terminate();
     for victim in &victims {
         let waiting = log.of("waiting").find(|record| record.tid("tid") == Some(victim.tid()));

@@ -91,7 +91,7 @@ fn a_full_disk_and_one_that_can_only_be_read_are_warnings() {
 
 #[test]
 #[ignore = "needs root"]
-fn a_user_who_starts_a_daemon_reads_which_file_it_can_not_write() {
+fn the_starter_of_a_daemon_sees_which_file_it_can_not_write() {
     let _live = live();
     let scratch = Scratch::new("files-daemon");
     let (pidfile, metrics) = (scratch.join("pid"), scratch.join("missing/metrics"));
@@ -125,7 +125,7 @@ fn other_users_can_read_the_pidfile_and_the_metrics_whatever_the_umask() {
 
 #[test]
 #[ignore = "needs root"]
-fn the_pidfile_that_the_c_program_leaves_is_replaced_without_capabilities_too() {
+fn a_pidfile_of_the_c_program_is_replaced_without_capabilities_too() {
     let _live = live();
     let scratch = Scratch::new("files-c-pidfile");
     let pidfile = scratch.join("pid");

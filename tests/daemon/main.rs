@@ -1,6 +1,6 @@
 //! The program stalld: its command line, its start and end, its privileges, its log.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub)]
 
 mod check;
 mod command_line;

@@ -23,7 +23,8 @@ fn sample(path: &Path, name: &str) -> Option<f64> {
 /// Runs promtool, which reads `input` and accepts or refuses it.
 fn promtool(args: &[&str], input: File) {
     let output = Command::new("promtool").args(args).stdin(input).output();
-    let output = output.unwrap_or_else(|e| panic!("promtool: {e}; 'make setup-monitoring' installs it"));
+    let output =
+        output.unwrap_or_else(|e| panic!("promtool: {e}; 'make setup PARTS=monitoring' installs it"));
     assert!(output.status.success(), "{output:?}");
 }
 
@@ -74,7 +75,7 @@ fn the_file_counts_boosts_and_restores_until_the_end_removes_it() {
             (restored >= 1.0 && sample(&path, "stalld_boosted_tasks") == Some(0.0)).then_some(())
         });
         assert!(sample(&path, "stalld_starvations_total") >= Some(1.0), "{mode}");
-        assert!(sample(&path, "stalld_looks_total") >= Some(1.0), "{mode}");
+        assert!(sample(&path, "stalld_scans_total") >= Some(1.0), "{mode}");
         assert_exposition(&fs::read_to_string(&path).unwrap());
         assert_eq!(stalld.terminate().0, Some(0));
         assert!(!path.exists());
@@ -137,7 +138,7 @@ fn query(port: u16, series: &str) -> Vec<(Json, f64)> {
 fn a_real_prometheus_scrapes_the_file_through_node_exporter() {
     for program in ["prometheus", "prometheus-node-exporter"] {
         if let Err(e) = Command::new(program).arg("--version").output() {
-            panic!("{program}: {e}; 'make setup-monitoring' installs it");
+            panic!("{program}: {e}; 'make setup PARTS=monitoring' installs it");
         }
     }
     let _live = live();
@@ -170,7 +171,7 @@ fn a_real_prometheus_scrapes_the_file_through_node_exporter() {
     assert_eq!((labels.text("version"), value), (env!("CARGO_PKG_VERSION"), 1.0));
     assert_eq!(labels.text("backend"), "task_iter");
     eventually("Prometheus has seen two scans", || {
-        query(port, "stalld_looks_total").iter().any(|&(_, looks)| looks >= 2.0).then_some(())
+        query(port, "stalld_scans_total").iter().any(|&(_, scans)| scans >= 2.0).then_some(())
     });
     let mut policies: Vec<String> =
         query(port, "stalld_boosts_total").iter().map(|(labels, _)| labels.text("policy").into()).collect();

@@ -163,7 +163,7 @@ fn a_garbled_scheduler_file_is_an_error_at_the_start() {
 #[ignore = "needs root"]
 fn scans_that_fail_are_reported_once_and_so_is_their_end() {
     let _live = live();
-    let scratch = Scratch::new("reports-lost");
+    let scratch = Scratch::new("reports-failed");
     let text = scratch.join("text");
     let good = Sources::find(Path::new("/")).map(|sources| fs::read(sources.text).unwrap());
     let good = good.unwrap_or_default();
@@ -176,7 +176,7 @@ fn scans_that_fail_are_reported_once_and_so_is_their_end() {
     stalld.message(&reason);
     // The scan on request fails too.
     stalld.signal("USR1");
-    stalld.message(" of them lost");
+    stalld.message(" of them failed");
     fs::write(&text, &good).unwrap();
     let again = stalld.message("again");
     assert_words(again.message(), &["failed"]);

@@ -49,7 +49,7 @@ fn it_notifies_its_manager_of_the_start_of_further_scans_and_of_the_end() {
         let status = "STATUS=task_iter backend: ";
         let first = manager.receive();
         assert!(first.starts_with(&format!("READY=1\nWATCHDOG=1\n{status}1 ")), "{first}");
-        assert_words(&first, &[" 0 lost"]);
+        assert_words(&first, &[" 0 failed"]);
         // The watchdog's period is shorter than the granularity.
         for _ in 0..3 {
             let next = manager.receive();

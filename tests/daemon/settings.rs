@@ -91,8 +91,6 @@ fn throttling_that_another_process_turns_on_is_reported_and_left_on() {
         set_limit(before);
         let mut stalld = start(&[mode, "-t", "1", "-g", "1"]);
         set_limit(AFTER);
-        let notice = stalld.message("RT throttling on");
-        assert_words(notice.message(), &[AFTER, "SCHED_DEADLINE"]);
         // The kernel refuses SCHED_DEADLINE for a pinned task, so stalld boosts with SCHED_FIFO.
         let mut rig = Rig::start(&["--for", "8"]);
         let victim = rig.event("victim").tid();
@@ -101,6 +99,8 @@ fn throttling_that_another_process_turns_on_is_reported_and_left_on() {
         let boosted = stalld.event_of("boosted", victim);
         assert_eq!((boosted.text("comm"), boosted.text("policy")), ("victim", "SCHED_FIFO"));
         assert_eq!(boosted.number("cpu"), hogged_cpu().0.into());
+        let notice = stalld.message("RT throttling on");
+        assert_words(notice.message(), &[AFTER, "SCHED_DEADLINE"]);
         let (code, log) = stalld.terminate();
         assert_eq!(code, Some(0));
         assert_eq!(log.count_text("RT throttling on"), 1, "{log:?}");

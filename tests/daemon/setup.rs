@@ -119,6 +119,17 @@ fn a_check_names_the_missing_tool_and_its_package_and_installs_nothing() {
 }
 
 #[test]
+fn a_check_names_the_parts_that_building_does_not_need() {
+    let machine = Machine::without_clang("parts", "dnf");
+    assert_refused(
+        &machine.setup(&["--check", "rust", "soak"]),
+        "stalld: missing: stress-ng; 'make setup PARTS=\"soak\"' as root installs that, or by hand: dnf install \
+         stress-ng",
+    );
+    assert_eq!(machine.calls(), "");
+}
+
+#[test]
 fn the_setup_installs_only_missing_tools_and_has_nothing_to_do_then() {
     for (manager, calls) in [
         ("apt-get", "-q update\n-q -y --no-install-recommends --no-remove install clang\n"),

@@ -119,11 +119,11 @@ fn a_refused_boost_is_printed_like_the_c_program_prints_it() {
     stalld.scan();
     // With throttling on, the kernel refuses SCHED_DEADLINE for a task that is pinned to one CPU.
     set_limit("970000");
-    stalld.message("(sched_rt_runtime_us is 970000)");
     let mut rig = Rig::start(&["--for", "8"]);
     let tid = rig.event("victim").tid();
     stalld.message(&format!("boost_with_deadline failed to boost pid {tid}: "));
     stalld.message(&format!("boosted pid {tid} (victim) (cpu {}) using SCHED_FIFO", hogged_cpu()));
+    stalld.message("(sched_rt_runtime_us is 970000)");
     terminate(stalld);
 }
 

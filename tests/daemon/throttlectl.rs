@@ -255,7 +255,7 @@ fn the_oldest_setting_of_the_c_program_that_is_not_off_is_imported() {
 
 #[test]
 #[ignore = "needs root"]
-fn a_file_of_the_c_program_that_can_not_be_trusted_is_ignored_with_one_line() {
+fn an_untrusted_file_of_the_c_program_is_ignored_with_one_line() {
     let host = Host::new("c-damaged");
     host.0.file("runtime", "-1\n");
     for damaged in [

@@ -1,4 +1,4 @@
-//! What the library shows to the outside, and how it is installed.
+//! Tests of the names that the library exports, and of its installation.
 
 use rig::c::{ROOT, library, run};
 use rig::scratch::Scratch;
@@ -57,7 +57,7 @@ fn programs_find_the_library_by_its_major_version() {
 }
 
 #[test]
-fn all_of_it_is_installed_where_it_is_looked_for() {
+fn all_files_are_installed_in_their_standard_places() {
     library();
     let root = Scratch::new("library-install");
     let destination = format!("DESTDIR={}", root.path().display());

@@ -27,6 +27,11 @@ function entry_of(path) {
     return path
 }
 
+# Returns whether the line is in a module of tests.
+function is_test() {
+    return (module inline[depth]) ~ /::tests(::|$)/
+}
+
 # Returns a path from the root of `stalld`.
 function absolute(path,    base) {
     if (sub(/^stalld(::|$)/, "", path)) return path
@@ -49,6 +54,8 @@ function check(path, line,    entry) {
         report(line, "import:" path, "name its module, and give that a layer in tests/lint/layers")
     } else if (layer[entry] != own && !((own, layer[entry]) in may_import))
         report(line, "import:" entry, own " must not import " layer[entry] ": move the item down, or pass it in")
+    else if ((own, layer[entry]) in only && !((own, layer[entry], module) in may_alone) && !is_test())
+        report(line, "import:" entry, "only" only[own, layer[entry]] " of " own " may import " layer[entry] ": call its traits")
 }
 
 # Checks the paths of a `use`, which may have braces within braces.
@@ -94,6 +101,10 @@ function paths(line, number,    path, before) {
 NR == FNR {
     if ($1 == "layer") {
         for (i = 3; i <= NF; i++) may_import[$2, $i]
+    }
+    for (i = 4; $1 == "only" && i <= NF; i++) {
+        only[$2, $3] = only[$2, $3] " " $i
+        may_alone[$2, $3, $i]
     }
     if ($1 == "module") layer[$2] = $3
     next

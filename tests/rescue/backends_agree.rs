@@ -51,7 +51,7 @@ impl Scanner {
 
     /// Scans once. Returns the waiters of a CPU and their waits so far.
     fn scan(&mut self, cpu: Cpu) -> BTreeMap<Tid, (Waiter, Nanos)> {
-        self.engine.look(Nanos::ZERO, clock::monotonic()).unwrap();
+        self.engine.scan(Nanos::ZERO, clock::monotonic()).unwrap();
         let here = self.engine.waiters().filter(|(waiter, _)| waiter.task.cpu == cpu);
         here.map(|(waiter, wait)| (waiter.task.tid, (*waiter, wait))).collect()
     }

@@ -244,6 +244,9 @@ fn the_guardian_restores_a_boost_of_a_stopped_stalld() {
     stalld.signal("STOP");
     restored_by_the_guardian(victim.tid(), end);
     assert_eq!(process::state(stalld.pid()), Some(b'T'));
+    // In the format of stalld's log.
+    let report = stalld.message(&format!("stalld is stuck: task {}: restored to ", victim.tid()));
+    assert_eq!((report.event(), report.level()), ("log", "warning"));
     assert!(!process::has_ended(rig.pid()), "the hog had ended before the guardian acted");
     stalld.signal("CONT");
     assert_eq!(stalld.terminate().0, Some(0));

@@ -8,12 +8,12 @@ use stalld::boost::event::{Event, Refusal};
 use stalld::boost::journal::Journal;
 use stalld::boost::kernel::Host;
 use stalld::boost::kernel_actuator::KernelActuator;
-use stalld::boost::plan::{Actuator, BoostHandle, Pulse, Ward};
+use stalld::boost::plan::{Actuator, Ancestor, BoostHandle, Pulse};
 use stalld::boost::restore::{RestoreOutcome, undo};
 use stalld::proc;
-use stalld::sys::bpf::{self, Object, ObjectBytes};
+use stalld::sys::bpf::{self, BpfObject, ObjectBytes};
+use stalld::sys::clock;
 use stalld::sys::map;
-use stalld::sys::memory;
 use stalld::sys::sched::{self, Attr};
 use stalld::sys::shared::{SharedWords, nameless_file};
 use stalld::task::{Nanos, Policy, Sched, Task, Tid};
@@ -70,7 +70,7 @@ fn raise(actuator: &mut KernelActuator, task: &Task) -> BoostHandle {
     raised
 }
 
-/// The slice of a fair task, as bpf/slice.bpf.c writes it.
+/// The slice of a fair task, as slice.bpf.c of the rig writes it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Slice {
@@ -82,13 +82,12 @@ struct Slice {
 stalld::plain!(Slice { length, tid, is_custom });
 
 /// The kernel's own view of slices.
-struct Slices(bpf::Iterator);
+struct Slices(bpf::BpfIter);
 
 impl Slices {
     fn open() -> Slices {
-        static OBJECT: &ObjectBytes<[u8]> =
-            &ObjectBytes(*include_bytes!(concat!(env!("OUT_DIR"), "/slice.bpf.o")));
-        let mut object = Object::open(OBJECT, c"slice").unwrap();
+        static OBJECT: &ObjectBytes<[u8]> = &ObjectBytes(rig::bpf::SLICE);
+        let mut object = BpfObject::open(OBJECT, c"slice").unwrap();
         object.load().unwrap();
         Slices(object.take_program(c"slices").unwrap().link_iterator().unwrap())
     }
@@ -154,7 +153,7 @@ fn policy_priority_nice_slice_and_reset_on_fork_are_restored() {
 fn the_timer_slack_of_a_fair_task_is_restored() {
     let _live = live();
     let mut actuator = actuator(Nanos::from_micros(20));
-    let sleeper = Sleeper::start(memory::no_timer_slack);
+    let sleeper = Sleeper::start(clock::be_punctual);
     let before = proc::timer_slack(sleeper.task.tid);
     assert_eq!(before, Some(1));
     let raised = raise(&mut actuator, &sleeper.task);
@@ -283,7 +282,7 @@ fn a_child_of_a_boosted_task_that_has_run_stays_as_it_is_and_is_reported() {
     let mut events = Vec::new();
     // Other tests may start many tasks at the same time.
     rig::process::eventually("the child is reported", || {
-        actuator.adopt(&[Ward { raised, task }], &mut events);
+        actuator.adopt(&[Ancestor { raised, task }], &mut events);
         let is_it = |event: &&Event| matches!(event, Event::Orphan { child: it, .. } if *it == child);
         events.iter().find(is_it).map(drop)
     });

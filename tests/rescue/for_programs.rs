@@ -152,7 +152,7 @@ fn a_trace_shows_when_the_wait_the_boost_and_the_restoration_were() {
         // The boost comes when the wait reaches the threshold, and ends the wait.
         assert!(boosted - waits >= Nanos::from_secs(1) && runs == boosted, "{mode}: {of_victim:?}");
         assert!(boosted < ends && ends == restored, "{mode}: {of_victim:?}");
-        let is_scan = |event: &&Json| event.text("ph") == "X" && event.text("name") == "look";
+        let is_scan = |event: &&Json| event.text("ph") == "X" && event.text("name") == "scan";
         let scans: Vec<&Json> = events.iter().filter(is_scan).collect();
         assert!(scans.iter().any(|scan| scan.number("ts") > Some(waits.0 as f64 / 1000.0)), "{mode}");
         assert!(scans.iter().all(|scan| scan.number("pid") == Some(1_000_000.0)), "{mode}: {scans:?}");

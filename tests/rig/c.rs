@@ -9,8 +9,8 @@ use std::sync::OnceLock;
 
 pub const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
-/// The directory of the library. The first call runs `make lib`, unless STALLD_BUILT_LIBRARY says
-/// that it is up to date.
+/// Returns the directory of the library. The first call runs `make lib`, unless
+/// STALLD_BUILT_LIBRARY is set because the library is up to date.
 pub fn library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     LIBRARY.get_or_init(|| {
@@ -25,7 +25,7 @@ pub fn library() -> &'static Path {
     })
 }
 
-/// Runs a program that has to succeed, and returns what it said on stdout.
+/// Runs a program that has to succeed, and returns its output on stdout.
 pub fn run(command: &mut Command) -> String {
     let output = output(command);
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -40,7 +40,7 @@ pub fn run(command: &mut Command) -> String {
 }
 
 pub fn output(command: &mut Command) -> Output {
-    // What cargo sets is for this package.
+    // Variables that cargo sets are for this package.
     command.env_remove("CARGO_MAKEFLAGS").env_remove("MAKEFLAGS").env_remove("MAKELEVEL");
     command.output().unwrap_or_else(|e| panic!("cannot start {command:?}: {e}"))
 }
@@ -76,7 +76,7 @@ impl Program {
         Program::build_by("cc", source, &[flags, &linked[..]].concat())
     }
 
-    /// The same with the static library, and what that needs.
+    /// The same with the static library and its dependencies.
     pub fn build_static(source: &str, flags: &[&str]) -> Program {
         let pc = std::fs::read_to_string(library().join("libstalld.pc")).unwrap();
         let private = pc.lines().find_map(|line| line.strip_prefix("Libs.private: ")).unwrap();
@@ -86,7 +86,7 @@ impl Program {
 
     fn build_by(compiler: &str, source: &str, flags: &[&str]) -> Program {
         let lib = library().to_str().unwrap();
-        // Tests run at the same time.
+        // The number keeps tests that run at the same time apart.
         static COUNT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
         let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let dir = Scratch::new(&format!("library-{number}"));

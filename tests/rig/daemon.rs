@@ -1,4 +1,4 @@
-//! The daemon as it is without -f: on its own, and known by its pidfile.
+//! The daemon without -f: in the background, and known by its pidfile.
 
 use crate::Stalld;
 use crate::process;
@@ -12,7 +12,7 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts it, and waits for the process that was started to exit with 0, without a word.
+    /// Starts it, and waits until the started process exits with 0 and without output.
     pub fn start(pidfile: &Path, args: &[&str]) -> Daemon {
         Daemon::start_by(&[], pidfile, args)
     }
@@ -41,7 +41,7 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // The number can be another process's by now, unless it still goes by the daemon's name.
+        // The number may belong to another process by now, unless the name is still the daemon's.
         if process::status(self.pid, "Name").as_deref() == Some("stalld") && !process::has_ended(self.pid) {
             process::signal(self.pid, "KILL");
         }

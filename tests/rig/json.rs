@@ -1,4 +1,4 @@
-//! JSON as its readers have it: strict, so that a test notices what a lenient one would let pass.
+//! A strict parser of JSON, so that a test notices errors that a lenient one would accept.
 
 use std::str::Chars;
 
@@ -9,12 +9,12 @@ pub enum Json {
     Number(f64),
     Text(String),
     List(Vec<Json>),
-    /// In the order in which they stand there.
+    /// The members in the order of the text.
     Object(Vec<(String, Json)>),
 }
 
 impl Json {
-    /// Panics where it is none.
+    /// Panics if the text is no JSON.
     pub fn parse(text: &str) -> Json {
         let mut reader = Reader { rest: text.chars(), text };
         let value = reader.value();
@@ -30,7 +30,7 @@ impl Json {
         }
     }
 
-    /// Empty where there is no such string.
+    /// Returns the string of this key, or an empty one.
     pub fn text(&self, key: &str) -> &str {
         match self.get(key) {
             Some(Json::Text(text)) => text,

@@ -7,6 +7,8 @@
 
 pub mod attack;
 pub mod boosts;
+#[cfg(has_bpf)]
+pub mod bpf;
 pub mod c;
 pub mod daemon;
 pub mod json;
@@ -39,7 +41,7 @@ use std::thread;
 
 use throttling::Throttling;
 
-/// No rig and no daemon of these tests takes longer than this for one step.
+/// The longest time for one step of a rig or a daemon.
 pub const TIMEOUT: Nanos = Nanos::from_secs(60);
 
 /// The environment variable with a directory whose files take the place of those in packaging.

@@ -79,7 +79,7 @@ fn own_namespace() -> io::Result<()> {
     }
 }
 
-/// Mounts a file system of this kind with these options, or changes a mount as `flags` say.
+/// Mounts a file system of this kind with these options, or changes a mount according to `flags`.
 fn mount(kind: &CStr, place: &CStr, flags: libc::c_ulong, options: Option<&CStr>) -> io::Result<()> {
     let options = options.map_or(ptr::null(), |options| options.as_ptr().cast());
     // SAFETY: the strings end with NUL, and the kernel reads no options from a null pointer.

@@ -1,4 +1,4 @@
-//! What /proc tells of a process, and signals.
+//! Facts about a process from /proc, and signals.
 
 use crate::TIMEOUT;
 use stalld::sys::clock;
@@ -7,7 +7,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// Sends a signal by its name. The shell's own kill, as not every host has the program.
+/// Sends a signal by its name, with the kill of the shell, because not every host has the program.
 pub fn signal(pid: Tid, name: &str) {
     let kill = format!("kill -{name} {pid}");
     let status = Command::new("sh").args(["-c", &kill]).status().expect("cannot start sh");
@@ -20,13 +20,13 @@ pub fn kill(pid: Tid) {
     let _ = Command::new("sh").args(["-c", &kill]).status().expect("cannot start sh");
 }
 
-/// The anonymous memory of a process, in KiB.
+/// Returns the anonymous memory of a process, in KiB.
 pub fn anonymous_kib(pid: Tid) -> u64 {
     let value = status(pid, "RssAnon").expect("cannot read the memory of a process");
     value.split(' ').next().and_then(|word| word.parse().ok()).expect("memory is a number")
 }
 
-/// What `look` finds, as soon as it finds something. Panics when that takes too long.
+/// Repeats `look` until it finds something, and returns that. Panics when it takes too long.
 pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let until = clock::monotonic() + TIMEOUT;
     loop {
@@ -46,14 +46,14 @@ pub fn has_ended(pid: Tid) -> bool {
     matches!(state(pid), None | Some(b'Z' | b'X'))
 }
 
-/// Returns whether a task sleeps and is in no run queue. A task whose state says that it sleeps may
-/// still wait for its CPU, on its way into that sleep.
+/// Returns whether a task sleeps and is in no run queue. A task whose state is "sleeping" may still
+/// wait for its CPU, on its way into that sleep.
 pub fn is_off_its_queue(tid: Tid) -> bool {
     let wchan = fs::read_to_string(format!("/proc/{tid}/wchan"));
     state(tid) == Some(b'S') && wchan.is_ok_and(|wchan| wchan != "0")
 }
 
-/// The letter that ps shows; None where there is no such task.
+/// Returns the state as the letter that ps shows; `None` if there is no such task.
 pub fn state(tid: Tid) -> Option<u8> {
     field(tid, 0).and_then(|state| state.bytes().next())
 }
@@ -62,7 +62,7 @@ pub fn parent(pid: Tid) -> Option<Tid> {
     field(pid, 1)?.parse().ok().map(Tid)
 }
 
-/// The processes that a thread has started.
+/// Returns the processes that a thread has started.
 pub fn children_of_thread(tgid: Tid, tid: Tid) -> Vec<Tid> {
     let children = fs::read_to_string(format!("/proc/{tgid}/task/{tid}/children")).unwrap_or_default();
     children.split_whitespace().filter_map(|child| child.parse().ok().map(Tid)).collect()
@@ -99,14 +99,14 @@ pub fn session(pid: Tid) -> Option<Tid> {
     field(pid, 3)?.parse().ok().map(Tid)
 }
 
-/// How many pages it found missing so far, whether they were to be had at once or not.
+/// Returns the number of page faults of a task so far, minor and major.
 pub fn faults(tid: Tid) -> Option<u64> {
     let number = |index| field(tid, index)?.parse::<u64>().ok();
     Some(number(7)? + number(9)?)
 }
 
-/// A word of /proc/PID/stat; 0 is the first one behind the name, which may hold blanks and
-/// parentheses.
+/// Returns a word of /proc/PID/stat. Index 0 is the first one behind the name, which may contain
+/// blanks and parentheses.
 fn field(pid: Tid, index: usize) -> Option<String> {
     let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
     let behind = stat.iter().rposition(|&b| b == b')')? + 2;
@@ -114,22 +114,22 @@ fn field(pid: Tid, index: usize) -> Option<String> {
     text.split(' ').nth(index).map(str::to_string)
 }
 
-/// A line of /proc/PID/status, behind its title and the colon.
+/// Returns the value of a line of /proc/PID/status, behind its title and the colon.
 pub fn status(pid: Tid, title: &str) -> Option<String> {
-    // Its name is in it too, and may be any bytes.
+    // The name of the process is in it too, and may be any bytes.
     let status = fs::read(format!("/proc/{pid}/status")).ok()?;
     let status = String::from_utf8_lossy(&status);
     let value = |line: &str| Some(line.strip_prefix(title)?.strip_prefix(':')?.trim().to_string());
     status.lines().find_map(value)
 }
 
-/// Whether it has this capability, by the kernel's number for it.
+/// Returns whether a process has this capability, by the kernel's number for it.
 pub fn has_capability(pid: Tid, number: u32) -> bool {
     let effective = status(pid, "CapEff").expect("cannot read the capabilities");
     u64::from_str_radix(&effective, 16).expect("capabilities are in hexadecimal") >> number & 1 == 1
 }
 
-/// A number in a file of one line below /proc/PID.
+/// Returns the number in a file of one line below /proc/PID.
 pub fn number(pid: Tid, name: &str) -> i64 {
     let text = fs::read_to_string(format!("/proc/{pid}/{name}")).expect("no such file below /proc");
     text.trim().parse().expect("no number")
@@ -153,19 +153,19 @@ fn numbers(directory: &str) -> impl Iterator<Item = Tid> + use<> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok().map(Tid))
 }
 
-/// What a descriptor stands for.
+/// Returns the target of a descriptor's link in /proc.
 pub fn descriptor(pid: Tid, number: u32) -> Option<PathBuf> {
     fs::read_link(format!("/proc/{pid}/fd/{number}")).ok()
 }
 
-/// What its descriptors stand for.
+/// Returns the targets of all descriptors of a process.
 pub fn descriptors(pid: Tid) -> Vec<PathBuf> {
     let entries = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     entries.filter_map(|entry| fs::read_link(entry.path()).ok()).collect()
 }
 
-/// The types of the BPF links that it holds, such as `iter`: what is attached for as long as it
-/// lives.
+/// Returns the types of the BPF links of a process, such as `iter`. They are attached for as long
+/// as it lives.
 pub fn bpf_links(pid: Tid) -> Vec<String> {
     let entries = fs::read_dir(format!("/proc/{pid}/fdinfo")).into_iter().flatten().flatten();
     let infos = entries.filter_map(|entry| fs::read_to_string(entry.path()).ok());

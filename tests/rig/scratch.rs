@@ -4,11 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Removed with all that is in it when dropped.
+/// A directory that is removed with its content when dropped.
 pub struct Scratch(PathBuf);
 
 impl Scratch {
-    /// `name` is the test's own.
+    /// Creates the directory. No other test uses this name.
     pub fn new(name: &str) -> Scratch {
         let path = std::env::temp_dir().join(format!("stalld-{}-{name}", std::process::id()));
         let _ = fs::remove_dir_all(&path);
@@ -40,9 +40,9 @@ impl Drop for Scratch {
 
 /// Copies a program, executable for all users.
 ///
-/// Another process does it. Had this one the copy open for writing, a process that another test
-/// starts at that moment would share the descriptor, and the kernel executes no file that is open
-/// for writing.
+/// Another process copies it. If this process had the copy open for writing, a process that another
+/// test starts at that moment would share the descriptor, and the kernel executes no file that is
+/// open for writing.
 pub fn install(from: &Path, to: &Path) {
     let status = Command::new("install").args(["-m", "755"]).args([from, to]).status();
     assert!(status.is_ok_and(|status| status.success()), "cannot copy {}", from.display());

@@ -1,4 +1,4 @@
-//! stallstat at work, whose reports are asked for one by one.
+//! A running stallstat, from which a test requests reports one by one.
 
 use crate::json::Json;
 use crate::{Program, TIMEOUT, build_directory, process};
@@ -7,7 +7,7 @@ use std::process::Command;
 
 pub struct Stallstat(Program);
 
-/// The program under test.
+/// Returns the path of the program under test.
 pub fn path() -> std::path::PathBuf {
     build_directory().join("stallstat")
 }
@@ -16,14 +16,15 @@ pub fn path() -> std::path::PathBuf {
 const ASKS_FOR_A_REPORT: u64 = 1 << 9;
 
 impl Stallstat {
-    /// It counts from here on until a report is asked for, and writes JSON.
+    /// Starts a stallstat that writes JSON. It counts from here on until a test requests a report.
     pub fn start(args: &[&str]) -> Stallstat {
         let mut stallstat = Stallstat::start_as(&[&["--json"], args].concat());
         stallstat.report();
         stallstat
     }
 
-    /// Its first report may be asked for. It ends in time, whatever becomes of who started it.
+    /// Starts a stallstat, and returns when it accepts requests for reports. It ends by itself,
+    /// even if the test does not end it.
     pub fn start_as(args: &[&str]) -> Stallstat {
         let mut command = Command::new(path());
         command.args(["-i", "3600", "-r", "300"]).args(args);
@@ -39,25 +40,25 @@ impl Stallstat {
         self.0.pid()
     }
 
-    /// Asks for what was counted since the last report.
+    /// Requests a report of all counts since the last one.
     pub fn report(&mut self) -> Report {
         process::signal(self.pid(), "USR1");
         self.next_report()
     }
 
-    /// The one that comes next, by itself.
+    /// Returns the next report, without a request.
     pub fn next_report(&mut self) -> Report {
         let (_, line) = self.0.line_with("{\"time\":");
         Report(Json::parse(&line))
     }
 
-    /// A line that has this in it.
+    /// Returns the next line that contains `text`.
     pub fn line_with(&mut self, text: &str) -> String {
         self.0.line_with(text).1
     }
 
-    /// A signal, and the end of it: its exit code, and all that it said in the order in which it
-    /// came.
+    /// Sends a signal and waits for the end. Returns the exit code and all output lines in their
+    /// order.
     pub fn end_by(mut self, signal: &str) -> (Option<i32>, Vec<String>) {
         process::signal(self.pid(), signal);
         let code = self.0.finish(TIMEOUT);
@@ -78,17 +79,17 @@ impl Report {
         self.0.get(table).unwrap_or_else(|| panic!("there is no table {table}: {self:?}")).list()
     }
 
-    /// The names in a table.
+    /// Returns the names in a table.
     pub fn names(&self, table: &str) -> Vec<&str> {
         self.rows(table).iter().filter(|row| row.get("comm").is_some()).map(|row| row.text("comm")).collect()
     }
 
-    /// What a table has of all tasks of this name.
+    /// Returns the row of a table for all tasks of this name.
     pub fn of(&self, table: &str, name: &str) -> Row<'_> {
         self.find(table, "comm", |value| matches!(value, Json::Text(text) if text == name))
     }
 
-    /// What it has of one task, where tasks are not collapsed.
+    /// Returns the row of a table for one task, if tasks are not collapsed.
     pub fn of_task(&self, table: &str, tid: Tid) -> Row<'_> {
         self.find(table, "tid", |value| *value == Json::Number(tid.0.into()))
     }
@@ -109,7 +110,7 @@ impl Report {
 pub struct Row<'a>(pub &'a Json);
 
 impl Row<'_> {
-    /// What is no whole number is rounded down.
+    /// Returns a number, rounded down.
     pub fn count(&self, key: &str) -> u64 {
         self.0.number(key).unwrap_or_else(|| panic!("there is no {key}: {self:?}")) as u64
     }

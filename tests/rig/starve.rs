@@ -5,7 +5,7 @@ use stalld::task::{Nanos, Tid};
 use std::path::PathBuf;
 use std::process::Command;
 
-/// The example program `starve`, at work.
+/// The running example program `starve`.
 pub struct Rig(Program);
 
 impl Rig {
@@ -19,12 +19,13 @@ impl Rig {
         build_directory().join("examples/starve")
     }
 
-    /// The next event of this kind: `ready`, `hog`, `victim`, `end hog`, `end victim`, `skipped`.
+    /// Waits for the next event of this kind: `ready`, `hog`, `victim`, `end hog`, `end victim`,
+    /// `skipped`.
     pub fn event(&mut self, kind: &str) -> Event {
         self.first_of(&[kind])
     }
 
-    /// The next event of one of these kinds.
+    /// Waits for the next event of one of these kinds.
     pub fn first_of(&mut self, kinds: &[&str]) -> Event {
         let is = |line: &str, kind: &&str| {
             line.strip_prefix(*kind).is_some_and(|rest| matches!(rest.as_bytes(), [] | [b' ', ..]))
@@ -38,7 +39,7 @@ impl Rig {
         (0..count).map(|_| self.event(kind)).collect()
     }
 
-    /// Waits until it ends by itself: its exit code, and all it said.
+    /// Waits until it ends by itself. Returns its exit code and its output.
     pub fn finish(mut self) -> (Option<i32>, String) {
         let code = self.0.finish(TIMEOUT);
         let lines: Vec<&str> = self.0.lines().iter().map(|(_, line)| line.as_str()).collect();
@@ -53,7 +54,7 @@ impl Rig {
 /// One line of the rig: `kind key=value... name=all the rest`.
 #[derive(Clone, Debug)]
 pub struct Event {
-    /// When it arrived here.
+    /// The time at which it arrived here.
     pub at: Nanos,
     pub line: String,
 }

@@ -5,16 +5,16 @@ use stalld::sys::sched;
 use stalld::task::Tid;
 use std::process::Command;
 
-/// At work on the hogged CPU. Killed when dropped, and waited for: from then on its number is
-/// anybody's.
+/// A process on the hogged CPU. Drop kills it and waits for its end, so that another process may
+/// get its number from then on.
 pub struct Stunt {
     program: Program,
     victim: Tid,
 }
 
 impl Stunt {
-    /// To be started once the hog is there; it starves from then on. `act` is what `stunt --help`
-    /// lists.
+    /// Starts a victim, which starves from then on, so start the hog first. `stunt --help` lists
+    /// the values of `act`.
     pub fn start(seconds: u32, act: &[&str]) -> Stunt {
         let mut command = Command::new(Rig::path().with_file_name("stunt"));
         command.args([hogged_cpu().to_string(), seconds.to_string()]).args(act);
@@ -23,7 +23,7 @@ impl Stunt {
         Stunt { program, victim }
     }
 
-    /// The thread that starves.
+    /// Returns the thread that starves.
     pub fn victim(&self) -> Tid {
         self.victim
     }
@@ -32,14 +32,14 @@ impl Stunt {
         self.program.pid()
     }
 
-    /// What became of its forks.
+    /// Waits for the report of its forks.
     pub fn born(&mut self) -> Event {
         line(&mut self.program, "born ")
     }
 }
 
 impl Drop for Stunt {
-    /// Only a task that runs can end, so it is taken to where it does.
+    /// Only a task that runs can end, so this moves all threads to other CPUs.
     fn drop(&mut self) {
         let elsewhere = online().iter().filter(|&cpu| cpu != hogged_cpu()).collect();
         for thread in process::threads(self.pid()) {

@@ -6,7 +6,7 @@ use std::fs;
 
 const LIMIT: &str = "/proc/sys/kernel/sched_rt_runtime_us";
 
-/// The limit now: us of each second, or -1 for none.
+/// Returns the present limit: us of each second, or -1 for none.
 pub fn limit() -> String {
     fs::read_to_string(LIMIT).expect("cannot read the limit on real-time tasks").trim().to_string()
 }
@@ -19,16 +19,17 @@ fn try_to_set(limit: &str) -> Result<()> {
     settings::set_rt_runtime_us(limit.parse().expect("the limit is a number"))
 }
 
-/// Sets the limit for the time of a test, and puts back what was there when dropped.
+/// A limit for the time of a test. Drop restores the former one.
 pub struct Throttling(String);
 
 impl Throttling {
-    /// Nothing but its end takes a CPU from the hog.
+    /// Turns throttling off, so that the hog keeps its CPU until it ends.
     pub fn off() -> Throttling {
         Throttling::set("-1")
     }
 
-    /// Where the kernel still has this, nobody real-time runs for 50 ms in each second.
+    /// Turns throttling on: on kernels that have it, no real-time task runs for 50 ms of each
+    /// second.
     pub fn on() -> Throttling {
         Throttling::set("950000")
     }

@@ -1,5 +1,5 @@
-//! A thread that works when it is told to, and sleeps before and after, so that the kernel's own
-//! account of its work can be read.
+//! A thread that works on command, and sleeps before and after, so that the kernel's own account of
+//! its work can be read.
 
 use crate::process;
 use stalld::sys::{clock, sched};
@@ -9,26 +9,27 @@ use std::thread::{self, JoinHandle};
 
 pub struct Worker<T> {
     tid: Tid,
-    /// Each message is a step: to work, and to end.
+    /// The first message starts the work. The second one, or closing the channel, ends the thread.
     go: Option<Sender<()>>,
     outcome: Receiver<T>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// What the kernel has of a thread.
+/// The kernel's account of a thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Account {
-    /// How often it was given a CPU, ...
+    /// The number of times it was given a CPU.
     pub turns: u64,
-    /// ... and how often it left one to sleep, or otherwise.
+    /// The number of times it left a CPU to sleep.
     pub voluntary: u64,
+    /// The number of times it left a CPU while runnable.
     pub preempted: u64,
     pub faults: u64,
 }
 
 impl<T: Send + 'static> Worker<T> {
-    /// A SCHED_FIFO thread, which nobody but the test's own threads can keep waiting; it sleeps
-    /// until `go`. Of priority 0 it is an ordinary one.
+    /// Starts a SCHED_FIFO thread, so that only the test's own threads can make it wait. With
+    /// priority 0 it is an ordinary thread. It sleeps until `go`.
     pub fn start(
         name: &[u8],
         cpu: Cpu,
@@ -37,7 +38,7 @@ impl<T: Send + 'static> Worker<T> {
     ) -> Worker<T> {
         let (go, orders) = mpsc::channel();
         let (result, outcome) = mpsc::channel();
-        let (told, tid) = mpsc::channel();
+        let (started, tid) = mpsc::channel();
         let name = Comm::new(name);
         let thread = thread::spawn(move || {
             sched::set_name(&name).expect("cannot name a thread");
@@ -45,7 +46,7 @@ impl<T: Send + 'static> Worker<T> {
             if priority > 0 {
                 sched::set_fifo(Tid(0), priority).expect("cannot make a thread SCHED_FIFO");
             }
-            told.send(sched::gettid()).expect("nobody listens");
+            started.send(sched::gettid()).expect("nobody listens");
             if orders.recv().is_ok() {
                 let _ = result.send(work());
                 let _ = orders.recv();
@@ -61,19 +62,19 @@ impl<T: Send + 'static> Worker<T> {
         self.tid
     }
 
-    /// Lets it work.
+    /// Starts its work.
     pub fn go(&self) {
         self.go.as_ref().and_then(|go| go.send(()).ok()).expect("a worker has ended");
     }
 
-    /// What comes of its work. It sleeps when this returns.
+    /// Waits for the result of its work. The thread sleeps when this returns.
     pub fn outcome(&self) -> T {
         let outcome = self.outcome.recv().expect("a worker has panicked");
         self.account();
         outcome
     }
 
-    /// As of a moment at which it sleeps.
+    /// Returns its account at a moment at which it sleeps.
     pub fn account(&self) -> Account {
         process::eventually("a worker sleeps", || {
             let before = read(self.tid)?;

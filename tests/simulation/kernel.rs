@@ -1,9 +1,9 @@
-//! The machine as stalld meets it: the system calls, /proc, the clock, and a backend that looks.
+//! The machine as stalld sees it: the system calls, /proc, the clock, and a backend that scans.
 
 use crate::promises::Watched;
 use crate::setup::{Eyes, Trouble};
 use crate::tasks::{Hidden, Life, State};
-use stalld::boost::kernel::Kernel;
+use stalld::boost::kernel::{Hrtick, Kernel, Settings, Standing};
 use stalld::boost::restore::FIFO_PRIORITY;
 use stalld::error::{Error, Result};
 use stalld::observe::{Backend, Effort, Kind, Load, Snapshot, Waiter};
@@ -14,35 +14,35 @@ use std::io;
 use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// What a system call takes.
+/// The time that a system call takes.
 const CALL: Nanos = Nanos(500);
 
-/// Faults of stalld's hands that need none in their code: what they do is changed on its way to the
+/// Faults of the actuator. Its code is not changed for them, but its calls are, on their way to the
 /// machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lie {
-    /// A task is said to be restored, and is not.
+    /// A restore reports success, but changes nothing.
     RestoreDropped,
-    /// The number of the process is taken for that of the thread.
+    /// A boost reaches the main thread of the process instead of the thread.
     TidsSwapped,
     /// The priority that is saved is one too high.
     SavedWrong,
     /// The timer slack is not written back.
     SlackDropped,
-    /// The record of a boost is gone as soon as it is written.
+    /// A restore record is cleared as soon as it is written.
     RecordLost,
-    /// A refusal is not told.
+    /// A refusal is not reported.
     EventLost,
 }
 
 #[derive(Clone)]
 pub struct Calls {
     pub watched: Arc<Mutex<Watched>>,
-    /// It is the guardian that calls.
+    /// The guardian makes the calls, not stalld.
     pub guardian: bool,
 }
 
-/// Thrown where stalld is killed.
+/// The payload of the panic that kills stalld.
 pub struct Killed;
 
 pub fn lock(watched: &Mutex<Watched>) -> MutexGuard<'_, Watched> {
@@ -50,7 +50,8 @@ pub fn lock(watched: &Mutex<Watched>) -> MutexGuard<'_, Watched> {
 }
 
 impl Calls {
-    /// Enters the kernel: time passes, and things may happen that nobody has planned.
+    /// Enters the kernel. Time passes, stalld may be killed, and with `may_change` tasks may
+    /// change.
     fn enter(&self, may_change: bool) -> MutexGuard<'_, Watched> {
         let mut watched = lock(&self.watched);
         watched.world.now = watched.world.now + CALL;
@@ -64,12 +65,12 @@ impl Calls {
         if may_change && watched.world.setup.has(Trouble::Race) && watched.world.random.one_in(50) {
             watched.note_records();
             watched.world.happen();
+            watched.note_needs();
         }
         watched
     }
 
-    /// The task that a call is about. On its way the call may meet another one, with the same
-    /// number.
+    /// Changes how a task is scheduled. Before a boost another task may get the tid.
     fn set(&self, tid: Tid, attr: Attr) -> io::Result<()> {
         let mut watched = self.enter(false);
         if tid == Tid(0) {
@@ -127,6 +128,21 @@ fn errno(number: i32) -> io::Error {
     io::Error::from_raw_os_error(number)
 }
 
+/// The simulated stalld changes no setting.
+impl Settings for Calls {
+    fn rt_runtime_us(&self) -> Result<i64> {
+        unreachable!()
+    }
+
+    fn set_rt_runtime_us(&self, _: i64) -> Result<()> {
+        unreachable!()
+    }
+
+    fn turn_hrtick_off(&self, _: Hrtick) -> Result<()> {
+        unreachable!()
+    }
+}
+
 impl Kernel for Calls {
     fn get_attr(&self, tid: Tid) -> io::Result<Attr> {
         let watched = self.enter(true);
@@ -138,7 +154,7 @@ impl Kernel for Calls {
         if watched.lie == Some(Lie::SavedWrong) && attr.policy.is_realtime() && attr.priority < 50 {
             attr.priority += 1;
         }
-        // Nice values of real-time tasks are out of sight.
+        // The kernel does not show the nice values of real-time tasks.
         attr.nice = if attr.priority > 0 || attr.policy == Policy::DEADLINE { 0 } else { attr.nice };
         Ok(attr)
     }
@@ -160,8 +176,11 @@ impl Kernel for Calls {
         Ok(())
     }
 
-    fn priority_limit(&self, _: Tid) -> io::Result<u64> {
-        Ok(0)
+    /// No child here is born with the policy of a pulse, so each task may set the rank that it has.
+    fn priority_limit(&self, tid: Tid) -> Option<u64> {
+        let watched = self.enter(false);
+        let index = watched.world.find(tid)?;
+        Some(watched.world.lives[index].own.attr.priority.into())
     }
 
     fn try_start(&self, tid: Tid) -> io::Result<Option<u64>> {
@@ -172,8 +191,8 @@ impl Kernel for Calls {
         Ok(watched.world.find(tid).map(|index| watched.world.lives[index].start))
     }
 
-    /// What asks by this is who looks for children, and those whom it can't see are no promise of
-    /// stalld's.
+    /// This never fails, unlike `try_start`: only the search for children calls it, and stalld
+    /// promises nothing about children that it can't see.
     fn start(&self, tid: Tid) -> Option<u64> {
         let watched = self.enter(false);
         let index = watched.world.find(tid)?;
@@ -199,6 +218,13 @@ impl Kernel for Calls {
     fn state(&self, tid: Tid) -> Option<u8> {
         let watched = self.enter(false);
         watched.world.find(tid).map(|_| b'S')
+    }
+
+    fn standing(&self, tid: Tid) -> Option<Standing> {
+        let watched = self.enter(true);
+        let life = &watched.world.lives[watched.world.find(tid)?];
+        let is_runnable = matches!(life.state, State::Running | State::Queued);
+        Some(Standing { cpu: life.cpu, prio: life.prio(), is_runnable })
     }
 
     fn runs(&self, tid: Tid) -> Option<u64> {
@@ -246,7 +272,7 @@ impl Kernel for Calls {
         watched.world.find(child).map(|index| watched.world.lives[index].parent == parent)
     }
 
-    /// Tids are given out in no order here, so the walk goes by the machine's own numbers.
+    /// Tids are assigned in random order here, so the walk goes by the ids of the machine.
     fn births(&self, walk: &mut Walk, since: u64, each: &mut dyn FnMut(Option<Birth>) -> bool) -> bool {
         loop {
             let birth = {
@@ -258,7 +284,7 @@ impl Kernel for Calls {
                 // The process of the thread that has started it.
                 let parent = lives.iter().find(|life| life.id == next.parent);
                 let (tid, start) = (next.tid, next.start);
-                Birth { tid, start, parent: parent.map_or(Tid(0), |parent| parent.tgid) }
+                Birth { tid, start, parent: parent.map_or(Tid(0), |parent| parent.tgid), prio: 120 }
             };
             if !each(Some(birth).filter(|birth| birth.start >= since)) {
                 return false;
@@ -288,13 +314,13 @@ impl Kernel for Calls {
 }
 
 /// A backend over the machine.
-pub struct Look {
+pub struct SimulatedBackend {
     pub watched: Arc<Mutex<Watched>>,
     pub eyes: Eyes,
     pub asks: bool,
 }
 
-impl Backend for Look {
+impl Backend for SimulatedBackend {
     fn kind(&self) -> Kind {
         Kind::TaskIter
     }
@@ -317,9 +343,9 @@ impl Backend for Look {
             }
             snapshot.load.push(Load { cpu: Cpu(cpu), runnable, realtime });
         }
-        let somebody = snapshot.load.iter().any(|load| load.runnable > 1);
-        if self.asks && effort != Effort::All && (!somebody || effort == Effort::Ask) {
-            watched.looked(snapshot);
+        let may_wait = snapshot.load.iter().any(|load| load.runnable > 1);
+        if self.asks && effort != Effort::All && (!may_wait || effort == Effort::Ask) {
+            watched.scanned(snapshot);
             return Ok(());
         }
         snapshot.complete = true;
@@ -331,7 +357,7 @@ impl Backend for Look {
                 snapshot.running.push(life.task());
             }
         }
-        watched.looked(snapshot);
+        watched.scanned(snapshot);
         Ok(())
     }
 }

@@ -16,7 +16,7 @@ const DEFAULT_SLACK: u64 = 50_000;
 pub struct Core {
     pub online: bool,
     pub hogged: bool,
-    /// The last look that has begun a boost here, or tried to.
+    /// When a scan last began a boost here, or tried to.
     pub tried_at: Nanos,
 }
 
@@ -26,11 +26,11 @@ pub struct World {
     pub random: Random,
     pub cores: Vec<Core>,
     pub lives: Vec<Life>,
-    /// Newer kernels take its timer slack from a task that becomes real-time.
+    /// The kernel resets the timer slack of a task that becomes real-time, as newer ones do.
     pub takes_slack: bool,
     pub turn: u64,
     pub waits: u64,
-    /// Tasks that stalld has a record of, by number and process.
+    /// Tasks of which stalld has a restore record, by tid and tgid.
     pub noted: Vec<(Tid, Tid)>,
     ids: u64,
     pace: Nanos,
@@ -71,7 +71,7 @@ impl World {
         self.lives.iter().position(|life| life.tid == tid)
     }
 
-    /// A pause, and then one thing happens to one task.
+    /// Pauses for a random time, and then lets one thing happen to one task.
     pub fn step(&mut self, until: Nanos) {
         let pace = if self.random.one_in(3) { self.pace.0 / 50 } else { 2 * self.pace.0 };
         let then = self.now + Nanos(self.random.below(pace + 1) + 1);
@@ -92,7 +92,8 @@ impl World {
         }
     }
 
-    /// What happens while stalld sleeps through a boost or a pulse.
+    /// Advances time to `until`, while stalld sleeps through a boost or a pulse. Most of the
+    /// boosted tasks run meanwhile.
     pub fn lend(&mut self, until: Nanos) {
         self.now = self.now.max(until);
         for index in 0..self.lives.len() {
@@ -113,7 +114,7 @@ impl World {
         self.lives[index] = born;
     }
 
-    /// The task is gone in the last moment, and another one of its kind has its number.
+    /// Replaces a task at the last moment by another one that has its tid and is scheduled alike.
     pub fn replace(&mut self, tid: Tid) {
         let Some(index) =
             self.find(tid).filter(|&index| self.setup.has(Trouble::Exit) && !self.lives[index].hog)
@@ -123,7 +124,7 @@ impl World {
         let Life { id, mut own, .. } = self.lives[index];
         self.exit(index, true);
         if self.lives[index].id != id {
-            // What it has set of its own is lost with such a change.
+            // The new task has not set a timer slack.
             own.slack = self.slack_of(&Scheduled { attr: own.attr, slack: DEFAULT_SLACK }, own.attr.policy);
             (self.lives[index].own, self.lives[index].now) = (own, own);
         }
@@ -140,7 +141,7 @@ impl World {
         }
     }
 
-    /// What the kernel does to the timer slack.
+    /// Returns the timer slack that the kernel gives a task that gets this policy.
     pub fn slack_of(&self, before: &Scheduled, policy: Policy) -> u64 {
         let is_realtime = |policy: Policy| policy.is_realtime() || policy == Policy::DEADLINE;
         match (is_realtime(before.attr.policy), is_realtime(policy)) {
@@ -214,7 +215,8 @@ impl World {
         (it.state, it.hidden, it.truly, it.stamp) = (State::Queued, Hidden::No, self.now, stamp);
     }
 
-    /// Gives it its CPU, and puts who has had that in the queue.
+    /// Gives a task its CPU, and queues the task that had it. Beside a hog the task only runs
+    /// briefly.
     fn run(&mut self, index: usize) {
         let cpu = self.lives[index].cpu;
         let before = self.lives.iter().position(|it| it.cpu == cpu && it.state == State::Running);
@@ -245,7 +247,7 @@ impl World {
         it.judged.named = false;
     }
 
-    /// A task becomes a hog, or all hogs of its CPU cease to be.
+    /// Makes a task a hog. If its CPU has a hog already, ends the hogs of that CPU instead.
     fn hog(&mut self, index: usize) {
         let cpu = self.lives[index].cpu;
         let core = &mut self.cores[cpu.0 as usize];
@@ -295,7 +297,8 @@ impl World {
         Cpu(order.into_iter().find(|&cpu| self.cores[cpu].online).unwrap() as u32)
     }
 
-    /// Its child, a process or a thread, takes the place of somebody who sleeps.
+    /// Forks a child, a process or a thread. It replaces a sleeping task, so that the number of
+    /// tasks stays the same.
     fn fork(&mut self, index: usize) {
         let parent = self.lives[index];
         let place = self.random.below(self.lives.len() as u64) as usize;
@@ -324,11 +327,11 @@ impl World {
         self.queue(place);
     }
 
-    /// The only thread that is left takes the number of its process.
+    /// Ends the other threads of a process. The thread that is left takes the tid of the process.
     fn exec(&mut self, index: usize) {
         let life = self.lives[index];
         let leader = self.lives.iter().position(|it| it.tid == life.tgid && it.id != life.id);
-        // Which of them had which boost nobody can tell.
+        // Skip this if another thread is boosted, because it would be unclear which boost is whose.
         let is_boosted = |it: &Life| it.is_foreign() || it.judged.boosted;
         let noted = self.noted.iter().any(|&(tid, tgid)| tgid == life.tgid && tid != life.tid);
         if noted || self.lives.iter().any(|it| it.tgid == life.tgid && it.id != life.id && is_boosted(it)) {
@@ -347,11 +350,11 @@ impl World {
         (it.tid, it.start) = (life.tgid, start);
         it.runs = it.runs.max(leader_runs) + 1;
         (it.judged.known, it.judged.named, it.judged.born_in) = (None, false, self.turn);
-        // stalld takes it for the leader.
+        // stalld takes the task for the leader.
         it.judged.refused_until = it.judged.refused_until.max(refused_until);
     }
 
-    /// Its place is free, its number too, and its children are another's.
+    /// Frees the tid of a task that has ended, and leaves its children without a parent.
     fn bury(&mut self, index: usize) {
         let gone = self.lives[index].id;
         (self.lives[index].tid, self.lives[index].tgid) = (Tid(0), Tid(0));
@@ -396,7 +399,7 @@ impl World {
         }
     }
 
-    /// As tasks schedule themselves.
+    /// Returns a random scheduling, as a task may choose for itself.
     fn scheduled(&mut self) -> Scheduled {
         let policy = self.random.of(&[
             Policy::OTHER,
@@ -410,7 +413,7 @@ impl World {
         let flags = if self.random.one_in(5) || policy == Policy::DEADLINE { RESET_ON_FORK } else { 0 };
         let mut attr = Attr { policy, flags, ..Attr::default() };
         if policy.is_realtime() {
-            // At 98, with RESET_ON_FORK, a task would look like one of stalld's.
+            // At 98, with RESET_ON_FORK, a task would look like one in a pulse.
             attr.priority = 1 + self.random.below(49) as u32;
         } else if policy == Policy::DEADLINE {
             (attr.runtime, attr.deadline, attr.period) =

@@ -1,11 +1,15 @@
-//! What stalld promises, held against what the machine knows.
+//! Compares the promises of stalld with the true state of the machine.
+
+mod needs;
+mod sets;
 
 use crate::kernel::Lie;
 use crate::machine::World;
 use crate::setup::Orders;
-use crate::tasks::{Judged, Life, Scheduled, State};
+use crate::tasks::{Judged, Life, State};
+use needs::Need;
 use stalld::boost::event::Event;
-use stalld::boost::journal::{BoostPolicy, Boosted, Journal, Rank, RestoreRecord, Saved};
+use stalld::boost::journal::{Journal, RestoreRecord};
 use stalld::boost::restore::RestoreOutcome;
 use stalld::engine::Engine;
 use stalld::observe::Snapshot;
@@ -17,34 +21,28 @@ use std::sync::Arc;
 /// Boosts of a CPU start this far apart.
 pub const SPACING: Nanos = Nanos::from_millis(20);
 
-/// A task that the guardian has in hand is tried again after this.
+/// A task whose record the guardian has claimed is tried again after this time.
 const TAKEN: Nanos = Nanos::from_millis(100);
 
-/// The guardian steps in as late.
-const STUCK: Nanos = Nanos::from_secs(1);
-const RETRY: Nanos = Nanos::from_secs(1);
-
-/// What the calls of a turn take, and what is slept through in it.
-const SLOP: Nanos = Nanos::from_millis(100);
-
-/// A boost, as far as it is known outside of stalld.
+/// A boost, as it is known outside of stalld.
 #[derive(Clone, Copy, Debug)]
 pub struct Boost {
     id: u64,
-    /// The number and the start under which stalld knows it.
+    /// The tid and the start time of the task, as stalld knows them.
     of: (Tid, u64),
-    /// How it was scheduled before.
+    /// How the task was scheduled before.
     own: Attr,
-    /// In the ticks that tasks' starts are in.
+    /// When the boost began, in the ticks of start times.
     since: u64,
     pub end: Nanos,
-    /// Where stalld has seen it last.
+    /// The CPU on which stalld has seen the task last.
     pub cpu: Cpu,
-    /// stalld has said so.
-    told: bool,
+    /// stalld has reported it.
+    reported: bool,
+    need: Need,
 }
 
-/// The machine, and who watches it.
+/// The machine, and the notes of its observer.
 pub struct Watched {
     pub world: World,
     pub orders: Orders,
@@ -59,22 +57,24 @@ pub struct Watched {
     overs: Vec<Boost>,
     /// How each task that had pulses was scheduled before them.
     pulsed: HashMap<(Tid, u64), Vec<Attr>>,
-    /// Tasks that were born to them, by their number on the machine, and have not been seen to yet.
+    /// Children that were born during a boost that has ended, by id. stalld has to give them the
+    /// policy of the parent.
     lost: Vec<u64>,
-    /// Of the last snapshot.
-    pub look_at: Nanos,
-    pub in_look: bool,
-    /// The last look that found another task at the number of one that starved.
+    /// The time of the last snapshot.
+    pub scan_at: Nanos,
+    pub in_scan: bool,
+    /// When a scan last found another task with the tid of one that starved.
     pub stranger_tried_at: Nanos,
-    /// Whom a boost that has just ended outranks is not judged.
-    overs_at_look: u64,
+    /// The number of ended boosts at the last scan. If more have ended since, a task may no longer
+    /// be outranked.
+    overs_at_scan: u64,
     pub tally: Tally,
 }
 
-/// What has happened, so that a run that shows nothing is noticed.
+/// Counts of events, so that a run in which too little happens is noticed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tally {
-    pub looks: u64,
+    pub scans: u64,
     pub named: u64,
     pub boosts: u64,
     pub refusals: u64,
@@ -87,7 +87,7 @@ pub struct Tally {
 impl Tally {
     pub fn plus(self, other: Tally) -> Tally {
         Tally {
-            looks: self.looks + other.looks,
+            scans: self.scans + other.scans,
             named: self.named + other.named,
             boosts: self.boosts + other.boosts,
             refusals: self.refusals + other.refusals,
@@ -112,10 +112,10 @@ impl Watched {
             overs: Vec::new(),
             pulsed: HashMap::new(),
             lost: Vec::new(),
-            look_at: Nanos::ZERO,
-            in_look: false,
+            scan_at: Nanos::ZERO,
+            in_scan: false,
             stranger_tried_at: Nanos::ZERO,
-            overs_at_look: 0,
+            overs_at_scan: 0,
             tally: Tally::default(),
         }
     }
@@ -123,14 +123,14 @@ impl Watched {
     pub fn break_promise(&mut self, life: &Life, what: &str) {
         if self.broken.is_none() {
             self.broken =
-                Some(format!("{what}; at {:?}, last look at {:?}: {life:?}", self.world.now, self.look_at));
+                Some(format!("{what}; at {:?}, last scan at {:?}: {life:?}", self.world.now, self.scan_at));
         }
     }
 
-    /// What a look shows.
-    pub fn looked(&mut self, snapshot: &Snapshot) {
+    /// Takes over the results of a scan.
+    pub fn scanned(&mut self, snapshot: &Snapshot) {
         let (at, threshold) = (snapshot.at, self.orders.limits.threshold);
-        (self.look_at, self.overs_at_look) = (at, self.tally.overs);
+        (self.scan_at, self.overs_at_scan) = (at, self.tally.overs);
         let hogs: Vec<Cpu> = self
             .world
             .lives
@@ -153,7 +153,7 @@ impl Watched {
                 judged.due_at = due.then_some(at);
             } else {
                 (judged.missed, judged.due_since, judged.due_at) = (judged.missed + 1, None, None);
-                // One that has been out of sight for so long may be forgotten.
+                // stalld may forget a wait that was out of sight for so long.
                 let remembered = judged.missed <= 8 || at - judged.seen <= threshold;
                 judged.known = judged.known.filter(|_| remembered);
             }
@@ -167,21 +167,21 @@ impl Watched {
     /// stalld is about to boost a task.
     pub fn begins(&mut self, index: usize) {
         let life = self.world.lives[index];
-        let at = Some(self.look_at);
-        if !self.in_look || life.judged.tried_at == at {
+        let at = Some(self.scan_at);
+        if !self.in_scan || life.judged.tried_at == at {
             return;
         }
         if life.judged.due_at != at {
-            // It has taken the number of one that starved a microsecond ago, on whatever CPU.
-            self.stranger_tried_at = self.look_at;
+            // Another task has just got the tid of one that starved, on any CPU.
+            self.stranger_tried_at = self.scan_at;
             return;
         }
         self.world.lives[index].judged.tried_at = at;
         let cpu = life.judged.cpu;
-        if self.world.cores[cpu.0 as usize].tried_at + SPACING > self.look_at {
+        if self.world.cores[cpu.0 as usize].tried_at + SPACING > self.scan_at {
             self.break_promise(&life, "boosts of a CPU start 20 ms apart, and this one does not");
         }
-        self.world.cores[cpu.0 as usize].tried_at = self.look_at;
+        self.world.cores[cpu.0 as usize].tried_at = self.scan_at;
         let owner = life.task().owner;
         let longer = |it: &&Life| {
             let is_here = (it.judged.due_at, it.judged.cpu) == (at, cpu);
@@ -196,21 +196,21 @@ impl Watched {
         }
     }
 
-    /// stalld need not boost it now, or can't.
+    /// Returns true if stalld need not boost the task now, or can't.
     pub fn excused(&self, life: &Life) -> bool {
         let judged = &life.judged;
         judged.boosted
             || life.is_foreign()
-            || judged.refused_until > self.look_at
-            // stalld does not tell of one that its guardian has in hand.
-            || judged.tried_at.is_some_and(|tried| tried + TAKEN > self.look_at)
+            || judged.refused_until > self.scan_at
+            // stalld does not report a task whose record the guardian has claimed.
+            || judged.tried_at.is_some_and(|tried| tried + TAKEN > self.scan_at)
             || judged.known.is_none()
             || !life.waits()
             || self.orders.rules.only_outranked
-                && (!judged.outranked || self.tally.overs > self.overs_at_look)
+                && (!judged.outranked || self.tally.overs > self.overs_at_scan)
     }
 
-    /// Whose records there are, before something happens to a task.
+    /// Notes which tasks have restore records, before something happens to a task.
     pub fn note_records(&mut self) {
         let of_boost = |(_, record)| match record {
             RestoreRecord::Boost(boosted) => Some((boosted.tid, boosted.tgid)),
@@ -220,189 +220,41 @@ impl Watched {
         self.world.noted.extend(self.journal.open().filter_map(of_boost));
     }
 
-    /// A task is about to be scheduled otherwise.
-    pub fn before_set(&mut self, index: usize, attr: &Attr, raises: bool) {
-        let life = self.world.lives[index];
-        let says = |attr: &Attr| (attr.policy, attr.priority, attr.reset_on_fork());
-        if raises {
-            return self.before_raise(index, attr);
-        }
-        if life.is_foreign() {
-            if says(attr) != says(&life.own.attr) {
-                self.break_promise(&life, &format!("it was restored to {attr:?}"));
-            }
-            return;
-        }
-        // A rank is lowered several times in a row.
-        if says(&life.now.attr) == says(attr) {
-            return;
-        }
-        let rank = |attr: &Attr| Rank::of(attr.policy, attr.priority);
-        let pulsed = self.pulsed.get(&(life.tid, life.start)).into_iter().flatten();
-        let had_pulse = pulsed.into_iter().any(|before| says(before) == says(attr));
-        if had_pulse && life.now.attr.reset_on_fork() && rank(&life.now.attr) > rank(attr) {
-            let slack = self.world.slack_of(&life.now, attr.policy);
-            let it = &mut self.world.lives[index];
-            let attr = Attr { nice: it.own.attr.nice, ..*attr };
-            (it.own, it.judged.lowered) = (Scheduled { attr, slack }, true);
-            return;
-        }
-        if let Some(before) = self.lowered_to(&life, attr) {
-            let slack = match before.timer_slack {
-                0 => self.world.slack_of(&life.now, attr.policy),
-                slack => slack,
-            };
-            let it = &mut self.world.lives[index];
-            it.own = Scheduled { attr: Attr { nice: it.own.attr.nice, ..*attr }, slack };
-            return;
-        }
-        if life.tid == life.tgid && life.runs > 0 {
-            self.break_promise(&life, &format!("it may have set its policy itself, and was set to {attr:?}"));
-        }
-        // A task that was born within the tick in which the boost began may be meant too.
-        let since = |boost: &&Boost| life.start >= boost.since;
-        let mut elders = self.boosts.iter().chain(&self.overs).filter(since).map(|boost| boost.own);
-        let alike = elders.find(|own| (own.policy, own.priority, false) == says(attr));
-        match life.judged.inherits.or(alike) {
-            Some(own) if (own.policy, own.priority, false) == says(attr) => {
-                self.world.lives[index].judged.inherits = Some(own);
-                self.tally.adopted += 1;
-                let slack = self.world.slack_of(&life.now, attr.policy);
-                let it = &mut self.world.lives[index];
-                it.own = Scheduled { attr: Attr { nice: it.own.attr.nice, ..*attr }, slack };
-            }
-            _ => self.break_promise(&life, &format!("it was not boosted, and was set to {attr:?}")),
-        }
-    }
-
-    /// Returns how the task was scheduled before a pulse if that is as it is set now, and it has a
-    /// higher rank.
-    fn lowered_to(&self, life: &Life, attr: &Attr) -> Option<Saved> {
-        let rank = |attr: &Attr| Rank::of(attr.policy, attr.priority);
-        self.journal.open().find_map(|(_, record)| {
-            let RestoreRecord::Boost(boosted) = record else { return None };
-            let names = [(boosted.tid, boosted.start), (boosted.tgid, boosted.leader_start)];
-            let is_lowered = names.contains(&(life.tid, life.start))
-                && boosted.how == BoostPolicy::Fifo
-                && boosted.before.is(attr)
-                && rank(&life.now.attr) > rank(attr);
-            is_lowered.then_some(boosted.before)
-        })
-    }
-
-    fn before_raise(&mut self, index: usize, attr: &Attr) {
-        let (life, now) = (self.world.lives[index], self.world.now);
-        if life.is_foreign() {
-            self.break_promise(&life, "it was boosted, and is boosted once more");
-        }
-        let starved = self.in_look && life.judged.starved_at == Some(self.look_at);
-        // Its own, or those of the leader whose number it has taken.
-        let is_of = |boost: &&Boost| boost.id == life.id || boost.of == (life.tid, life.start);
-        let pulses = self.boosts.iter().filter(is_of).any(|boost| now <= boost.end + SLOP);
-        if !starved && !pulses {
-            // It has taken the number of one that starved a microsecond ago: by exec(2), which
-            // stalld can't tell from that one, or by chance, which it notices at once.
-            if life.judged.born_in != self.world.turn {
-                self.break_promise(&life, "it was boosted, and has not starved");
-            }
-            if life.judged.born_in != self.world.turn || self.records_of(&life) == 0 {
-                return;
-            }
-        }
-        if self.records_of(&life) != 1 {
-            self.break_promise(&life, "it was boosted without a record of how to undo that");
-        }
-        let fifo = attr.policy == Policy::FIFO;
-        if fifo {
-            self.pulsed.entry((life.tid, life.start)).or_default().push(life.own.attr);
-        }
-        let end = self.look_at + self.orders.boost.duration;
-        let back_by = if fifo { now + self.orders.rules.runtime + STUCK } else { end + STUCK };
-        let since = self.world.ticks();
-        let judged = &mut self.world.lives[index].judged;
-        judged.back_by = back_by + SLOP;
-        judged.boosted = true;
-        // In a look boosts begin; between looks they go on.
-        let new = !self.boosts.iter().any(|boost| boost.id == life.id && (!boost.told || !self.in_look));
-        if new {
-            let (id, of) = (life.id, (life.tid, life.start));
-            self.boosts.push(Boost { id, of, own: life.own.attr, since, end, cpu: judged.cpu, told: false });
-        }
-    }
-
-    pub fn after_set(&mut self, index: usize, raises: bool) {
-        let life = &mut self.world.lives[index];
-        life.judged.touched = true;
-        if !raises {
-            life.judged.kept = false;
-        }
-    }
-
-    /// The kernel has refused to take a boost back.
-    pub fn kept(&mut self, index: usize) {
-        let now = self.world.now;
-        let life = &mut self.world.lives[index];
-        if life.is_foreign() {
-            (life.judged.kept, life.judged.back_by) = (true, now + RETRY + STUCK + SLOP);
-        }
-    }
-
-    pub fn niced(&mut self, index: usize, nice: i32) {
-        let life = self.world.lives[index];
-        match life.judged.inherits {
-            Some(own) if own.nice == nice => {
-                let it = &mut self.world.lives[index];
-                (it.own.attr.nice, it.now.attr.nice) = (nice, nice);
-            }
-            _ => self.break_promise(&life, &format!("its nice value was set to {nice}")),
-        }
-    }
-
-    fn records_of(&self, life: &Life) -> usize {
-        let count = |names: fn(&Boosted) -> (Tid, u64)| {
-            let is_of =
-                |record| matches!(record, RestoreRecord::Boost(it) if names(&it) == (life.tid, life.start));
-            self.journal.open().filter(|&(_, record)| is_of(record)).count()
-        };
-        // By exec(2) a thread takes the number of its process.
-        match count(|it| (it.tid, it.start)) {
-            0 => count(|it| (it.tgid, it.leader_start)).min(1),
-            own => own,
-        }
-    }
-
-    /// One that stalld has told of, or else one that it is to tell of.
-    fn boost_of(&self, task: &Task, told: bool) -> Option<usize> {
+    /// Returns the boost of a task that stalld has reported, or else one that it has not; the other
+    /// way round if `reported` is false.
+    fn boost_of(&self, task: &Task, reported: bool) -> Option<usize> {
         let of = (task.tid, task.start);
-        let of_it = |told: bool| self.boosts.iter().position(|boost| boost.of == of && boost.told == told);
-        of_it(told).or_else(|| of_it(!told))
+        let of_it =
+            |reported| self.boosts.iter().position(|boost| boost.of == of && boost.reported == reported);
+        of_it(reported).or_else(|| of_it(!reported))
     }
 
     fn life(&mut self, id: u64) -> Option<&mut Life> {
         self.world.lives.iter_mut().find(|life| life.id == id)
     }
 
-    /// What stalld says it has done.
-    pub fn told(&mut self, event: &Event) {
+    /// Takes an event that stalld has reported.
+    pub fn on_event(&mut self, event: &Event) {
         match event {
             Event::Boosted { task, .. } => {
                 self.tally.boosts += 1;
                 let Some(index) = self.boost_of(task, false) else { return };
-                self.boosts[index].told = true;
-                // One that has taken its leader's number since is what the leader was, to stalld.
+                self.boosts[index].reported = true;
+                // If the task has taken its leader's tid, stalld takes it for the leader, and it
+                // stays refused.
                 if let Some(life) = self.life(self.boosts[index].id).filter(|life| life.tid == task.tid) {
                     life.judged.refused_until = Nanos::ZERO;
                 }
             }
             Event::Refused { task, .. } => {
                 self.tally.refusals += 1;
-                let until = self.look_at + self.orders.rules.retry;
+                let until = self.scan_at + self.orders.rules.retry;
                 let life =
                     self.world.lives.iter_mut().find(|it| (it.tid, it.start) == (task.tid, task.start));
                 if let Some(life) = life {
                     life.judged.refused_until = until;
                 }
-                self.world.cores[task.cpu.0 as usize].tried_at = self.look_at;
+                self.world.cores[task.cpu.0 as usize].tried_at = self.scan_at;
             }
             Event::Over { task, outcome, .. } => {
                 self.tally.overs += 1;
@@ -415,12 +267,12 @@ impl Watched {
                 if matches!(outcome, RestoreOutcome::Failed(_)) && !life.judged.kept && life.is_foreign() {
                     self.break_promise(&life, "its restore is said to have failed");
                 }
-                // What its children are is another's business if its policy was set since by
-                // somebody else.
+                // If another process has set the policy of the task since, stalld promises nothing
+                // about its children.
                 let is_itself = life.tid == task.tid && life.own.attr == boost.own;
                 if matches!(outcome, RestoreOutcome::Restored(_)) && is_itself {
-                    // One that was boosted itself just now is not seen to be as RESET_ON_FORK makes
-                    // tasks.
+                    // stalld does not recognise a child that was just boosted itself, because it is
+                    // not scheduled as RESET_ON_FORK makes tasks.
                     let lost = |it: &&Life| {
                         it.parent == life.id
                             && it.judged.inherits == Some(boost.own)
@@ -441,8 +293,10 @@ impl Watched {
         }
     }
 
-    /// Nobody is boosted for longer than was said, whoever has to end it.
+    /// Checks that no task is boosted for longer than even the guardian allows, nor without a
+    /// record.
     pub fn stepped(&mut self) {
+        self.note_needs();
         let now = self.world.now;
         let late = |life: &&Life| life.is_foreign() && now > life.judged.back_by;
         if let Some(life) = self.world.lives.iter().find(late).copied() {
@@ -454,25 +308,32 @@ impl Watched {
         }
     }
 
-    /// A turn of stalld that began then is over; `looked` is what came of its look, `rests` until
-    /// when it rests.
-    pub fn turned(&mut self, begun: Nanos, looked: Option<bool>, rests: Nanos, engine: &Engine) {
+    /// Judges a turn of stalld that began at `begun`. `scanned` is true if its scan succeeded, and
+    /// `None` if it did not scan. stalld rests until `rests`.
+    pub fn turned(&mut self, begun: Nanos, scanned: Option<bool>, rests: Nanos, engine: &Engine) {
         for id in std::mem::take(&mut self.lost) {
             let lost = |life: &&mut Life| {
                 life.judged.inherits.is_some() && !life.is_foreign() && !life.judged.boosted
             };
-            if let Some(child) = self.life(id).filter(lost).copied() {
+            let child = self.life(id).filter(lost).copied();
+            // Nothing is promised if another process has set the parent's policy before the pass.
+            let has_parent = |child: &Life| {
+                let is_parent =
+                    |it: &Life| it.id == child.parent && child.judged.inherits == Some(it.own.attr);
+                self.world.lives.iter().any(is_parent)
+            };
+            if let Some(child) = child.filter(has_parent) {
                 self.break_promise(&child, "it was born to a boosted task, and stays as that has made it");
             }
         }
         self.overs.clear();
         for boost in std::mem::take(&mut self.boosts) {
             let life = self.life(boost.id).map(|life| {
-                life.judged.boosted = boost.told;
+                life.judged.boosted = boost.reported;
                 *life
             });
             let life = life.unwrap_or(self.world.lives[0]);
-            if !boost.told {
+            if !boost.reported {
                 continue;
             }
             self.boosts.push(boost);
@@ -501,8 +362,9 @@ impl Watched {
                 }
             }
         }
-        match looked {
-            Some(true) => self.judge_look(rests, engine),
+        self.judge_needs(begun);
+        match scanned {
+            Some(true) => self.judge_scan(rests, engine),
             Some(false) => {
                 let limits = self.orders.limits;
                 let until = (self.world.now + limits.granularity.min(limits.threshold)).max(rests);
@@ -510,7 +372,7 @@ impl Watched {
                 if engine.next() > until {
                     self.break_promise(
                         &life,
-                        &format!("after a lost look stalld sleeps until {:?}", engine.next()),
+                        &format!("after a failed scan stalld sleeps until {:?}", engine.next()),
                     );
                 }
             }
@@ -518,7 +380,7 @@ impl Watched {
         }
     }
 
-    /// stalld is dead, and its guardian has been through.
+    /// Judges the machine after stalld has ended and its guardian has restored everything.
     pub fn recovered(&mut self) {
         self.tally.kills += 1;
         self.boosts.clear();

@@ -1,6 +1,6 @@
 //! A run: the machine and stalld in turn, and the guardian when it is due.
 
-use crate::kernel::{Calls, Killed, Lie, Look, lock};
+use crate::kernel::{Calls, Killed, Lie, SimulatedBackend, lock};
 use crate::machine::World;
 use crate::promises::{Tally, Watched};
 use crate::setup::{Setup, Trouble};
@@ -80,7 +80,7 @@ impl Run {
         Run { watched, journal, stalld, guardian, engine, woke: Nanos::ZERO, rests: Nanos::ZERO }
     }
 
-    /// The machine goes on until stalld wakes, which may be late.
+    /// Runs the machine until stalld wakes, which may be late. Returns the next step.
     fn rest(&mut self, mut step: u64) -> u64 {
         let mut until = self.engine.next();
         {
@@ -114,7 +114,7 @@ impl Run {
         }
     }
 
-    /// What the daemon does between two sleeps.
+    /// Runs stalld as the daemon does between two sleeps, and judges the result.
     fn turn(&mut self) {
         let begun = {
             let mut watched = lock(&self.watched);
@@ -122,13 +122,13 @@ impl Run {
             watched.world.now
         };
         self.woke = begun;
-        let looked = match catch_unwind(AssertUnwindSafe(|| self.wake(begun))) {
-            Ok(looked) => looked,
+        let scanned = match catch_unwind(AssertUnwindSafe(|| self.wake(begun))) {
+            Ok(scanned) => scanned,
             Err(killed) if killed.is::<Killed>() => return self.killed(),
             Err(other) => resume_unwind(other),
         };
         self.listen();
-        lock(&self.watched).turned(begun, looked, self.rests, &self.engine);
+        lock(&self.watched).turned(begun, scanned, self.rests, &self.engine);
     }
 
     fn wake(&mut self, begun: Nanos) -> Option<bool> {
@@ -138,25 +138,25 @@ impl Run {
         self.listen();
         let now = {
             let mut watched = lock(&self.watched);
-            watched.in_look = true;
+            watched.in_scan = true;
             watched.world.now
         };
-        let looked = self.engine.look(self.woke, now).is_ok();
+        let scanned = self.engine.scan(self.woke, now).is_ok();
         let ended = {
             let mut watched = lock(&self.watched);
-            watched.in_look = false;
+            watched.in_scan = false;
             watched.world.now
         };
         self.engine.rest(ended, ended - begun);
         self.rests = ended + Nanos(REST_PER_CPU_TIME * (ended - begun).0).min(MAX_REST);
-        Some(looked)
+        Some(scanned)
     }
 
     fn listen(&mut self) {
         let mut watched = lock(&self.watched);
         for event in self.engine.events() {
             if watched.lie != Some(Lie::EventLost) || !matches!(event, Event::Refused { .. }) {
-                watched.told(&event);
+                watched.on_event(&event);
             }
         }
     }
@@ -166,14 +166,14 @@ impl Run {
         recover::everything(&self.guardian, &self.journal, |_| {});
         {
             let mut watched = lock(&self.watched);
-            (watched.calm, watched.in_look) = (false, false);
+            (watched.calm, watched.in_scan) = (false, false);
             watched.recovered();
         }
         self.engine = start(&self.watched, &self.journal, &self.stalld);
         self.rests = Nanos::ZERO;
     }
 
-    /// stalld ends in peace, and nobody stays boosted.
+    /// Ends stalld without a kill. No task may stay boosted.
     fn end(&mut self) {
         let now = {
             let mut watched = lock(&self.watched);
@@ -186,24 +186,24 @@ impl Run {
         recover::everything(&self.guardian, &self.journal, |_| {});
         let mut watched = lock(&self.watched);
         watched.recovered();
-        watched.looked_no_more_than_needed();
+        watched.scanned_no_more_than_needed();
     }
 }
 
-/// A stalld that knows nothing yet.
+/// Starts a new stalld.
 fn start(watched: &Arc<Mutex<Watched>>, journal: &Arc<Journal>, calls: &Calls) -> Engine {
     journal.begin(1, Tid(1));
     let setup = lock(watched).world.setup;
     let orders = setup.orders();
-    let look = Look { watched: Arc::clone(watched), eyes: orders.eyes, asks: orders.asks };
-    let mut engine = Engine::new(Box::new(look), orders.limits, Ignore::default());
+    let backend = SimulatedBackend { watched: Arc::clone(watched), eyes: orders.eyes, asks: orders.asks };
+    let mut engine = Engine::new(Box::new(backend), orders.limits, Ignore::default());
     if orders.boosts {
         let lost = lock(watched).lie == Some(Lie::RecordLost);
         let of = Arc::clone(journal);
         let wake = move || {
             if lost {
                 of.live().for_each(|(slot, _)| of.forget(slot));
-                // It is asked for each record.
+                // The actuator then calls this for the next record too.
                 of.sleeps_until(Nanos::MAX);
             }
         };
@@ -214,7 +214,7 @@ fn start(watched: &Arc<Mutex<Watched>>, journal: &Arc<Journal>, calls: &Calls) -
             orders.boost.period,
             Arc::new(wake),
         );
-        engine.boost(Booster::new(orders.rules), actuator);
+        engine.boost(Booster::new(orders.rules, Box::new(actuator)));
     }
     engine
 }

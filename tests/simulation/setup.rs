@@ -1,5 +1,5 @@
-//! What a simulated machine is like: all of it follows from a seed, and can be written down and
-//! made simpler.
+//! The setup of a simulated machine. It follows from a seed, can be printed and read, and can be
+//! simplified.
 
 use stalld::boost::journal::BoostPolicy;
 use stalld::boost::plan::Rules;
@@ -34,7 +34,7 @@ impl Random {
     }
 }
 
-/// What may happen besides tasks that wake, run and sleep.
+/// Events that may happen besides tasks that wake, run and sleep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trouble {
     Hotplug,
@@ -44,19 +44,19 @@ pub enum Trouble {
     Fork,
     Exec,
     Policy,
-    /// A look comes late.
+    /// A scan comes late.
     Late,
-    /// A look fails.
+    /// A scan fails.
     Lost,
     /// The kernel refuses a boost.
     Refuse,
-    /// The kernel refuses to take a boost back.
+    /// The kernel refuses a restore.
     Keep,
     /// A boosted task is not given its CPU.
     Stuck,
     /// Things happen between two system calls of stalld.
     Race,
-    /// /proc can't tell.
+    /// /proc can't be read.
     Blind,
     /// stalld is killed in the middle of a system call.
     Kill,
@@ -83,9 +83,9 @@ const TROUBLES: [Trouble; 15] = [
 /// How a backend sees the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Eyes {
-    /// It knows since when each task is queued.
+    /// It knows when each task was queued.
     Stamps,
-    /// It sees only who is queued.
+    /// It sees only which tasks are queued.
     Presence,
 }
 
@@ -103,7 +103,8 @@ impl Setup {
         let mut random = Random::new(!seed);
         let cpus = 1 + random.below(4) as u32;
         let tasks = 4 + random.below(24) as usize;
-        // Most machines have all troubles, and some are quiet enough for what takes time.
+        // On average a machine lacks a sixth of the troubles, so some are quiet enough for events
+        // that take long.
         let mut setup = Setup { seed, steps, cpus, tasks, without: 0 };
         for trouble in TROUBLES {
             if random.one_in(6) {
@@ -125,7 +126,7 @@ impl Setup {
         Setup { steps, ..self }
     }
 
-    /// What is left if one thing more is left out.
+    /// Returns all setups with one thing less.
     pub fn simpler(self) -> impl Iterator<Item = Setup> {
         let fewer = [
             Setup { cpus: 1, ..self },
@@ -138,7 +139,7 @@ impl Setup {
         quieter.chain(fewer).filter(move |it| *it != self && possible(it))
     }
 
-    /// What stalld is told.
+    /// Returns the options of stalld.
     pub fn orders(&self) -> Orders {
         let mut random = Random::new(self.seed ^ 0xbeef);
         let threshold = random.of(&[10, 200, 1000, 2000, 2000, 5000, 60_000]);
@@ -169,12 +170,13 @@ pub struct Orders {
     pub rules: Rules,
     pub eyes: Eyes,
     pub boosts: bool,
-    /// The backend asks whether anybody can be waiting, before it walks.
+    /// The backend asks whether any task can be waiting before it walks.
     pub asks: bool,
 }
 
 impl Orders {
-    /// As many boosts as a CPU may have at once: two hundredths of it, 16 at most, one in any case.
+    /// Returns how many boosts a CPU may have at once. Their budgets are at most 2 % of it, but one
+    /// boost is always allowed, and never more than 16.
     pub fn places(&self) -> usize {
         let Rules { cost, runtime, period, .. } = self.rules;
         (period.0 / 50 / cost.max(runtime).0).clamp(1, 16) as usize
@@ -191,7 +193,7 @@ impl fmt::Display for Setup {
     }
 }
 
-/// Of what `Display` writes; what is left out is as the seed has it.
+/// Reads the output of `Display`. Parts that are missing follow from the seed.
 impl FromStr for Setup {
     type Err = String;
 

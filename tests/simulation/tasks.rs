@@ -1,5 +1,5 @@
-//! A simulated task: what the kernel knows of it, what only the machine knows, and what the
-//! promises note.
+//! A simulated task: its state in the kernel, its true state, which only the machine knows, and the
+//! notes of the promises.
 
 use stalld::sys::sched::Attr;
 use stalld::task::{Comm, Cpu, Nanos, Owner, Policy, Sched, Task, Tid};
@@ -29,7 +29,7 @@ pub struct Scheduled {
 
 #[derive(Clone, Copy, Debug)]
 pub struct Life {
-    /// Never used twice.
+    /// A number that no other task ever has.
     pub id: u64,
     pub tid: Tid,
     pub tgid: Tid,
@@ -40,54 +40,55 @@ pub struct Life {
     pub hidden: Hidden,
     /// Since when it has waited without running.
     pub truly: Nanos,
-    /// What the kernel has on record of that.
+    /// When it was queued, by the kernel's stamp; `None` if the kernel has none.
     pub stamp: Option<Nanos>,
     pub runs: u64,
-    /// As it is, ...
+    /// How the task is scheduled now.
     pub now: Scheduled,
-    /// ... and as it would be without stalld.
+    /// How the task would be scheduled without stalld.
     pub own: Scheduled,
     /// It is real-time, and keeps its CPU.
     pub hog: bool,
-    /// Boosted with DEADLINE, it gets nothing.
+    /// It does not get its CPU, although it is boosted.
     pub stuck: bool,
     pub judged: Judged,
 }
 
-/// What the promises need to know of a task.
+/// The notes of the promises about a task.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Judged {
-    /// Since when a perfect detector would know it to wait, how many looks have missed it, and the
-    /// last that has not.
+    /// Since when a perfect detector would know that the task waits.
     pub known: Option<Nanos>,
+    /// The number of scans in a row that have missed it.
     pub missed: u32,
+    /// The last scan that has seen it wait.
     pub seen: Nanos,
-    /// The look at which it had waited for the threshold, as the machine knows, ...
+    /// The last scan, if the task had waited for the threshold by then in truth.
     pub starved_at: Option<Nanos>,
-    /// ... and as stalld has to know.
+    /// The last scan, if stalld must know by then that the task had waited for the threshold.
     pub due_at: Option<Nanos>,
-    /// The first of the looks in a row for which that is so.
+    /// The first of the scans in a row at which the task was due.
     pub due_since: Option<Nanos>,
-    /// The CPU at that look.
+    /// The CPU on which a scan last saw it wait.
     pub cpu: Cpu,
     pub boosted: bool,
-    /// There was a hog then.
+    /// Its CPU had a hog at the last scan.
     pub outranked: bool,
-    /// The look that tried to boost it.
+    /// The scan that tried to boost it.
     pub tried_at: Option<Nanos>,
-    /// Nothing is promised of it before: the kernel has refused, and that was reported.
+    /// Until then stalld need not boost it, because the kernel has refused, and that was reported.
     pub refused_until: Nanos,
-    /// By then its boost is to be undone, by whomever.
+    /// By then stalld or its guardian must have restored it.
     pub back_by: Nanos,
-    /// The kernel has refused to undo it.
+    /// The kernel has refused to restore it.
     pub kept: bool,
-    /// How RESET_ON_FORK has kept it from being scheduled, born to a boosted task.
+    /// How it would be scheduled if the RESET_ON_FORK of its parent's boost had not prevented that.
     pub inherits: Option<Attr>,
     /// It was born in the middle of this turn of stalld.
     pub born_in: u64,
     pub named: bool,
     pub touched: bool,
-    /// stalld has taken a rank from it that it had given itself, and gives its timer slack back.
+    /// stalld has lowered the rank that a pulse gave this task, and writes its timer slack back.
     pub lowered: bool,
 }
 
@@ -111,7 +112,7 @@ impl Life {
     pub fn task(&self) -> Task {
         Task {
             tid: self.tid,
-            // stalld has to ask for it, which tells that a boost begins.
+            // stalld has to ask for it, which shows that a boost begins.
             tgid: None,
             cpu: self.cpu,
             start: self.start,

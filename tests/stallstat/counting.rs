@@ -1,4 +1,4 @@
-//! What stallstat counts, beside what the tasks themselves and the kernel's own accounts say.
+//! Compares the counts of stallstat with those of the tasks themselves and of the kernel.
 
 use rig::stallstat::{Row, Stallstat, path as stallstat_path};
 use rig::worker::{Account, Worker};
@@ -22,7 +22,7 @@ fn start(groups: &str) -> Stallstat {
     Stallstat::start(&[&["-g", groups], &EACH_TASK[..]].concat())
 }
 
-/// Within 5 %.
+/// Asserts that two times differ by 5 % at most.
 fn assert_close(what: &str, measured: Nanos, own: Nanos) {
     let (measured_ns, own_ns) = (measured.0 as f64, own.0 as f64);
     assert!((measured_ns - own_ns).abs() <= own_ns * 0.05, "{what}: {measured:?}, and by itself {own:?}");
@@ -55,11 +55,11 @@ fn retry(compare: impl FnMut() -> Result<(), String>) {
     panic!("{differences:#?}");
 }
 
-/// Counts two tasks at work, and returns what was counted and their own accounts if these differ.
+/// Counts two running tasks. Returns the counts and their own accounts as an error if these differ.
 fn count_turns_of_two_tasks() -> Result<(), String> {
     let mut stallstat = start("latency,slice,sleep,waking");
     // Two ordinary tasks on one CPU preempt each other, sleep, are woken by timers and by each
-    // other, and give way.
+    // other, and yield.
     let work = || {
         for round in 0..300u64 {
             match round % 3 {
@@ -93,13 +93,13 @@ fn count_turns_of_two_tasks() -> Result<(), String> {
 
 #[test]
 #[ignore = "starves tasks, as root"]
-fn a_wait_is_as_long_as_whoever_waits_finds_it() {
+fn a_wait_is_as_long_as_the_waiter_measures_it() {
     let _live = live();
     keep_away_from_the_hog();
     const WAITS: u64 = 50;
     const BURST: [Nanos; 2] = [ms(10), ms(20)];
     let mut stallstat = start("latency");
-    // When both of them begin.
+    // The time at which both threads begin.
     let begin = Arc::new(OnceLock::new());
     let bursts = |begin: &OnceLock<Nanos>| {
         let begin = *begin.get().unwrap();
@@ -112,7 +112,7 @@ fn a_wait_is_as_long_as_whoever_waits_finds_it() {
             clock::spin_until(burst + BURST[0]);
         }
     });
-    // It is woken while the hog has the CPU, and has all that is left of that to wait.
+    // The waiter wakes while the hog has the CPU, and waits for the rest of that burst.
     let of_waiter = begin.clone();
     let waiter = Worker::start(b"waiter", hogged_cpu(), 1, move || -> Vec<Nanos> {
         let wait = |burst| {
@@ -133,7 +133,7 @@ fn a_wait_is_as_long_as_whoever_waits_finds_it() {
     let row = report.of_task("latency", waiter.tid());
     assert_eq!(row.count("count"), turns, "{row:?}");
     assert_close("median", row.time("p50_ns"), median(&own));
-    // One that was no wait was for the word to go.
+    // The turns include the one in which the thread received its start message, without a wait.
     assert_close("mean", row.time("mean_ns"), Nanos(own.iter().map(|wait| wait.0).sum::<u64>() / turns));
     assert_close("longest", row.time("max_ns"), *own.iter().max().unwrap());
     let is_its = |row: &Row| row.count("cpu") == hogged_cpu().0.into();
@@ -171,7 +171,7 @@ fn turns_and_sleeps_are_as_long_as_they_were() {
 
 #[test]
 #[ignore = "starves tasks, as root"]
-fn a_wait_that_began_before_is_shown_while_it_lasts_and_counted_when_it_ends() {
+fn a_wait_from_before_the_start_is_shown_and_counted_when_it_ends() {
     let _live = live();
     keep_away_from_the_hog();
     let mut rig = Rig::start(&["--for", "5", "--victim", "spin:1:waiter"]);
@@ -222,7 +222,7 @@ fn migrations_are_counted_by_how_far_they_go() {
 
 #[test]
 #[ignore = "starves tasks, as root"]
-fn what_the_kernel_itself_counts_is_shared_out_among_tasks() {
+fn counters_of_the_kernel_are_divided_among_tasks() {
     let _live = live();
     retry(count_page_faults);
 }
@@ -254,7 +254,7 @@ fn count_page_faults() -> Result<(), String> {
 
 #[test]
 #[ignore = "starves tasks, as root"]
-fn what_this_machine_lacks_is_said_in_a_line_and_left_out_of_all() {
+fn a_missing_counter_is_reported_in_a_line_and_left_out_of_all() {
     let _live = live();
     let run = |args: &[&str]| {
         let output =
@@ -263,7 +263,7 @@ fn what_this_machine_lacks_is_said_in_a_line_and_left_out_of_all() {
         (output.status.code(), String::from_utf8(output.stdout).unwrap(), said)
     };
     let has_schedstat = Path::new("/proc/schedstat").exists();
-    let has_counters = perf::count(Cpu(0), perf::Event { kind: perf::HARDWARE, config: 0 }).is_ok();
+    let has_counters = perf::count(Cpu(0), perf::PerfEvent { kind: perf::HARDWARE, config: 0 }).is_ok();
     for (group, there, reason) in [
         ("schedstat", has_schedstat, "/proc/schedstat"),
         ("perf", has_counters, "this machine has no counter for it"),
@@ -285,10 +285,10 @@ fn what_this_machine_lacks_is_said_in_a_line_and_left_out_of_all() {
 
 #[test]
 #[ignore = "starves tasks, as root"]
-fn of_ten_thousand_tasks_none_is_lost() {
+fn none_of_ten_thousand_tasks_is_lost() {
     let _live = live();
     const TASKS: usize = 10_000;
-    // They wait for this one.
+    // The threads wait for this one.
     let barrier = Arc::new(Barrier::new(TASKS + 1));
     let spawn = |_| {
         let barrier = barrier.clone();

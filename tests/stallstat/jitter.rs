@@ -1,7 +1,7 @@
-//! Timer jitter on a CPU that a hog has.
+//! Timer jitter on a hogged CPU.
 
 use rig::{Rig, hogged_cpu, keep_away_from_the_hog, live};
-use stalld::stat::jitter;
+use stalld::stat::timer_probe;
 use stalld::sys::clock;
 use stalld::task::{Cpu, Nanos};
 use std::ops::ControlFlow;
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 const INTERVAL: Nanos = Nanos::from_millis(1);
 
-/// What is measured at FIFO 1 in `time` on the CPU that the rig hogs.
+/// Returns the latencies that the probe measures at FIFO 1 in `time` on the CPU that the rig hogs.
 fn measured(time: Nanos) -> Vec<Nanos> {
     let all = Arc::new(Mutex::new(Vec::new()));
     let kept = all.clone();
@@ -18,14 +18,14 @@ fn measured(time: Nanos) -> Vec<Nanos> {
         ControlFlow::Continue(())
     });
     let cpus = [hogged_cpu()].into_iter().collect();
-    jitter::run(&cpus, INTERVAL, time, Some(1), &sink).unwrap();
+    timer_probe::run(&cpus, INTERVAL, time, Some(1), &sink).unwrap();
     let all = all.lock().unwrap();
     all.clone()
 }
 
 #[test]
 #[ignore = "starves tasks, as root"]
-fn a_thread_that_does_not_run_is_late_by_then_and_keeps_nobody_waiting() {
+fn a_thread_that_never_ran_is_late_and_does_not_delay_the_end() {
     let _live = live();
     keep_away_from_the_hog();
     let mut rig = Rig::start(&["--for", "20"]);

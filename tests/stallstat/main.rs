@@ -1,4 +1,4 @@
-//! stallstat beside known workloads.
+//! Tests of stallstat with known workloads.
 
 #![cfg(feature = "bpf")]
 #![allow(clippy::unwrap_used, clippy::panic)]

@@ -1,4 +1,4 @@
-//! Who ran while others waited: `stallstat hogs`, `record` and `trace`, about a hog and its victim.
+//! Tests `stallstat hogs`, `record` and `trace` with a hog and its victim.
 
 use rig::json::Json;
 use rig::scratch::Scratch;
@@ -9,7 +9,7 @@ use stalld::task::{Cpu, Nanos, Tid};
 use std::fs;
 use std::process::Command;
 
-/// `stallstat COMMAND FILE` at work.
+/// Starts stallstat with these arguments.
 fn start(args: &[&str]) -> Program {
     let mut command = Command::new(stallstat_path());
     command.args(args);
@@ -22,14 +22,14 @@ fn is_close(measured: Nanos, exact: Nanos) -> bool {
     measured.0.abs_diff(exact.0) as f64 <= exact.0 as f64 * 0.1
 }
 
-/// From now on it sees each turn from its start.
+/// Starts `stallstat hogs`, and returns when it sees each turn from its start.
 fn watch_victims() -> Stallstat {
     let mut stallstat = Stallstat::start_as(&["--json", "hogs", "--by", "task", "-c", "^victim$"]);
     stallstat.report();
     stallstat
 }
 
-/// For how long somebody ran whom somebody waited for.
+/// Returns how long the culprit ran while the victim waited for its CPU.
 fn cost(report: &Json, victim: &str, culprit: &str) -> Nanos {
     let rows = report.get("hogs").unwrap().list();
     let row = rows.iter().find(|row| row.text("victim") == victim && row.text("culprit") == culprit);
@@ -38,7 +38,7 @@ fn cost(report: &Json, victim: &str, culprit: &str) -> Nanos {
 
 #[test]
 #[ignore = "starves tasks, as root"]
-fn a_wait_is_laid_to_the_hog_while_it_lasts_and_once() {
+fn a_wait_is_charged_to_the_hog_once_while_it_lasts() {
     let _live = live();
     keep_away_from_the_hog();
     let mut stallstat = watch_victims();
@@ -46,7 +46,7 @@ fn a_wait_is_laid_to_the_hog_while_it_lasts_and_once() {
     let (hog, victim) = (rig.event("hog"), rig.event("victim"));
     let (hog_name, victim_name) = (format!("hog-{}", hog.tid()), format!("victim-{}", victim.tid()));
     let cost = |report: &Json| cost(report, &victim_name, &hog_name);
-    // In the middle of the wait, and after it.
+    // One report in the middle of the wait, and one after it.
     clock::sleep_until(hog.moment("at") + Nanos::from_secs(1));
     let first = cost(&stallstat.report().0);
     let end = rig.event("end victim");
@@ -57,16 +57,16 @@ fn a_wait_is_laid_to_the_hog_while_it_lasts_and_once() {
     assert_eq!(stallstat.end_by("TERM").0, Some(0));
 }
 
-/// It is a fair task: where it goes to it is in nobody's way.
+/// The victim is a fair task, so that it delays no other task on the CPU to which it moves.
 #[test]
 #[ignore = "starves tasks, as root"]
-fn a_wait_that_goes_on_elsewhere_is_laid_to_who_ran_where_it_was() {
+fn a_wait_that_moves_is_charged_to_the_hog_of_its_first_cpu() {
     let _live = live();
     keep_away_from_the_hog();
     let mut stallstat = watch_victims();
     let mut rig = Rig::start(&["--for", "2", "--victim", "fair"]);
     let (hog, victim) = (rig.event("hog"), rig.event("victim"));
-    // Sooner than the kernel lets fair tasks run.
+    // The kernel does not run fair tasks behind a hog before that time.
     clock::sleep_until(victim.moment("since") + Nanos::from_millis(500));
     let moved = clock::monotonic();
     sched::set_affinity(victim.tid(), &[Cpu(0)].into_iter().collect()).unwrap();
@@ -101,7 +101,7 @@ fn a_record_has_each_millisecond_of_the_hog() {
     assert!(slots.len() > 500, "{} slots", slots.len());
     assert!(slots.iter().all(|&(_, cpu, ..)| cpu == u64::from(hogged_cpu().0)));
     assert!(slots.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].0 % 1_000_000 == 0));
-    // All of the time from the first slot to the last, and the clock of the tasks ran as long.
+    // The slots cover all of the time from first to last, and the clock of the task ran as long.
     let span = slots.last().unwrap().0 + 1_000_000 - slots[0].0;
     let (ran, clock) = slots.iter().fold((0, 0), |(ran, clock), slot| (ran + slot.2, clock + slot.3));
     // The kernel keeps a twentieth for fair tasks.
@@ -117,7 +117,7 @@ fn a_trace_shows_the_turn_of_the_hog_and_the_wait_of_its_victim() {
     let scratch = Scratch::new("trace-live");
     let path = scratch.join("trace.json");
     let mut trace = start(&["trace", path.to_str().unwrap(), "-r", "1000"]);
-    // It has written something, so it is attached.
+    // stallstat is attached once it has written an event.
     rig::process::eventually("the trace has begun", || {
         let begun = fs::read_to_string(&path).ok()?;
         begun.contains("\"ph\":\"X\"").then_some(())
@@ -146,7 +146,7 @@ fn a_trace_shows_the_turn_of_the_hog_and_the_wait_of_its_victim() {
 }
 
 #[test]
-fn a_file_that_can_not_be_written_is_said_before_anything_is_attached() {
+fn an_unwritable_file_is_an_error_before_anything_is_attached() {
     for (args, reason) in [
         (
             &["record", "-e", "task-clock", "/nowhere/slots.csv"][..],

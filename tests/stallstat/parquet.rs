@@ -1,11 +1,11 @@
 //! Parquet files, read by other programs.
 
-use stalld::stat::parquet::{Column, Kind, Value, Writer};
+use stalld::stat::parquet::{ColumnSchema, ColumnType, ColumnValue, ParquetWriter};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// More than a row group has.
+/// More rows than a row group has.
 const ROWS: i64 = 33_000;
 
 const NAMES: [&str; 4] = ["kworker/1:2", "Ärger", "", "a b"];
@@ -21,17 +21,22 @@ fn row(n: i64) -> (i64, i32, i64, String) {
 }
 
 fn file() -> Vec<u8> {
-    let column = |name: &str, kind| Column { name: name.to_string(), kind };
+    let column = |name: &str, kind| ColumnSchema { name: name.to_string(), kind };
     let columns = [
-        column("time", Kind::Int64),
-        column("narrow", Kind::Int32),
-        column("wide", Kind::Int64),
-        column("name", Kind::Text),
+        column("time", ColumnType::Int64),
+        column("narrow", ColumnType::Int32),
+        column("wide", ColumnType::Int64),
+        column("name", ColumnType::Text),
     ];
-    let mut writer = Writer::create(Vec::new(), &columns).unwrap();
+    let mut writer = ParquetWriter::create(Vec::new(), &columns).unwrap();
     for n in 0..ROWS {
         let (time, narrow, wide, name) = row(n);
-        let row = [Value::Int64(time), Value::Int32(narrow), Value::Int64(wide), Value::Text(&name)];
+        let row = [
+            ColumnValue::Int64(time),
+            ColumnValue::Int32(narrow),
+            ColumnValue::Int64(wide),
+            ColumnValue::Text(&name),
+        ];
         writer.push(&row).unwrap();
     }
     writer.finish().unwrap()

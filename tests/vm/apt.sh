@@ -72,7 +72,7 @@ update() {
         die "the package list of $1 cannot be read: $(first_error "$1"); check the network, or set STALLD_VM_MIRROR to a mirror of it"
 }
 
-# first_error SUITE[@ARCHITECTURE]: the first error in the log of the suite's last command.
+# first_error SUITE[@ARCHITECTURE]: prints the first error in the log of the suite's last command.
 first_error() {
     sed -n 's/^E: //p' "$cache/apt/$1.log" | head -n 1
 }

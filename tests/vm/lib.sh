@@ -1,8 +1,8 @@
-# What the checks of tests/vm/checks.sh are made of: results, waiting, stalld and the rig.
-# shellcheck shell=dash disable=SC2034,SC2119,SC2120,SC2154 # what the other two files name
+# Functions for tests/vm/checks.sh: results, waiting, stalld and the rig.
+# shellcheck shell=dash disable=SC2034,SC2119,SC2120,SC2154 # names of the other two files
 
-# try CHECK...: what has failed may have failed because the host was too busy to emulate, so it has two chances more.
-# $hard is a failure that no load excuses.
+# try CHECK...: gives a check that fails two more chances, because the host may be too busy to
+# emulate. $hard marks a failure that no load excuses.
 try() {
     for attempt in 1 2 3; do
         again='' hard=''
@@ -12,7 +12,7 @@ try() {
     attempt=''
 }
 
-# result BACKEND CHECK VERDICT FIGURES...
+# result BACKEND CHECK VERDICT FIGURES...: prints a result, and after a failure the logs.
 result() {
     if [ "$3" = FAIL ] && [ -z "$hard" ] && [ "${attempt:-3}" -lt 3 ]; then
         again=yes
@@ -28,13 +28,13 @@ result() {
     fi
 }
 
-# Seconds since the machine was turned on, which no setting of the clock changes.
+# Prints the seconds since the machine was turned on, which no setting of the clock changes.
 seconds() {
     read -r up _ </proc/uptime
     echo "${up%.*}"
 }
 
-# await SECONDS COMMAND...
+# await SECONDS COMMAND...: repeats the command until it succeeds. Fails when the time is over.
 await() {
     patience=$(($(seconds) + $1))
     shift
@@ -44,8 +44,8 @@ await() {
     done
 }
 
-# said FILE PATTERN: a line of a log that may not be there yet.
-said() {
+# logged FILE PATTERN: searches a log, which may not exist yet.
+logged() {
     grep -q "$2" "$1.log"
 }
 
@@ -54,17 +54,17 @@ field() {
     echo "$2" | tr ' ' '\n' | sed -n "s/^$1=//p" | head -n 1
 }
 
-# Each run of a boosted task is of the longest length that there is: emulated, a task has used up 20 us before it has
-# left the kernel.
+# Starts stalld with the longest runtime of a boost that it accepts. An emulated task would use up
+# 20 us before it has left the kernel.
 start_stalld() {
     rm -f stalld.log
     stalld -f -v -r 1ms "$@" >stalld.log 2>&1 &
     stalld=$!
-    await 30 has_looked || hung
-    said stalld 'checking cpu\|skipping'
+    await 30 has_scanned || hung
+    logged stalld 'checking cpu\|skipping'
 }
 
-# Where in the kernel stalld and its children are.
+# Logs where in the kernel stalld and its children hang.
 hung() {
     for task in /proc/[0-9]*/task/*; do
         case $(cat "$task/comm") in
@@ -76,12 +76,12 @@ hung() {
     done >>stalld.log 2>&1
 }
 
-# Or has ended: a backend may not work on this kernel.
-has_looked() {
-    said stalld 'checking cpu\|skipping' || has_ended
+# Succeeds as well if stalld has ended, because a backend may not work on this kernel.
+has_scanned() {
+    logged stalld 'checking cpu\|skipping' || has_ended
 }
 
-# SIGTERM has to end it cleanly, and everything has to be what it was.
+# Ends stalld by SIGTERM. It must end cleanly, and restore throttling.
 stop_stalld() {
     kill "$stalld"
     if ! await 20 has_ended; then
@@ -105,17 +105,17 @@ start_rig() {
     rm -f starve.log
     starve --for "$@" >starve.log 2>&1 &
     rig=$!
-    await 40 said starve '^victim ' && choose_victim
+    await 40 logged starve '^victim ' && choose_victim
 }
 
-# choose_victim [KIND]: whom what follows is about.
+# choose_victim [KIND]: sets $victim and $since for the functions that follow.
 choose_victim() {
     line=$(grep "^victim .*kind=${1:-}" starve.log | head -n 1)
     victim=$(field tid "$line")
     since=$(field since "$line")
 }
 
-# How a task is scheduled: priority, nice value, real-time priority, policy, and timer slack.
+# Prints how a task is scheduled: priority, nice value, real-time priority, policy, and timer slack.
 scheduling() {
     sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d ' ' -f 16,17,38,39
     cat "/proc/$1/timerslack_ns" 2>/dev/null
@@ -131,7 +131,7 @@ end_rig() {
     measure
 }
 
-# Ends the hog, and all that waits behind it.
+# Ends the hog and all tasks that wait behind it.
 kill_rig() {
     kill_and_wait "$rig"
 }
@@ -141,7 +141,7 @@ kill_and_wait() {
     wait "$1"
 } 2>/dev/null
 
-# $ms: how long the victim waited until it ran again, as it tells itself.
+# Sets $ms to the time that the victim waited until it ran again, by the victim's own report.
 measure() {
     first=$(field first_ran_after "$(grep "^end victim tid=$victim " starve.log)")
     until=$(field until "$(grep '^hog ' starve.log)")
@@ -152,7 +152,7 @@ measure() {
     fi
 }
 
-# What stalld took for the length of the first wait of the victim that it named, in ms.
+# Prints the length of the victim's first wait that stalld logged, in ms.
 named() {
     sed -n "s/.*victim-$victim starved on CPU $hogged for .* (\([0-9]*\) ms)/\1/p" stalld.log | head -n 1
 }

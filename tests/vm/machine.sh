@@ -1,9 +1,9 @@
-# What an architecture is called by whom, and the machine that qemu makes of it: read by run.sh and packaging/cross.sh,
-# which have set $arch.
+# Sets the names that Debian, Rust and the C compilers have for an architecture, and qemu's machine
+# for it. run.sh and packaging/cross.sh source this file after they have set $arch.
 # shellcheck shell=sh disable=SC2034,SC2154
 
 console=ttyS0
-# Backends that the build has; without libbpf it is the last one alone.
+# Backends that the build has. Without libbpf it has sched_debug only.
 backends=task_iter,queue_track,sched_debug
 case $arch in
 x86_64) debian=amd64 triplet=x86_64-linux-gnu rust=x86_64-unknown-linux-gnu machine="qemu-system-x86_64 -M q35 -cpu max" ;;

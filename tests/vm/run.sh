@@ -1,8 +1,8 @@
 #!/bin/sh
 # Boots kernels, runs tests/vm/scenario.sh in each, and prints one table of the results.
 #   run.sh STALLD KERNEL[+WORD]...
-# A KERNEL is a name in tests/vm/packages.lock, or a file with a slash in its path. Each WORD goes
-# onto its command line:
+# A KERNEL is a name in tests/vm/packages.lock, or a file with a slash in its path. `all` and `few`
+# stand for several. Each WORD goes onto its command line:
 #   lockdown=integrity, debugfs=off, isolcpus=2: for the kernel itself
 #   groups=v1, btf=off, bpf=off: for tests/vm/init
 #   patience=600: seconds until a guest that hangs lists its tasks and is turned off
@@ -20,6 +20,25 @@ out=target/vm arch=${ARCH:-x86_64}
 if [ "$arch" != x86_64 ]; then
     examples=$(dirname "$stalld") out=$out/$arch
 fi
+
+# kernels_of SPEC: the kernels that `all` and `few` stand for, with their words.
+kernels_of() {
+    case $arch:$1 in
+    x86_64:all)
+        set -- 5.10-rt 6.1 6.1-rt 6.12 6.12-rt 7.2 7.2-rt
+        echo "$@" 6.1+attacks 6.1-rt+attacks 7.2-rt+attacks 6.1-rt+cpus=4 \
+            6.1-rt+isolcpus=2+nohz_full=2+rcu_nocbs=2 6.1+debugfs=off 6.1+btf=off 6.1+bpf=off 6.1+groups=v1
+        printf '%s+lockdown=integrity ' "$@"
+        printf '%s+lockdown=confidentiality ' "$@"
+        ;;
+    x86_64:few) echo 5.10-rt+few 6.1-rt+few 7.2-rt+few 6.12-rt+lockdown=confidentiality ;;
+    *:all) sed -n "s/^\([0-9.]*-$arch\) .*/\1/p" tests/vm/packages.lock ;;
+    *) echo "$1" ;;
+    esac
+}
+# shellcheck disable=SC2046 # a list of words
+set -- $(for spec; do kernels_of "$spec"; done)
+
 # All downloads come first, so that a boot's time does not include them and none fails half-way.
 busybox=$(sh tests/vm/fetch.sh "busybox-$arch")
 cpio=$(sh tests/vm/fetch.sh busybox-x86_64)
@@ -35,7 +54,7 @@ mkdir -p "$out/root/bin" "$out/root/proc" "$out/root/sys" "$out/root/dev" "$out/
 
 cp "$stalld" "$examples/starve" tests/vm/scenario.sh tests/vm/lib.sh tests/vm/checks.sh "$out/root/bin/"
 cp "$busybox" "$out/root/bin/busybox"
-# Only this machine's architecture has it.
+# Only a native build has it.
 [ ! -e "$examples/attack" ] || cp "$examples/attack" "$out/root/bin/"
 # A build without BPF has no stallstat.
 [ "$arch" = i686 ] || cp "${stalld%stalld}stallstat" "$out/root/bin/"
@@ -82,8 +101,8 @@ boot() {
     grep -q '^# end' "$out/$name.log" || unfinished >>"$out/$name.log"
 }
 
-# Prints a result for a scenario that did not end: the check it was in, and the function in which the
-# kernel died, if it died. One cause is known, and does not count as a failure.
+# Prints a result for a scenario that did not end: the check that was running, and the function in
+# which the kernel died, if it died. One cause is known, and does not count as a failure.
 unfinished() {
     at=$(sed -n 's/^# at //p' "$out/$name.log" | tail -n 1)
     # Lines that begin with a bar are other programs' output.
@@ -94,7 +113,7 @@ unfinished() {
     esac
 }
 
-# one SPEC
+# one SPEC: boots this kernel.
 one() {
     case $1 in
     */*) image=$1 name=${1##*/} ;;

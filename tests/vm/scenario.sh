@@ -1,7 +1,8 @@
 #!/bin/sh
-# What runs inside each VM. $checks, from the kernel's command line, says which parts. A result is a line
+# Runs inside each VM. $checks, from the kernel's command line, selects the parts. A result is a
+# line
 #   @ BACKEND CHECK VERDICT FIGURES...
-# and a failed check is followed by what stalld and the rig have said.
+# The logs of stalld and the rig follow a failed check.
 # shellcheck disable=SC1091,SC2034 # the two files that it reads
 
 cd /tmp || exit 1
@@ -12,14 +13,15 @@ backends=$(echo "${backends:-task_iter,queue_track,sched_debug}" | tr , ' ')
 read -r _ _ hogged _ <<END
 $(sed 's/[-,]/ & /g' /sys/devices/system/cpu/online)
 END
-# What this machine has not got, by the kernel's command line.
+# The parts that this machine lacks, by the kernel's command line.
 lacking=$(tr ' ' '\n' </proc/cmdline | grep -E '^(lockdown=|debugfs=off|btf=off|bpf=off)')
 # shellcheck source=tests/vm/lib.sh
 . /bin/lib.sh
 # shellcheck source=tests/vm/checks.sh
 . /bin/checks.sh
 
-# The others are for those who ask for them.
+# wants CHECK: returns whether $checks selects it. `all` does not select text, lone, auto and
+# attacks.
 wants() {
     case ,${checks:-all},$1 in
     *,all,text | *,all,lone | *,all,auto | *,all,attacks) return 1 ;;
@@ -62,10 +64,11 @@ if wants attacks; then
 fi
 wants old-hog && old_hog
 messages dmesg FAIL
-# Nothing but SCHED_DEADLINE is above a hog at 98.
+# Only SCHED_DEADLINE outranks a hog at FIFO 98.
 wants threads && try kernel_threads task_iter 98
-# Last, because a CPU that goes upsets what old kernels count of SCHED_DEADLINE: they refuse to set throttling then, or
-# divide by zero. What a backend sees of it is the same for all, and so is what the boost makes of it.
+# This part is last, because a CPU that goes offline breaks the accounting of SCHED_DEADLINE on old
+# kernels: they then refuse to set throttling, or divide by zero. One backend is enough, because all
+# backends see the same.
 if wants offline; then
     try offline task_iter offline -F
     echo '# at task_iter offline-deadline'

@@ -1,12 +1,13 @@
 #!/bin/sh
 # Boots a Debian with systemd and a package installed, runs tests/service.sh there, upgrades the
 # package and removes it, as root:
-#   service.sh PACKAGE.deb KERNEL[+WORD]...
-# A KERNEL is a name in tests/vm/packages.lock; WORD goes onto its command line. The Debian is the
-# release of this machine, or 12 where this is another distribution.
+#   service.sh PACKAGE.deb [KERNEL[+WORD]...]
+# A KERNEL is a name in tests/vm/packages.lock; by default, 6.1 and 6.1-rt. WORD goes onto its
+# command line. The Debian is the release of this machine, or 12 where this is another distribution.
 set -eu
 package=$1
 shift
+[ $# -gt 0 ] || set -- 6.1 6.1-rt
 out=target/vm
 root=$out/debian
 # All downloads come first, so that none fails half-way.
@@ -27,7 +28,7 @@ DEBIAN_FRONTEND=noninteractive chroot "$root" dpkg -i /stalld.deb >"$out/install
     echo "stalld: $package cannot be installed in Debian's $suite: see $out/install.log" >&2
     exit 1
 }
-# A console's own interrupt thread can starve: what the test says is printed when it is over.
+# The console's own interrupt thread can starve, so the output is printed after the test.
 cat >"$root/check" <<'END'
 #!/bin/sh
 taskset -p 1 $$ >/dev/null
@@ -38,7 +39,8 @@ is_another() {
 packages() {
     systemctl restart stalld.service
     first=$(systemctl show --value --property=MainPID stalld.service)
-    # As if the C program's service were running: its throttlectl saves the settings in such a file.
+    # Pretends that the service of the C program runs: its throttlectl saves the settings in such a
+    # file.
     rm /run/stalld/throttling
     printf 'period=%s\nruntime=%s\n' "$(cat /proc/sys/kernel/sched_rt_period_us)" "$throttling" >/run/stalld/rtthrottle-Xq81bZa
     chmod 600 /run/stalld/rtthrottle-Xq81bZa
@@ -54,8 +56,8 @@ throttling=$(cat /proc/sys/kernel/sched_rt_runtime_us)
 {
     sh /service.sh || status=1
     packages
-} >/said 2>&1 </dev/null
-{ cat /said; echo "# exit $status"; } >/dev/console
+} >/output 2>&1 </dev/null
+{ cat /output; echo "# exit $status"; } >/dev/console
 sleep 1
 echo o >/proc/sysrq-trigger
 END

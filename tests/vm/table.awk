@@ -1,5 +1,6 @@
-# Turns lines KERNEL BACKEND CHECK VERDICT FIGURES... into two tables: a column for each kernel on which all was
-# checked, and a row for each that was booted with words on its command line.
+# Turns lines KERNEL BACKEND CHECK VERDICT FIGURES... into two tables. One has a column for each
+# kernel on which all was checked. The other has a row for each kernel with words on its command
+# line.
 {
     check = $2 == "-" ? $3 : $3 " " $2
     cell = $4
@@ -7,7 +8,7 @@
     which = index($1, "+") > 0
     row = which ? $1 : check
     column = which ? check : $1
-    # What was tried again counts as it was in the end.
+    # The last try of a check counts.
     if ((which, row, column) in text) verdicts[verdict[which, row, column]]--
     verdicts[$4]++
     verdict[which, row, column] = $4

@@ -1,13 +1,13 @@
-//! The facts that findings are made from, and one line for each in a bug report.
+//! Gathers the facts from which findings are derived, and prints one line for each.
 
 use super::left_behind::{self, LeftBehind};
 use crate::cpus::CpuSet;
 use crate::daemon::options::Options;
 use crate::error::{Reason, Result};
-use crate::host::debugfs::{self, Hrtick, Served};
+use crate::host::debugfs::{self, HrtickFile, Served};
 use crate::host::mounts::{self, Hidepid};
 use crate::host::privilege::{self, Capabilities, Capability, Lockdown};
-use crate::host::{self, Throttling};
+use crate::host::{self, Namespace, Throttling};
 use crate::length::with_unit;
 use crate::observe::{self, Kind, Watch};
 use crate::proc;
@@ -18,62 +18,62 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// The thread that starts all other threads of the kernel. In a pid namespace there is none.
+/// kthreadd, the parent of all kernel threads. A pid namespace has none.
 const KTHREADD: Tid = Tid(2);
 
-/// What is known of the host; None stands for what can't be told, unless said otherwise.
-pub struct Facts {
+/// The facts about the host. `None` means unknown, unless documented otherwise.
+pub(super) struct Facts {
     pub kernel: Option<String>,
-    /// The monitored CPUs, those that are offline left out.
+    /// The monitored CPUs that are online.
     pub cpus: CpuSet,
     pub capabilities: Option<Capabilities>,
-    /// BPF maps count as locked memory here.
+    /// The kernel counts BPF maps as locked memory.
     pub needs_memlock: bool,
     pub lockdown: Lockdown,
-    pub initial_pid_namespace: Option<bool>,
-    pub initial_user_namespace: Option<bool>,
-    /// None before 5.6, too.
-    pub initial_time_namespace: Option<bool>,
-    /// None where /proc shows everything.
+    pub pid_namespace: Namespace,
+    pub user_namespace: Namespace,
+    /// Also unknown before 5.6, which has no time namespaces.
+    pub time_namespace: Namespace,
+    /// `None` if /proc shows everything.
     pub hidepid: Option<Hidepid>,
-    /// Whether /proc shows this process a thread of the kernel's.
+    /// /proc shows kernel threads to this process.
     pub sees_kernel_threads: bool,
-    /// None where there is no limit.
+    /// `None` if there is no limit.
     pub descriptors: Option<u64>,
     pub btf: bool,
     pub stamps_queued_tasks: bool,
-    /// None where it is not mounted.
+    /// `None` if it is not mounted.
     pub debugfs: Option<PathBuf>,
     pub backends: Vec<(Kind, Result<()>)>,
-    /// Backend, program, and the verifier's figures.
+    /// Backend, program, and statistics of the verifier.
     pub verified: Vec<(Kind, String, String)>,
     pub throttling: Option<Throttling>,
-    /// None where debugfs does not show it.
-    pub hrtick: Option<Hrtick>,
-    /// None where there is none, or debugfs does not show it.
+    /// `None` if debugfs does not show it.
+    pub hrtick: Option<HrtickFile>,
+    /// `None` if there is none, or if debugfs does not show it.
     pub dl_server: Option<Result<Vec<Served>>>,
     pub tick: Nanos,
-    /// None where the kernel never complains.
+    /// `None` if the kernel reports no RCU stalls.
     pub rcu_stall: Option<Nanos>,
-    /// None where the kernel never complains.
+    /// `None` if the kernel reports no hung tasks.
     pub hung_task: Option<Nanos>,
     pub trial: Trial,
     pub left_behind: Vec<LeftBehind>,
 }
 
-/// What came of boosting a child that is pinned to this CPU.
-pub struct Trial {
+/// The result of a test boost on a child that is pinned to `cpu`.
+pub(super) struct Trial {
     pub cpu: Cpu,
     pub outcome: io::Result<trial::Trial>,
 }
 
 impl Facts {
-    pub fn gather(root: &Path, options: &Options) -> Facts {
+    pub(super) fn gather(root: &Path, options: &Options) -> Facts {
         let watched = options.cpus.clone().unwrap_or_else(|| CpuSet::first(cpu::configured()));
         let online = host::online_cpus(root);
         let is_online = |cpu: &Cpu| online.as_ref().is_none_or(|online| online.contains(*cpu));
         let cpus: CpuSet = watched.iter().filter(is_online).collect();
-        // A look at nothing would find nothing amiss, so offline CPUs are left in.
+        // Offline CPUs stay in, because a scan of no CPU can't fail.
         let watch =
             Watch { cpus: watched.clone(), idle_detection: options.idle_detection, own_threads: false };
         let backends = Kind::ALL.map(|kind| (kind, observe::try_out(kind, &watch))).into();
@@ -87,9 +87,9 @@ impl Facts {
             capabilities: privilege::capabilities(root),
             needs_memlock: privilege::needs_memlock(root),
             lockdown: privilege::lockdown(root),
-            initial_pid_namespace: host::in_initial_pid_namespace(root),
-            initial_user_namespace: host::in_initial_user_namespace(root),
-            initial_time_namespace: host::in_initial_time_namespace(root),
+            pid_namespace: host::pid_namespace(root),
+            user_namespace: host::user_namespace(root),
+            time_namespace: host::time_namespace(root),
             hidepid: mounts::hidepid(root),
             sees_kernel_threads: proc::try_start(KTHREADD).is_ok(),
             descriptors: host::descriptor_limit(root),
@@ -109,7 +109,7 @@ impl Facts {
         }
     }
 
-    pub fn has(&self, capability: Capability) -> bool {
+    pub(super) fn has(&self, capability: Capability) -> bool {
         self.capabilities.is_none_or(|own| own.has(capability))
     }
 }
@@ -126,9 +126,9 @@ impl fmt::Display for Facts {
             writeln!(f, "capability {} {has}", capability.name().to_lowercase())?;
         }
         writeln!(f, "lockdown {}", self.lockdown)?;
-        writeln!(f, "initial_pid_namespace {}", known(self.initial_pid_namespace))?;
-        writeln!(f, "initial_user_namespace {}", known(self.initial_user_namespace))?;
-        writeln!(f, "initial_time_namespace {}", known(self.initial_time_namespace))?;
+        writeln!(f, "initial_pid_namespace {}", is_initial(self.pid_namespace))?;
+        writeln!(f, "initial_user_namespace {}", is_initial(self.user_namespace))?;
+        writeln!(f, "initial_time_namespace {}", is_initial(self.time_namespace))?;
         let hidepid = self.hidepid.as_ref().map_or("none", |hidepid| &hidepid.options);
         writeln!(f, "hidepid {}", Escaped(hidepid.as_bytes()))?;
         writeln!(f, "sees_kernel_threads {}", known(Some(self.sees_kernel_threads)))?;
@@ -199,6 +199,14 @@ impl Facts {
             None => writeln!(f, "dl_server unknown"),
         }
     }
+}
+
+fn is_initial(namespace: Namespace) -> &'static str {
+    known(match namespace {
+        Namespace::Initial => Some(true),
+        Namespace::Other => Some(false),
+        Namespace::Unknown => None,
+    })
 }
 
 fn known(fact: Option<bool>) -> &'static str {

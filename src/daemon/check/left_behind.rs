@@ -1,22 +1,24 @@
-//! Tasks that a C stalld was killed over: it has boosted them, and nobody has put them back.
+//! Finds tasks that a killed C stalld has left boosted.
 
 use crate::sys::sched::{self, Attr};
 use crate::task::{Comm, Nanos, Policy, Tid};
 use std::fs;
 use std::path::Path;
 
-/// What the C stalld boosts with unless told otherwise.
+/// The default runtime of a boost by the C program.
 const RUNTIME: Nanos = Nanos::from_micros(20);
+/// The default period of a boost by the C program.
 const PERIOD: Nanos = Nanos::from_secs(1);
 
+/// A task that a C stalld has left boosted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LeftBehind {
+pub(super) struct LeftBehind {
     pub tid: Tid,
     pub comm: Comm,
 }
 
-/// All such tasks, in order of their numbers.
-pub fn scan(root: &Path) -> Vec<LeftBehind> {
+/// Returns all such tasks, in the order of their tids.
+pub(super) fn scan(root: &Path) -> Vec<LeftBehind> {
     scan_by(root, |tid| sched::get_attr(tid).ok())
 }
 
@@ -37,14 +39,14 @@ fn scan_by(root: &Path, attr: impl Fn(Tid) -> Option<Attr>) -> Vec<LeftBehind> {
     found
 }
 
-/// A boost of ours has the flag for its children too, so it is not mistaken for one.
+/// Returns whether this is a boost by the C program. A boost by this program has reset-on-fork set.
 fn is_left_behind(attr: &Attr) -> bool {
     attr.policy == Policy::DEADLINE
         && (attr.runtime, attr.period) == (RUNTIME, PERIOD)
         && !attr.reset_on_fork()
 }
 
-/// The entries of a directory that are numbers.
+/// Returns the entries of a directory that are numbers.
 fn numbers(dir: &Path) -> Vec<Tid> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok().map(Tid)).collect()

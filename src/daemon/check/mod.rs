@@ -1,4 +1,4 @@
-//! `--check`: what this host offers and lacks for a run, and what can be done about it.
+//! Implements `--check`: what this host offers and lacks for a run, and how to fix it.
 
 mod facts;
 mod findings;
@@ -6,18 +6,18 @@ mod left_behind;
 
 use super::options::Options;
 use facts::Facts;
-use findings::{Finding, Level};
+use findings::{Finding, Severity};
 use std::fmt::{self, Write};
 use std::path::Path;
 
-/// What `--check` has to say.
-pub struct Report {
+/// The output of `--check`.
+pub(super) struct Report {
     pub text: String,
-    /// Whether such a run would do its work here.
+    /// A run with these options would protect this host.
     pub protects: bool,
 }
 
-pub fn report(options: &Options) -> Report {
+pub(super) fn report(options: &Options) -> Report {
     let facts = Facts::gather(Path::new("/"), options);
     let findings = findings::of(&facts, options);
     let mut text = String::new();
@@ -30,19 +30,19 @@ pub fn report(options: &Options) -> Report {
         let _ = writeln!(text, "{finding}");
     }
     let _ = writeln!(text, "{}", findings::verdict(&facts, options, &findings));
-    Report { text, protects: findings.iter().all(|finding| finding.level != Level::Failure) }
+    Report { text, protects: findings.iter().all(|finding| finding.level != Severity::Failure) }
 }
 
-/// A column that the longest level fits in, with a blank behind it.
+/// The width of the first column: the longest level and two blanks.
 const LEVEL_WIDTH: usize = 9;
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let level = match self.level {
-            Level::Ok => "ok",
-            Level::Note => "note",
-            Level::Warning => "warning",
-            Level::Failure => "failure",
+            Severity::Ok => "ok",
+            Severity::Note => "note",
+            Severity::Warning => "warning",
+            Severity::Failure => "failure",
         };
         write!(f, "{level:LEVEL_WIDTH$}{}", self.fact)?;
         match &self.cure {

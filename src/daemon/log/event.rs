@@ -1,31 +1,34 @@
-//! What the log tells of tasks: each thing that happens as one value, from which come the line that
-//! people read and the fields that programs read.
+//! The events of the log: those of boosts, and the log's own. Each has a line for people and fields
+//! for programs.
 //!
-//! A value is small, and made without a call or an allocation. What takes time is done where it is
-//! written.
+//! An event is small, and is made without a system call or an allocation. The writer thread does
+//! all slow work.
 
 use super::Level;
-use super::event_line::Line;
+use super::event_line::EventLine;
 use crate::boost::event::{Event, Refusal};
-use crate::boost::journal::{BoostPolicy, Saved};
+use crate::boost::journal::Saved;
 use crate::boost::restore::RestoreOutcome;
 use crate::denylist::{Ignored, Why};
 use crate::engine::Hog;
 use crate::json::Value;
 use crate::proc;
-use crate::task::{Cpu, Nanos, Owner, Policy, Sched, Task, Tid};
-use std::{fmt, io};
+use crate::task::{Cpu, Nanos, Owner, Sched, Task};
+use std::fmt;
 
+/// An event that the log reports.
 #[derive(Clone, Copy, Debug)]
 pub enum LogEvent {
+    /// An event of a boost.
+    Task(Event),
     Starved {
         task: Task,
         since: Nanos,
         wait: Nanos,
-        /// The line gives the wait to the millisecond.
+        /// The line gives the wait in milliseconds too.
         exact: bool,
     },
-    /// Which task holds a CPU, as it was seen at this moment.
+    /// The hog of a CPU, as seen at `at`.
     Held {
         cpu: Cpu,
         hog: Hog,
@@ -40,190 +43,104 @@ pub enum LogEvent {
         task: Task,
         wait: Nanos,
     },
-    Boosted {
-        task: Task,
-        how: BoostPolicy,
-    },
-    Refused {
-        task: Task,
-        how: BoostPolicy,
-        /// None if there was no room to note it.
-        errno: Option<i32>,
-    },
-    Restored {
-        task: Task,
-        /// The number that it has by now.
-        now: Tid,
-        before: Saved,
-        after: Nanos,
-        early: bool,
-    },
-    RestoreFailed {
-        task: Task,
-        errno: i32,
-    },
-    LeftAlone {
-        task: Task,
-        policy: Policy,
-    },
-    Lowered {
-        task: Task,
-        from: Saved,
-        before: Saved,
-    },
-    Ended {
-        task: Task,
-    },
-    Adopted {
-        parent: Task,
-        child: Tid,
-        policy: Saved,
-    },
-    Orphan {
-        parent: Task,
-        child: Tid,
-        policy: Saved,
-    },
     Ignored(Ignored),
     Late {
         late: Nanos,
     },
-    /// A look is over. It is of use to a trace only.
-    Looked {
+    /// A scan has ended. Only the trace uses it.
+    Scanned {
         begun: Nanos,
         waiting: usize,
-        looker: Looker,
-        /// It has told of all who starve, as far as they are the looker's business.
+        scanner: Scanner,
+        /// The scan has reported all starving tasks on its CPUs.
         knows: bool,
     },
     Dropped {
         lines: u64,
     },
-    /// Lines of a CPU in one second that were too many for the log.
+    /// Sums up the lines of a CPU and an owner that exceeded the limit in one second.
     LeftOut {
         cpu: Cpu,
         owner: Owner,
-        /// Starving tasks, and the longest wait of one of them.
+        /// The number of starving tasks.
         tasks: u64,
+        /// The longest wait of these tasks.
         longest: Nanos,
-        /// Lines of anything else.
+        /// The number of other lines.
         others: u64,
     },
 }
 
-/// The scanner: of all CPUs, or the monitor of one. A supervisor leaves waits to the monitors.
+/// The scanner of all CPUs, or the monitor of one. The supervisor leaves waits to the monitors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Looker {
+pub enum Scanner {
     All,
     Of(Cpu),
     Supervisor,
 }
 
 impl LogEvent {
-    /// Returns what the log writes of an event of a boost; `None` if it writes nothing.
-    pub fn of(event: &Event) -> Option<LogEvent> {
-        let errno = |e: &io::Error| e.raw_os_error().unwrap_or(libc::EIO);
-        Some(match *event {
-            Event::Boosted { task, how } => LogEvent::Boosted { task, how },
-            Event::Refused { task, how, ref why } => match why {
-                Refusal::Kernel(e) => LogEvent::Refused { task, how, errno: Some(errno(e)) },
-                Refusal::JournalFull => LogEvent::Refused { task, how, errno: None },
-                Refusal::Gone | Refusal::IsDeadline | Refusal::Taken | Refusal::ChangedByOthers(_) => {
-                    return None;
-                }
-            },
-            Event::Over { task, before, after, early, ref outcome } => match *outcome {
-                RestoreOutcome::Failed(ref e) => LogEvent::RestoreFailed { task, errno: errno(e) },
-                RestoreOutcome::Restored(now) => LogEvent::Restored { task, now, before, after, early },
-                RestoreOutcome::ChangedByOthers(policy) => LogEvent::LeftAlone { task, policy },
-                RestoreOutcome::Lowered { from, .. } => LogEvent::Lowered { task, from, before },
-                RestoreOutcome::Gone | RestoreOutcome::NeverBoosted => LogEvent::Ended { task },
-            },
-            Event::Lowered { task, from, before } => LogEvent::Lowered { task, from, before },
-            Event::Adopted { parent, child, policy } => LogEvent::Adopted { parent, child, policy },
-            Event::Orphan { parent, child, policy } => LogEvent::Orphan { parent, child, policy },
-        })
-    }
-
-    /// The name that programs know it by.
-    pub fn event(&self) -> &'static str {
+    /// Returns the event's name in JSON and in the journal.
+    pub(crate) fn name(&self) -> &'static str {
         match self {
+            LogEvent::Task(event) => name(event),
             LogEvent::Starved { .. } => "starved",
             LogEvent::Held { .. } => "held",
             LogEvent::MightStarve { .. } => "might_starve",
             LogEvent::Waiting { .. } => "waiting",
-            LogEvent::Boosted { .. } => "boosted",
-            LogEvent::Refused { .. } => "refused",
-            LogEvent::Restored { .. } => "restored",
-            LogEvent::RestoreFailed { .. } => "restore_failed",
-            LogEvent::LeftAlone { .. } => "left_alone",
-            LogEvent::Lowered { .. } => "lowered",
-            LogEvent::Ended { .. } => "ended",
-            LogEvent::Adopted { .. } => "adopted",
-            LogEvent::Orphan { .. } => "orphan",
             LogEvent::Ignored(_) => "ignored",
             LogEvent::Late { .. } => "late",
-            LogEvent::Looked { .. } => "looked",
+            LogEvent::Scanned { .. } => "scanned",
             LogEvent::Dropped { .. } => "dropped",
             LogEvent::LeftOut { .. } => "left_out",
         }
     }
 
-    pub fn level(&self) -> Level {
+    pub(super) fn level(&self) -> Level {
         match self {
-            LogEvent::RestoreFailed { .. } => Level::Error,
+            LogEvent::Task(event) => level(event),
             LogEvent::Starved { .. }
             | LogEvent::Held { .. }
-            | LogEvent::Refused { .. }
-            | LogEvent::Lowered { .. }
-            | LogEvent::Orphan { .. }
             | LogEvent::Ignored(Ignored { why: Why::Unknown, .. })
             | LogEvent::Late { .. }
             | LogEvent::Dropped { .. }
             | LogEvent::LeftOut { tasks: 1.., .. } => Level::Warning,
-            LogEvent::Ended { .. } | LogEvent::Adopted { .. } | LogEvent::Looked { .. } => Level::Debug,
+            LogEvent::Scanned { .. } => Level::Debug,
             _ => Level::Info,
         }
     }
 
-    /// The CPU whose tasks it is about, and their owner. `None` for what is never left out:
-    /// failures, and answers to a signal.
-    pub fn owner(&self) -> Option<(Cpu, Owner)> {
+    /// Returns the CPU and the owner that the limit of lines applies to. `None` for lines without a
+    /// limit: failures, and answers to a signal.
+    pub(super) fn owner(&self) -> Option<(Cpu, Owner)> {
         match *self {
-            LogEvent::Starved { task, .. }
-            | LogEvent::MightStarve { task, .. }
-            | LogEvent::Boosted { task, .. }
-            | LogEvent::Refused { task, .. }
-            | LogEvent::Restored { task, .. }
-            | LogEvent::LeftAlone { task, .. }
-            | LogEvent::Lowered { task, .. }
-            | LogEvent::Ended { task }
-            | LogEvent::Adopted { parent: task, .. }
-            | LogEvent::Orphan { parent: task, .. }
-            | LogEvent::Ignored(Ignored { task, .. }) => Some((task.cpu, task.owner)),
-            LogEvent::Held { cpu, hog, .. } => Some((cpu, hog.task.owner)),
-            LogEvent::RestoreFailed { .. }
+            LogEvent::Task(Event::Over { outcome: RestoreOutcome::Failed(_), .. })
             | LogEvent::Waiting { .. }
             | LogEvent::Late { .. }
-            | LogEvent::Looked { .. }
+            | LogEvent::Scanned { .. }
             | LogEvent::Dropped { .. }
             | LogEvent::LeftOut { .. } => None,
+            LogEvent::Task(event) => Some((event.task().cpu, event.task().owner)),
+            LogEvent::Starved { task, .. }
+            | LogEvent::MightStarve { task, .. }
+            | LogEvent::Ignored(Ignored { task, .. }) => Some((task.cpu, task.owner)),
+            LogEvent::Held { cpu, hog, .. } => Some((cpu, hog.task.owner)),
         }
     }
 
-    /// What has to be read up: the hog's control group. The kernel may make a reader wait.
-    pub fn read_up(&self) -> Option<String> {
+    /// Returns the hog's cgroup, for the events that show it. This may block in the kernel.
+    pub(super) fn resolve_cgroup(&self) -> Option<String> {
         match self {
             LogEvent::Held { hog, .. } => proc::cgroup(hog.task.tid, hog.task.start),
             _ => None,
         }
     }
 
-    /// Gives out all that programs may want to know. A name stands for the same thing in all
-    /// events.
-    pub fn fields(&self, cgroup: Option<&str>, give: &mut dyn FnMut(&'static str, Value)) {
+    /// Passes all fields to `give`. A field's name means the same in all events.
+    pub(crate) fn fields(&self, cgroup: Option<&str>, give: &mut dyn FnMut(&'static str, Value)) {
         let number = |number: u64| Value::Number(number as i64);
         match *self {
+            LogEvent::Task(event) => of_event(event, give),
             LogEvent::Starved { task, wait, .. }
             | LogEvent::MightStarve { task, wait, .. }
             | LogEvent::Waiting { task, wait } => {
@@ -235,39 +152,9 @@ impl LogEvent {
                 give("cpu", number(cpu.0.into()));
                 of_hog(&hog, at, cgroup, give);
             }
-            LogEvent::Boosted { task, how } => of_attempt(&task, how, None, give),
-            LogEvent::Refused { task, how, errno } => of_attempt(&task, how, errno, give),
-            LogEvent::Restored { task, now, before, after, early } => {
-                of_task(&task, give);
-                if now != task.tid {
-                    give("now_tid", number(now.0 as u64));
-                }
-                of_saved(&before, give);
-                give("boosted_ns", number(after.0));
-                give("early", Value::Flag(early));
-            }
-            LogEvent::RestoreFailed { task, errno } => {
-                of_task(&task, give);
-                give("errno", Value::Number(errno.into()));
-            }
-            LogEvent::LeftAlone { task, policy } => {
-                of_task(&task, give);
-                policy.name().inspect(|name| give("policy", Value::Text(name)));
-            }
-            LogEvent::Lowered { task, from, before } => {
-                of_task(&task, give);
-                of_rank(&from, give);
-                of_saved(&before, give);
-            }
-            LogEvent::Ended { task } => of_task(&task, give),
-            LogEvent::Adopted { parent, child, policy } | LogEvent::Orphan { parent, child, policy } => {
-                of_task(&parent, give);
-                give("child_tid", number(child.0 as u64));
-                of_saved(&policy, give);
-            }
             LogEvent::Ignored(ignored) => of_ignored(&ignored, give),
             LogEvent::Late { late } => give("late_ns", number(late.0)),
-            LogEvent::Looked { waiting, .. } => give("waiting", number(waiting as u64)),
+            LogEvent::Scanned { waiting, .. } => give("waiting", number(waiting as u64)),
             LogEvent::Dropped { lines } => give("lines", number(lines)),
             LogEvent::LeftOut { cpu, owner, tasks, longest, others } => {
                 give("cpu", number(cpu.0.into()));
@@ -281,13 +168,80 @@ impl LogEvent {
         }
     }
 
-    /// The line that people read.
-    pub fn line<'a>(&'a self, cgroup: Option<&'a str>) -> impl fmt::Display + 'a {
-        Line { told: self, cgroup }
+    /// Returns the line for people.
+    pub(super) fn line<'a>(&'a self, cgroup: Option<&'a str>) -> impl fmt::Display + 'a {
+        EventLine { event: self, cgroup }
     }
 }
 
-fn of_task(task: &Task, give: &mut dyn FnMut(&'static str, Value)) {
+/// Returns the name of a boost's event in JSON and in the journal.
+fn name(event: &Event) -> &'static str {
+    match event {
+        Event::Boosted { .. } => "boosted",
+        Event::Refused { .. } => "refused",
+        Event::Over { outcome: RestoreOutcome::Restored(_), .. } => "restored",
+        Event::Over { outcome: RestoreOutcome::Failed(_), .. } => "restore_failed",
+        Event::Over { outcome: RestoreOutcome::ChangedByOthers(_), .. } => "left_alone",
+        Event::Over { outcome: RestoreOutcome::Lowered { .. }, .. } | Event::Lowered { .. } => "lowered",
+        Event::Over { outcome: RestoreOutcome::Gone | RestoreOutcome::NeverBoosted, .. } => "ended",
+        Event::Adopted { .. } => "adopted",
+        Event::Orphan { .. } => "orphan",
+    }
+}
+
+fn level(event: &Event) -> Level {
+    match event {
+        Event::Over { outcome: RestoreOutcome::Failed(_), .. } => Level::Error,
+        Event::Refused { .. }
+        | Event::Over { outcome: RestoreOutcome::Lowered { .. }, .. }
+        | Event::Lowered { .. }
+        | Event::Orphan { .. } => Level::Warning,
+        Event::Over { outcome: RestoreOutcome::Gone | RestoreOutcome::NeverBoosted, .. }
+        | Event::Adopted { .. } => Level::Debug,
+        Event::Boosted { .. } | Event::Over { .. } => Level::Info,
+    }
+}
+
+/// Passes the fields of a boost's event to `give`.
+fn of_event(event: Event, give: &mut dyn FnMut(&'static str, Value)) {
+    of_task(event.task(), give);
+    match event {
+        Event::Boosted { how, .. } => give("policy", Value::Text(how.name())),
+        Event::Refused { how, why, .. } => {
+            give("policy", Value::Text(how.name()));
+            if let Refusal::Kernel(errno) = why {
+                give("errno", Value::Number(errno.into()));
+            }
+        }
+        Event::Over { outcome: RestoreOutcome::Restored(now), task, before, after, early } => {
+            if now != task.tid {
+                give("now_tid", Value::Number(now.0.into()));
+            }
+            of_saved(&before, give);
+            give("boosted_ns", Value::Number(after.0 as i64));
+            give("early", Value::Flag(early));
+        }
+        Event::Over { outcome: RestoreOutcome::Failed(errno), .. } => {
+            give("errno", Value::Number(errno.into()));
+        }
+        Event::Over { outcome: RestoreOutcome::ChangedByOthers(policy), .. } => {
+            policy.name().inspect(|name| give("policy", Value::Text(name)));
+        }
+        Event::Over { outcome: RestoreOutcome::Lowered { from, .. }, before, .. }
+        | Event::Lowered { from, before, .. } => {
+            of_rank(&from, give);
+            of_saved(&before, give);
+        }
+        Event::Over { outcome: RestoreOutcome::Gone | RestoreOutcome::NeverBoosted, .. } => {}
+        Event::Adopted { child, policy, .. } | Event::Orphan { child, policy, .. } => {
+            give("child_tid", Value::Number(child.0.into()));
+            of_saved(&policy, give);
+        }
+    }
+}
+
+/// Passes the fields that identify a task to `give`.
+pub fn of_task(task: &Task, give: &mut dyn FnMut(&'static str, Value)) {
     give("tid", Value::Number(task.tid.0.into()));
     if let Some(tgid) = task.tgid {
         give("tgid", Value::Number(tgid.0.into()));
@@ -310,15 +264,6 @@ fn of_hog(hog: &Hog, at: Nanos, cgroup: Option<&str>, give: &mut dyn FnMut(&'sta
     }
 }
 
-/// Gives out a boost, or the failure of one.
-fn of_attempt(task: &Task, how: BoostPolicy, errno: Option<i32>, give: &mut dyn FnMut(&'static str, Value)) {
-    of_task(task, give);
-    give("policy", Value::Text(how.name()));
-    if let Some(errno) = errno {
-        give("errno", Value::Number(errno.into()));
-    }
-}
-
 fn of_ignored(ignored: &Ignored, give: &mut dyn FnMut(&'static str, Value)) {
     of_task(&ignored.task, give);
     if let Why::Process(process) = ignored.why {
@@ -326,7 +271,7 @@ fn of_ignored(ignored: &Ignored, give: &mut dyn FnMut(&'static str, Value)) {
     }
 }
 
-/// Gives out the rank that a task had until it was lowered.
+/// Passes the rank that a task had before it was lowered to `give`.
 fn of_rank(from: &Saved, give: &mut dyn FnMut(&'static str, Value)) {
     from.policy.name().inspect(|name| give("from_policy", Value::Text(name)));
     give("from_rt_priority", Value::Number(from.priority.into()));

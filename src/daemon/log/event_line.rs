@@ -1,7 +1,9 @@
-//! The lines that people read about tasks.
+//! The lines for people.
 
 use super::event::LogEvent;
+use crate::boost::event::{Event, Refusal};
 use crate::boost::journal::BoostPolicy;
+use crate::boost::restore::RestoreOutcome;
 use crate::denylist::{Ignored, Why};
 use crate::engine::Hog;
 use crate::error::Reason;
@@ -11,14 +13,15 @@ use std::fmt::{self, Display};
 use std::io;
 
 /// The line of an event.
-pub struct Line<'a> {
-    pub told: &'a LogEvent,
+pub(super) struct EventLine<'a> {
+    pub event: &'a LogEvent,
     pub cgroup: Option<&'a str>,
 }
 
-impl Display for Line<'_> {
+impl Display for EventLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match *self.told {
+        match *self.event {
+            LogEvent::Task(ref event) => write!(f, "{}", TaskLine(event)),
             LogEvent::Starved { task: Task { comm, tid, cpu, .. }, wait, exact, .. } => {
                 let (seconds, exact) = (wait.as_secs(), ExactWait(exact.then_some(wait)));
                 write!(f, "{comm}-{tid} starved on CPU {cpu} for {seconds} seconds{exact}")
@@ -31,11 +34,28 @@ impl Display for Line<'_> {
             LogEvent::Waiting { task: Task { comm, tid, cpu, sched, .. }, wait } => {
                 write!(f, "waiting: {comm}-{tid} ({sched}) on CPU {cpu} for {}", Millis(wait))
             }
-            LogEvent::Boosted { task: Task { tid, comm, cpu, .. }, how } => {
+            LogEvent::Ignored(Ignored { task, why }) => ignored(f, &task, why),
+            LogEvent::Late { late } => write!(f, "scan is {} ms later than planned", late.as_millis()),
+            LogEvent::Scanned { waiting, .. } => write!(f, "{waiting} waiting"),
+            LogEvent::Dropped { lines: 1 } => f.write_str("1 message was dropped"),
+            LogEvent::Dropped { lines } => write!(f, "{lines} messages were dropped"),
+            LogEvent::LeftOut { cpu, tasks, longest, others, .. } => left_out(f, cpu, tasks, longest, others),
+        }
+    }
+}
+
+/// The line of an event of a boost.
+struct TaskLine<'a>(&'a Event);
+
+impl Display for TaskLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Task { tid, comm, cpu, .. } = *self.0.task();
+        match *self.0 {
+            Event::Boosted { how, .. } => {
                 write!(f, "boosted pid {tid} ({comm}) (cpu {cpu}) using {}", how.name())
             }
-            LogEvent::Refused { task, how, errno } => refused(f, task.tid, how, errno),
-            LogEvent::Restored { task: Task { tid, comm, cpu, .. }, now, before, after, early } => {
+            Event::Refused { how, why, .. } => refused(f, tid, how, why),
+            Event::Over { outcome: RestoreOutcome::Restored(now), before, after, early, .. } => {
                 write!(f, "restored pid {tid} ({comm}) (cpu {cpu}")?;
                 if now != tid {
                     write!(f, ", now {now}")?;
@@ -43,33 +63,28 @@ impl Display for Line<'_> {
                 let why = if early { ", ended early" } else { "" };
                 write!(f, ") to {before} after {} ms{why}", after.as_millis())
             }
-            LogEvent::RestoreFailed { task, errno } => not_restored(f, task.tid, errno),
-            LogEvent::LeftAlone { task: Task { tid, comm, .. }, policy } => {
+            Event::Over { outcome: RestoreOutcome::Failed(errno), .. } => not_restored(f, tid, errno),
+            Event::Over { outcome: RestoreOutcome::ChangedByOthers(policy), .. } => {
                 let policy = policy.name().unwrap_or("something else");
-                write!(f, "left pid {tid} ({comm}) as it is: somebody has made it {policy} meanwhile")
+                write!(f, "left pid {tid} ({comm}) as it is: another process has made it {policy}")
             }
-            LogEvent::Lowered { task: Task { tid, comm, cpu, .. }, from, before } => write!(
+            Event::Over { outcome: RestoreOutcome::Lowered { from, .. }, before, .. }
+            | Event::Lowered { from, before, .. } => write!(
                 f,
                 "lowered pid {tid} ({comm}) (cpu {cpu}) from {from} to {before}: it got that rank by a pulse"
             ),
-            LogEvent::Ended { task: Task { tid, comm, .. } } => {
+            Event::Over { outcome: RestoreOutcome::Gone | RestoreOutcome::NeverBoosted, .. } => {
                 write!(f, "pid {tid} ({comm}) has ended during its boost")
             }
-            LogEvent::Adopted { parent: Task { tid, comm, .. }, child, policy } => write!(
+            Event::Adopted { child, policy, .. } => write!(
                 f,
                 "gave pid {child}, started by pid {tid} ({comm}) during its boost, its policy {policy}"
             ),
-            LogEvent::Orphan { parent: Task { tid, comm, .. }, child, policy } => write!(
+            Event::Orphan { child, policy, .. } => write!(
                 f,
                 "pid {child} was started during the boost of pid {tid} ({comm}) and is SCHED_OTHER; without it, it \
                  might be {policy}"
             ),
-            LogEvent::Ignored(Ignored { task, why }) => ignored(f, &task, why),
-            LogEvent::Late { late } => write!(f, "looked {} ms later than planned", late.as_millis()),
-            LogEvent::Looked { waiting, .. } => write!(f, "{waiting} waiting"),
-            LogEvent::Dropped { lines: 1 } => f.write_str("1 message was dropped"),
-            LogEvent::Dropped { lines } => write!(f, "{lines} messages were dropped"),
-            LogEvent::LeftOut { cpu, tasks, longest, others, .. } => left_out(f, cpu, tasks, longest, others),
         }
     }
 }
@@ -83,16 +98,19 @@ fn held(f: &mut fmt::Formatter, cpu: Cpu, hog: &Hog, at: Nanos, cgroup: Option<&
     write!(f, ", seen there for {}", Millis(at - hog.seen_since))
 }
 
-fn refused(f: &mut fmt::Formatter, tid: Tid, how: BoostPolicy, errno: Option<i32>) -> fmt::Result {
+fn refused(f: &mut fmt::Formatter, tid: Tid, how: BoostPolicy, why: Refusal) -> fmt::Result {
     let call = match how {
         BoostPolicy::Deadline { .. } => "boost_with_deadline",
         BoostPolicy::Fifo => "boost_with_fifo",
     };
     write!(f, "{call} failed to boost pid {tid}: ")?;
-    match errno {
-        Some(proc::HIDDEN) => f.write_str("/proc hides it (hidepid), see stalld --check"),
-        Some(errno) => Reason(&io::Error::from_raw_os_error(errno)).fmt(f),
-        None => f.write_str("the journal is full"),
+    match why {
+        Refusal::Kernel(proc::HIDDEN) => f.write_str("/proc hides it (hidepid), see stalld --check"),
+        Refusal::Kernel(errno) => Reason(&io::Error::from_raw_os_error(errno)).fmt(f),
+        Refusal::JournalFull => f.write_str("the journal is full"),
+        Refusal::Gone | Refusal::IsDeadline | Refusal::Taken | Refusal::ChangedByOthers(_) => {
+            f.write_str("it needs no boost any more")
+        }
     }
 }
 
@@ -127,8 +145,8 @@ fn left_out(f: &mut fmt::Formatter, cpu: Cpu, tasks: u64, longest: Nanos, others
     }
 }
 
-/// `1234.567 ms`
-pub struct Millis(pub Nanos);
+/// Shows a time as `1234.567 ms`.
+pub(in crate::daemon) struct Millis(pub(in crate::daemon) Nanos);
 
 impl Display for Millis {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
@@ -136,7 +154,7 @@ impl Display for Millis {
     }
 }
 
-/// Nothing, or ` (1234 ms)`.
+/// Shows ` (1234 ms)`; nothing for `None`.
 struct ExactWait(Option<Nanos>);
 
 impl Display for ExactWait {

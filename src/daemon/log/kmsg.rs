@@ -1,4 +1,4 @@
-//! The kernel's log, where a report stands among the kernel's own on stalls and lockups.
+//! Writes to the kernel's log, next to the kernel's own reports of stalls and lockups.
 
 use super::{Record, Sink, frame};
 use crate::error::{Context, Result};
@@ -6,24 +6,24 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 
-pub const KMSG: &str = "/dev/kmsg";
+pub(in crate::daemon) const KMSG: &str = "/dev/kmsg";
 
-/// One write is one record. It can take long: it may have to print what other CPUs logged, to a
-/// serial console. Unless printk_devkmsg is `on`, the kernel lets 10 records in 5 seconds pass,
-/// drops the rest without an error, and logs itself how many these were.
-pub struct Kmsg {
+/// An open /dev/kmsg. One write is one record. A write can block for long, because it may print
+/// records of other CPUs to a serial console. Unless printk_devkmsg is `on`, the kernel accepts 10
+/// records in 5 seconds. It drops the others without an error, and logs their number.
+pub(in crate::daemon) struct Kmsg {
     file: File,
     line: String,
 }
 
 impl Kmsg {
-    /// Opened once: in a sandbox it may be out of reach later.
-    pub fn open(path: &Path) -> Result<Kmsg> {
+    /// Opens the file once, because a sandbox may hide it later.
+    pub(crate) fn open(path: &Path) -> Result<Kmsg> {
         let file = OpenOptions::new().write(true).open(path);
         Ok(Kmsg::new(file.context(format_args!("open {} for writing", path.display()))?))
     }
 
-    pub fn new(file: File) -> Kmsg {
+    pub(super) fn new(file: File) -> Kmsg {
         Kmsg { file, line: String::new() }
     }
 }
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn where_there_is_no_kernel_log_the_error_says_so() {
+    fn without_a_kernel_log_the_error_names_the_reason() {
         let scratch = Scratch::new("kmsg-missing");
         let path = scratch.join("kmsg");
         let error = Kmsg::open(&path).err().map(|e| e.to_string());

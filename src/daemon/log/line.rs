@@ -1,15 +1,15 @@
-//! One line of a log: bounded, and without anything that a log or a terminal would obey.
+//! One line of a log: of limited length, and without control characters.
 
 use crate::task::Visible;
 use std::fmt::{self, Write};
 
-/// Longest text. With what a sink puts in front of it, it stays below 900 bytes: the kernel refuses
-/// records near 1 KB.
-pub const MAX: usize = 860;
+/// The maximum length of the text. With the prefix of a sink it stays below 900 bytes, because the
+/// kernel rejects records near 1 KB.
+pub(super) const MAX: usize = 860;
 const CUT: &str = "...";
 
-/// Takes formatted text without allocating. What is too much is replaced by `...`.
-pub struct Line(Bounded);
+/// A line of text, formatted without allocations. `...` replaces what is too long.
+pub(super) struct Line(Bounded);
 
 struct Bounded {
     bytes: [u8; MAX],
@@ -18,18 +18,19 @@ struct Bounded {
 }
 
 impl Line {
-    pub fn new() -> Line {
+    pub(super) fn new() -> Line {
         Line(Bounded { bytes: [0; MAX], len: 0, full: false })
     }
 
-    pub fn of(text: fmt::Arguments) -> Line {
+    pub(super) fn of(text: fmt::Arguments) -> Line {
         let mut line = Line::new();
-        // A line never refuses text. A broken Display may, then what came before it has to do.
+        // Ignore an error: a line accepts all text, so only a broken Display fails. Keep what it
+        // wrote before.
         let _ = line.write_fmt(text);
         line
     }
 
-    pub fn as_str(&self) -> &str {
+    pub(super) fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0.bytes[..self.0.len]).unwrap_or_default()
     }
 }
@@ -84,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_escaped_already_is_not_escaped_again() {
+    fn escaped_text_is_not_escaped_again() {
         assert_eq!(line("a\\x0ab of Größe\\\\"), "a\\x0ab of Größe\\\\");
     }
 

@@ -1,9 +1,9 @@
-//! The log: threads hand over their messages and go on, one thread of its own writes them.
+//! The log: threads put messages into a queue, and a writer thread writes them.
 //!
-//! A write to a terminal, a pipe or the kernel's log can block behind the very task that starves,
-//! and so can reading up what a message is to tell: that is the writer's work, and so is the text
-//! of what happens to tasks. The thread that looks must never wait for that: a message that can't
-//! be handed over at once, or written in time, is dropped, counted, and the number reported.
+//! A write to a terminal, a pipe or the kernel's log can block, even on the task that starves. The
+//! lookup of a hog's cgroup can block too. Only the writer does such work, and it formats the
+//! events. A scanning thread never waits: a message that can't be queued at once, or written in
+//! time, is dropped. The log reports the number of dropped messages.
 
 mod event;
 mod event_line;
@@ -17,13 +17,13 @@ mod syslog;
 mod terminal;
 mod writer;
 
-pub use event::{LogEvent, Looker};
-pub use event_line::Millis;
-pub use kmsg::{KMSG, Kmsg};
+pub use event::{LogEvent, Scanner, of_task};
+pub(super) use event_line::Millis;
+pub(super) use kmsg::{KMSG, Kmsg};
 pub use outlet::Outlet;
 pub use record::Record;
 pub use syslog::Syslog;
-pub use terminal::{Format, Terminal, fatal, on_stderr};
+pub use terminal::{Format, Terminal, fatal, on_stderr, on_stderr_at_once};
 pub use writer::Writer;
 
 use line::Line;
@@ -38,12 +38,12 @@ pub enum Level {
     Error,
     Warning,
     Info,
-    /// What only -v shows.
+    /// Shown only with -v.
     Debug,
 }
 
 impl Level {
-    pub const ALL: [Level; 4] = [Level::Error, Level::Warning, Level::Info, Level::Debug];
+    pub(super) const ALL: [Level; 4] = [Level::Error, Level::Warning, Level::Info, Level::Debug];
 
     fn name(self) -> &'static str {
         match self {
@@ -64,39 +64,39 @@ impl Level {
     }
 }
 
-/// A place that lines can be written to.
+/// A destination of lines.
 pub trait Sink: Send {
-    /// Writes one message. It is not tried again when it fails.
+    /// Writes one message. The caller does not retry it.
     fn write(&mut self, record: &Record) -> io::Result<()>;
 
-    /// Writes the rest of a line that had no room, without waiting. Returns false if there is still
+    /// Writes the rest of a partly written line, without waiting. Returns false if there is still
     /// no room.
     fn finish(&mut self) -> bool {
         true
     }
 
-    /// What the place can bear.
+    /// Returns the maximum number of lines per second.
     fn lines_per_second(&self) -> u32 {
         200
     }
 
-    /// How many of them may be of tasks of one CPU.
+    /// Returns the maximum number of lines per second about tasks of one owner on one CPU.
     fn lines_per_second_of_cpu(&self) -> u32 {
         50
     }
 }
 
-/// Takes messages from any thread. Nothing here waits.
+/// Accepts messages from any thread. It never blocks.
 #[derive(Clone)]
 pub struct Logger {
     queue: Arc<Queue>,
     writer: Thread,
-    /// The last level that any sink shows.
+    /// The most verbose level that any sink shows.
     up_to: Option<Level>,
 }
 
 impl Logger {
-    pub fn error(&self, text: fmt::Arguments) {
+    pub(super) fn error(&self, text: fmt::Arguments) {
         self.log(Level::Error, text);
     }
 
@@ -104,35 +104,35 @@ impl Logger {
         self.log(Level::Warning, text);
     }
 
-    pub fn info(&self, text: fmt::Arguments) {
+    pub(super) fn info(&self, text: fmt::Arguments) {
         self.log(Level::Info, text);
     }
 
-    pub fn verbose(&self, text: fmt::Arguments) {
+    pub(super) fn verbose(&self, text: fmt::Arguments) {
         self.log(Level::Debug, text);
     }
 
-    pub fn log(&self, level: Level, text: fmt::Arguments) {
+    pub(super) fn log(&self, level: Level, text: fmt::Arguments) {
         if self.shows(level) {
             self.queue.put(level, &Line::of(text));
             self.writer.unpark();
         }
     }
 
-    pub fn tell(&self, told: &LogEvent) {
-        if self.shows(told.level()) {
-            self.queue.tell(told);
+    pub fn emit(&self, event: &LogEvent) {
+        if self.shows(event.level()) {
+            self.queue.emit(event);
             self.writer.unpark();
         }
     }
 
-    /// False where a message of this level would go nowhere.
-    pub fn shows(&self, level: Level) -> bool {
+    /// Returns false if no sink shows messages of this level.
+    pub(super) fn shows(&self, level: Level) -> bool {
         self.up_to.is_some_and(|up_to| level <= up_to)
     }
 }
 
-/// Makes `line` the text as syslog and the kernel's log take it.
+/// Sets `line` to the message in the format of syslog and of the kernel's log.
 fn frame(line: &mut String, record: &Record) {
     line.clear();
     let priority = libc::LOG_DAEMON | record.level.syslog_priority();

@@ -1,4 +1,4 @@
-//! One place that lines go to: how many, how fast, and what is said of those that did not make it.
+//! One sink with its limits of lines, and the report of dropped lines.
 
 use super::per_cpu::{Admission, PerCpu};
 use super::{Level, LogEvent, Message, Record, Sink};
@@ -6,26 +6,29 @@ use crate::sys::clock;
 use crate::task::Nanos;
 
 const SECOND: Nanos = Nanos::from_secs(1);
-/// Between two attempts to tell a broken sink what it missed.
+/// The longest interval between two attempts to report dropped lines to a broken sink.
 const LONGEST_PAUSE: Nanos = Nanos::from_secs(60);
-/// The pause between two attempts to write the rest of a line.
+/// The interval between two attempts to write the rest of a line.
 const FINISH_INTERVAL: Nanos = Nanos::from_millis(500);
 
+/// A sink, its limits, and what it has not written.
 pub struct Outlet {
     sink: Box<dyn Sink>,
     up_to: Level,
     allowance: Allowance,
     cpus: PerCpu,
     dropped: u64,
-    /// When to say so. Not at once: under a flood there would be a remark between any two lines.
+    /// When to report `dropped`. Not at once, because under a flood each line would be followed by
+    /// a report.
     due: Option<Nanos>,
+    /// The delay of the next report. It doubles while the sink is broken.
     pause: Nanos,
-    /// When to go on with a line of which a part is written.
+    /// When to retry a partly written line.
     unfinished: Option<Nanos>,
 }
 
 impl Outlet {
-    /// Writes to `sink` the lines of levels up to this one.
+    /// Makes an outlet that writes lines of levels up to `up_to` to `sink`.
     pub fn new(sink: impl Sink + 'static, up_to: Level) -> Outlet {
         let allowance = Allowance::new(sink.lines_per_second());
         let cpus = PerCpu::new(sink.lines_per_second_of_cpu());
@@ -41,16 +44,16 @@ impl Outlet {
         }
     }
 
-    pub fn up_to(&self) -> Level {
+    pub(super) fn up_to(&self) -> Level {
         self.up_to
     }
 
-    pub fn write(&mut self, record: &Record, now: Nanos) {
+    pub(super) fn write(&mut self, record: &Record, now: Nanos) {
         if record.level > self.up_to {
             return;
         }
         self.remark(now);
-        let admission = record.told.map_or(Admission::Granted, |told| self.cpus.admit(told, now));
+        let admission = record.event.map_or(Admission::Granted, |event| self.cpus.admit(event, now));
         if admission == Admission::LeftOut {
             return;
         }
@@ -65,21 +68,21 @@ impl Outlet {
         self.unfinished = if self.sink.finish() { None } else { Some(now + FINISH_INTERVAL) };
     }
 
-    /// Counts lines of this level that are not going to be written.
-    pub fn lose(&mut self, level: Level, count: u64, now: Nanos) {
+    /// Counts lines of this level as dropped.
+    pub(super) fn lose(&mut self, level: Level, count: u64, now: Nanos) {
         if level <= self.up_to {
             self.dropped += count;
             self.due = self.due.or(Some(now + self.pause));
         }
     }
 
-    /// When `remark` has something to do.
-    pub fn due(&self) -> Option<Nanos> {
+    /// Returns when to call `remark`.
+    pub(super) fn due(&self) -> Option<Nanos> {
         self.due.into_iter().chain(self.cpus.due()).chain(self.unfinished).min()
     }
 
-    /// Goes on with a line, and reports how many lines were left out or dropped, when that is due.
-    pub fn remark(&mut self, now: Nanos) {
+    /// Does what is due: retries a partly written line, and reports the lines left out or dropped.
+    pub(super) fn remark(&mut self, now: Nanos) {
         if self.unfinished.is_some_and(|moment| moment <= now) {
             self.finish(now);
         }
@@ -87,7 +90,7 @@ impl Outlet {
         if self.due.is_none_or(|due| now < due) {
             return;
         }
-        if self.tell_dropped() {
+        if self.report_dropped() {
             self.due = None;
             self.pause = SECOND;
         } else {
@@ -105,27 +108,27 @@ impl Outlet {
         }
     }
 
-    /// The last chance for all of this. Returns false if the sink has no room for it yet.
-    pub fn close(&mut self) -> bool {
+    /// Writes all that is left. Returns false if the sink has no room for it yet.
+    pub(super) fn close(&mut self) -> bool {
         if !self.sink.finish() {
             return false;
         }
         self.sum_up(Nanos::MAX);
-        self.sink.finish() && (self.dropped == 0 || self.tell_dropped())
+        self.sink.finish() && (self.dropped == 0 || self.report_dropped())
     }
 
-    fn tell_dropped(&mut self) -> bool {
+    fn report_dropped(&mut self) -> bool {
         let dropped = LogEvent::Dropped { lines: self.dropped };
         let message = Message::LogEvent(&dropped);
-        let told = Record::with(clock::monotonic(), message, |record| self.sink.write(record).is_ok());
-        if told {
+        let is_written = Record::with(clock::monotonic(), message, |record| self.sink.write(record).is_ok());
+        if is_written {
             self.dropped = 0;
         }
-        told
+        is_written
     }
 }
 
-/// So many lines a second, and after a quiet second as many at once.
+/// A limit of lines per second. After a quiet second, one second's lines may come at once.
 struct Allowance {
     price: Nanos,
     credit: Nanos,
@@ -155,7 +158,7 @@ mod tests {
     use std::io;
     use std::sync::{Arc, Mutex};
 
-    /// Keeps what it is given, unless it is broken.
+    /// A sink that stores its lines, unless it is broken.
     #[derive(Clone, Default)]
     struct Paper(Arc<Mutex<(Vec<String>, bool)>>);
 
@@ -194,12 +197,12 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_is_cut_to_the_allowance_and_what_is_missing_is_told_a_second_later() {
+    fn a_flood_is_cut_to_the_allowance_and_the_rest_is_counted_a_second_later() {
         let (mut outlet, paper) = outlet(Level::Info);
         for i in 0..100 {
             outlet.write(&Record::now(Level::Info, &format!("line {i}")), ms(i));
         }
-        // 10 at once, and no tenth of a second has passed for an eleventh.
+        // 10 lines pass at once. The eleventh would need another tenth of a second.
         assert_eq!(paper.lines(), (0..10).map(|i| format!("line {i}")).collect::<Vec<_>>());
         assert_eq!(outlet.due(), Some(ms(1010)));
         outlet.remark(ms(1009));
@@ -219,23 +222,23 @@ mod tests {
         }
         outlet.close();
         let (lines, remarks): (Vec<_>, Vec<_>) = paper.lines().into_iter().partition(|text| text == "line");
-        // 10 at once and 10 for each of 10 seconds, the last one not quite over.
+        // 10 lines pass at once, and 10 in each of 10 seconds, of which the last is not quite over.
         assert_eq!(lines.len(), 109);
         assert!((9..=11).contains(&remarks.len()), "{remarks:?}");
-        let told: u64 =
+        let reported: u64 =
             remarks.iter().map(|text| text.split(' ').next().unwrap().parse::<u64>().unwrap()).sum();
-        assert_eq!(told, 10_000 - 109);
+        assert_eq!(reported, 10_000 - 109);
     }
 
     #[test]
-    fn tasks_of_a_crowded_cpu_are_summed_up_and_the_first_of_another_cpu_gets_through() {
+    fn a_crowded_cpu_gets_a_summary_and_another_cpu_keeps_its_first_line() {
         let (mut outlet, paper) = outlet(Level::Info);
         let starved = |cpu: u32, wait| {
             let task = Task { tid: Tid(7), cpu: Cpu(cpu), comm: Comm::new(b"task"), ..Task::default() };
             LogEvent::Starved { task, since: Nanos::ZERO, wait: Nanos::from_secs(wait), exact: false }
         };
-        let mut write = |told: &LogEvent, at| {
-            Record::with(at, Message::LogEvent(told), |record| outlet.write(record, at));
+        let mut write = |event: &LogEvent, at| {
+            Record::with(at, Message::LogEvent(event), |record| outlet.write(record, at));
         };
         for n in 0..100 {
             write(&starved(1, n), ms(n));
@@ -265,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_sink_is_told_what_it_missed_once_it_works_again() {
+    fn a_broken_sink_gets_the_number_of_lost_lines_once_it_works_again() {
         let (mut outlet, paper) = outlet(Level::Info);
         paper.break_down(true);
         outlet.write(&Record::now(Level::Info, "one"), ms(0));
@@ -285,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lone_loss_is_told_at_the_latest_when_the_log_closes() {
+    fn a_single_loss_is_reported_at_the_latest_when_the_log_closes() {
         let (mut outlet, paper) = outlet(Level::Info);
         outlet.lose(Level::Error, 1, ms(0));
         outlet.close();

@@ -1,37 +1,41 @@
-//! How many lines a second the tasks of each owner may have in a log, for each CPU, so that a crowd
-//! of one user on one CPU hides no other.
+//! Limits the lines per second about tasks of each owner on each CPU, so that a crowd of one user
+//! on one CPU hides no other lines.
 
 use super::LogEvent;
+use crate::boost::event::Event;
 use crate::sorted::Sorted;
 use crate::task::{Cpu, Nanos, Owner};
 
 const SECOND: Nanos = Nanos::from_secs(1);
 
-/// So many owners have lines of their own. A user may have thousands of uids: all others share one
-/// window.
+/// The maximum number of windows. A user may have thousands of uids, so all further owners on a CPU
+/// share one window.
 const MAX_WINDOWS: usize = 256;
 
 /// The lines of each CPU and owner in the current second.
-pub struct PerCpu {
+pub(super) struct PerCpu {
     limit: u32,
     windows: Sorted<(Cpu, Owner), Window>,
-    /// Which lines each CPU has had in its second.
+    /// The kinds of lines that each CPU has had in the current second.
     firsts: Sorted<Cpu, Firsts>,
-    /// When the first summary is due.
+    /// When the next summary is due.
     due: Option<Nanos>,
 }
 
-/// A second that begins with a line.
+/// The lines of one second, which begins with a line.
 #[derive(Clone, Copy)]
 struct Window {
     begun: Nanos,
     lines: u32,
-    /// The starving tasks that were left out, the longest wait of one of them, and the other lines.
+    /// The starving tasks that were left out.
     tasks: u64,
+    /// The longest wait of these tasks.
     longest: Nanos,
+    /// The other lines that were left out.
     others: u64,
 }
 
+/// The kinds of lines that a CPU has had in one second.
 #[derive(Clone, Copy)]
 struct Firsts {
     begun: Nanos,
@@ -44,23 +48,23 @@ impl Firsts {
         Firsts { begun, has_starved: false, has_boosted: false }
     }
 
-    fn is_first(&mut self, told: &LogEvent) -> bool {
-        let has_one = match told {
+    fn is_first(&mut self, event: &LogEvent) -> bool {
+        let has_one = match event {
             LogEvent::Starved { .. } => &mut self.has_starved,
-            LogEvent::Boosted { .. } => &mut self.has_boosted,
+            LogEvent::Task(Event::Boosted { .. }) => &mut self.has_boosted,
             _ => return false,
         };
         !std::mem::replace(has_one, true)
     }
 }
 
-/// What becomes of a line.
+/// The decision about a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Admission {
-    /// It is the first of its kind on its CPU in this second, and is written in any case.
+pub(super) enum Admission {
+    /// The first line of its kind on its CPU in this second. It is always written.
     First,
     Granted,
-    /// It is counted, and summed up at the end of the second.
+    /// Counted for the summary at the end of the second.
     LeftOut,
 }
 
@@ -73,8 +77,8 @@ impl Window {
         self.begun + SECOND
     }
 
-    fn leave_out(&mut self, told: &LogEvent) {
-        match *told {
+    fn leave_out(&mut self, event: &LogEvent) {
+        match *event {
             LogEvent::Starved { wait, .. } => {
                 self.tasks += 1;
                 self.longest = self.longest.max(wait);
@@ -89,19 +93,19 @@ impl Window {
 }
 
 impl PerCpu {
-    /// Allows each owner this many lines a second on each CPU.
-    pub fn new(limit: u32) -> PerCpu {
+    /// Makes a limit of `limit` lines per second for each owner on each CPU.
+    pub(super) fn new(limit: u32) -> PerCpu {
         PerCpu { limit, windows: Sorted::new(), firsts: Sorted::new(), due: None }
     }
 
-    /// Decides about a line. Summaries that are due have to be taken before.
-    pub fn admit(&mut self, told: &LogEvent, now: Nanos) -> Admission {
-        let Some((cpu, owner)) = told.owner() else { return Admission::Granted };
+    /// Decides about a line. Call `take_due` before, until it returns `None`.
+    pub(super) fn admit(&mut self, event: &LogEvent, now: Nanos) -> Admission {
+        let Some((cpu, owner)) = event.owner() else { return Admission::Granted };
         let firsts = self.firsts.entry(cpu, Firsts::new(now));
         if now >= firsts.begun + SECOND {
             *firsts = Firsts::new(now);
         }
-        let is_first = firsts.is_first(told);
+        let is_first = firsts.is_first(event);
         self.windows.update_if(MAX_WINDOWS, |window| now < window.end() || window.has_left_out());
         let is_known = self.windows.contains((cpu, owner)) || self.windows.len() < MAX_WINDOWS;
         let key = (cpu, if is_known { owner } else { Owner::Unknown });
@@ -115,20 +119,20 @@ impl PerCpu {
         } else if window.lines <= self.limit {
             Admission::Granted
         } else {
-            window.leave_out(told);
+            window.leave_out(event);
             let end = window.end();
             self.due = Some(self.due.map_or(end, |due| due.min(end)));
             Admission::LeftOut
         }
     }
 
-    /// When the next summary is due.
-    pub fn due(&self) -> Option<Nanos> {
+    /// Returns when the next summary is due.
+    pub(super) fn due(&self) -> Option<Nanos> {
         self.due
     }
 
-    /// Returns a summary of a second that is over at `now`.
-    pub fn take_due(&mut self, now: Nanos) -> Option<LogEvent> {
+    /// Returns the summary of a second that has ended by `now`, and starts a new second.
+    pub(super) fn take_due(&mut self, now: Nanos) -> Option<LogEvent> {
         if self.due.is_none_or(|due| now < due) {
             return None;
         }
@@ -150,6 +154,7 @@ impl PerCpu {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::boost::event::Refusal;
     use crate::boost::journal::BoostPolicy;
     use crate::task::{Task, Tid};
 
@@ -159,7 +164,8 @@ mod tests {
     }
 
     fn boosted(cpu: u32) -> LogEvent {
-        LogEvent::Boosted { task: Task { cpu: Cpu(cpu), ..Task::default() }, how: BoostPolicy::Fifo }
+        let task = Task { cpu: Cpu(cpu), ..Task::default() };
+        LogEvent::Task(Event::Boosted { task, how: BoostPolicy::Fifo })
     }
 
     fn ms(millis: u64) -> Nanos {
@@ -189,14 +195,12 @@ mod tests {
     }
 
     #[test]
-    fn the_first_starving_task_and_the_first_boost_are_written_however_many_other_lines_there_are() {
+    fn the_first_starving_task_and_boost_are_written_despite_many_other_lines() {
         let mut cpus = PerCpu::new(50);
-        let orphan = || {
-            let LogEvent::Boosted { task, .. } = boosted(1) else { unreachable!() };
-            LogEvent::Ended { task }
-        };
+        let task = Task { cpu: Cpu(1), ..Task::default() };
+        let refused = Event::Refused { task, how: BoostPolicy::Fifo, why: Refusal::JournalFull };
         for _ in 0..1000 {
-            cpus.admit(&orphan(), ms(0));
+            cpus.admit(&LogEvent::Task(refused), ms(0));
         }
         assert_eq!(cpus.admit(&starved(1, 5), ms(1)), Admission::First);
         assert_eq!(cpus.admit(&boosted(1), ms(2)), Admission::First);
@@ -239,7 +243,7 @@ mod tests {
             matches!(summary, Some(LogEvent::LeftOut { owner: Owner::User(7), tasks: 350, .. })),
             "{summary:?}"
         );
-        // Thousands of uids share what is left, and bring no more lines than that.
+        // Thousands of uids share the last window and its limit.
         let many = (0..5000).map(|uid| cpus.admit(&owned(Owner::User(uid), 1), ms(2000)));
         let granted = many.filter(|&admission| admission != Admission::LeftOut).count();
         assert!(granted <= MAX_WINDOWS + 51 && cpus.windows.len() <= MAX_WINDOWS + 1, "{granted}");

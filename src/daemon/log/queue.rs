@@ -1,6 +1,7 @@
-//! What waits to be written. Putting something in never waits, and never allocates.
+//! The queue of messages for the writer. `put` and `emit` never block and never allocate.
 
 use super::{Level, Line, LogEvent};
+use crate::boost::event::Event;
 use crate::sorted::Sorted;
 use crate::sys::clock;
 use crate::task::{Cpu, Nanos};
@@ -8,66 +9,69 @@ use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
+/// The maximum number of messages in a batch, without `FIRST_LINES`.
 const LINES: usize = 1024;
-/// Places beyond these, for the first starving task and the first boost of each CPU.
+/// The number of additional messages, for the first starving task and the first boost of each CPU.
 const FIRST_LINES: usize = 512;
+/// The maximum number of bytes of text in a batch.
 const BYTES: usize = 64 * 1024;
-/// Tries at the lock before the message is given up: some microseconds, where the lock is held for
-/// a fraction of one. Its holder may have lost its CPU to the very hog that is to be reported, so
-/// nobody waits for longer.
+/// The number of tries to get the lock, a few microseconds in all. Usually the lock is held for
+/// less than a microsecond. A message is dropped after that, because the hog may have preempted the
+/// thread that holds the lock.
 const TRIES: u32 = 200;
 
-pub struct Queue {
+pub(super) struct Queue {
     batch: Mutex<Batch>,
-    /// Given up, by level.
+    /// The number of dropped messages, by level.
     lost: [AtomicU64; Level::ALL.len()],
     closed: AtomicBool,
 }
 
-/// Messages in the order in which they came. Two of them change places, so that the writer holds
-/// the lock for the moment of a swap and no buffer is ever given back.
-pub struct Batch {
+/// Messages in order of arrival. The queue and the writer swap two batches, so that the writer
+/// holds the lock only for the swap, and no buffer is freed.
+pub(super) struct Batch {
     text: String,
     entries: Vec<(Nanos, Body)>,
-    /// CPUs that have a starving task, or a boost, in this batch.
+    /// The CPUs of this batch: whether each has a starving task, and whether it has a boost.
     cpus: Sorted<Cpu, (bool, bool)>,
 }
 
 #[derive(Clone, Copy)]
 enum Body {
-    /// So many bytes of `text`.
+    /// The number of bytes in `text`.
     Text(Level, usize),
     LogEvent(LogEvent),
 }
 
-/// What a message is made of.
+/// A message in the queue or on its way from it.
 #[derive(Clone, Copy, Debug)]
-pub enum Message<'a> {
+pub(super) enum Message<'a> {
     Text(Level, &'a str),
     LogEvent(&'a LogEvent),
 }
 
 impl Message<'_> {
-    pub fn level(&self) -> Level {
+    pub(super) fn level(&self) -> Level {
         match self {
             Message::Text(level, _) => *level,
-            Message::LogEvent(told) => told.level(),
+            Message::LogEvent(event) => event.level(),
         }
     }
 }
 
 impl Queue {
-    pub fn new() -> Queue {
+    pub(super) fn new() -> Queue {
         Queue { batch: Mutex::new(Batch::new()), lost: Default::default(), closed: AtomicBool::new(false) }
     }
 
-    /// False, and counted, where there is no room.
-    pub fn put(&self, level: Level, line: &Line) -> bool {
+    /// Queues a line. Returns false, and counts it as dropped, if it does not fit.
+    pub(super) fn put(&self, level: Level, line: &Line) -> bool {
         self.enter(Message::Text(level, line.as_str()))
     }
 
-    pub fn tell(&self, told: &LogEvent) -> bool {
-        self.enter(Message::LogEvent(told))
+    /// Queues an event. Returns false, and counts it as dropped, if it does not fit.
+    pub(super) fn emit(&self, event: &LogEvent) -> bool {
+        self.enter(Message::LogEvent(event))
     }
 
     fn enter(&self, message: Message) -> bool {
@@ -90,39 +94,40 @@ impl Queue {
         None
     }
 
-    /// Takes all there is in exchange for an empty batch; false where there is nothing. For the
-    /// writer only: it waits for the lock.
-    pub fn take(&self, empty: &mut Batch) -> bool {
+    /// Swaps the queued messages for an empty batch. Returns false if there were none. Only the
+    /// writer calls it, because it waits for the lock.
+    pub(super) fn take(&self, empty: &mut Batch) -> bool {
         let mut batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
         mem::swap(&mut *batch, empty);
         !empty.entries.is_empty()
     }
 
-    /// How many messages of which level were given up since this was last asked.
-    pub fn take_lost(&self) -> impl Iterator<Item = (Level, u64)> + '_ {
+    /// Returns the numbers of messages dropped since the last call, by level.
+    pub(super) fn take_lost(&self) -> impl Iterator<Item = (Level, u64)> + '_ {
         let lost = Level::ALL.into_iter().zip(&self.lost);
         lost.map(|(level, count)| (level, count.swap(0, Ordering::Relaxed))).filter(|&(_, count)| count > 0)
     }
 
-    /// Whether the writer would find anything new, be it that something was lost.
-    pub fn is_idle(&self) -> bool {
+    /// Returns whether the writer has nothing to do: no message, none dropped, and not closed. It
+    /// waits for the lock.
+    pub(super) fn is_idle(&self) -> bool {
         let batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
         batch.entries.is_empty()
             && !self.is_closed()
             && self.lost.iter().all(|count| count.load(Ordering::Relaxed) == 0)
     }
 
-    pub fn close(&self) {
+    pub(super) fn close(&self) {
         self.closed.store(true, Ordering::Release);
     }
 
-    pub fn is_closed(&self) -> bool {
+    pub(super) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }
 }
 
 impl Batch {
-    pub fn new() -> Batch {
+    pub(super) fn new() -> Batch {
         Batch {
             text: String::with_capacity(BYTES),
             entries: Vec::with_capacity(LINES + FIRST_LINES),
@@ -141,7 +146,7 @@ impl Batch {
                 self.text.push_str(text);
                 (at, Body::Text(level, len))
             }
-            Message::LogEvent(told) => (at, Body::LogEvent(*told)),
+            Message::LogEvent(event) => (at, Body::LogEvent(*event)),
         });
         true
     }
@@ -151,7 +156,7 @@ impl Batch {
     fn is_first(&mut self, message: &Message) -> bool {
         let (cpu, is_boost) = match message {
             Message::LogEvent(LogEvent::Starved { task, .. }) => (task.cpu, false),
-            Message::LogEvent(LogEvent::Boosted { task, .. }) => (task.cpu, true),
+            Message::LogEvent(LogEvent::Task(Event::Boosted { task, .. })) => (task.cpu, true),
             _ => return false,
         };
         if self.cpus.is_full() && !self.cpus.contains(cpu) {
@@ -161,8 +166,8 @@ impl Batch {
         !std::mem::replace(if is_boost { has_boost } else { has_starved }, true)
     }
 
-    /// Hands out all messages, with the moments at which they came, and leaves the batch empty.
-    pub fn drain(&mut self, mut each: impl FnMut(Nanos, Message)) {
+    /// Passes all messages to `each` with the times of their arrival, and empties the batch.
+    pub(super) fn drain(&mut self, mut each: impl FnMut(Nanos, Message)) {
         let mut rest = self.text.as_str();
         for (at, body) in self.entries.drain(..) {
             match body {
@@ -171,7 +176,7 @@ impl Batch {
                     rest = after;
                     each(at, Message::Text(level, text));
                 }
-                Body::LogEvent(told) => each(at, Message::LogEvent(&told)),
+                Body::LogEvent(event) => each(at, Message::LogEvent(&event)),
             }
         }
         self.text.clear();
@@ -196,7 +201,7 @@ mod tests {
         batch.drain(|_, message| {
             let text = match message {
                 Message::Text(_, text) => text.to_string(),
-                Message::LogEvent(told) => told.line(None).to_string(),
+                Message::LogEvent(event) => event.line(None).to_string(),
             };
             all.push((message.level(), text));
         });
@@ -204,11 +209,11 @@ mod tests {
     }
 
     #[test]
-    fn messages_come_out_as_they_went_in() {
+    fn messages_come_out_unchanged_and_in_order() {
         let queue = Queue::new();
         assert!(queue.is_idle());
         assert!(queue.put(Level::Info, &line("one")));
-        assert!(queue.tell(&LogEvent::Dropped { lines: 2 }));
+        assert!(queue.emit(&LogEvent::Dropped { lines: 2 }));
         assert!(queue.put(Level::Error, &line("")));
         assert!(queue.put(Level::Debug, &line("three")));
         assert!(!queue.is_idle());
@@ -224,14 +229,14 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_counted_by_level() {
+    fn messages_without_room_are_counted_by_level() {
         let queue = Queue::new();
         let long = line(&"x".repeat(512));
         let fitting = (0..1000).filter(|_| queue.put(Level::Debug, &long)).count();
         assert_eq!(fitting, BYTES / 512);
         assert!(!queue.put(Level::Error, &long));
-        // What has no text yet takes no room for it.
-        assert!(queue.tell(&LogEvent::Dropped { lines: 1 }));
+        // An event has no text yet, so it takes no room for text.
+        assert!(queue.emit(&LogEvent::Dropped { lines: 1 }));
         assert!(!queue.is_idle());
         let lost: Vec<_> = queue.take_lost().collect();
         assert_eq!(lost, [(Level::Error, 1), (Level::Debug, 1000 - fitting as u64)]);
@@ -240,34 +245,34 @@ mod tests {
     }
 
     #[test]
-    fn there_is_an_end_to_messages_without_text_too() {
+    fn messages_without_text_are_limited_too() {
         let queue = Queue::new();
         for _ in 0..LINES / 2 {
             assert!(queue.put(Level::Info, &line("")));
-            assert!(queue.tell(&LogEvent::Dropped { lines: 1 }));
+            assert!(queue.emit(&LogEvent::Dropped { lines: 1 }));
         }
         assert!(!queue.put(Level::Info, &line("")));
-        assert!(!queue.tell(&LogEvent::Dropped { lines: 1 }));
+        assert!(!queue.emit(&LogEvent::Dropped { lines: 1 }));
         assert_eq!(queue.take_lost().collect::<Vec<_>>(), [(Level::Warning, 1), (Level::Info, 1)]);
     }
 
     #[test]
-    fn the_first_starving_task_and_the_first_boost_of_a_cpu_have_a_place_in_a_full_queue() {
+    fn a_full_queue_has_room_for_the_first_lines_of_each_cpu() {
         let queue = Queue::new();
         let starved =
             |cpu| LogEvent::Starved { task: on(cpu), since: Nanos::ZERO, wait: Nanos::ZERO, exact: false };
-        let boosted = |cpu| LogEvent::Boosted { task: on(cpu), how: BoostPolicy::Fifo };
-        let accepted = (0..10_000).filter(|_| queue.tell(&starved(0))).count();
+        let boosted = |cpu| LogEvent::Task(Event::Boosted { task: on(cpu), how: BoostPolicy::Fifo });
+        let accepted = (0..10_000).filter(|_| queue.emit(&starved(0))).count();
         assert_eq!(accepted, LINES);
-        assert!(queue.tell(&boosted(0)) && !queue.tell(&boosted(0)));
+        assert!(queue.emit(&boosted(0)) && !queue.emit(&boosted(0)));
         for cpu in 1..200 {
-            assert!(queue.tell(&starved(cpu)) && queue.tell(&boosted(cpu)), "CPU {cpu}");
-            assert!(!queue.tell(&starved(cpu)) && !queue.tell(&boosted(cpu)), "CPU {cpu}");
+            assert!(queue.emit(&starved(cpu)) && queue.emit(&boosted(cpu)), "CPU {cpu}");
+            assert!(!queue.emit(&starved(cpu)) && !queue.emit(&boosted(cpu)), "CPU {cpu}");
         }
-        assert!(!queue.tell(&LogEvent::Dropped { lines: 1 }));
+        assert!(!queue.emit(&LogEvent::Dropped { lines: 1 }));
         assert_eq!(drained(&queue).len(), LINES + 1 + 2 * 199);
-        // There is an end to them too.
-        let firsts = (0..LINES as u32 + 1000).filter(|&cpu| queue.tell(&starved(cpu))).count();
+        // The number of these lines is limited, too.
+        let firsts = (0..LINES as u32 + 1000).filter(|&cpu| queue.emit(&starved(cpu))).count();
         assert!((LINES..=LINES + FIRST_LINES).contains(&firsts), "{firsts}");
     }
 
@@ -276,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_given_up_while_another_thread_holds_the_lock() {
+    fn a_message_is_dropped_while_another_thread_holds_the_lock() {
         let queue = Queue::new();
         let held = queue.batch.lock().unwrap();
         assert!(!queue.put(Level::Error, &line("starved")));

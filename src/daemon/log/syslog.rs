@@ -1,8 +1,8 @@
-//! The system's log, by datagrams that never wait: journald's own form where it listens, else that
-//! of syslog.
+//! Writes to the system's log by datagrams that never block: in journald's format if it listens,
+//! else in syslog's.
 //!
-//! libc's syslog() blocks when the log daemon does not read, which it does not while it is starved
-//! by the task that stalld is about to report.
+//! libc's syslog() blocks while the log daemon does not read. The daemon does not read if it
+//! starves behind the hog that stalld is about to report.
 
 use super::{Record, Sink, frame};
 use crate::json::Value;
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 const JOURNALD: &str = "/run/systemd/journal/socket";
 const SYSLOG: &str = "/dev/log";
 
-/// Writes to journald with all that it can keep apart, and to /dev/log where there is no journald.
+/// The sockets of journald and of /dev/log. The latter is used if there is no journald.
 pub struct Syslog {
     journald: Datagrams,
     syslog: Datagrams,
@@ -22,7 +22,7 @@ pub struct Syslog {
 }
 
 impl Syslog {
-    pub fn of_this_host() -> Syslog {
+    pub(crate) fn of_this_host() -> Syslog {
         Syslog::at(Path::new(JOURNALD), Path::new(SYSLOG))
     }
 
@@ -36,28 +36,29 @@ impl Sink for Syslog {
     fn write(&mut self, record: &Record) -> io::Result<()> {
         native(&mut self.fields, record);
         match self.journald.send(&self.fields) {
-            // It is there, and behind with its work. /dev/log is its own then, too.
+            // WouldBlock: journald is there, but does not read. Then /dev/log is no help, because
+            // journald reads that too.
             Err(e) if e.kind() != io::ErrorKind::WouldBlock => {}
             sent => return sent,
         }
-        // No time stamp: the daemon knows the time, and only libc knows the time zone.
+        // Without a time stamp: the daemon adds it, and only libc knows the time zone.
         frame(&mut self.line, record);
         self.syslog.send(self.line.as_bytes())
     }
 }
 
-/// Makes `fields` the message as journald takes it.
+/// Sets `fields` to the message in journald's format.
 fn native(fields: &mut Vec<u8>, record: &Record) {
     fields.clear();
     put(fields, "", "MESSAGE", Value::Text(record.text));
     put(fields, "", "PRIORITY", Value::Number(record.level.syslog_priority().into()));
     put(fields, "", "SYSLOG_IDENTIFIER", Value::Text("stalld"));
     put(fields, "", "SYSLOG_FACILITY", Value::Number((libc::LOG_DAEMON >> 3).into()));
-    put(fields, "STALLD_", "EVENT", Value::Text(record.event()));
+    put(fields, "STALLD_", "EVENT", Value::Text(record.name()));
     record.fields(&mut |name, value| put(fields, "STALLD_", name, value));
 }
 
-/// `NAME=VALUE`, or with the length in between where the value may have more than one line.
+/// Appends `NAME=VALUE`. For a value with newlines, the name, the length and the value.
 fn put(fields: &mut Vec<u8>, prefix: &str, name: &str, value: Value) {
     fields.extend_from_slice(prefix.as_bytes());
     fields.extend(name.bytes().map(|byte| byte.to_ascii_uppercase()));
@@ -77,7 +78,7 @@ fn put(fields: &mut Vec<u8>, prefix: &str, name: &str, value: Value) {
     fields.push(b'\n');
 }
 
-/// Finds the log daemon again when it was restarted, or started later than we.
+/// A socket to the log daemon. It reconnects after a restart of the daemon.
 struct Datagrams {
     path: PathBuf,
     socket: Option<UnixDatagram>,
@@ -93,7 +94,7 @@ impl Datagrams {
             match socket.send(bytes) {
                 Ok(_) => return Ok(()),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Err(e),
-                // It has gone, and a new one may have its place.
+                // The daemon has ended. Connect to its successor, if there is one.
                 Err(_) => self.socket = None,
             }
         }
@@ -120,7 +121,7 @@ mod tests {
         String::from_utf8_lossy(&bytes[..len]).into_owned()
     }
 
-    /// One that finds no journald.
+    /// Returns a log that finds no journald.
     fn syslog_at(path: &Path) -> Syslog {
         Syslog::at(Path::new("/nonexistent/socket"), path)
     }
@@ -133,8 +134,8 @@ mod tests {
         other.set_nonblocking(true).unwrap();
         let mut syslog = Syslog::at(&scratch.join("socket"), &scratch.join("log"));
         let task = Task { tid: Tid(77), cpu: Cpu(3), comm: Comm::new(b"a\nb=\"c"), ..Task::default() };
-        let told = LogEvent::Starved { task, since: Nanos::ZERO, wait: Nanos::from_secs(2), exact: false };
-        Record::with(Nanos::ZERO, Message::LogEvent(&told), |record| syslog.write(record)).unwrap();
+        let event = LogEvent::Starved { task, since: Nanos::ZERO, wait: Nanos::from_secs(2), exact: false };
+        Record::with(Nanos::ZERO, Message::LogEvent(&event), |record| syslog.write(record)).unwrap();
         assert_eq!(
             received(&daemon),
             "MESSAGE=a\\x0ab=\"c-77 starved on CPU 3 for 2 seconds\nPRIORITY=4\nSYSLOG_IDENTIFIER=stalld\n\
@@ -148,7 +149,7 @@ mod tests {
             "MESSAGE=text\nPRIORITY=3\nSYSLOG_IDENTIFIER=stalld\nSYSLOG_FACILITY=3\nSTALLD_EVENT=log\n"
         );
         assert_eq!(other.recv(&mut [0; 16]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
-        // It has gone: what is said meanwhile goes where it goes without one.
+        // Without journald, lines go to the socket of syslog.
         drop(daemon);
         syslog.write(&Record::now(Level::Info, "without")).unwrap();
         assert!(received(&other).ends_with("]: without"));
@@ -212,7 +213,7 @@ mod tests {
         let scratch = Scratch::new("syslog-restart");
         let path = scratch.join("log");
         let mut syslog = syslog_at(&path);
-        // Not there yet.
+        // The daemon does not run yet.
         assert_eq!(
             syslog.write(&Record::now(Level::Info, "zero")).unwrap_err().kind(),
             io::ErrorKind::NotFound
@@ -220,7 +221,7 @@ mod tests {
         let daemon = UnixDatagram::bind(&path).unwrap();
         syslog.write(&Record::now(Level::Info, "one")).unwrap();
         assert!(received(&daemon).ends_with("one"));
-        // Gone, and its socket still in the file system.
+        // The daemon has ended, and its socket is still in the file system.
         drop(daemon);
         assert_eq!(
             syslog.write(&Record::now(Level::Info, "two")).unwrap_err().kind(),
@@ -230,7 +231,7 @@ mod tests {
         let daemon = UnixDatagram::bind(&path).unwrap();
         syslog.write(&Record::now(Level::Info, "three")).unwrap();
         assert!(received(&daemon).ends_with("three"));
-        // Restarted between two lines.
+        // The daemon restarts between two lines.
         drop(daemon);
         fs::remove_file(&path).unwrap();
         let daemon = UnixDatagram::bind(&path).unwrap();

@@ -1,46 +1,48 @@
-//! The standard error output, for people who watch, or for programs that read JSON.
+//! Writes to standard error: text for people, or JSON for programs.
 
 use super::{Level, Record, Sink};
 use crate::error::Error;
 use crate::sys::clock;
 use crate::sys::file::{self, Unwaiting};
 use crate::task::Nanos;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 
-/// The longest wait for a reader of a full pipe or a stopped terminal. After that, lines are
-/// dropped without any wait until it reads again, so that the other sinks get theirs.
+/// The longest wait for a reader of a full pipe or a stopped terminal. After one such wait, lines
+/// are dropped at once until the reader reads again, so that the other sinks are not delayed.
 const READER_TIMEOUT: Nanos = Nanos::from_millis(100);
-/// The same for the last words of a process.
+/// The longest wait to write a line without the log.
 const LAST_TIMEOUT: Nanos = Nanos::from_secs(1);
 
-/// What a line looks like.
+/// The format of a line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
     #[default]
     Text,
-    /// One object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// Writes whole lines, however long they are: the rest of a line that has found no room comes
-/// before the next one. It has a descriptor of its own, past std's lock: a panic message must get
-/// out while a line is stuck. That descriptor also outlives daemonizing, so it is for the
-/// foreground.
+/// Writes whole lines of any length. The rest of a partly written line is written before the next
+/// one.
+///
+/// It writes to a descriptor of its own, without std's lock, so that a panic message gets out while
+/// a line is stuck. The descriptor would outlive daemonizing, so use it in the foreground only.
 pub struct Terminal {
     out: Unwaiting,
     format: Format,
     timeout: Nanos,
-    /// The reader has let a wait time out.
+    /// The last wait for the reader timed out.
     is_stuck: bool,
     line: String,
-    /// Bytes of `line` that are out already. Above 0 between two calls, the rest has to follow.
+    /// The bytes of `line` that are written. If above 0 between two calls, the rest must follow.
     written: usize,
 }
 
 impl Terminal {
-    pub fn stderr(format: Format) -> io::Result<Terminal> {
+    pub(crate) fn stderr(format: Format) -> io::Result<Terminal> {
         Ok(Terminal::new(io::stderr().as_fd().try_clone_to_owned()?.into(), format))
     }
 
@@ -49,7 +51,7 @@ impl Terminal {
         Terminal { out, format, timeout, is_stuck: false, line: String::new(), written: 0 }
     }
 
-    /// Writes the rest of the line. Returns false if there is no room for it in time.
+    /// Writes the rest of `line`. Returns false if there was no room for it within `timeout`.
     fn write_rest(&mut self, timeout: Nanos) -> io::Result<bool> {
         let until = clock::monotonic() + timeout;
         while let Some(rest) = self.line.as_bytes().get(self.written..).filter(|rest| !rest.is_empty()) {
@@ -70,8 +72,9 @@ impl Terminal {
         Ok(true)
     }
 
-    /// The same. A line that can't go on is given up.
-    fn go_on(&mut self) -> io::Result<bool> {
+    /// Writes the rest of `line`. Waits unless the last wait timed out. Drops the line after an
+    /// error.
+    fn continue_line(&mut self) -> io::Result<bool> {
         let timeout = if self.is_stuck { Nanos::ZERO } else { self.timeout };
         let outcome = self.write_rest(timeout);
         self.is_stuck = matches!(outcome, Ok(false));
@@ -89,7 +92,7 @@ impl Terminal {
 
 impl Sink for Terminal {
     fn write(&mut self, record: &Record) -> io::Result<()> {
-        if self.written > 0 && !self.go_on()? {
+        if self.written > 0 && !self.continue_line()? {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         match self.format {
@@ -97,7 +100,7 @@ impl Sink for Terminal {
             Format::Json => record.json(&mut self.line),
         }
         self.line.push('\n');
-        if !self.go_on()? && self.written == 0 {
+        if !self.continue_line()? && self.written == 0 {
             self.forget();
             return Err(io::ErrorKind::WouldBlock.into());
         }
@@ -109,27 +112,36 @@ impl Sink for Terminal {
             return true;
         }
         self.is_stuck = true;
-        self.go_on().unwrap_or(true)
+        self.continue_line().unwrap_or(true)
     }
 
-    /// Whoever asked for all the details on a machine of 500 CPUs shall have them.
+    /// Enough for -v on a machine with 500 CPUs.
     fn lines_per_second(&self) -> u32 {
         1000
     }
 }
 
-/// Tells the user why stalld ends, whether there is a log or not.
+/// Reports why stalld ends, with or without a log.
 pub fn fatal(error: &Error, format: Format) {
     on_stderr(Level::Error, error, format);
 }
 
-/// Writes one line past the log, to a user who may read no other.
+/// Writes one line to standard error without the log. Waits up to a second for room.
 pub fn on_stderr(level: Level, error: &Error, format: Format) {
-    let line = super::Line::of(format_args!("{error}"));
+    on_stderr_within(LAST_TIMEOUT, level, format_args!("{error}"), format);
+}
+
+/// Writes one line to standard error without the log, if there is room at once.
+pub fn on_stderr_at_once(level: Level, text: fmt::Arguments, format: Format) {
+    on_stderr_within(Nanos::ZERO, level, text, format);
+}
+
+fn on_stderr_within(timeout: Nanos, level: Level, text: fmt::Arguments, format: Format) {
+    let line = super::Line::of(text);
     let record = Record::now(level, line.as_str());
-    // If that fails, no user reads it.
+    // Nothing is left to do if this fails.
     let _ = match Terminal::stderr(format) {
-        Ok(terminal) => Terminal { timeout: LAST_TIMEOUT, ..terminal }.write(&record),
+        Ok(terminal) => Terminal { timeout, ..terminal }.write(&record),
         Err(_) => writeln!(io::stderr(), "stalld: {}", line.as_str()),
     };
 }
@@ -170,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_given_up_when_nobody_reads() {
+    fn a_line_that_no_reader_takes_is_dropped() {
         let (_reader, writer) = UnixStream::pair().unwrap();
         let mut terminal =
             Terminal { timeout: Nanos::ZERO, ..Terminal::new(OwnedFd::from(writer).into(), Format::Text) };
@@ -182,7 +194,7 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
     }
 
-    /// All kinds of files that a reader can leave full.
+    /// Returns a pipe and a socket, which are full if their reader does not read.
     fn channels() -> [(&'static str, File, File); 2] {
         let (reader, writer) = process::pipe().unwrap();
         let (other, socket) = UnixStream::pair().unwrap();
@@ -196,7 +208,8 @@ mod tests {
                 let new = Terminal::new(writer.try_clone().unwrap(), Format::Text);
                 let out = way.unwrap_or(Unwaiting::new(writer.try_clone().unwrap()));
                 let mut terminal = Terminal { out, timeout: Nanos::ZERO, ..new };
-                // No number of such lines fills a pipe, so it is full in the middle of one.
+                // The size of a pipe is no multiple of such lines, so it is full in the middle of
+                // one.
                 let long = "x".repeat(9_001);
                 let taken = (0..100_000).take_while(|i| write(&mut terminal, *i, &long)).count();
                 assert!(!write(&mut terminal, taken, &long), "{kind}");
@@ -205,8 +218,8 @@ mod tests {
                 for i in 0..taken {
                     let mut line = String::new();
                     while !line.ends_with('\n') {
-                        // There is room by now, and the reader must not wait for what is not
-                        // written yet.
+                        // There is room by now. Without this, the reader would wait for the rest of
+                        // the line.
                         terminal.finish();
                         let bytes = reader.fill_buf().unwrap();
                         let end = bytes.iter().position(|&b| b == b'\n').map_or(bytes.len(), |at| at + 1);
@@ -221,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_let_a_wait_time_out_is_not_waited_for_again_before_it_reads() {
+    fn after_a_timeout_writes_do_not_wait_until_the_reader_reads_again() {
         let [(_, mut reader, writer), _] = channels();
         let mut terminal = Terminal { timeout: Nanos::ZERO, ..Terminal::new(writer, Format::Text) };
         let taken = (0..100_000).take_while(|i| write(&mut terminal, *i, "")).count();

@@ -1,4 +1,4 @@
-//! The thread that writes the log, and the only one that ever waits for a sink.
+//! The thread that writes the log. It is the only one that waits for a sink.
 
 use super::queue::Batch;
 use super::{Logger, Outlet, Queue, Record};
@@ -12,21 +12,20 @@ use std::time::{Duration, Instant};
 
 const STACK: usize = 128 * 1024;
 
-/// Tries to write what is left at the end, 5 ms apart.
+/// The number of tries to write what is left at the end, 5 ms apart.
 const CLOSING_TRIES: usize = 20;
 
-/// The running thread. Dropped without `close`, it goes on and ends with the process.
+/// The running writer thread. If dropped without `close`, it continues until the process ends.
 pub struct Writer {
     queue: Arc<Queue>,
     thread: Thread,
-    /// Nothing is ever sent: the other end goes when the thread ends.
+    /// Receives no message. The channel closes when the thread ends.
     ended: Receiver<()>,
 }
 
 impl Writer {
-    /// Starts the thread of this name, which begins with `on_start`: what it sets for the calling
-    /// thread, such as a priority, is set for this one. A thread blocks the signals that its
-    /// starter had blocked.
+    /// Starts the thread `name`. It first calls `on_start`, which can set its priority. The thread
+    /// inherits the blocked signals of the caller.
     pub fn start(
         name: &str,
         outlets: Vec<Outlet>,
@@ -51,8 +50,8 @@ impl Writer {
         Ok((logger, Writer { queue, thread, ended }))
     }
 
-    /// Lets the thread write what was logged before and end. False if it has not done so in time: a
-    /// process must be able to exit while a sink is stuck.
+    /// Waits until the thread has written all messages and ended. Returns false if it still runs
+    /// after the time `within`, so that the process can exit while a sink is stuck.
     pub fn close(self, within: Nanos) -> bool {
         self.queue.close();
         self.thread.unpark();
@@ -65,7 +64,8 @@ fn write_all(queue: &Queue, mut outlets: Vec<Outlet>) {
     let clock = || Nanos(u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX));
     let mut batch = Batch::new();
     loop {
-        // Asked first: then all that was logged before the closing is in this batch.
+        // Checked before `take`, so that this batch has all messages that were logged before
+        // `close`.
         let closed = queue.is_closed();
         queue.take(&mut batch);
         batch.drain(|at, message| {
@@ -81,9 +81,8 @@ fn write_all(queue: &Queue, mut outlets: Vec<Outlet>) {
             close(outlets);
             return;
         }
-        // The last thing before it parks. An unpark that comes in between is kept, while an earlier
-        // one may be gone: a sink or a deferred message can have parked this thread for reasons of
-        // its own.
+        // Check the queue right before parking. An unpark in between is kept. An earlier unpark may
+        // be lost, because a sink may have parked this thread.
         if queue.is_idle() {
             match outlets.iter().filter_map(Outlet::due).min() {
                 Some(due) => thread::park_timeout(Duration::from_nanos((due - clock()).0)),
@@ -93,7 +92,7 @@ fn write_all(queue: &Queue, mut outlets: Vec<Outlet>) {
     }
 }
 
-/// Gives each sink a moment to make room for what is left.
+/// Writes what is left, and waits some time for sinks without room.
 fn close(mut outlets: Vec<Outlet>) {
     for _ in 0..CLOSING_TRIES {
         outlets.retain_mut(|outlet| !outlet.close());
@@ -117,7 +116,7 @@ mod tests {
     use std::os::unix::net::UnixStream;
     use std::sync::mpsc::{Sender, channel};
 
-    /// Passes lines on, and the name of the thread with the first.
+    /// Sends each line to the test.
     struct Wire(Sender<String>);
 
     impl Sink for Wire {
@@ -126,7 +125,7 @@ mod tests {
         }
     }
 
-    /// Long enough for any machine.
+    /// A time limit that is long enough for any machine.
     const PLENTY: Nanos = Nanos::from_secs(600);
 
     #[test]
@@ -142,15 +141,15 @@ mod tests {
         logger.error(format_args!("one"));
         assert_eq!(lines.recv().unwrap(), "one");
         logger.verbose(format_args!("not shown"));
-        logger.tell(&LogEvent::Late { late: Nanos::from_secs(2) });
-        assert_eq!(lines.recv().unwrap(), "looked 2000 ms later than planned");
+        logger.emit(&LogEvent::Late { late: Nanos::from_secs(2) });
+        assert_eq!(lines.recv().unwrap(), "scan is 2000 ms later than planned");
         logger.warning(format_args!("last\nwords"));
         assert!(writer.close(PLENTY));
         assert_eq!(lines.iter().collect::<Vec<_>>(), ["last\\x0awords"]);
     }
 
     #[test]
-    fn what_no_sink_shows_is_not_even_made() {
+    fn a_message_that_no_sink_shows_is_not_formatted() {
         struct Unshowable;
         impl fmt::Display for Unshowable {
             fn fmt(&self, _: &mut fmt::Formatter) -> fmt::Result {
@@ -164,12 +163,12 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_reads_nothing_stops_nobody_and_learns_later_what_it_missed() {
+    fn a_reader_that_does_not_read_blocks_no_thread_and_losses_are_counted() {
         let (reader, stuck) = UnixStream::pair().unwrap();
         let outlets = vec![Outlet::new(Kmsg::new(OwnedFd::from(stuck).into()), Level::Info)];
         let (logger, writer) = Writer::start("stalld-log", outlets, || {}).unwrap();
-        // More than the socket, both batches and the allowance can hold. That this loop ends is the
-        // point.
+        // These are more lines than the socket, both batches and the allowance can hold. The loop
+        // ends only if no call blocks.
         let sent = 10_000;
         for i in 0..sent {
             logger.info(format_args!("line {i} {}", "x".repeat(800)));
@@ -190,7 +189,7 @@ mod tests {
         assert_eq!(written + dropped, sent);
     }
 
-    /// Makes each line longer than a pipe takes at once.
+    /// Makes each line longer than one write to a pipe.
     struct Long(Terminal, String);
 
     impl Sink for Long {
@@ -198,7 +197,7 @@ mod tests {
             let hog = Hog { task: Task::default(), seen_since: Nanos::ZERO };
             let held = LogEvent::Held { cpu: Cpu(0), hog, at: Nanos::ZERO };
             let Record { at, level, text, .. } = *record;
-            self.0.write(&Record { at, level, text, told: Some(&held), cgroup: Some(&self.1) })
+            self.0.write(&Record { at, level, text, event: Some(&held), cgroup: Some(&self.1) })
         }
 
         fn finish(&mut self) -> bool {
@@ -207,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_longer_than_a_page_that_is_not_read_keeps_no_other_sink_from_its_lines() {
+    fn a_long_line_in_a_full_pipe_does_not_block_other_sinks() {
         let (reader, full) = process::pipe().unwrap();
         let (wire, lines) = channel();
         let long = Long(Terminal::new(full, Format::Json), "x".repeat(9_001));
@@ -241,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn closing_gives_up_on_a_sink_that_is_stuck() {
+    fn closing_does_not_wait_for_a_stuck_sink() {
         struct Stuck(Receiver<()>);
         impl Sink for Stuck {
             fn write(&mut self, _: &Record) -> io::Result<()> {

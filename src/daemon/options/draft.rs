@@ -1,25 +1,26 @@
-//! What the options given so far amount to, and what is made of it at the end of the command line.
+//! The options parsed so far, and the checks and defaults at the end of the command line.
 
-use super::{Boost, Command, Format, Host, Mode, Options, UsageError};
-use crate::length::{Length, Limits, NANOSECONDS, SECONDS, Unit, with_unit};
+use super::{Boost, Command, Format, HostFacts, Mode, Options, UsageError};
+use crate::length::{Length, LengthLimits, NANOSECONDS, SECONDS, Unit, with_unit};
 use crate::patterns::Patterns;
 use crate::task::{Nanos, Tid};
 use crate::timing::{self, Misfit};
 use std::ops::RangeInclusive;
 
-pub(super) const THRESHOLD: Limits = limits(SECONDS, Nanos::from_secs(1), timing::THRESHOLD);
-pub(super) const GRANULARITY: Limits = limits(SECONDS, Nanos::from_secs(1), timing::GRANULARITY);
-pub(super) const DURATION: Limits = limits(SECONDS, Nanos::from_secs(1), timing::DURATION);
-pub(super) const PERIOD: Limits = limits(NANOSECONDS, *timing::PERIOD.start(), timing::PERIOD);
-pub(super) const RUNTIME: Limits = limits(NANOSECONDS, *timing::RUNTIME.start(), timing::RUNTIME);
+pub(super) const THRESHOLD: LengthLimits = limits(SECONDS, Nanos::from_secs(1), timing::THRESHOLD);
+pub(super) const GRANULARITY: LengthLimits = limits(SECONDS, Nanos::from_secs(1), timing::GRANULARITY);
+pub(super) const DURATION: LengthLimits = limits(SECONDS, Nanos::from_secs(1), timing::DURATION);
+pub(super) const PERIOD: LengthLimits = limits(NANOSECONDS, *timing::PERIOD.start(), timing::PERIOD);
+pub(super) const RUNTIME: LengthLimits = limits(NANOSECONDS, *timing::RUNTIME.start(), timing::RUNTIME);
 
-const fn limits(unit: Unit, least: Nanos, range: RangeInclusive<Nanos>) -> Limits {
-    Limits { unit, least, least_with_unit: *range.start(), most: *range.end() }
+const fn limits(unit: Unit, least: Nanos, range: RangeInclusive<Nanos>) -> LengthLimits {
+    LengthLimits { unit, least, least_with_unit: *range.start(), most: *range.end() }
 }
 
-/// The options as they are given. What depends on others waits here for the last of them.
+/// The options as given. Values that depend on other options wait here for the end of the command
+/// line.
 pub struct Draft {
-    /// -h or -V, which end the command line where they stand.
+    /// The command of -h, -V or --recover, which ends the command line.
     pub asked: Option<Command>,
     pub job: Job,
     pub threshold: Option<Length>,
@@ -29,7 +30,7 @@ pub struct Draft {
     pub options: Options,
 }
 
-/// What stalld does with the options.
+/// The job that stalld does with the options.
 #[derive(Clone, Copy, Debug)]
 pub enum Job {
     Run,
@@ -76,8 +77,8 @@ impl Default for Draft {
 }
 
 impl Draft {
-    /// Checks the options against each other and fits in those that were not given.
-    pub fn resolve(mut self, host: &Host) -> Result<Command, UsageError> {
+    /// Checks the options against each other, and sets defaults for those not given.
+    pub(super) fn resolve(mut self, host: &HostFacts) -> Result<Command, UsageError> {
         let path = self.options.pidfile.take();
         match self.job {
             Job::WritePidfile(pid) => return Ok(Command::WritePidfile { path, pid }),
@@ -137,7 +138,7 @@ fn too_long(longer: &str, shorter: &str) -> UsageError {
     UsageError::new(format!("{longer} is longer than {shorter}"))
 }
 
-/// `-d 5 (boost duration)`, as the user wrote it or, if not, as it turned out.
+/// Returns `-d 5 (boost duration)`: the value as the user wrote it, else the default.
 fn shown(option: &str, given: Option<&Length>, value: Nanos, what: &str) -> String {
     match given {
         Some(given) => format!("{option} {} ({what})", given.written),

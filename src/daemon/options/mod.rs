@@ -1,4 +1,4 @@
-//! The command line: read once, checked once, and from then on one struct of plain values.
+//! The command line, parsed and checked once into a struct of plain values.
 
 mod draft;
 mod table;
@@ -6,7 +6,7 @@ mod table;
 mod tests;
 
 pub use super::log::Format;
-pub use crate::command_line::{Host, UsageError};
+pub use crate::command_line::{HostFacts, UsageError};
 pub use crate::timing::Boost;
 pub use table::{TABLE, help};
 
@@ -19,18 +19,18 @@ use draft::Draft;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-/// What the user wants of stalld.
+/// The options of a run.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The CPUs to watch; None for all.
+    /// The CPUs to watch; `None` for all.
     pub cpus: Option<CpuSet>,
-    /// The CPUs stalld itself may run on; None to leave that as it is.
+    /// The CPUs that stalld itself may run on; `None` to keep its affinity.
     pub affinity: Option<CpuSet>,
     pub threshold: Nanos,
-    /// Whether the threshold was written with a unit: then reports give waits to the millisecond.
+    /// The threshold was given with a unit, so reports give waits to the millisecond.
     pub threshold_has_unit: bool,
     pub boost: Boost,
-    /// The longest stalld sleeps between two looks.
+    /// The longest sleep between two scans.
     pub granularity: Nanos,
     /// Percent of a CPU that stalld reserves for itself.
     pub reservation: Option<u8>,
@@ -41,24 +41,24 @@ pub struct Options {
     pub verbose: bool,
     pub log_kmsg: bool,
     pub log_syslog: bool,
-    /// Of the lines that go to the terminal.
+    /// The format of log lines on the terminal.
     pub log_format: Format,
     pub foreground: bool,
     pub ignore_threads: Patterns,
     pub ignore_processes: Patterns,
-    /// None for the best one that works on this kernel.
+    /// `None` for the best one that works on this kernel.
     pub backend: Option<Kind>,
     pub pidfile: Option<PathBuf>,
-    /// Where numbers for Prometheus are kept.
+    /// The path of the metrics file for Prometheus.
     pub metrics: Option<PathBuf>,
-    /// Where who waits and who is boosted is drawn.
+    /// The path of the Perfetto trace.
     pub trace: Option<PathBuf>,
-    /// Leave RT throttling alone, only check that it is off.
+    /// Check that RT throttling is off, but do not change it (-S).
     pub systemd: bool,
 }
 
 impl Options {
-    /// Runtime and period of a boost by SCHED_DEADLINE, if there may be one.
+    /// Returns runtime and period of a SCHED_DEADLINE boost; `None` with -F.
     pub fn deadline(&self) -> Option<(Nanos, Nanos)> {
         (!self.force_fifo).then_some((self.boost.runtime, self.boost.period))
     }
@@ -69,21 +69,21 @@ pub enum Mode {
     /// One thread watches all CPUs.
     #[default]
     Power,
-    /// A CPU gets a monitor of its own once a task is about to starve there.
+    /// A CPU gets a monitor once a task has waited there for half the threshold.
     Adaptive,
-    /// Each CPU has a monitor of its own from the start.
+    /// Each CPU has a monitor from the start.
     Aggressive,
 }
 
-/// What the command line asks for.
+/// The command that the command line selects.
 #[derive(Clone, Debug)]
 pub enum Command {
     Run(Options),
-    /// Say what this host offers and lacks, and end.
+    /// Print what this host offers and lacks, and exit.
     Check(Options),
-    /// Undo what a stalld that was killed has left behind, and end.
+    /// Restore what a killed stalld has left changed, and exit.
     Recover,
-    /// Write the number of this process to its pidfile, if there is to be one, and end.
+    /// Write `pid` to the pidfile, if the options name one, and exit.
     WritePidfile {
         path: Option<PathBuf>,
         pid: Tid,
@@ -92,13 +92,13 @@ pub enum Command {
     Version,
 }
 
-/// Reads a command line, the program's name left out.
-pub fn parse(args: impl IntoIterator<Item = OsString>, host: &Host) -> Result<Command, UsageError> {
+/// Parses a command line without the program's name.
+pub fn parse(args: impl IntoIterator<Item = OsString>, host: &HostFacts) -> Result<Command, UsageError> {
     let mut draft = Draft::default();
     let syntax = Syntax {
         table: TABLE,
         word: |_, word| Err(UsageError::about("unexpected argument", word, "")),
-        // Nothing that stands after -h or -V is looked at.
+        // Ignore all arguments after -h, -V and --recover.
         is_over: |draft| draft.asked.is_some(),
     };
     command_line::read(args, &syntax, host, &mut draft)?;

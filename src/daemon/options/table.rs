@@ -40,19 +40,19 @@ pub const TABLE: &[Opt<Draft>] = &[
         takes: Text("TIME", |d, time, _| {
             Length::parse(time, &GRANULARITY).map(|length| d.options.granularity = length.nanos)
         }),
-        help: "sleep no longer than this between two looks (5 s)",
+        help: "sleep no longer than this between two scans (5 s)",
     },
     Opt {
         short: Some('b'),
         long: "backend",
         takes: Name("NAME", backend_names, |d, name, _| backend(name).map(|kind| d.options.backend = kind)),
-        help: "look through task_iter (T), queue_track (Q) or sched_debug (S)\n(auto: the best that works here)",
+        help: "scan by task_iter (T), queue_track (Q) or sched_debug (S)\n(auto: the best that works here)",
     },
     Opt {
         short: Some('N'),
         long: "no_idle_detect",
         takes: Nothing(|d| d.options.idle_detection = false),
-        help: "look at CPUs that have idle time too",
+        help: "scan CPUs that have idle time too",
     },
     Opt {
         short: Some('i'),
@@ -253,7 +253,7 @@ fn pid(number: &str) -> Result<Tid, String> {
     }
 }
 
-/// What `--help` prints.
+/// Returns the text of `--help`.
 pub fn help() -> String {
     format!(
         "Usage: stalld [OPTION]...\n\

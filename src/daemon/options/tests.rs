@@ -4,7 +4,7 @@ use crate::task::Cpu;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
-const HOST: Host = Host { configured_cpus: 8, notify_socket: false };
+const HOST: HostFacts = HostFacts { configured_cpus: 8, notify_socket: false };
 
 /// A command line, split at blanks.
 fn command(line: &str) -> Result<Command, UsageError> {
@@ -105,7 +105,7 @@ fn an_option_with_a_value_takes_it_as_getopt_does() {
     assert!(clustered.foreground && clustered.log_only && clustered.verbose);
     assert_eq!(clustered.mode, Mode::Aggressive);
     assert_eq!(clustered.cpus.unwrap().to_string(), "0,2");
-    // The next argument is the value, whatever it looks like.
+    // The next argument is the value, even if it looks like an option.
     assert_eq!(options("-P -v").pidfile.unwrap(), Path::new("-v"));
     assert_eq!(refusal("-c=0"), "-c '=0': '=0' is not a CPU number");
 }
@@ -138,7 +138,7 @@ fn no_option_hides_behind_another() {
 }
 
 #[test]
-fn of_an_option_given_twice_the_last_counts() {
+fn the_last_of_two_equal_options_counts() {
     let last = options("-t 5 -c 1 -t 7s -c 2 -b S -b Q -t 9");
     assert_eq!(last.threshold, Nanos::from_secs(9));
     assert!(!last.threshold_has_unit);
@@ -153,7 +153,7 @@ fn of_an_option_given_twice_the_last_counts() {
     ] {
         assert_eq!(options(line).mode, mode, "{line}");
     }
-    // A value that was no good is not forgiven by a later one.
+    // A later valid value does not replace an invalid one.
     assert_eq!(command("-t 0 -t 5").unwrap_err(), command("-t 0").unwrap_err());
 }
 
@@ -167,7 +167,7 @@ fn ignore_lists_add_up() {
 
 #[test]
 fn it_stays_in_the_foreground_for_a_terminal_and_for_a_service_manager() {
-    let supervised = Host { notify_socket: true, ..HOST };
+    let supervised = HostFacts { notify_socket: true, ..HOST };
     for (host, args, foreground, syslog) in [
         (HOST, vec![], false, true),
         (HOST, vec!["-s"], false, true),
@@ -176,14 +176,14 @@ fn it_stays_in_the_foreground_for_a_terminal_and_for_a_service_manager() {
         (HOST, vec!["-v", "-s"], true, true),
         (HOST, vec!["-f", "-k"], true, false),
         (HOST, vec!["-k"], false, true),
-        // A service manager keeps it in the foreground. It logs as a daemon all the same.
+        // Under a service manager stalld stays in the foreground, but logs as a daemon.
         (supervised, vec![], true, true),
         (supervised, vec!["-k"], true, true),
         (supervised, vec!["-s"], true, true),
-        // An empty LOGGING= beside FG="-f".
+        // The configuration has an empty LOGGING= and FG="-f".
         (supervised, vec!["-f"], true, true),
         (supervised, vec!["-f", "-l", "--log-format=json"], true, true),
-        // The log has a place that was asked for.
+        // The options name another log.
         (supervised, vec!["-f", "-k"], true, false),
         (supervised, vec!["-v"], true, false),
         (supervised, vec!["-f", "-v"], true, false),
@@ -244,7 +244,7 @@ fn lengths_of_time_end_where_they_should() {
 }
 
 #[test]
-fn what_is_no_length_of_time_is_refused_with_the_units_it_could_have() {
+fn an_invalid_length_of_time_is_refused_with_the_valid_units() {
     let rest = "or a number with a unit (ns, us, ms, s)";
     for option in ["-t", "-g", "-d"] {
         for value in ["5x", "1.5", "-5", "five", "5m"] {
@@ -274,7 +274,7 @@ fn a_boost_that_was_not_given_fits_into_the_threshold() {
         ("-d 10", 10_000, 1000),
         ("-p 2s", 3000, 2000),
         ("-p 200ms -t 100ms", 200, 200),
-        // No boost could be short enough.
+        // Each possible boost is longer than this threshold.
         ("-t 199ms -d 5", 5000, 1000),
         ("-t 3 -d 3 -p 3s", 3000, 3000),
     ] {
@@ -350,7 +350,7 @@ fn a_bad_value_is_named_with_its_option_and_the_reason() {
 }
 
 #[test]
-fn what_was_typed_can_not_break_out_of_the_message() {
+fn an_argument_can_not_break_out_of_the_message() {
     for (args, message) in [
         (
             &[b"-t", b"1\n2\x1b[2J" as &[u8]][..],

@@ -1,25 +1,28 @@
-//! The BPF backends: `task_iter` reads the kernel's own record of who waits, `queue_track` keeps
-//! one.
+//! The BPF backends. `task_iter` reads the kernel's own record of when each task was queued, and
+//! `queue_track` keeps one.
 //!
-//! They are one program. `task_iter` attaches nothing: it walks the tasks when stalld looks, and
-//! only if a question that costs a read per CPU has found one with more than one task.
-//! `queue_track` has besides, for each task, its own note of when it was queued, made at every
-//! scheduler event.
+//! Both use the same BPF object. A scan begins with the cheap check, which costs a read per CPU. If
+//! a CPU has more than one runnable task, `task_iter` reads the queue of that CPU, and
+//! `queue_track` walks all tasks. `task_iter` attaches no program to events. `queue_track` attaches
+//! programs to scheduler events, which record when each task was queued.
 
-// As bindgen writes it.
-#[allow(non_camel_case_types, clippy::unreadable_literal)]
+// The style of bindgen.
+#[allow(non_camel_case_types, clippy::unreadable_literal, unreachable_pub)]
 mod records;
+
+mod load;
+mod reader;
 
 use super::{Backend, Effort, Kind, Load, Snapshot, Waiter, Watch};
 use crate::error::{Context, Error, Result};
-use crate::host::privilege;
-use crate::sys::bpf::{self, AttachHelper, Iterator, Object, ObjectBytes, Program};
+use crate::sys::bpf::{AttachHelper, BpfIter, Program};
+use crate::sys::clock;
 use crate::sys::map::{self, SharedArray};
 use crate::sys::sched;
-use crate::sys::{clock, cpu};
 use crate::task::{Comm, Cpu, Nanos, Owner, Policy, Sched, Task, Tid};
+use load::{EVENTS, Reads, attach, first_that_works, load_best, open, settings_for};
+use reader::Reader;
 use records::{losses, queue, record, settings};
-use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
@@ -30,82 +33,78 @@ crate::plain! {
     losses { untracked }
 }
 
-static OBJECT: &ObjectBytes<[u8]> = &ObjectBytes(*include_bytes!(concat!(env!("OUT_DIR"), "/stalld.bpf.o")));
-
-const EVENTS: [&CStr; 4] = [c"on_wakeup", c"on_wakeup_new", c"on_switch", c"on_exit"];
-
-/// Tasks that can be told apart where they have to be kept by tid.
-const TRACKED_BY_TID: u32 = 65_536;
-
-/// What the kernel gives out of an iterator in one read, at most.
+/// The most bytes that the kernel returns from one read of an iterator.
 const CHUNK: usize = 32 * 1024;
 
-/// /proc counts a start in these.
+/// The unit of the start of a task in /proc.
 const CLOCK_TICK_NS: u64 = 10_000_000;
 
-/// A CPU that comes online is noticed within this time at the latest.
+/// A CPU that comes online is found within this time.
 const REDISCOVER: Nanos = Nanos::from_secs(60);
 
-/// How long after a sleep the time at which the sleep ended still passes for now.
+/// For this long after a sleep, the end of the sleep still counts as the present time.
 const FRESH: Nanos = Nanos::from_micros(500);
 
-/// A BPF backend, ready to look.
-pub struct BpfBackend {
+/// A BPF backend, ready to scan.
+pub(crate) struct BpfBackend {
     kind: Kind,
     watch: Watch,
-    look: Iterator,
-    /// None where the kernel refuses the program that asks.
+    walk: BpfIter,
+    /// The program of the cheap check; `None` if the kernel rejects it.
     runnable: Option<Program>,
+    /// The program that reads one queue; `None` if the kernel rejects it.
+    reader: Option<Reader>,
     queues: SharedArray<queue>,
     buffer: Box<[u8]>,
-    /// When all tasks were last walked over.
+    /// The time of the last walk.
     walked: Nanos,
     tracking: Option<Tracking>,
     remarks: Vec<String>,
 }
 
-/// What `queue_track` has on top of `task_iter`.
-/// A walk over as many tasks as there can be gives way four times.
-const GIVES_WAY: u32 = 16;
+/// The most pauses of a walk. A walk over the largest possible number of tasks makes four.
+const MAX_PAUSES: u32 = 16;
 
+/// The parts that `queue_track` has and `task_iter` does not.
 struct Tracking {
-    keeper: AttachHelper,
+    attach_helper: AttachHelper,
     losses: OwnedFd,
-    losses_told: u64,
+    losses_logged: u64,
 }
 
 impl BpfBackend {
-    pub fn open(kind: Kind, watch: Watch) -> Result<BpfBackend> {
+    pub(crate) fn open(kind: Kind, watch: Watch) -> Result<BpfBackend> {
         let settings = settings { own_threads: watch.own_threads.into(), ..settings_for(kind) };
         let mut remarks = Vec::new();
-        let (object, asks) = match load(&settings, true) {
-            Ok(object) => (object, true),
-            Err(refusal) => {
-                let object = load(&settings, false)?;
-                remarks.push(format!(
-                    "{}: every look walks all tasks, because a cheaper question can't be asked: {refusal}",
-                    kind.name()
-                ));
-                (object, false)
-            }
-        };
+        let (object, reads, refusal) = load_best(kind, &settings)?;
+        if let Some(refusal) = refusal {
+            let what = match reads {
+                Reads::Nothing => "every scan walks all tasks",
+                _ => "scans walk all tasks while a task may be waiting",
+            };
+            remarks.push(format!("{}: {what}, because the queues can't be read: {refusal}", kind.name()));
+        }
         let queues = object.take_map(c"queues")?;
         let tracking = match kind {
             Kind::QueueTrack => Some(Tracking {
-                keeper: attach(&object)?,
+                attach_helper: attach(&object)?,
                 losses: object.take_map(c".data.losses")?,
-                losses_told: 0,
+                losses_logged: 0,
             }),
             _ => None,
         };
         let mut backend = BpfBackend {
             kind,
             watch,
-            look: object.take_program(c"look")?.link_iterator().context("make an iterator over all tasks")?,
-            runnable: if asks { Some(object.take_program(c"runnable")?) } else { None },
+            walk: object.take_program(c"walk")?.link_iterator().context("make an iterator over all tasks")?,
+            runnable: match reads {
+                Reads::Nothing => None,
+                _ => Some(object.take_program(c"runnable")?),
+            },
+            reader: if reads == Reads::Tasks { Some(Reader::of(&object)?) } else { None },
             queues: SharedArray::map(queues.as_fd(), settings.cpus as usize)
                 .context("map what the BPF programs write")?,
-            // Not zeros: those would be pages that are first touched in some later walk.
+            // Not zeros, whose pages would become present only in a later walk.
             buffer: vec![1; CHUNK].into_boxed_slice(),
             walked: Nanos::ZERO,
             tracking,
@@ -115,27 +114,27 @@ impl BpfBackend {
         Ok(backend)
     }
 
-    /// Loads the programs and lets them go.
-    pub fn try_load(kind: Kind) -> Result<()> {
-        let settings = settings_for(kind);
-        load(&settings, true).or_else(|_| load(&settings, false)).map(drop)
+    /// Loads the programs and drops them, to check that the kernel accepts them.
+    pub(super) fn try_load(kind: Kind) -> Result<()> {
+        load_best(kind, &settings_for(kind)).map(drop)
     }
 
-    /// What it takes the kernel's verifier to accept each program.
-    pub fn verified(kind: Kind) -> Result<Vec<(String, String)>> {
+    /// Returns the name of each program, and the verifier's statistics for it.
+    pub(super) fn verified(kind: Kind) -> Result<Vec<(String, String)>> {
         let settings = settings_for(kind);
-        let try_with = |ask: bool| -> Result<Vec<(String, String)>> {
-            let mut names = vec![c"look"];
-            names.extend(ask.then_some(c"runnable"));
+        let try_with = |reads: Reads| -> Result<Vec<(String, String)>> {
+            let mut names = vec![c"walk"];
+            names.extend((reads >= Reads::Counts).then_some(c"runnable"));
+            names.extend((reads >= Reads::Tasks).then_some(c"tasks_of_queue"));
             names.extend((kind == Kind::QueueTrack).then_some(EVENTS).into_iter().flatten());
-            let figures = open(&settings, ask)?.load_with_figures(&names)?;
+            let figures = open(&settings, reads)?.load_with_figures(&names)?;
             let names = names.iter().map(|name| name.to_string_lossy().into_owned());
             Ok(names.zip(figures).collect())
         };
-        try_with(true).or_else(|_| try_with(false))
+        first_that_works(kind, try_with).map(|(figures, ..)| figures)
     }
 
-    /// Looks once: a backend that can't is refused now, not when something starves.
+    /// Scans once, so that a backend that can't scan is rejected now, not when a task starves.
     fn prove(&mut self) -> Result<()> {
         let now = self.walk(&mut Snapshot::default())?;
         if now.is_none() && self.kind == Kind::TaskIter {
@@ -147,16 +146,16 @@ impl BpfBackend {
         Ok(())
     }
 
-    /// Asks how many tasks each CPU has; false where nobody can be waiting, None where that is not
-    /// known.
+    /// Makes the cheap check: reads how many tasks each CPU has. Returns whether a task can be
+    /// waiting; `None` if it is unknown.
     fn ask(&mut self, load: &mut Vec<Load>) -> Option<bool> {
         let own_cpu = self.runnable.as_ref()?.run().ok()?;
-        // Asked each time, because a reservation (-R) changes it.
+        // Read it each time, because a reservation (-R) changes it.
         let own_policy = sched::get_attr(Tid(0)).ok().map(|attr| attr.policy);
-        let mut somebody = false;
+        let mut may_wait = false;
         for cpu in self.watch.cpus.iter() {
             let queue = self.queues.get(cpu.0 as usize)?;
-            // A CPU that was offline at every walk so far. A walk finds out when it comes.
+            // The CPU was offline at every walk so far. Only a walk finds that it came online.
             if queue.address == 0 {
                 if clock::monotonic() - self.walked > REDISCOVER {
                     return None;
@@ -167,18 +166,28 @@ impl BpfBackend {
                 return None;
             }
             let (runnable, realtime) = without(own_policy.filter(|_| cpu.0 == own_cpu), queue);
-            somebody |= runnable > 1;
+            may_wait |= runnable > 1;
             load.push(Load { cpu, runnable, realtime });
         }
-        Some(somebody)
+        Some(may_wait)
     }
 
-    /// Walks all tasks. Returns the run queue's clock at the moment when this thread last got a
-    /// CPU; None where nothing keeps it.
+    /// Walks all tasks. Returns when this thread last got a CPU, in the clock of the run queue;
+    /// `None` if that is not recorded.
     fn walk(&mut self, snapshot: &mut Snapshot) -> Result<Option<u64>> {
-        // That moment has to be now.
+        let now = self.fresh_moment(Nanos::ZERO);
+        self.walk_from(now, snapshot)
+    }
+
+    /// Returns the present time, at which this thread has just got its CPU. `woke` is when it last
+    /// came out of a sleep. If that was long ago, it sleeps for a moment.
+    fn fresh_moment(&self, woke: Nanos) -> Nanos {
+        let now = clock::monotonic();
+        if now - woke <= FRESH {
+            return now;
+        }
         clock::nap(Nanos(1));
-        self.walk_from(clock::monotonic(), snapshot)
+        clock::monotonic()
     }
 
     fn walk_from(&mut self, at: Nanos, snapshot: &mut Snapshot) -> Result<Option<u64>> {
@@ -191,17 +200,17 @@ impl BpfBackend {
         );
         let mut now = None;
         let mut own = Tid(0);
-        let mut walk = File::from(self.look.start().context("start a walk over all tasks")?);
+        let mut walk = File::from(self.walk.start().context("start a walk over all tasks")?);
         let mut filled = 0;
-        let mut gives_way = 0;
+        let mut pauses = 0;
         loop {
             let free = self.buffer.get_mut(filled..).unwrap_or_default();
             let read = match walk.read(free) {
                 Ok(0) => break,
                 Ok(read) => read,
-                // A walk gives way after a million tasks that it had nothing to say of.
-                Err(e) if gives_way < GIVES_WAY && is_passing(&e) => {
-                    gives_way += 1;
+                // The kernel pauses a walk after a million tasks without a record.
+                Err(e) if pauses < MAX_PAUSES && is_passing(&e) => {
+                    pauses += 1;
                     continue;
                 }
                 Err(e) => return Err(Error::io("walk over all tasks", &e)),
@@ -220,22 +229,58 @@ impl BpfBackend {
             filled -= whole;
         }
         if own == Tid(0) {
-            // Who is missing would be taken to wait no longer.
+            // A task that is missing would seem to wait no longer.
             return Err(Error::new("cannot walk over all tasks: it ended before it came to this thread"));
         }
-        // Until here a wait is in the run queue's clock, and this thread may have been met last.
+        // The walk may meet this thread last, so only now `since` can be converted from the clock
+        // of the run queue.
+        self.finish(now, own, snapshot);
+        snapshot.walked = true;
+        add_to_loads(snapshot);
+        Ok(now)
+    }
+
+    /// Reads the queues that have at least `least` tasks. `snapshot.load` is from the cheap check.
+    /// Returns false if a walk has to follow.
+    fn read_queues(&self, at: Nanos, least: u32, snapshot: &mut Snapshot) -> bool {
+        let Some(reader) = &self.reader else { return false };
+        snapshot.at = at;
+        let (mut now, mut own) = (None, Tid(0));
+        for index in 0..snapshot.load.len() {
+            let cpu = snapshot.load[index].cpu;
+            // The load is without this thread, behind which a task may wait as well.
+            let queue = self.queues.get(cpu.0 as usize).unwrap_or_default();
+            if queue.runnable.max(queue.realtime) < least {
+                continue;
+            }
+            let Some(count) = reader.read(cpu) else { return false };
+            for record in (0..count).map_while(|index| reader.records.get(index)) {
+                if record.kind == records::RECORD_SELF {
+                    now = Some(record.queued).filter(|&queued| queued != 0);
+                    own = Tid(record.tgid);
+                } else {
+                    take(&record, snapshot);
+                }
+            }
+        }
+        self.finish(now, own, snapshot);
+        true
+    }
+
+    /// Completes a snapshot of `own` records. `now` is `snapshot.at` in the clock of the run queue.
+    fn finish(&self, now: Option<u64>, own: Tid, snapshot: &mut Snapshot) {
         for waiter in &mut snapshot.waiters {
             waiter.since = match (waiter.since, now) {
-                (Some(Nanos(queued)), Some(now)) if queued != 0 => Some(at - (Nanos(now) - Nanos(queued))),
+                (Some(Nanos(queued)), Some(now)) if queued != 0 => {
+                    Some(snapshot.at - (Nanos(now) - Nanos(queued)))
+                }
                 _ => None,
             };
         }
         if !self.watch.own_threads {
             snapshot.running.retain(|task| task.tgid != Some(own));
         }
-        add_to_loads(snapshot);
         snapshot.complete = true;
-        Ok(now)
     }
 }
 
@@ -246,16 +291,23 @@ impl Backend for BpfBackend {
 
     fn snapshot(&mut self, woke: Nanos, effort: Effort, snapshot: &mut Snapshot) -> Result<()> {
         snapshot.clear();
-        if self.watch.idle_detection && effort != Effort::All {
-            let somebody = self.ask(&mut snapshot.load);
-            if somebody == Some(false) || somebody.is_some() && effort == Effort::Ask {
+        let is_whole = effort == Effort::All || !self.watch.idle_detection;
+        if !is_whole || self.reader.is_some() {
+            let may_wait = self.ask(&mut snapshot.load);
+            if !is_whole && (may_wait == Some(false) || may_wait.is_some() && effort == Effort::Ask) {
                 snapshot.at = clock::monotonic();
                 return Ok(());
             }
-            snapshot.load.clear();
+            // During boosts each running task counts, because it may outrank a boosted task that
+            // sleeps.
+            let least = if is_whole { 1 } else { 2 };
+            if may_wait.is_some() && self.read_queues(self.fresh_moment(woke), least, snapshot) {
+                return Ok(());
+            }
+            snapshot.clear();
         }
-        let now = clock::monotonic();
-        if now - woke > FRESH { self.walk(snapshot) } else { self.walk_from(now, snapshot) }.map(drop)
+        let now = self.fresh_moment(woke);
+        self.walk_from(now, snapshot).map(drop)
     }
 
     fn sees_loans(&self) -> bool {
@@ -265,20 +317,20 @@ impl Backend for BpfBackend {
     fn lends_deadline(&mut self) -> bool {
         let Some(Ok(_)) = self.runnable.as_ref().map(Program::run) else { return false };
         let queues = self.watch.cpus.iter().map_while(|cpu| self.queues.get(cpu.0 as usize));
-        // The rank of a SCHED_DEADLINE task without its policy.
+        // A task with the rank, but without the policy, of SCHED_DEADLINE has inherited the rank.
         queues
             .filter(|queue| queue.address != 0)
             .any(|queue| queue.prio < 0 && queue.policy != Policy::DEADLINE.0)
     }
 
     fn helper(&self) -> Option<Tid> {
-        self.tracking.as_ref().map(|tracking| tracking.keeper.pid())
+        self.tracking.as_ref().map(|tracking| tracking.attach_helper.pid())
     }
 
     fn remarks(&mut self) -> Vec<String> {
         let mut remarks = std::mem::take(&mut self.remarks);
         let Some(tracking) = &mut self.tracking else { return remarks };
-        match tracking.keeper.poll() {
+        match tracking.attach_helper.poll() {
             None => {}
             Some(Ok(())) => remarks.push("queue_track: scheduler events are being recorded".to_string()),
             Some(Err(e)) => remarks.push(format!(
@@ -287,19 +339,19 @@ impl Backend for BpfBackend {
             )),
         }
         let lost = map::read_value::<losses>(tracking.losses.as_fd()).map_or(0, |losses| losses.untracked);
-        if lost > tracking.losses_told {
-            let more = lost - tracking.losses_told;
-            tracking.losses_told = lost;
+        if lost > tracking.losses_logged {
+            let more = lost - tracking.losses_logged;
+            tracking.losses_logged = lost;
             remarks.push(format!(
-                "queue_track: no room to track {more} tasks, their waits count from the first look"
+                "queue_track: no room to track {more} tasks: the kernel's own records show their waits"
             ));
         }
         remarks
     }
 }
 
-/// Returns how many tasks a queue has, and how many of them are real-time ones, without the
-/// scanning thread if that is on this CPU and has this policy.
+/// Returns the numbers of all tasks and of real-time tasks on a queue, without the scanning thread.
+/// `scanner` is the policy of that thread if it is on this CPU.
 ///
 /// While real-time tasks are throttled (50 ms a second by default), the kernel leaves them out of
 /// the first number. Scans that are whole seconds apart may all fall into that phase, so the larger
@@ -323,42 +375,6 @@ fn add_to_loads(snapshot: &mut Snapshot) {
 
 fn is_passing(e: &io::Error) -> bool {
     matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EINTR))
-}
-
-fn settings_for(kind: Kind) -> settings {
-    let tracking = kind == Kind::QueueTrack;
-    settings {
-        cpus: cpu::configured(),
-        tracking: tracking.into(),
-        by_tid: (tracking && !bpf::has_task_storage()).into(),
-        own_threads: 0,
-    }
-}
-
-fn load(settings: &settings, ask: bool) -> Result<Object> {
-    let mut object = open(settings, ask)?;
-    object.load().map_err(privilege::explain_bpf)?;
-    Ok(object)
-}
-
-fn open(settings: &settings, ask: bool) -> Result<Object> {
-    let mut object = Object::open(OBJECT, c"stalld")?;
-    let tracking = settings.tracking != 0;
-    object.want_program(c"runnable", ask)?;
-    for event in EVENTS {
-        object.want_program(event, tracking)?;
-    }
-    object.want_map(c"waits_by_task", tracking && settings.by_tid == 0)?;
-    object.want_map(c"waits_by_tid", tracking && settings.by_tid != 0)?;
-    object.set_entries(c"waits_by_tid", TRACKED_BY_TID)?;
-    object.set_entries(c"queues", settings.cpus)?;
-    object.set_constants(settings)?;
-    Ok(object)
-}
-
-fn attach(object: &Object) -> Result<AttachHelper> {
-    let programs = EVENTS.iter().map(|event| object.take_program(event)).collect::<Result<Vec<_>>>()?;
-    AttachHelper::attach(&programs).context("start the process that attaches to the scheduler's events")
 }
 
 fn take(record: &record, snapshot: &mut Snapshot) {
@@ -405,3 +421,7 @@ mod tests {
         assert_eq!(without(Some(Policy::DEADLINE), queue(2, 1)), (1, 1));
     }
 }
+
+#[cfg(test)]
+#[path = "queue_tests.rs"]
+mod queue_tests;

@@ -9,6 +9,8 @@ pub const RECORD_SELF: u32 = 2;
 pub const OWNER_KERNEL: u32 = 1;
 pub const OWNER_PRIVILEGED: u32 = 2;
 pub const RUNNABLE_UNKNOWN: u32 = 4294967295;
+pub const MAX_QUEUED: u32 = 128;
+pub const QUEUE_CHANGED: u32 = 4294967295;
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
 pub struct record {
@@ -70,7 +72,7 @@ const _: () = {
 pub struct wait {
     pub queued: ::std::os::raw::c_ulonglong,
     pub switches: ::std::os::raw::c_ulonglong,
-    pub arrived: ::std::os::raw::c_ulonglong,
+    pub on_cpu_since: ::std::os::raw::c_ulonglong,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -78,7 +80,7 @@ const _: () = {
     ["Alignment of wait"][::std::mem::align_of::<wait>() - 8usize];
     ["Offset of field: wait::queued"][::std::mem::offset_of!(wait, queued) - 0usize];
     ["Offset of field: wait::switches"][::std::mem::offset_of!(wait, switches) - 8usize];
-    ["Offset of field: wait::arrived"][::std::mem::offset_of!(wait, arrived) - 16usize];
+    ["Offset of field: wait::on_cpu_since"][::std::mem::offset_of!(wait, on_cpu_since) - 16usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]

@@ -1,42 +1,42 @@
-//! How a table of tasks is laid out: where the name stands, which column is which, what a row says.
+//! The layout of a table of tasks in the debug file: the place of the name, and the columns.
 //!
-//! The kernel prints a row with one of these formats, and a header above that only partly fits it:
+//! The kernel prints a row in one of these formats, under a header that only partly matches it:
 //!
-//! | kernel     | row begins with        | then                                                      |
-//! |------------|------------------------|-----------------------------------------------------------|
-//! | 3.x        | `%c%15s %5d`           | tree-key switches prio ...                                |
-//! | 4.14 - 5.7 | `%c%c%15s %5d`         | tree-key switches prio ...                                |
-//! | 5.8 - 6.5  | `%c%c %15s %5d`        | tree-key switches prio ...                                |
-//! | 6.6 - 6.11 | the same               | vruntime E deadline slice sum-exec switches prio ...      |
-//! | 6.12 on    | the same               | the same, under a header that says so; before `slice` an `S` where the task chose its own |
+//! | kernel     | row begins with | then                                                  |
+//! |------------|-----------------|-------------------------------------------------------|
+//! | 3.x        | `%c%15s %5d`    | tree-key switches prio ...                            |
+//! | 4.14 - 5.7 | `%c%c%15s %5d`  | tree-key switches prio ...                            |
+//! | 5.8 - 6.5  | `%c%c %15s %5d` | tree-key switches prio ...                            |
+//! | 6.6 - 6.11 | the same        | vruntime E deadline slice sum-exec switches prio ...  |
+//! | 6.12 on    | the same        | the same, and `S` before `slice` if the task chose it |
 //!
-//! Some print the NUMA node and group, or one more sum, under a header that has no name for them;
-//! the cgroup comes last where there is one.
+//! The header matches the row from 6.12 on. Some kernels print more columns without a name in the
+//! header: the NUMA node and group, or one more sum. The cgroup, if there is one, comes last.
 //!
-//! The name is whatever the task calls itself, up to 15 bytes of anything but NUL, so it is taken
-//! by its place and length. What follows it was printed by the kernel from numbers, and is taken by
-//! words.
+//! A task chooses its name: up to 15 bytes, anything but NUL. So the parser takes the name by
+//! position and length. The kernel prints the rest of the row from numbers, and the parser splits
+//! it at blanks.
 
-/// A name is printed right-aligned in, and can't be longer than, this many bytes.
+/// The width of the column of the name, which is right-aligned. No name is longer.
 const NAME_LEN: usize = 15;
 
-/// Where `switches` and `prio` stand among the numbers that follow the pid.
+/// The positions of `switches` and `prio` among the numbers after the pid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Columns {
     switches: usize,
     prio: usize,
 }
 
-/// What kernels 6.6 to 6.11 print under the header of their predecessors.
+/// The columns of kernels 6.6 to 6.11, which print the header of older kernels.
 const EEVDF: Columns = Columns { switches: 4, prio: 5 };
 
-/// The layout of one table, as its header tells it.
+/// The layout of one table, read from its header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Layout {
     name_at: usize,
     columns: Columns,
-    /// The header knows of the column that says E (eligible) or N, so it tells the truth about
-    /// EEVDF rows.
+    /// Whether the header has the column `eligible` (E or N). Such a header also gives the true
+    /// position of the other columns.
     knows_eligible: bool,
 }
 
@@ -48,7 +48,7 @@ pub(super) enum State {
     Other,
 }
 
-/// A row, split where it can be split without believing anything it says.
+/// A row, split by position, without trust in its contents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Row<'a> {
     pub state: State,
@@ -59,7 +59,7 @@ pub(super) struct Row<'a> {
     tail: &'a [u8],
 }
 
-/// What a row says after the name.
+/// The values of a row after the name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Numbers<'a> {
     pub pid: i32,
@@ -70,8 +70,8 @@ pub(super) struct Numbers<'a> {
 }
 
 impl Layout {
-    /// Reads the header, or says what it lacks.
-    pub fn from_header(header: &[u8]) -> Result<Layout, &'static str> {
+    /// Reads the header. The error names what it lacks.
+    pub(super) fn from_header(header: &[u8]) -> Result<Layout, &'static str> {
         let mut rest = header;
         let mut first = next_word(&mut rest);
         let has_state = first == Some(b"S");
@@ -81,7 +81,7 @@ impl Layout {
         if first != Some(b"task") {
             return Err("the header has no column 'task'");
         }
-        // The header's words are aligned as the columns are, so the name ends where `task` does.
+        // The header is aligned like the rows, so a name ends in the column in which `task` ends.
         let name_at = match (header.len() - rest.len()).checked_sub(NAME_LEN) {
             Some(at @ 2..=3) if has_state => at,
             Some(at @ 1) if !has_state => at,
@@ -94,7 +94,7 @@ impl Layout {
         let mut column = 0;
         while let Some(word) = next_word(&mut rest) {
             match word {
-                // A letter, not a number.
+                // This column holds a letter, not a number.
                 b"eligible" => {
                     knows_eligible = true;
                     continue;
@@ -115,15 +115,14 @@ impl Layout {
         })
     }
 
-    /// Whether rows tell a sleeping task from a waiting one. 3.x has no such column: it lists only
-    /// tasks that are queued.
-    pub fn has_state(&self) -> bool {
+    /// Returns whether rows distinguish sleeping tasks from waiting ones. Kernels 3.x do not print
+    /// the state, and list only queued tasks.
+    pub(super) fn has_state(&self) -> bool {
         self.name_at > 1
     }
 
-    /// Splits the row that `text` begins with from what follows it; None if no whole row stands
-    /// there.
-    pub fn split_row<'a>(&self, text: &'a [u8]) -> Option<(Row<'a>, &'a [u8])> {
+    /// Splits the first row off `text`; `None` if `text` does not begin with a whole row.
+    pub(super) fn split_row<'a>(&self, text: &'a [u8]) -> Option<(Row<'a>, &'a [u8])> {
         let (mark, rest) = text.split_at_checked(self.name_at)?;
         let state = match mark {
             b"R" | b">R" | b">R " => State::Running,
@@ -141,12 +140,12 @@ impl Layout {
         Some((Row { state, name, tail }, rest))
     }
 
-    /// What the row says after the name; None if that isn't what the kernel prints there.
-    pub fn numbers<'a>(&self, row: &Row<'a>) -> Option<Numbers<'a>> {
+    /// Returns the values of a row; `None` if the kernel can't have printed the row.
+    pub(super) fn numbers<'a>(&self, row: &Row<'a>) -> Option<Numbers<'a>> {
         let mut rest = row.tail;
         let pid = next_word(&mut rest)?;
-        // A blank, then 5 columns or as many as it takes: a table that is laid out otherwise shows
-        // here.
+        // The kernel prints a blank, and then the pid in at least 5 columns. A table with another
+        // layout fails this check.
         if row.tail.len() - rest.len() != 1 + pid.len().max(5) {
             return None;
         }
@@ -157,7 +156,7 @@ impl Layout {
         while switches.is_none() || prio.is_none() {
             let word = next_word(&mut rest)?;
             match word {
-                // Flags take no column: whether the task is eligible, whether it chose its slice.
+                // Flags take no column: E or N (eligible or not), and S (the task chose its slice).
                 [b'E' | b'N'] if column == 1 => {
                     if !self.knows_eligible {
                         columns = EEVDF;
@@ -175,14 +174,14 @@ impl Layout {
             }
             column += 1;
         }
-        // Only numbers stand between here and the path, which begins with a slash and may hold
-        // blanks.
+        // Only numbers come before the path of the cgroup, which begins with a slash and may
+        // contain blanks.
         let group = rest.iter().position(|&b| b == b'/').map_or(&[][..], |at| &rest[at..]);
         Some(Numbers { pid, switches: switches?, prio: prio?, group })
     }
 }
 
-/// Takes the next word off the text. Words stand between blanks.
+/// Removes the next word from the text and returns it. Blanks separate words.
 pub(super) fn next_word<'a>(text: &mut &'a [u8]) -> Option<&'a [u8]> {
     let start = text.iter().position(|&b| b != b' ')?;
     let rest = &text[start..];
@@ -191,7 +190,7 @@ pub(super) fn next_word<'a>(text: &mut &'a [u8]) -> Option<&'a [u8]> {
     Some(word)
 }
 
-/// A decimal number that fits its type, and nothing else.
+/// Parses a decimal number; `None` if it has a plus sign or does not fit its type.
 pub(super) fn decimal<T: std::str::FromStr>(word: &[u8]) -> Option<T> {
     if word.first() == Some(&b'+') {
         return None;
@@ -320,7 +319,7 @@ mod tests {
                 let (row, after) = layout.split_row(rows.as_bytes()).unwrap();
                 let numbers = layout.numbers(&row).unwrap();
                 let (line, rest) = rows.split_once('\n').unwrap();
-                // Unless somebody has put a newline in a name just now.
+                // A task may have put a newline in its name.
                 if !row.name.contains(&b'\n') {
                     assert_eq!(after, rest.as_bytes());
                     assert!(line.contains(&format!(" {} ", numbers.pid)), "{line}");

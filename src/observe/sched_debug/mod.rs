@@ -1,8 +1,9 @@
-//! Looks by reading the scheduler's debug file: works without BPF, on every kernel from 3.x on that
-//! has the file.
+//! The backend sched_debug: scans by reading the scheduler's debug file. It works without BPF, on
+//! every kernel from 3.x on that has the file.
 //!
-//! The text tells who is runnable and how often each task was switched out, but not since when it
-//! waits: the wait counts from the first look that saw the task with this count.
+//! The text shows which tasks are runnable, and how often each task was switched out. It does not
+//! show the start of a wait, so a wait counts from the first scan that saw the task with this
+//! count.
 
 mod format;
 mod owners;
@@ -13,7 +14,7 @@ pub use parse::{Scope, parse};
 pub use source::Sources;
 
 use crate::error::{Error, Result};
-use crate::observe::{Backend, Effort, Kind, Load, Snapshot, Watch};
+use crate::observe::{Backend, Effort, Kind, Load, Snapshot, Waiter, Watch};
 use crate::proc;
 use crate::sys::{clock, sched};
 use crate::task::{Cpu, Nanos};
@@ -23,31 +24,34 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+/// All threads of stalld have names that begin so.
+const OWN_NAME: &[u8] = b"stalld";
+
 pub struct SchedDebug {
-    text: Text,
+    text: DebugText,
     scope: Scope,
     owners: Owners,
     own_threads: bool,
-    /// What answers whether anybody can be waiting at all; None without idle detection.
+    /// The file for the cheap check; `None` without idle detection.
     loadavg: Option<File>,
-    /// The monitored CPUs that the last text showed: a section stands for a CPU that is online.
+    /// The monitored CPUs in the last text, which has a section for each online CPU.
     online: Vec<Cpu>,
 }
 
 impl SchedDebug {
-    /// Finds the file, and reads it once to see that it can be understood.
+    /// Finds the files, and scans once to check that the text can be parsed.
     pub fn open(watch: &Watch) -> Result<SchedDebug> {
         SchedDebug::with(&Sources::find(Path::new("/"))?, watch)
     }
 
-    /// Reads these files.
+    /// Opens the backend with these files.
     pub fn with(sources: &Sources, watch: &Watch) -> Result<SchedDebug> {
         let mut backend = SchedDebug {
-            text: Text::open(&sources.text)?,
+            text: DebugText::open(&sources.text)?,
             scope: Scope::new(watch.cpus.clone(), None),
             owners: Owners::new(),
             own_threads: watch.own_threads,
-            // Without an answer to the cheap question each look reads the text.
+            // Without this file, each scan reads the text.
             loadavg: watch.idle_detection.then(|| File::open(&sources.loadavg).ok()).flatten(),
             online: Vec::new(),
         };
@@ -62,18 +66,22 @@ impl SchedDebug {
             Error::new(format!("cannot make sense of {}: {reason}", self.text.path.display()))
         })?;
         if !self.own_threads {
-            // The text doesn't say which process a thread belongs to.
-            snapshot.waiters.retain(|waiter| !proc::is_own_thread(waiter.task.tid));
+            // The text does not show the process of a thread, and a file for each waiter of a crowd
+            // would cost more than the text.
+            snapshot.waiters.retain(|Waiter { task, .. }| {
+                !(task.comm.as_bytes().trim_ascii_start().starts_with(OWN_NAME)
+                    && proc::is_own_thread(task.tid))
+            });
         }
         self.owners.add(&mut snapshot.waiters);
-        snapshot.complete = true;
+        (snapshot.complete, snapshot.walked) = (true, true);
         self.online.clear();
         self.online.extend(snapshot.load.iter().map(|load| load.cpu));
         Ok(())
     }
 
-    /// How many tasks besides the one that asks are runnable on the whole machine; None if that
-    /// can't be told.
+    /// Returns how many tasks besides this thread are runnable on the whole machine; `None` if it
+    /// is unknown.
     fn others(&self) -> Option<u32> {
         let mut text = [0; 128];
         let len = self.loadavg.as_ref()?.read_at(&mut text, 0).ok()?;
@@ -95,8 +103,8 @@ impl Backend for SchedDebug {
                 snapshot.load.extend(self.online.iter().map(|&cpu| Load { cpu, ..Load::default() }));
                 Ok(())
             }
-            // It runs, or waits behind the reading of this. On which CPU isn't known, so `load`
-            // stays empty.
+            // The task runs, or waits only for this thread. Its CPU is unknown, so `load` stays
+            // empty.
             Some(1) => Ok(()),
             _ => {
                 let result = self.read_text(snapshot);
@@ -119,40 +127,41 @@ impl Backend for SchedDebug {
     }
 }
 
-/// The file, held open, and its text of the last look.
-struct Text {
+/// The open file, and its text at the last scan.
+struct DebugText {
     path: PathBuf,
     file: File,
     buffer: Vec<u8>,
     /// The length of the last text.
     len: usize,
-    /// The length of the buffer when memory was last given back.
+    /// The length of the buffer when memory was last freed.
     kept: usize,
 }
 
-impl Text {
+impl DebugText {
     const INITIAL: usize = 64 << 10;
-    /// Far above what a million threads make: a file that has no end is not the one we want.
+    /// The longest text that is read, far above that of a million threads. A file without an end is
+    /// not the debug file.
     const LIMIT: usize = 1 << 28;
 
-    fn open(path: &Path) -> Result<Text> {
+    fn open(path: &Path) -> Result<DebugText> {
         let file = File::open(path).map_err(|e| source::refusal(Path::new("/"), path, &e))?;
-        Ok(Text {
+        Ok(DebugText {
             path: path.to_path_buf(),
             file,
-            buffer: vec![0; Text::INITIAL],
+            buffer: vec![0; DebugText::INITIAL],
             len: 0,
-            kept: Text::INITIAL,
+            kept: DebugText::INITIAL,
         })
     }
 
-    /// Reads all of it. The kernel makes the text anew for a read at 0, and gives as much of it per
-    /// read as it has in its own buffer.
+    /// Reads the whole text. The kernel makes a new text for a read at offset 0, and each read
+    /// returns at most the size of the kernel's own buffer.
     fn read(&mut self) -> Result<&[u8]> {
         let mut len = 0;
         loop {
             if len == self.buffer.len() {
-                if len >= Text::LIMIT {
+                if len >= DebugText::LIMIT {
                     return Err(Error::new(format!("cannot read {}: it has no end", self.path.display())));
                 }
                 self.buffer.resize(len * 2, 0);
@@ -169,16 +178,17 @@ impl Text {
         Ok(self.buffer.get(..len).unwrap_or_default())
     }
 
-    /// The text has all tasks, so that it grows with those that sleep, too.
+    /// Returns whether the buffer is too large for the last text. Sleeping tasks are in the text,
+    /// too.
     fn has_spare_memory(&self) -> bool {
         let buffer = self.buffer.len();
-        buffer > self.kept || buffer >= self.len.max(Text::INITIAL) * 4
+        buffer > self.kept || buffer >= self.len.max(DebugText::INITIAL) * 4
     }
 
     fn shrink(&mut self) {
-        // The last text may be of a crowd that has gone: none is read while no task waits.
+        // No text is read while no task waits, so the last one may be too long. Read a new one.
         let len = self.read().map_or(0, <[u8]>::len);
-        self.buffer.truncate(len.next_power_of_two().max(Text::INITIAL));
+        self.buffer.truncate(len.next_power_of_two().max(DebugText::INITIAL));
         self.buffer.shrink_to_fit();
         self.kept = self.buffer.len();
     }
@@ -186,7 +196,7 @@ impl Text {
 
 #[cfg(test)]
 mod tests {
-    use super::Text;
+    use super::DebugText;
     use rig::scratch::Scratch;
 
     #[test]
@@ -194,23 +204,23 @@ mod tests {
         let scratch = Scratch::new("sched-debug-text");
         let write = |len: usize| scratch.file("debug", &"x".repeat(len));
         write(1000);
-        let mut text = Text::open(&scratch.join("debug")).unwrap();
-        let spare_after = |text: &mut Text, len: usize| {
+        let mut text = DebugText::open(&scratch.join("debug")).unwrap();
+        let spare_after = |text: &mut DebugText, len: usize| {
             write(len);
             assert_eq!(text.read().unwrap().len(), len);
             text.has_spare_memory()
         };
         assert!(!spare_after(&mut text, 1000));
-        assert!(spare_after(&mut text, 6 * Text::INITIAL), "it has grown");
+        assert!(spare_after(&mut text, 6 * DebugText::INITIAL), "it has grown");
         // The tasks are still there.
         text.shrink();
-        assert_eq!((text.buffer.len(), text.has_spare_memory()), (8 * Text::INITIAL, false));
-        assert!(!spare_after(&mut text, 3 * Text::INITIAL));
-        assert!(spare_after(&mut text, 2 * Text::INITIAL), "a quarter of its buffer is enough");
+        assert_eq!((text.buffer.len(), text.has_spare_memory()), (8 * DebugText::INITIAL, false));
+        assert!(!spare_after(&mut text, 3 * DebugText::INITIAL));
+        assert!(spare_after(&mut text, 2 * DebugText::INITIAL), "a quarter of its buffer is enough");
         text.shrink();
-        assert_eq!((text.buffer.len(), text.has_spare_memory()), (2 * Text::INITIAL, false));
+        assert_eq!((text.buffer.len(), text.has_spare_memory()), (2 * DebugText::INITIAL, false));
         write(10);
         text.shrink();
-        assert_eq!((text.buffer.len(), text.has_spare_memory()), (Text::INITIAL, false));
+        assert_eq!((text.buffer.len(), text.has_spare_memory()), (DebugText::INITIAL, false));
     }
 }

@@ -1,7 +1,7 @@
-//! The owners of the tasks that wait, which the text does not show.
+//! Reads the owners of the waiters, which the text does not show.
 //!
-//! They decide whose turn a boost is. The text does not identify a task for good, so its owner is
-//! read again before the task becomes SCHED_DEADLINE.
+//! The owners decide which task is boosted next. The text does not hold the start of a task, so its
+//! owner is read again before the task becomes SCHED_DEADLINE.
 
 use crate::observe::Waiter;
 use crate::proc;
@@ -22,30 +22,29 @@ struct Known {
     stays: bool,
 }
 
-pub struct Owners {
-    /// In the order of the tids.
+pub(super) struct Owners {
+    /// Sorted by tid.
     known: Vec<Known>,
     before: Vec<Known>,
-    /// The task whose owner was read last. The next scan goes on behind it, so that tasks with low
-    /// numbers that come and go keep no other task waiting.
+    /// The task whose owner was read last. The next scan continues after it, so that the other
+    /// tasks have their turn even if tasks with low tids come and go.
     last: Tid,
 }
 
 impl Owners {
-    pub fn new() -> Owners {
+    pub(super) fn new() -> Owners {
         let some = Known { tid: Tid(-1), progress: 0, owner: Owner::Unknown, stays: false };
         Owners { known: prefaulted_vec(ROOM, some), before: prefaulted_vec(ROOM, some), last: Tid(0) }
     }
 
-    /// Gives back the memory that a crowd has taken.
-    pub fn shrink(&mut self) {
+    /// Frees the memory beyond `ROOM` tasks.
+    pub(super) fn shrink(&mut self) {
         self.known.shrink_to(ROOM);
         self.before.shrink_to(ROOM);
     }
 
-    /// Adds the owners of tasks that waited at the last scan too. `waiters` is in the order of the
-    /// tids.
-    pub fn add(&mut self, waiters: &mut [Waiter]) {
+    /// Sets the owners of the tasks that waited at the last scan, too. `waiters` is sorted by tid.
+    pub(super) fn add(&mut self, waiters: &mut [Waiter]) {
         let end = clock::monotonic() + MAX_READ_TIME;
         self.add_by(waiters, |tid| (clock::monotonic() < end).then(|| read(tid)));
     }
@@ -116,7 +115,7 @@ mod tests {
         assert_eq!(scan(&mut owners, [(1, 0), (2, 0), (3, 0)], 0), [User(1), Unknown, User(3)]);
         // Task 1 has run, and its number may be another task's.
         assert_eq!(scan(&mut owners, [(1, 1), (3, 0)], 0), [Unknown, User(3)]);
-        // One without an owner is tried again.
+        // The owner of task 1 is read as soon as there is time.
         assert_eq!(scan(&mut owners, [(1, 1), (3, 0)], 0), [Unknown, User(3)]);
         assert_eq!(scan(&mut owners, [(1, 1), (3, 0)], 1), [User(1), User(3)]);
     }

@@ -1,15 +1,15 @@
-//! Reads the text: one section per CPU, a table of tasks in each.
+//! Parses the text: one section per CPU, a table of tasks in each.
 //!
-//! Tasks choose their names, and a name may hold anything that the text itself is made of:
-//! `cpu#3,`, an empty line, a whole row. So what is structure is decided by where it stands. A
-//! table begins behind its header and ends with an empty line *where a row would begin*; in
-//! between, rows are taken by the layout, names by their length; a section begins only outside of a
-//! table. Cgroups' names stand behind something the kernel printed on the same line, and can't hold
-//! a newline. Where the text doesn't follow these rules nothing of it is believed.
+//! A task chooses its name, which may contain all that the text consists of: `cpu#3,`, an empty
+//! line, a whole row. So the parser recognizes structure by position only. A table begins after its
+//! header, and ends with an empty line *where a row would begin*. In between, the layout gives the
+//! rows, and each name has a fixed length. A section begins only outside of a table. The name of a
+//! cgroup comes after text of the kernel on the same line, and can't contain a newline. A text that
+//! breaks these rules is rejected as a whole.
 //!
-//! Two things that it can't show: a task that is queued but has already set itself to sleep
-//! (preempted just before it would have slept) is printed as sleeping; and under a sched_ext
-//! scheduler a waiting task can't be told from one out of quota, except in the root cgroup.
+//! The text does not show two things. A task that was preempted just before it would have slept is
+//! still queued, but is printed as sleeping. Under a sched_ext scheduler, outside of the root
+//! cgroup, a waiting task and one out of quota are printed alike.
 
 use super::format::{Layout, Numbers, Row, State, decimal, next_word};
 use crate::cpus::CpuSet;
@@ -17,14 +17,14 @@ use crate::error::{Error, Result};
 use crate::observe::{Load, Snapshot, Waiter};
 use crate::task::{Comm, Cpu, Escaped, Owner, Sched, Task, Tid};
 
-/// What to take from the text.
+/// The CPUs to parse, the thread to skip, and memory for parsing.
 #[derive(Clone, Debug, Default)]
 pub struct Scope {
-    /// Sections of other CPUs are passed over.
+    /// The monitored CPUs. Sections of other CPUs are skipped.
     pub cpus: CpuSet,
-    /// The thread that reads, which is left out: it runs on some CPU because of that.
+    /// The thread that reads the text. It is skipped, because it is runnable only in order to read.
     pub reader: Option<Tid>,
-    /// The cgroups with a fair run queue in the section being read; kept here so that a look
+    /// The cgroups with a fair run queue in the current section. They are kept here, so that a scan
     /// allocates nothing.
     groups: Vec<Group>,
 }
@@ -35,10 +35,10 @@ impl Scope {
     }
 }
 
-/// Adds what the text tells to `snapshot`, or says what could not be understood.
+/// Adds the tasks of the text to `snapshot`. The error names what could not be parsed.
 ///
-/// The text is not of one moment. A task that moved while it was made may stand in two sections: it
-/// is taken where it stood last, and if it runs in either it is no waiter.
+/// The text is not of one moment. A task that migrated meanwhile may be in two sections. The later
+/// section counts, and if the task runs in either one, it is no waiter.
 pub fn parse(text: &[u8], scope: &mut Scope, snapshot: &mut Snapshot) -> Result<()> {
     let mut rest = text;
     let mut open: Option<Section> = None;
@@ -79,7 +79,7 @@ pub fn parse(text: &[u8], scope: &mut Scope, snapshot: &mut Snapshot) -> Result<
 /// A cgroup's fair run queue on the CPU of a section.
 #[derive(Clone, Copy, Debug)]
 struct Group {
-    /// Where in the text its path stands.
+    /// The position of its path in the text.
     start: usize,
     end: usize,
     throttled: bool,
@@ -91,7 +91,7 @@ impl Group {
     }
 }
 
-/// What stands above a CPU's table.
+/// The values above the table of a CPU.
 struct Section {
     cpu: Cpu,
     monitored: bool,
@@ -109,7 +109,7 @@ impl Section {
         Error::new(format!("the section of CPU {} {what}", self.cpu))
     }
 
-    /// `end` is where in the text the line ends.
+    /// Reads a line above the table. `end` is the position in the text at which the line ends.
     fn read_line(&mut self, line: &[u8], end: usize, groups: &mut Vec<Group>) {
         if !self.monitored {
             return;
@@ -120,7 +120,7 @@ impl Section {
             groups.push(Group { start: end - path.len(), end, throttled: false });
         } else if let Some((name, value)) = field(line) {
             match name {
-                // The CPU's own comes first; each run queue has one too.
+                // The CPU's own value comes first. Each cgroup's run queue has one, too.
                 b"nr_running" if self.nr_running.is_none() => self.nr_running = decimal(value),
                 b"throttled" | b"throttle_count" => {
                     if let Some(group) = groups.last_mut() {
@@ -166,7 +166,7 @@ impl Section {
             let task = self.task(&row, &numbers);
             let stops = self.is_stop_thread(&row, &numbers);
             if stops && !layout.has_state() {
-                // It all but never waits, so this table lists the sleeping tasks too.
+                // A stop thread almost never waits, so this table lists sleeping tasks, too.
                 return Err(Error::new("it lists tasks that sleep without saying that they do"));
             }
             if task.tid.0 <= 0 {
@@ -187,7 +187,8 @@ impl Section {
             let nr_running = self.nr_running.ok_or_else(|| self.error("has no .nr_running"))?;
             load.runnable = nr_running.saturating_sub(own);
             snapshot.load.push(load);
-            // If a switch fell between two rows both say that they run: the later one does.
+            // If the CPU switched tasks between two rows, both are printed as running. The later
+            // row is right.
             snapshot.running.extend(running);
         }
         Ok(())
@@ -207,8 +208,8 @@ impl Section {
         }
     }
 
-    /// The kernel's `migration/N` outranks everything, so it runs as soon as it is woken. It shares
-    /// its number with FIFO 99.
+    /// Returns whether a row is the stop thread of this CPU, `migration/N`. It outranks all tasks,
+    /// so it runs as soon as it is woken. FIFO 99 has the same priority, so the name counts, too.
     fn is_stop_thread(&self, row: &Row, numbers: &Numbers) -> bool {
         numbers.prio == 0 && row.name.strip_prefix(b"migration/").and_then(decimal) == Some(self.cpu.0)
     }
@@ -220,11 +221,11 @@ impl Section {
     }
 }
 
-/// Which cgroups have used up their CPU quota, so that their fair tasks wait because they must.
+/// The cgroups that have used up their CPU quota. Their fair tasks are throttled, not starving.
 ///
-/// Kernels before 5.1 print such a run queue with its `.throttle_count`. Later ones take it off the
-/// list that the section prints, on which every run queue with a queued task stands: a cgroup that
-/// isn't listed is out of quota.
+/// Kernels before 5.1 print the run queue of such a cgroup with its `.throttle_count`. Later
+/// kernels print only run queues that are not throttled, and these include every other one with a
+/// queued task. So a cgroup that is not listed is out of quota.
 struct Quota<'a> {
     text: &'a [u8],
     /// Sorted by path.
@@ -234,7 +235,7 @@ struct Quota<'a> {
 
 impl Quota<'_> {
     fn is_used_up(&self, task: &Numbers) -> bool {
-        // The root cgroup has no quota, and a real-time task doesn't come under it.
+        // The root cgroup has no quota, and no quota applies to real-time tasks.
         if !self.known || task.prio < 100 || task.group.len() <= 1 {
             return false;
         }
@@ -243,7 +244,7 @@ impl Quota<'_> {
             || parents.any(|(at, _)| self.is_throttled(&task.group[..at]).unwrap_or(false))
     }
 
-    /// None if it isn't listed.
+    /// Returns whether a cgroup is throttled; `None` if it is not listed.
     fn is_throttled(&self, path: &[u8]) -> Option<bool> {
         let at = self.groups.binary_search_by(|group| group.path(self.text).cmp(path)).ok()?;
         self.groups.get(at).map(|group| group.throttled)
@@ -251,8 +252,8 @@ impl Quota<'_> {
 }
 
 fn settle(snapshot: &mut Snapshot) {
-    // Sections come by ascending CPU, so of two records of a task the one of the higher CPU is
-    // newer.
+    // Sections are in the order of the CPUs. If a task has two records, the one of the higher CPU
+    // is newer.
     snapshot.waiters.sort_unstable_by_key(|waiter| (waiter.task.tid, waiter.task.cpu));
     snapshot.waiters.dedup_by(|newer, kept| {
         let same = newer.task.tid == kept.task.tid;
@@ -268,7 +269,8 @@ fn settle(snapshot: &mut Snapshot) {
     }
 }
 
-/// Takes the next line off the text, without its newline. A last line without one is none.
+/// Removes the next line from the text and returns it without its newline; `None` for a last line
+/// without a newline.
 fn next_line<'a>(text: &mut &'a [u8]) -> Option<&'a [u8]> {
     let end = text.iter().position(|&b| b == b'\n')?;
     let line = &text[..end];
@@ -276,7 +278,7 @@ fn next_line<'a>(text: &mut &'a [u8]) -> Option<&'a [u8]> {
     Some(line)
 }
 
-/// The number in `3, 2596.135 MHz`, or `3` on machines that don't tell their frequency.
+/// Parses the CPU in `3, 2596.135 MHz`, or in `3` on machines that do not report their frequency.
 fn section_cpu(title: &[u8]) -> Option<Cpu> {
     title.split(|&b| b == b',').next().and_then(decimal).map(Cpu)
 }
@@ -316,18 +318,18 @@ mod tests {
         )
     }
 
-    fn look(text: &str) -> Result<Snapshot> {
+    fn scan(text: &str) -> Result<Snapshot> {
         let mut snapshot = Snapshot::default();
         parse(text.as_bytes(), &mut Scope::new(CpuSet::first(2), Some(Tid(77))), &mut snapshot)?;
         Ok(snapshot)
     }
 
     fn waiters(text: &str) -> Vec<(i32, u32)> {
-        look(text).unwrap().waiters.iter().map(|w| (w.task.tid.0, w.task.cpu.0)).collect()
+        scan(text).unwrap().waiters.iter().map(|w| (w.task.tid.0, w.task.cpu.0)).collect()
     }
 
     #[test]
-    fn what_waits_by_its_nature_is_no_waiter() {
+    fn tasks_that_can_not_starve_are_no_waiters() {
         let text = section(
             0,
             5,
@@ -343,9 +345,9 @@ mod tests {
                 row(" R", "swapper/0", 0, 120, "/"),
             ],
         );
-        // Another CPU's number, or a real priority: somebody's own FIFO 99 task.
+        // Task 12 is no stop thread of CPU 0, because its name has the number of another CPU.
         assert_eq!(waiters(&text), [(12, 0), (14, 0)]);
-        let snapshot = look(&text).unwrap();
+        let snapshot = scan(&text).unwrap();
         assert_eq!(snapshot.load, [Load { cpu: Cpu(0), runnable: 4, realtime: 2 }]);
         assert_eq!(snapshot.running[0].tid, Tid(10));
     }
@@ -393,7 +395,7 @@ mod tests {
             section(2, 1, "", &[row(" R", "there", 11, 120, "/")]),
         ];
         assert_eq!(waiters(&text.concat()), [(10, 1)]);
-        assert_eq!(look(&text.concat()).unwrap().load.len(), 1);
+        assert_eq!(scan(&text.concat()).unwrap().load.len(), 1);
     }
 
     #[test]
@@ -401,14 +403,14 @@ mod tests {
         let header = "            task   PID         tree-key  switches  prio     exec-runtime\n---\n";
         let rows = "     migration/0     7         0.000000        13     0         0.0\n";
         let text = section(0, 1, "", &[]).replace(HEADER, &format!("{header}{rows}"));
-        let reason = look(&text).unwrap_err().to_string();
+        let reason = scan(&text).unwrap_err().to_string();
         assert_eq!(reason, "it lists tasks that sleep without saying that they do");
     }
 
     #[test]
-    fn what_can_not_be_understood_is_named() {
+    fn an_error_names_the_text_that_can_not_be_parsed() {
         let whole = section(0, 1, "", &[row(" R", "victim", 10, 120, "/")]);
-        let reason = |text: &str| look(text).unwrap_err().to_string();
+        let reason = |text: &str| scan(text).unwrap_err().to_string();
         assert_eq!(reason(""), "it has no table 'runnable tasks:'");
         assert_eq!(reason("N\n"), "it has no table 'runnable tasks:'");
         assert_eq!(reason("runnable tasks:\n"), "a table of tasks belongs to no CPU");

@@ -1,4 +1,4 @@
-//! Finds the kernel's files, and says what to do where one can't be had.
+//! Finds the kernel's files. The errors include advice.
 
 use crate::error::{Error, Result};
 use crate::host::debugfs;
@@ -7,18 +7,18 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The files that are read.
+/// The files that the backend sched_debug reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sources {
-    /// What the scheduler tells about every CPU's run queues, as text.
+    /// The debug file of the scheduler: the run queues of every CPU, as text.
     pub text: PathBuf,
-    /// How many tasks are runnable at all.
+    /// The file with the number of runnable tasks.
     pub loadavg: PathBuf,
 }
 
 impl Sources {
-    /// Looks for them under `root`, which is `/` but for tests: `sched/debug` in each debugfs that
-    /// is mounted, then /proc/sched_debug, where it was before 5.13. (There `sched_debug` in
+    /// Finds the files under `root`, which is `/` except in tests: `sched/debug` in each mounted
+    /// debugfs, then /proc/sched_debug, its place before 5.13. (Before 5.13, `sched_debug` in
     /// debugfs is a switch, not the text.)
     pub fn find(root: &Path) -> Result<Sources> {
         let mut candidates: Vec<PathBuf> =
@@ -48,7 +48,7 @@ impl Sources {
     }
 }
 
-/// The error of a file that is there but can't be read, with its cure.
+/// Returns the error for a file that exists and can't be read, with advice.
 pub(super) fn refusal(root: &Path, path: &Path, reason: &io::Error) -> Error {
     let error = Error::io(format_args!("read {}", path.display()), reason);
     match (reason.raw_os_error(), lockdown(root)) {
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_says_what_to_do() {
+    fn an_error_names_the_cure() {
         let reason = |root: &Root| Sources::find(&root.0).unwrap_err().to_string();
         let unmounted = Root::new("unmounted", &[("proc/mounts", "proc /proc proc rw 0 0\n")]);
         assert!(reason(&unmounted).contains("; mount it (mount -t debugfs "), "{}", reason(&unmounted));

@@ -13,8 +13,8 @@ use std::thread;
 /// The size of the stacks. A crowd must not fill the memory.
 const STACK: usize = 32 * 1024;
 
-/// Starts threads that sleep on another CPU until all are there, are moved to the hog's CPU in
-/// their sleep and run `life` then. So none of them has to run behind the hog to begin. `life` gets
+/// Starts threads that sleep on another CPU until all exist. They are moved to the hog's CPU in
+/// their sleep, and then run `life`. So no thread has to run behind the hog to begin. `life` gets
 /// the number of the thread.
 fn crowd(play: &Play, count: usize, life: impl Fn(&Play, usize) + Send + Sync + 'static) -> Result<()> {
     let life = Arc::new(life);
@@ -42,23 +42,24 @@ fn crowd(play: &Play, count: usize, life: impl Fn(&Play, usize) + Send + Sync + 
     for &tid in tids.lock().iter().flat_map(|tids| tids.iter()) {
         sched::set_affinity(tid, &hogged).context("move a thread to the hog's CPU")?;
     }
-    // Before that, because this thread may get little of its CPU once all others compute.
+    // Print before the others start, because this thread may get little of its CPU once they
+    // compute.
     println!("crowd count={count}");
     begin.store(1, SeqCst);
     sys::wake_all(&begin);
     Ok(())
 }
 
-/// All of them compute to the end.
+/// A crowd of threads that compute to the end.
 pub fn threads(play: &Play, count: usize) -> Result<Vec<Arc<Victim>>> {
     crowd(play, count, |play, _| while !play.is_over() {})?;
     Ok(Vec::new())
 }
 
-/// The time between two that wake.
+/// The time between the wakeups of two threads.
 const TURN: Nanos = Nanos::from_millis(5);
 
-/// They sleep, wake one after the other, compute for a moment, and sleep again.
+/// A crowd of threads that sleep, wake one after the other, compute for a moment, and sleep again.
 pub fn turns(play: &Play, count: usize) -> Result<Vec<Arc<Victim>>> {
     let begin = clock::monotonic() + Nanos::from_millis(100);
     crowd(play, count, move |play, index| {
@@ -72,7 +73,7 @@ pub fn turns(play: &Play, count: usize) -> Result<Vec<Arc<Victim>>> {
     Ok(Vec::new())
 }
 
-/// All sleep but one victim, which starves.
+/// A crowd of threads that sleep, except one victim, which starves.
 pub fn sleepers(play: &Play, count: usize) -> Result<Vec<Arc<Victim>>> {
     for _ in 0..count {
         let until = play.until;
@@ -99,7 +100,7 @@ pub fn forks(play: &Play) -> Result<Vec<Arc<Victim>>> {
     Ok(vec![victim])
 }
 
-/// As many children as a brood has.
+/// The number of children of a brood.
 const BROOD: usize = 1000;
 
 /// The victim goes to another CPU in its boost and forks there as fast as it can. The children

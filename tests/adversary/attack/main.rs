@@ -1,6 +1,8 @@
 //! Attacks on stalld by a user without any privilege: for `make test-adversary`. `attack --help`
 //! lists them.
 
+#![allow(unreachable_pub)]
+
 mod changes;
 mod crowds;
 mod ranks;
@@ -75,7 +77,7 @@ fn parse<'a>(words: &[&'a str]) -> Option<(Play, &'a str)> {
     let (mut cpu, mut length, mut user, mut name, mut group) = (None, None, None, None, None);
     for pair in options.chunks(2) {
         match *pair {
-            // Without a hog it would be one itself.
+            // CPU 0 never has a hog, so the attack would be the hog there.
             ["--cpu", value] => cpu = value.parse().ok().filter(|&cpu| cpu != 0),
             ["--for", value] => length = value.parse::<f64>().ok().filter(|it| (0.1..=300.0).contains(it)),
             ["--user", value] => user = Some(value.parse().ok().filter(|&user| user != 0)?),

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::thread;
 
-/// A change of its own scheduling that a task asks the kernel for.
+/// A change of its scheduling that a task requests from the kernel.
 #[derive(Clone, Copy)]
 pub enum Demand {
     Fifo(u32),
@@ -34,7 +34,8 @@ impl Demand {
         ("keep-nice", Demand::Nice),
     ];
 
-    /// Asks for it with RESET_ON_FORK, because a task may not clear that flag without a privilege.
+    /// Makes the demand with RESET_ON_FORK, because a task may not clear that flag without a
+    /// privilege.
     pub fn make(self, tid: Tid) -> io::Result<()> {
         match self {
             Demand::Fifo(priority) => sched::set_scheduler(tid, Policy::FIFO, priority, true),
@@ -49,7 +50,7 @@ impl Demand {
     }
 }
 
-/// The victim makes a demand all the time.
+/// The victim repeats a demand all the time.
 pub fn keep(play: &Play, demand: Demand) -> Result<Vec<Arc<Victim>>> {
     let victim = Victim::start(play, move |victim, _| {
         victim.tried(demand.make(Tid(0)));
@@ -72,7 +73,7 @@ pub fn by_helper(play: &Play) -> Result<Vec<Arc<Victim>>> {
     Ok(vec![victim])
 }
 
-/// As many children as one victim forks at most.
+/// The number of children that one victim forks at most.
 const MAX_CHILDREN: usize = 8;
 
 /// The victim forks in its boost, and the child makes the demand for both.
@@ -98,8 +99,10 @@ pub fn by_child(play: &Play) -> Result<Vec<Arc<Victim>>> {
     Ok(vec![victim])
 }
 
-/// As many victims as `born` has, and as many children as each of them has at once.
+/// The number of victims of `born`.
 const PARENTS: usize = 12;
+
+/// The number of children that a victim of `born` has at once, at most.
 const MAX_ALIVE: usize = 16;
 
 /// The victims fork as soon as they see a pulse. The pulse may end before the kernel copies the
@@ -170,11 +173,11 @@ pub enum Owner {
     Same,
     /// On another CPU, for a bounded time.
     Other,
-    /// On the CPU of the victim, behind a second owner that is blocked.
+    /// On the CPU of the victim, behind a second mutex owner that is blocked.
     Chain,
 }
 
-/// An owner on another CPU spins for so long at a stretch.
+/// The time for which an owner on another CPU spins without a break.
 const MAX_SPIN_ELSEWHERE: Nanos = Nanos::from_millis(300);
 
 /// The victim blocks in its boost on a PI mutex that another thread owns.

@@ -6,7 +6,7 @@ use stalld::task::{Nanos, Tid};
 use std::io;
 use std::sync::atomic::AtomicU32;
 
-/// The bit of a PI futex that says that a thread is blocked on it.
+/// The bit of a PI futex that is set while a thread is blocked on it.
 pub const WAITERS: u32 = libc::FUTEX_WAITERS;
 
 fn check(result: i64) -> io::Result<i64> {
@@ -54,15 +54,15 @@ pub fn fork(life: impl FnOnce()) -> io::Result<Tid> {
 
 /// Waits for a child if it has ended. Returns whether it has.
 pub fn reap(child: Tid) -> bool {
-    // SAFETY: no status is asked for, and the call does not block.
+    // SAFETY: the kernel writes no status to a null pointer, and the call does not block.
     unsafe { libc::waitpid(child.0, std::ptr::null_mut(), libc::WNOHANG) != 0 }
 }
 
-/// Becomes a user without groups, capabilities and limits above zero. It needs root.
+/// Makes this process one of a user without groups, capabilities and limits above zero. Needs root.
 pub fn become_user(user: u32) -> io::Result<()> {
     let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the calls take numbers, an empty list and a valid rlimit. There is one thread, which
-    // all of them are for.
+    // SAFETY: the calls take numbers, an empty list and a valid rlimit. The process has one thread,
+    // to which all of them apply.
     unsafe {
         check(libc::setrlimit(libc::RLIMIT_RTPRIO, &none).into())?;
         check(libc::setrlimit(libc::RLIMIT_NICE, &none).into())?;
@@ -70,7 +70,7 @@ pub fn become_user(user: u32) -> io::Result<()> {
         check(libc::setresgid(user, user, user).into())?;
         check(libc::setresuid(user, user, user).into())?;
         check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1 as libc::c_ulong, 0, 0, 0).into())?;
-        // As for a process that was started as this user.
+        // A process that was started as this user is dumpable, too.
         check(libc::prctl(libc::PR_SET_DUMPABLE, 1 as libc::c_ulong).into())?;
     }
     Ok(())
@@ -145,11 +145,11 @@ pub fn seize(tid: Tid) -> io::Result<()> {
 /// Stops a seized task, and waits for that.
 pub fn interrupt(tid: Tid) -> io::Result<()> {
     ptrace(libc::PTRACE_INTERRUPT as libc::c_uint, tid)?;
-    // SAFETY: no status is asked for.
+    // SAFETY: the kernel writes no status to a null pointer.
     check(unsafe { libc::waitpid(tid.0, std::ptr::null_mut(), libc::__WALL) }.into()).map(drop)
 }
 
-/// Lets a task that `interrupt` has stopped go on.
+/// Continues a task that `interrupt` has stopped.
 pub fn go_on(tid: Tid) -> io::Result<()> {
     ptrace(libc::PTRACE_CONT as libc::c_uint, tid)
 }

@@ -15,10 +15,10 @@ const REPORT_INTERVAL: Nanos = Nanos::from_millis(10);
 pub struct Play {
     pub cpu: Cpu,
     pub until: Nanos,
-    /// The user that root becomes first.
+    /// The user to which root changes first.
     pub user: Option<u32>,
     pub name: Option<Comm>,
-    /// The file of a control group that takes threads.
+    /// The file of a control group to which the threads are written.
     pub group: Option<String>,
 }
 
@@ -88,7 +88,7 @@ impl Victim {
     }
 }
 
-/// Whether a task has the policy of a boost. No task of this user has it by itself.
+/// Returns whether a task has the policy of a boost. No task of this user has it otherwise.
 pub fn is_boosted(tid: Tid) -> bool {
     sched::get_attr(tid)
         .is_ok_and(|attr| attr.policy == Policy::DEADLINE || attr.policy.is_realtime() && attr.priority > 1)

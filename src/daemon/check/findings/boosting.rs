@@ -1,4 +1,4 @@
-//! Whether stalld can make those run who starve, and what that costs.
+//! Findings about boosts: whether they work, and what they cost.
 
 use super::{Finding, why};
 use crate::daemon::check::facts::Facts;
@@ -9,7 +9,7 @@ use crate::length::with_unit;
 use crate::sys::trial;
 use std::io;
 
-pub fn boosting(facts: &Facts, options: &Options) -> Finding {
+pub(super) fn boosting(facts: &Facts, options: &Options) -> Finding {
     let cpu = facts.trial.cpu;
     let trial = match &facts.trial.outcome {
         Ok(trial) => trial,
@@ -45,7 +45,7 @@ pub fn boosting(facts: &Facts, options: &Options) -> Finding {
     }
 }
 
-pub fn throttling(facts: &Facts, options: &Options) -> Finding {
+pub(super) fn throttling(facts: &Facts, options: &Options) -> Finding {
     let Some(throttling) = facts.throttling else {
         return Finding::note("cannot tell whether RT throttling is on: /proc/sys/kernel can't be read");
     };
@@ -62,8 +62,8 @@ pub fn throttling(facts: &Facts, options: &Options) -> Finding {
     }
 }
 
-/// A boost by FIFO needs no HRTICK: its end is stalld's own doing.
-pub fn hrtick(facts: &Facts, options: &Options) -> Option<Finding> {
+/// Returns `None` with -F: stalld itself ends a boost by FIFO, so it needs no HRTICK.
+pub(super) fn hrtick(facts: &Facts, options: &Options) -> Option<Finding> {
     if options.force_fifo {
         return None;
     }
@@ -93,8 +93,8 @@ pub fn hrtick(facts: &Facts, options: &Options) -> Option<Finding> {
     })
 }
 
-/// Whether boosts are by SCHED_DEADLINE, to the best of our knowledge.
-pub fn by_deadline(facts: &Facts, options: &Options) -> bool {
+/// Returns whether boosts will use SCHED_DEADLINE; true if that is unknown.
+pub(super) fn by_deadline(facts: &Facts, options: &Options) -> bool {
     let tried = facts.trial.outcome.as_ref().ok();
     let allowed = |trial: &trial::Trial| {
         trial.deadline.as_ref().is_some_and(|outcome| will_be_allowed(facts, options, outcome))
@@ -102,7 +102,8 @@ pub fn by_deadline(facts: &Facts, options: &Options) -> bool {
     !options.force_fifo && tried.is_none_or(allowed)
 }
 
-/// Whether the kernel will allow, by the time when stalld boosts, what it was asked for on trial.
+/// Returns whether the kernel will allow this boost during a run. It may do so even if the trial
+/// failed, because stalld turns RT throttling off when it starts.
 fn will_be_allowed(facts: &Facts, options: &Options, outcome: &io::Result<()>) -> bool {
     match outcome {
         Ok(()) => true,
@@ -110,8 +111,9 @@ fn will_be_allowed(facts: &Facts, options: &Options, outcome: &io::Result<()>) -
     }
 }
 
-/// With RT throttling on, the kernel admits no DEADLINE task that may not run on all CPUs of its
-/// domain, and with RT_GROUP_SCHED no real-time task to a cgroup without real-time runtime.
+/// Returns whether RT throttling is the likely reason. While it is on, the kernel admits no
+/// DEADLINE task that may not run on all CPUs of its domain. With RT_GROUP_SCHED it admits no
+/// real-time task to a cgroup without real-time runtime.
 fn refused_by_throttling(facts: &Facts, refusal: &io::Error) -> bool {
     refusal.raw_os_error() == Some(libc::EPERM)
         && facts.has(Capability::SysNice)

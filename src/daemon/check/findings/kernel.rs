@@ -1,4 +1,5 @@
-//! What the kernel does about starvation itself, and what earlier programs have left of theirs.
+//! Findings about the DL server, the kernel's own reports of stalls, and tasks that a C stalld has
+//! left boosted.
 
 use super::{Finding, why};
 use crate::daemon::check::facts::Facts;
@@ -7,7 +8,7 @@ use crate::host::debugfs::Served;
 use crate::length::with_unit;
 use crate::task::Nanos;
 
-pub fn dl_server(facts: &Facts) -> Option<Finding> {
+pub(super) fn dl_server(facts: &Facts) -> Option<Finding> {
     let served = match facts.dl_server.as_ref()? {
         Err(e) => {
             return Some(Finding::note(format!(
@@ -36,7 +37,7 @@ pub fn dl_server(facts: &Facts) -> Option<Finding> {
     )
 }
 
-pub fn thresholds(facts: &Facts, options: &Options) -> Vec<Finding> {
+pub(super) fn thresholds(facts: &Facts, options: &Options) -> Vec<Finding> {
     let threshold = options.threshold;
     let compare = |limit: Option<Nanos>, what: &str, knob: &str| {
         let limit = limit?;
@@ -60,7 +61,7 @@ pub fn thresholds(facts: &Facts, options: &Options) -> Vec<Finding> {
     rcu.into_iter().chain(hung).collect()
 }
 
-pub fn left_behind(facts: &Facts) -> impl Iterator<Item = Finding> + '_ {
+pub(super) fn left_behind(facts: &Facts) -> impl Iterator<Item = Finding> + '_ {
     facts.left_behind.iter().map(|task| {
         Finding::warning(format!(
             "task {} ({}) is SCHED_DEADLINE with 20 us of each second, as a C stalld leaves it when it is killed",

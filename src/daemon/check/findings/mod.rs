@@ -1,10 +1,10 @@
-//! What the facts mean for a run with these options. No fact is looked up here, so that a test can
-//! change one and see what follows.
+//! Derives findings from the facts and the options. It reads nothing from the host, so that a test
+//! can change single facts.
 
 mod boosting;
 mod kernel;
-mod looking;
 mod rights;
+mod scanning;
 #[cfg(test)]
 mod tests;
 
@@ -14,45 +14,45 @@ use crate::error::Error;
 use crate::observe::Kind;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Level {
+pub(super) enum Severity {
     Ok,
-    /// Good to know; stalld does its work all the same.
+    /// Information: stalld works nevertheless.
     Note,
-    /// Something does not work as it should, or will hurt.
+    /// Something does not work as it should, or will cause trouble.
     Warning,
     /// stalld would not protect this host.
     Failure,
 }
 
-/// One thing about this host, in a sentence.
+/// One statement about this host.
 #[derive(Clone, Debug)]
-pub struct Finding {
-    pub level: Level,
+pub(crate) struct Finding {
+    pub level: Severity,
     pub fact: String,
     pub cure: Option<String>,
-    /// What it keeps stalld from, in a few words.
+    /// The reason in short why stalld would not protect this host.
     hinders: Option<String>,
 }
 
 impl Finding {
-    fn new(level: Level, fact: impl Into<String>) -> Finding {
+    fn new(level: Severity, fact: impl Into<String>) -> Finding {
         Finding { level, fact: fact.into(), cure: None, hinders: None }
     }
 
     fn ok(fact: impl Into<String>) -> Finding {
-        Finding::new(Level::Ok, fact)
+        Finding::new(Severity::Ok, fact)
     }
 
     fn note(fact: impl Into<String>) -> Finding {
-        Finding::new(Level::Note, fact)
+        Finding::new(Severity::Note, fact)
     }
 
     fn warning(fact: impl Into<String>) -> Finding {
-        Finding::new(Level::Warning, fact)
+        Finding::new(Severity::Warning, fact)
     }
 
     fn failure(fact: impl Into<String>, hinders: impl Into<String>) -> Finding {
-        Finding { hinders: Some(hinders.into()), ..Finding::new(Level::Failure, fact) }
+        Finding { hinders: Some(hinders.into()), ..Finding::new(Severity::Failure, fact) }
     }
 
     fn cure(self, cure: impl Into<String>) -> Finding {
@@ -60,15 +60,15 @@ impl Finding {
     }
 }
 
-/// All findings: first what sees who starves, then what helps them, then what is amiss besides.
-pub fn of(facts: &Facts, options: &Options) -> Vec<Finding> {
+/// Returns all findings: first about scans, then about boosts, then about the kernel.
+pub(crate) fn of(facts: &Facts, options: &Options) -> Vec<Finding> {
     let mut findings = Vec::new();
     findings.extend(rights::namespaces(facts));
     findings.extend(rights::hidepid(facts));
     findings.extend(rights::descriptors(facts));
-    findings.extend(looking::backends(facts, options));
-    findings.push(looking::btf(facts, options));
-    findings.push(looking::sched_info(facts, options));
+    findings.extend(scanning::backends(facts, options));
+    findings.push(scanning::btf(facts, options));
+    findings.push(scanning::sched_info(facts, options));
     findings.push(rights::lockdown(facts));
     findings.extend(rights::capabilities(facts, options));
     findings.push(boosting::boosting(facts, options));
@@ -80,25 +80,26 @@ pub fn of(facts: &Facts, options: &Options) -> Vec<Finding> {
     findings
 }
 
-/// The last line: whether stalld would do its work, and by what, or what keeps it from that.
-pub fn verdict(facts: &Facts, options: &Options, findings: &[Finding]) -> String {
+/// Returns the last line: whether stalld would protect this host, and with which backend and
+/// policy, or why not.
+pub(crate) fn verdict(facts: &Facts, options: &Options, findings: &[Finding]) -> String {
     let mut hindrances: Vec<&str> = findings.iter().filter_map(|f| f.hinders.as_deref()).collect();
     hindrances.dedup();
     if !hindrances.is_empty() {
         return format!("stalld would not protect this host: {}", hindrances.join(", "));
     }
-    let sees = looking::chosen(facts, options).map_or("nothing", Kind::name);
+    let sees = scanning::chosen(facts, options).map_or("nothing", Kind::name);
     let boosts = if boosting::by_deadline(facts, options) { "SCHED_DEADLINE" } else { "SCHED_FIFO" };
-    format!("stalld would protect this host: {sees} sees who starves, {boosts} lets them run")
+    format!("stalld would protect this host: {sees} finds starving tasks, {boosts} lets them run")
 }
 
-/// What only a BPF backend suffers from is no trouble where another one was asked for.
+/// Makes a warning about BPF. With `-b sched_debug` it is a note.
 fn for_bpf(options: &Options, fact: &str) -> Finding {
-    let level = if options.backend == Some(Kind::SchedDebug) { Level::Note } else { Level::Warning };
+    let level = if options.backend == Some(Kind::SchedDebug) { Severity::Note } else { Severity::Warning };
     Finding::new(level, fact)
 }
 
-/// Why something in debugfs was refused.
+/// Returns why access to debugfs failed.
 fn why(facts: &Facts, refusal: &Error) -> String {
     match refusal.errno() {
         Some(libc::EPERM) if facts.lockdown.is_on() => format!("kernel lockdown is '{}'", facts.lockdown),

@@ -1,31 +1,32 @@
-//! What stalld may do here at all.
+//! Findings about namespaces, /proc, limits, lockdown and capabilities.
 
 use super::{Finding, for_bpf};
 use crate::daemon::check::facts::Facts;
 use crate::daemon::options::Options;
+use crate::host::Namespace;
 use crate::host::mounts::Hidepid;
 use crate::host::privilege::{Capability, Lockdown, list};
 use crate::task::Escaped;
 
-pub fn namespaces(facts: &Facts) -> Vec<Finding> {
+pub(super) fn namespaces(facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
-    match facts.initial_pid_namespace {
-        Some(true) => {}
-        Some(false) => findings.push(
+    match facts.pid_namespace {
+        Namespace::Initial => {}
+        Namespace::Other => findings.push(
             Finding::failure(
                 "stalld runs in a pid namespace of its own, where the numbers of tasks are not the kernel's",
                 "it is in a pid namespace",
             )
             .cure("run it outside, or give its container the pid namespace of the host"),
         ),
-        None => findings.push(
+        Namespace::Unknown => findings.push(
             Finding::warning(
                 "cannot tell which pid namespace stalld runs in: /proc/self/ns/pid can't be read",
             )
             .cure("mount /proc"),
         ),
     }
-    if facts.initial_user_namespace == Some(false) {
+    if facts.user_namespace == Namespace::Other {
         findings.push(
             Finding::failure(
                 "stalld runs in a user namespace, where its capabilities are not good for the machine",
@@ -34,7 +35,7 @@ pub fn namespaces(facts: &Facts) -> Vec<Finding> {
             .cure("run it outside"),
         );
     }
-    if facts.initial_time_namespace == Some(false) {
+    if facts.time_namespace == Namespace::Other {
         findings.push(
             Finding::failure(
                 "stalld runs in a time namespace, where tasks seem to have started at another time, so it can't tell \
@@ -47,8 +48,8 @@ pub fn namespaces(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// Whether /proc shows all tasks, to stalld here and to the service.
-pub fn hidepid(facts: &Facts) -> Option<Finding> {
+/// Checks whether /proc shows all tasks to this process, and to the service.
+pub(super) fn hidepid(facts: &Facts) -> Option<Finding> {
     let options = facts.hidepid.as_ref().map(|hidepid| Escaped(hidepid.options.as_bytes()).to_string());
     let mounted = options.map_or("/proc".to_string(), |options| format!("/proc, mounted with {options},"));
     let cure = match &facts.hidepid {
@@ -74,10 +75,10 @@ pub fn hidepid(facts: &Facts) -> Option<Finding> {
     Some(Finding::warning(fact).cure(cure))
 }
 
-/// Fewer may not do for the backends, the log and the files.
+/// The number of descriptors that the backends, the log and the files may need.
 const FEWEST_DESCRIPTORS: u64 = 128;
 
-pub fn descriptors(facts: &Facts) -> Option<Finding> {
+pub(super) fn descriptors(facts: &Facts) -> Option<Finding> {
     let limit = facts.descriptors.filter(|&limit| limit < FEWEST_DESCRIPTORS)?;
     let fact = format!(
         "stalld may have {limit} files open (RLIMIT_NOFILE): without a free one it can boost no task"
@@ -85,7 +86,7 @@ pub fn descriptors(facts: &Facts) -> Option<Finding> {
     Some(Finding::warning(fact).cure("set LimitNOFILE=1024 in its unit, or 'ulimit -n 1024' in its shell"))
 }
 
-pub fn lockdown(facts: &Facts) -> Finding {
+pub(super) fn lockdown(facts: &Facts) -> Finding {
     match facts.lockdown {
         Lockdown::Off => Finding::ok("the kernel is not locked down"),
         Lockdown::Integrity => {
@@ -100,7 +101,7 @@ pub fn lockdown(facts: &Facts) -> Finding {
     }
 }
 
-pub fn capabilities(facts: &Facts, options: &Options) -> Vec<Finding> {
+pub(super) fn capabilities(facts: &Facts, options: &Options) -> Vec<Finding> {
     let Some(own) = facts.capabilities else {
         let unknown = "cannot tell which capabilities stalld has: /proc/self/status can't be read";
         return vec![Finding::warning(unknown).cure("mount /proc")];
@@ -108,7 +109,7 @@ pub fn capabilities(facts: &Facts, options: &Options) -> Vec<Finding> {
     let mut findings = Vec::new();
     if !own.has(Capability::SysNice) {
         findings.push(
-            Finding::failure("stalld lacks CAP_SYS_NICE, so it can boost nobody", "it lacks CAP_SYS_NICE")
+            Finding::failure("stalld lacks CAP_SYS_NICE, so it can boost no task", "it lacks CAP_SYS_NICE")
                 .cure("run it as root, or with AmbientCapabilities=CAP_SYS_NICE in its unit"),
         );
     }

@@ -1,14 +1,14 @@
-//! One fact is changed at a time: what does the finding say then, and does the verdict change?
+//! Each test changes one fact, and checks the finding and the verdict that follow.
 
 use super::*;
 use crate::cpus::CpuSet;
 use crate::daemon::check::facts::Trial;
 use crate::daemon::check::left_behind::LeftBehind;
-use crate::daemon::options::{self, Command, Host};
-use crate::host::Throttling;
-use crate::host::debugfs::{Hrtick, Served};
+use crate::daemon::options::{self, Command, HostFacts};
+use crate::host::debugfs::{HrtickFile, Served};
 use crate::host::mounts::Hidepid;
 use crate::host::privilege::{Capabilities, Capability, Lockdown};
+use crate::host::{Namespace, Throttling};
 use crate::sys::trial;
 use crate::task::{Comm, Cpu, Nanos, Tid};
 use std::io;
@@ -21,9 +21,9 @@ fn good() -> Facts {
         capabilities: Some(Capabilities::all_but(&[])),
         needs_memlock: false,
         lockdown: Lockdown::Off,
-        initial_pid_namespace: Some(true),
-        initial_user_namespace: Some(true),
-        initial_time_namespace: Some(true),
+        pid_namespace: Namespace::Initial,
+        user_namespace: Namespace::Initial,
+        time_namespace: Namespace::Initial,
         hidepid: None,
         sees_kernel_threads: true,
         descriptors: Some(1024),
@@ -33,7 +33,7 @@ fn good() -> Facts {
         backends: Kind::ALL.map(|kind| (kind, Ok(()))).into(),
         verified: Vec::new(),
         throttling: Some(Throttling { runtime_us: -1, period_us: 1_000_000 }),
-        hrtick: Some(Hrtick {
+        hrtick: Some(HrtickFile {
             path: "/sys/kernel/debug/sched/features".into(),
             feature: None,
             is_on: Ok(true),
@@ -69,7 +69,7 @@ fn throttled() -> Option<Throttling> {
 }
 
 fn asked(args: &[&str]) -> Options {
-    let host = Host { configured_cpus: 2, notify_socket: false };
+    let host = HostFacts { configured_cpus: 2, notify_socket: false };
     match options::parse(args.iter().map(Into::into).chain(["--check".into()]), &host) {
         Ok(Command::Check(options)) => options,
         other => panic!("{args:?} is {other:?}"),
@@ -77,10 +77,10 @@ fn asked(args: &[&str]) -> Options {
 }
 
 const PROTECTS: &str =
-    "stalld would protect this host: task_iter sees who starves, SCHED_DEADLINE lets them run";
+    "stalld would protect this host: task_iter finds starving tasks, SCHED_DEADLINE lets them run";
 
-/// What changes against a good host: the level and the fact of each finding that it did not have,
-/// and the verdict unless that is the same.
+/// Returns the differences from a good host: the level and the fact of each new finding, and the
+/// verdict if it differs.
 fn changes(args: &[&str], change: impl Fn(&mut Facts)) -> Vec<String> {
     let options = asked(args);
     let before: Vec<String> = of(&good(), &options).iter().map(shown).collect();
@@ -89,7 +89,7 @@ fn changes(args: &[&str], change: impl Fn(&mut Facts)) -> Vec<String> {
     let findings = of(&facts, &options);
     let verdict = verdict(&facts, &options, &findings);
     assert_eq!(
-        findings.iter().any(|finding| finding.level == Level::Failure),
+        findings.iter().any(|finding| finding.level == Severity::Failure),
         verdict.starts_with("stalld would not protect this host: ")
     );
     let mut changes: Vec<String> = findings.iter().map(shown).filter(|line| !before.contains(line)).collect();
@@ -113,15 +113,15 @@ fn a_good_host_is_fine_throughout() {
     let options = asked(&[]);
     let findings = of(&good(), &options);
     assert!(findings.len() > 8);
-    assert!(findings.iter().all(|finding| finding.level == Level::Ok && finding.cure.is_none()));
+    assert!(findings.iter().all(|finding| finding.level == Severity::Ok && finding.cure.is_none()));
     assert_eq!(verdict(&good(), &options, &findings), PROTECTS);
 }
 
 #[test]
-fn a_backend_that_does_not_work_matters_if_it_is_asked_for() {
+fn a_broken_backend_matters_if_the_options_name_it() {
     let break_task_iter = |facts: &mut Facts| facts.backends[0].1 = Err(Error::new("too old"));
     let protects =
-        "stalld would protect this host: queue_track sees who starves, SCHED_DEADLINE lets them run";
+        "stalld would protect this host: queue_track finds starving tasks, SCHED_DEADLINE lets them run";
     assert_changes(&[], break_task_iter, &["Note task_iter: too old", protects]);
     assert_changes(
         &["-b", "T"],
@@ -132,7 +132,7 @@ fn a_backend_that_does_not_work_matters_if_it_is_asked_for() {
         ],
     );
     let protects =
-        "stalld would protect this host: sched_debug sees who starves, SCHED_DEADLINE lets them run";
+        "stalld would protect this host: sched_debug finds starving tasks, SCHED_DEADLINE lets them run";
     assert_changes(&["-b", "S"], break_task_iter, &["Note task_iter: too old", protects]);
 }
 
@@ -181,7 +181,7 @@ fn each_capability_that_is_missing_is_named_with_what_it_is_for() {
         &[],
         without(&[Capability::SysNice]),
         &[
-            "Failure stalld lacks CAP_SYS_NICE, so it can boost nobody",
+            "Failure stalld lacks CAP_SYS_NICE, so it can boost no task",
             "stalld would not protect this host: it lacks CAP_SYS_NICE",
         ],
     );
@@ -202,12 +202,12 @@ fn each_capability_that_is_missing_is_named_with_what_it_is_for() {
 }
 
 #[test]
-fn in_a_namespace_stalld_can_boost_nobody() {
-    let pid = changes(&[], |facts| facts.initial_pid_namespace = Some(false));
+fn in_a_namespace_stalld_can_boost_no_task() {
+    let pid = changes(&[], |facts| facts.pid_namespace = Namespace::Other);
     assert_eq!(pid[1..], ["stalld would not protect this host: it is in a pid namespace"]);
-    let user = changes(&[], |facts| facts.initial_user_namespace = Some(false));
+    let user = changes(&[], |facts| facts.user_namespace = Namespace::Other);
     assert_eq!(user[1..], ["stalld would not protect this host: it is in a user namespace"]);
-    let unknown = changes(&[], |facts| facts.initial_pid_namespace = None);
+    let unknown = changes(&[], |facts| facts.pid_namespace = Namespace::Unknown);
     assert!(unknown.len() == 1 && unknown[0].starts_with("Warning cannot tell"), "{unknown:?}");
 }
 
@@ -233,7 +233,7 @@ fn deadline_that_only_throttling_refuses_is_as_good_as_allowed() {
             "Warning a task that is pinned to CPU 1 can be boosted with SCHED_FIFO only; with SCHED_DEADLINE it \
              can't: Operation not permitted",
             &format!("Warning {on}; with -S stalld leaves that as it is"),
-            "stalld would protect this host: task_iter sees who starves, SCHED_FIFO lets them run",
+            "stalld would protect this host: task_iter finds starving tasks, SCHED_FIFO lets them run",
         ],
     );
 }
@@ -246,7 +246,8 @@ fn fifo_stands_in_for_deadline_unless_it_is_refused_too() {
             "Warning a task that is pinned to CPU 1 can be boosted with SCHED_FIFO only; with SCHED_DEADLINE it \
              can't: {reason}"
         );
-        let by_fifo = "stalld would protect this host: task_iter sees who starves, SCHED_FIFO lets them run";
+        let by_fifo =
+            "stalld would protect this host: task_iter finds starving tasks, SCHED_FIFO lets them run";
         assert_changes(&[], |facts| facts.trial = tried(refused(errno), Ok(())), &[&only, by_fifo]);
         let neither = format!(
             "Failure a task that is pinned to CPU 1 can't be boosted with SCHED_FIFO: Operation not permitted; \
@@ -262,8 +263,8 @@ fn fifo_stands_in_for_deadline_unless_it_is_refused_too() {
 }
 
 #[test]
-fn where_fifo_is_forced_only_fifo_counts() {
-    let by_fifo = "stalld would protect this host: task_iter sees who starves, SCHED_FIFO lets them run";
+fn with_forced_fifo_only_fifo_counts() {
+    let by_fifo = "stalld would protect this host: task_iter finds starving tasks, SCHED_FIFO lets them run";
     assert_changes(&["-F"], |facts| facts.trial = only_fifo(Ok(())), &[by_fifo]);
     assert_changes(&["-F"], |facts| facts.hrtick = None, &[by_fifo]);
     // A cgroup without real-time runtime is no obstacle once throttling is off.
@@ -301,9 +302,8 @@ fn without_hrtick_a_boost_costs_a_tick() {
     let locked = |is_on: Result<bool, Error>| {
         move |facts: &mut Facts| {
             facts.lockdown = Lockdown::Integrity;
-            let path = "/sys/kernel/debug/sched/features".into();
-            facts.hrtick =
-                Some(Hrtick { path, feature: None, is_on: is_on.clone(), writable: Err(no_permission()) });
+            let (path, writable) = ("/sys/kernel/debug/sched/features".into(), Err(no_permission()));
+            facts.hrtick = Some(HrtickFile { path, feature: None, is_on: is_on.clone(), writable });
         }
     };
     let off = format!("Note HRTICK is off and can't be turned on (kernel lockdown is 'integrity'): {cost}");
@@ -321,7 +321,7 @@ fn without_hrtick_a_boost_costs_a_tick() {
 }
 
 #[test]
-fn the_dl_server_is_told_where_it_serves() {
+fn the_dl_server_is_noted_where_it_serves() {
     let served = |cpu, millis| Served {
         cpu: Cpu(cpu),
         runtime: Nanos::from_millis(millis),
@@ -351,7 +351,7 @@ fn a_threshold_above_the_kernels_own_is_a_warning() {
         let mut facts = good();
         change(&mut facts);
         let findings = of(&facts, &options);
-        let warnings = findings.iter().filter(|finding| finding.level == Level::Warning);
+        let warnings = findings.iter().filter(|finding| finding.level == Severity::Warning);
         assert_eq!(verdict(&facts, &options, &findings), PROTECTS);
         warnings.map(|finding| finding.fact.clone()).collect::<Vec<_>>()
     };
@@ -371,7 +371,7 @@ fn a_task_left_in_a_boost_is_named_with_the_cure() {
     facts.left_behind.push(LeftBehind { tid: Tid(4711), comm: Comm::new(b"bad\x1bname") });
     let findings = of(&facts, &asked(&[]));
     let last = findings.last().unwrap();
-    assert_eq!(last.level, Level::Warning);
+    assert_eq!(last.level, Severity::Warning);
     assert!(last.fact.starts_with("task 4711 (bad\\x1bname) is SCHED_DEADLINE "), "{}", last.fact);
     assert!(last.cure.as_ref().unwrap().ends_with(": chrt -o -p 0 4711"));
 }
@@ -380,14 +380,14 @@ fn a_task_left_in_a_boost_is_named_with_the_cure() {
 fn a_time_namespace_is_a_failure() {
     assert_changes(
         &[],
-        |facts| facts.initial_time_namespace = Some(false),
+        |facts| facts.time_namespace = Namespace::Other,
         &[
             "Failure stalld runs in a time namespace, where tasks seem to have started at another time, so it can't \
              tell them apart",
             "stalld would not protect this host: it is in a time namespace",
         ],
     );
-    assert_changes(&[], |facts| facts.initial_time_namespace = None, &[]);
+    assert_changes(&[], |facts| facts.time_namespace = Namespace::Unknown, &[]);
 }
 
 fn mounted(options: &str, gid: u32, is_ptraceable: bool) -> Option<Hidepid> {

@@ -1,33 +1,34 @@
-//! `stallstat record FILE`: who ran in each millisecond on each CPU, and what the performance counters say of it, in columns.
+//! `stallstat record FILE`: writes which tasks ran in each millisecond on each CPU, with
+//! performance counters, as columns.
 
-use super::columns::quoted;
-use super::options::Options;
-use super::parquet::{self, Kind, Value, Writer};
-use super::people::{People, Person, Who, runner};
-use super::perf::{Named, events_or_none};
-use super::records::{EVENTS, turn};
-use super::select::Selection;
-use super::topology::Topology;
-use super::turns::{self, Sink};
 use crate::error::{Context, Error, Result};
 use crate::host::own_file;
+use crate::stat::bpf_abi::{EVENTS, turn};
+use crate::stat::columns::quoted;
+use crate::stat::options::Options;
+use crate::stat::parquet::{ColumnSchema, ColumnType, ColumnValue, ParquetWriter};
+use crate::stat::perf::{Named, events_or_none};
+use crate::stat::select::Selection;
+use crate::stat::task_table::{TaskIdentity, TaskIdx, TaskTable, runner};
+use crate::stat::topology::Topology;
+use crate::stat::turns::{self, TurnSink};
 use crate::task::{Comm, Cpu, Nanos, Tid};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-/// How long a slot is.
+/// The length of a slot. The file has a row for each slot, CPU and task.
 const SLOT: Nanos = Nanos::from_millis(1);
 
-/// Turns on other CPUs come a little out of order; after so long none is missing.
+/// The time after which a slot is complete. Turns of different CPUs arrive slightly out of order.
 const SETTLED: Nanos = Nanos::from_secs(1);
 
-pub fn run(options: &Options, path: &Path) -> Result<()> {
+pub(super) fn run(options: &Options, path: &Path) -> Result<()> {
     let events = events_or_none(options);
-    let mut record = Record {
+    let mut record = Recorder {
         file: Sheet::create(path, &events)?,
-        people: People::new(),
+        tasks: TaskTable::new(),
         selection: Selection::new(options)?,
         slots: BTreeMap::new(),
         events: events.len(),
@@ -36,31 +37,31 @@ pub fn run(options: &Options, path: &Path) -> Result<()> {
     turns::follow(options, &Topology::read(Path::new("/")), &events, SLOT, &mut record)?;
     record.write_before(Nanos::MAX)?;
     record.file.finish().context(format_args!("write {}", path.display()))?;
-    turns::tell_missing(record.lost);
+    turns::warn_missing(record.lost);
     Ok(())
 }
 
-struct Record {
+struct Recorder {
     file: Sheet,
-    people: People,
+    tasks: TaskTable,
     selection: Selection,
-    /// By moment, CPU and task.
-    slots: BTreeMap<(Nanos, Cpu, Who), Slot>,
+    /// The slots by time, CPU and task.
+    slots: BTreeMap<(Nanos, Cpu, TaskIdx), SlotSum>,
     events: usize,
     lost: u64,
 }
 
 #[derive(Clone, Copy, Default)]
-struct Slot {
+struct SlotSum {
     ran: Nanos,
     events: [u64; EVENTS as usize],
 }
 
-impl Sink for Record {
+impl TurnSink for Recorder {
     fn turn(&mut self, turn: &turn) -> Result<()> {
         let Some(start) = turns::start(turn).filter(|_| turn.tid != 0) else { return Ok(()) };
-        let who = self.people.number(runner(turn));
-        let is_wanted = self.people.get(who).is_some_and(|person| self.selection.covers(person));
+        let idx = self.tasks.add(runner(turn));
+        let is_wanted = self.tasks.get(idx).is_some_and(|task| self.selection.covers(task));
         if !is_wanted || !self.selection.watches(Cpu(turn.cpu)) {
             return Ok(());
         }
@@ -69,10 +70,11 @@ impl Sink for Record {
         while at < end {
             let slot = Nanos(at.0 - at.0 % SLOT.0);
             let until = end.min(slot + SLOT);
-            let sum = self.slots.entry((slot, Cpu(turn.cpu), who)).or_default();
+            let sum = self.slots.entry((slot, Cpu(turn.cpu), idx)).or_default();
             sum.ran = sum.ran + (until - at);
             for (sum, count) in sum.events.iter_mut().zip(turn.events) {
-                // Its share of the turn. What is left over by rounding goes to the last slot.
+                // The part of the count for this slot: a difference of totals, so that all parts
+                // add up to the count.
                 let share = |moment: Nanos| {
                     (u128::from(count) * u128::from((moment - start).0) / u128::from((end - start).0)) as u64
                 };
@@ -85,43 +87,43 @@ impl Sink for Record {
 
     fn interval(&mut self, _: Nanos, lost: u64) -> Result<()> {
         self.lost += lost;
-        self.people.look_up_groups();
+        self.tasks.learn_cgroups();
         let last = self.slots.last_key_value().map_or(Nanos::ZERO, |((at, ..), _)| *at);
         self.write_before(last - SETTLED)?;
-        if self.people.are_too_many() {
+        if self.tasks.is_full() {
             self.write_before(Nanos::MAX)?;
-            self.people.forget();
+            self.tasks.clear();
         }
         Ok(())
     }
 }
 
-impl Record {
+impl Recorder {
     fn write_before(&mut self, moment: Nanos) -> Result<()> {
-        let later = self.slots.split_off(&(moment, Cpu(0), Who::default()));
-        for ((at, cpu, who), slot) in std::mem::replace(&mut self.slots, later) {
-            let Some(person) = self.people.get(who) else { continue };
-            let row = Row { at, cpu, person: *person, slot, events: self.events };
-            self.file.push(&row, &self.people).context("write what was recorded")?;
+        let later = self.slots.split_off(&(moment, Cpu(0), TaskIdx::default()));
+        for ((at, cpu, idx), slot) in std::mem::replace(&mut self.slots, later) {
+            let Some(identity) = self.tasks.get(idx) else { continue };
+            let row = SheetRow { at, cpu, identity: *identity, slot, events: self.events };
+            self.file.push(&row, &self.tasks).context("write what was recorded")?;
         }
         Ok(())
     }
 }
 
-struct Row {
+struct SheetRow {
     at: Nanos,
     cpu: Cpu,
-    person: Person,
-    slot: Slot,
+    identity: TaskIdentity,
+    slot: SlotSum,
     events: usize,
 }
 
 const TEXTS: [&str; 4] = ["comm", "cgroup", "container", "pod"];
 
-/// A file in one of the forms that others can read.
+/// A file in one of the supported formats.
 enum Sheet {
     Csv(BufWriter<File>),
-    Parquet(Writer<BufWriter<File>>),
+    Parquet(ParquetWriter<BufWriter<File>>),
 }
 
 impl Sheet {
@@ -134,36 +136,36 @@ impl Sheet {
                 path.display()
             )));
         }
-        let mut out = BufWriter::new(own_file::begin(path)?);
+        let mut out = BufWriter::new(own_file::create_private(path)?);
         if ending == "csv" {
             let names = ["time_ns", "cpu", "tid", "tgid"].into_iter().chain(TEXTS).chain(["ran_ns"]);
             let names = names.chain(events.iter().map(|event| event.name.as_str()));
             writeln!(out, "{}", names.collect::<Vec<_>>().join(",")).context(what())?;
             return Ok(Sheet::Csv(out));
         }
-        let column = |name: &str, kind| parquet::Column { name: name.to_string(), kind };
+        let column = |name: &str, kind| ColumnSchema { name: name.to_string(), kind };
         let mut columns = vec![
-            column("time_ns", Kind::Int64),
-            column("cpu", Kind::Int32),
-            column("tid", Kind::Int32),
-            column("tgid", Kind::Int32),
+            column("time_ns", ColumnType::Int64),
+            column("cpu", ColumnType::Int32),
+            column("tid", ColumnType::Int32),
+            column("tgid", ColumnType::Int32),
         ];
-        columns.extend(TEXTS.map(|name| column(name, Kind::Text)));
-        columns.push(column("ran_ns", Kind::Int64));
-        columns.extend(events.iter().map(|event| column(&event.name, Kind::Int64)));
-        Ok(Sheet::Parquet(Writer::create(out, &columns).context(what())?))
+        columns.extend(TEXTS.map(|name| column(name, ColumnType::Text)));
+        columns.push(column("ran_ns", ColumnType::Int64));
+        columns.extend(events.iter().map(|event| column(&event.name, ColumnType::Int64)));
+        Ok(Sheet::Parquet(ParquetWriter::create(out, &columns).context(what())?))
     }
 
-    fn push(&mut self, row: &Row, people: &People) -> std::io::Result<()> {
-        let Row { at, cpu, person, slot, events } = row;
-        let Tid(tid) = person.tid;
-        let address = people.address(person);
+    fn push(&mut self, row: &SheetRow, tasks: &TaskTable) -> std::io::Result<()> {
+        let SheetRow { at, cpu, identity, slot, events } = row;
+        let Tid(tid) = identity.tid;
+        let task_owner = tasks.owner(identity);
         let (container, pod) =
-            (address.owner.container.unwrap_or_default(), address.owner.pod.unwrap_or_default());
-        let texts = [Comm::new(&person.comm).to_string(), address.cgroup, container, pod];
+            (task_owner.owner.container.unwrap_or_default(), task_owner.owner.pod.unwrap_or_default());
+        let texts = [Comm::new(&identity.comm).to_string(), task_owner.cgroup, container, pod];
         match self {
             Sheet::Csv(out) => {
-                write!(out, "{},{cpu},{tid},{}", at.0, person.tgid)?;
+                write!(out, "{},{cpu},{tid},{}", at.0, identity.tgid)?;
                 for text in &texts {
                     write!(out, ",{}", quoted(text))?;
                 }
@@ -175,14 +177,15 @@ impl Sheet {
             }
             Sheet::Parquet(writer) => {
                 let mut values = vec![
-                    Value::Int64(at.0 as i64),
-                    Value::Int32(cpu.0 as i32),
-                    Value::Int32(tid),
-                    Value::Int32(person.tgid.0),
+                    ColumnValue::Int64(at.0 as i64),
+                    ColumnValue::Int32(cpu.0 as i32),
+                    ColumnValue::Int32(tid),
+                    ColumnValue::Int32(identity.tgid.0),
                 ];
-                values.extend(texts.iter().map(|text| Value::Text(text)));
-                values.push(Value::Int64(slot.ran.0 as i64));
-                values.extend(slot.events.iter().take(*events).map(|&event| Value::Int64(event as i64)));
+                values.extend(texts.iter().map(|text| ColumnValue::Text(text)));
+                values.push(ColumnValue::Int64(slot.ran.0 as i64));
+                values
+                    .extend(slot.events.iter().take(*events).map(|&event| ColumnValue::Int64(event as i64)));
                 writer.push(&values)
             }
         }
@@ -213,9 +216,9 @@ mod tests {
         let scratch = Scratch::new("record");
         let path = scratch.join("slots.csv");
         let event = Named { name: "cycles".to_string(), event: crate::stat::perf::find("cycles").unwrap() };
-        let mut record = Record {
+        let mut record = Recorder {
             file: Sheet::create(&path, &[event]).unwrap(),
-            people: People::default(),
+            tasks: TaskTable::default(),
             selection: Selection::new(&Options::default()).unwrap(),
             slots: BTreeMap::new(),
             events: 1,

@@ -1,4 +1,4 @@
-//! What a look that was carried out has to have led to.
+//! Checks the consequences of each successful scan.
 
 use crate::machine::BEGINNING;
 use crate::promises::{SPACING, Watched};
@@ -7,15 +7,16 @@ use crate::tasks::Life;
 use stalld::engine::Engine;
 use stalld::task::{Cpu, Nanos};
 
-/// One task of a CPU is named at a look, and looks are a millisecond apart.
+/// Limit on the time until a starving task is reported. A scan reports one task of a CPU, and the
+/// next one follows a millisecond later.
 const NAMING: Nanos = Nanos::from_millis(100);
 
 const SHORTEST_PAUSE: Nanos = Nanos::from_millis(1);
 
 impl Watched {
-    pub fn judge_look(&mut self, rests: Nanos, engine: &Engine) {
-        self.tally.looks += 1;
-        let (at, next, limits) = (self.look_at, engine.next(), self.orders.limits);
+    pub fn judge_scan(&mut self, rests: Nanos, engine: &Engine) {
+        self.tally.scans += 1;
+        let (at, next, limits) = (self.scan_at, engine.next(), self.orders.limits);
         self.judge_names(engine);
         let mut promised = at + limits.granularity.min(limits.threshold);
         for index in 0..self.world.lives.len() {
@@ -43,38 +44,38 @@ impl Watched {
         }
     }
 
-    /// A task that starves is boosted, or there is a reason; then the next look has to come in
-    /// time.
+    /// Checks that a starving task is boosted, or that there is a reason why not. Returns when the
+    /// next scan is due at the latest, if the reason is a limit on boosts.
     fn judge_starving(&mut self, life: &Life) -> Option<Nanos> {
-        if self.excused(life) || life.judged.tried_at == Some(self.look_at) {
+        if self.excused(life) || life.judged.tried_at == Some(self.scan_at) {
             return None;
         }
         let cpu = life.judged.cpu;
         let tried_at = self.world.cores[cpu.0 as usize].tried_at.max(self.stranger_tried_at);
         let spaced = tried_at + SPACING;
-        if spaced > self.look_at {
+        if spaced > self.scan_at {
             return Some(spaced);
         }
         if self.boosts.iter().filter(|boost| boost.cpu == cpu).count() >= self.orders.places() {
-            return Some(self.look_at + SPACING);
+            return Some(self.scan_at + SPACING);
         }
         self.break_promise(life, "it starves, and is neither boosted nor refused");
         None
     }
 
     fn judge_names(&mut self, engine: &Engine) {
-        let at = self.look_at;
+        let at = self.scan_at;
         for starving in engine.starving() {
             let is_it = |it: &&mut Life| (it.tid, it.start) == (starving.task.tid, starving.task.start);
-            // It may be gone by now.
+            // The task may have ended by now.
             let Some(life) = self.world.lives.iter_mut().find(is_it) else { continue };
-            let told = starving.due && !life.judged.named;
+            let is_new = starving.due && !life.judged.named;
             let judged = &mut life.judged;
             judged.named |= starving.due;
             let right = judged.starved_at == Some(at) || judged.known.is_none();
             let wrong_wait = judged.known.is_some_and(|known| starving.wait > at - known);
             let life = *life;
-            self.tally.named += u64::from(told);
+            self.tally.named += u64::from(is_new);
             if !right || wrong_wait {
                 self.break_promise(&life, &format!("it is said to have waited for {:?}", starving.wait));
             }
@@ -92,16 +93,16 @@ impl Watched {
         }
     }
 
-    /// A look for each pause, and a few for each wait, for its coming of age and its turn to be
-    /// named: never a poll.
-    pub fn looked_no_more_than_needed(&mut self) {
+    /// Checks that stalld does not poll. It needs a scan for each pause, and a few for each wait:
+    /// one when the wait reaches the threshold, and those until the task is reported.
+    pub fn scanned_no_more_than_needed(&mut self) {
         let limits = self.orders.limits;
         let pauses =
             (self.world.now - BEGINNING).0 / (limits.granularity.min(limits.threshold).0 * 9 / 10) + 1;
         let enough = 2 * pauses + 5 * self.world.waits + self.tally.kills;
-        if !self.orders.boosts && self.tally.looks > enough {
+        if !self.orders.boosts && self.tally.scans > enough {
             let life = self.world.lives[0];
-            self.break_promise(&life, &format!("{} looks where {enough} are enough", self.tally.looks));
+            self.break_promise(&life, &format!("{} scans where {enough} are enough", self.tally.scans));
         }
     }
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-/* Programs that do nothing, for `make bench`: they measure the kernel's own cost of an event or of a walk. */
+/* Programs that do nothing, for `make bench`: they measure the kernel's own cost of an event or a
+ * walk. */
 #include "task.h"
 
 SEC("tp_btf/sched_wakeup")

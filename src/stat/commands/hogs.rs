@@ -1,32 +1,32 @@
-//! `stallstat hogs`: who ran while others waited.
+//! `stallstat hogs`: which tasks ran while others waited.
 
-use super::blame::{Blame, Charge, Suffered};
-use super::options::Options;
-use super::people::{People, Who, next, runner};
-use super::records::turn;
-use super::report::{Extra, Report};
-use super::resctrl::{self, Reading};
-use super::screen::Screen;
-use super::select::Selection;
-use super::table::{Cell, Subject, Table, column};
-use super::topology::Topology;
-use super::turns::{self, Sink};
-use super::waiting::Waiting;
 use crate::error::Result;
+use crate::stat::blame::{Blame, Charge, Suffered};
+use crate::stat::bpf_abi::turn;
+use crate::stat::options::Options;
+use crate::stat::report::{Extra, IntervalReport};
+use crate::stat::resctrl::{self, Reading};
+use crate::stat::screen::Screen;
+use crate::stat::select::Selection;
+use crate::stat::table::{Cell, Subject, Table, column};
+use crate::stat::task_table::{TaskIdx, TaskTable, next, runner};
+use crate::stat::topology::Topology;
+use crate::stat::turns::{self, TurnSink};
+use crate::stat::waiting::Waiting;
 use crate::sys::cpu;
 use crate::task::{Cpu, Nanos, Tid};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-/// A turn that lasts is told in pieces of this length.
+/// A long turn is recorded in pieces of this length.
 const PIECE: Nanos = Nanos::from_millis(100);
 
-pub fn run(options: &Options) -> Result<()> {
+pub(super) fn run(options: &Options) -> Result<()> {
     let topology = Topology::read(Path::new("/"));
     let siblings = |cpu| topology.siblings(Cpu(cpu)).map(|sibling| sibling.0 as usize).collect();
     let mut hogs = Hogs {
         blame: Blame::new((0..cpu::configured()).map(siblings).collect()),
-        people: People::new(),
+        tasks: TaskTable::new(),
         selection: Selection::new(options)?,
         waiting: Waiting::new(options),
         charged: HashMap::new(),
@@ -39,10 +39,10 @@ pub fn run(options: &Options) -> Result<()> {
 
 struct Hogs<'a> {
     blame: Blame,
-    people: People,
+    tasks: TaskTable,
     selection: Selection,
     waiting: Waiting,
-    /// Until when a wait that goes on has been laid to somebody.
+    /// The time up to which a wait that continues is charged, by tid.
     charged: HashMap<Tid, Nanos>,
     screen: Screen,
     caches: Caches,
@@ -50,17 +50,16 @@ struct Hogs<'a> {
 }
 
 impl Hogs<'_> {
-    fn wants(&mut self, who: Who, cpu: Cpu) -> bool {
-        self.selection.watches(cpu)
-            && self.people.get(who).is_some_and(|person| self.selection.covers(person))
+    fn wants(&mut self, idx: TaskIdx, cpu: Cpu) -> bool {
+        self.selection.watches(cpu) && self.tasks.get(idx).is_some_and(|task| self.selection.covers(task))
     }
 
-    /// Those who wait now have waited for somebody until now.
+    /// Charges the waits that continue, up to now.
     fn charge_waiters(&mut self) {
         let Some((at, waiters)) = self.waiting.now() else { return };
         for (task, since) in waiters.collect::<Vec<_>>() {
             let since = self.charged.insert(task.tid, at).map_or(since, |charged| charged.max(since));
-            let victim = self.people.waiter(&task);
+            let victim = self.tasks.add_waiter(&task);
             if self.wants(victim, task.cpu) {
                 self.blame.waited(task.cpu, victim, since, at, false);
             }
@@ -68,10 +67,11 @@ impl Hogs<'_> {
         self.charged.retain(|_, &mut charged| charged == at);
     }
 
-    /// A row for each pair of those who are added up together.
+    /// Returns a table with a row for each pair of labels: of victims, and of tasks that ran
+    /// meanwhile.
     fn table(&self) -> Table {
-        let label = |who: Who| {
-            self.people.get(who).map_or_else(String::new, |person| self.people.label(person, self.options.by))
+        let label = |idx: TaskIdx| {
+            self.tasks.get(idx).map_or_else(String::new, |task| self.tasks.label(task, self.options.by))
         };
         let mut suffered: BTreeMap<String, Suffered> = BTreeMap::new();
         for (&victim, more) in &self.blame.suffered {
@@ -110,7 +110,7 @@ impl Hogs<'_> {
     }
 }
 
-/// How the last-level caches are shared out, where the kernel is asked to keep account of it.
+/// The use of the last-level caches, if resctrl is mounted.
 struct Caches {
     mount: Option<PathBuf>,
     before: Vec<Reading>,
@@ -131,11 +131,11 @@ impl Caches {
     }
 }
 
-impl Sink for Hogs<'_> {
+impl TurnSink for Hogs<'_> {
     fn turn(&mut self, turn: &turn) -> Result<()> {
         let (cpu, end) = (Cpu(turn.cpu), Nanos(turn.end));
         if let Some(start) = turns::start(turn) {
-            let runner = self.people.number(runner(turn));
+            let runner = self.tasks.add(runner(turn));
             self.blame.ran(cpu, runner, start, end);
         }
         if turn.next_tid == 0 || turn.waited == 0 {
@@ -143,7 +143,7 @@ impl Sink for Hogs<'_> {
         }
         let begun = end - Nanos(turn.waited);
         let start = self.charged.remove(&Tid(turn.next_tid)).map_or(begun, |charged| charged.max(begun));
-        let victim = self.people.number(next(turn));
+        let victim = self.tasks.add(next(turn));
         if self.wants(victim, cpu) {
             self.blame.waited(cpu, victim, start, end, turn.moved == 0);
         }
@@ -152,14 +152,14 @@ impl Sink for Hogs<'_> {
 
     fn interval(&mut self, length: Nanos, lost: u64) -> Result<()> {
         self.charge_waiters();
-        self.people.look_up_groups();
+        self.tasks.learn_cgroups();
         let more = self.caches.change(length).into_iter().collect();
-        let report = Report { length, tables: vec![self.table()], more, lost };
+        let report = IntervalReport { length, tables: vec![self.table()], more, lost };
         report.show(self.options, &mut self.screen)?;
-        self.blame.settle();
-        if self.people.are_too_many() {
-            self.people.forget();
-            self.blame.forget();
+        self.blame.start_interval();
+        if self.tasks.is_full() {
+            self.tasks.clear();
+            self.blame.clear();
         }
         Ok(())
     }

@@ -1,9 +1,9 @@
-//! Timer jitter: how late a thread runs that asked for a moment, on each CPU.
+//! Measures timer jitter: how much later than planned a thread wakes up, on each CPU.
 //!
-//! A thread per CPU sleeps to one moment after the other, an interval apart. Moments that have
-//! passed when it runs at last are left out: that it was kept waiting for a second is one measure
-//! of a second, not a thousand of less and less. A thread that does not run at all keeps nobody
-//! waiting: when the time is over it is as late as it is by then.
+//! A thread per CPU sleeps until one planned time after the other, an interval apart. Planned times
+//! that have passed before the thread runs are skipped, so that a delay of a second counts once,
+//! and not for each interval in it. A thread that never runs blocks no other thread. At the end,
+//! its delay up to then is counted.
 
 use crate::cpus::CpuSet;
 use crate::error::{Context, Error, Result};
@@ -15,20 +15,20 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 
-/// Below this there is no sleep left between two moments.
-pub const LEAST_INTERVAL: Nanos = Nanos::from_micros(10);
+/// The shortest interval that leaves time to sleep.
+pub(super) const LEAST_INTERVAL: Nanos = Nanos::from_micros(10);
 
-/// Enough for a loop that calls the clock and a sink.
+/// The stack size, enough for a loop that calls the clock and a sink.
 const STACK: usize = 64 << 10;
 
-/// How often it is looked whether the sink has had enough.
+/// The interval between two checks whether the sink has returned `Break`.
 const LOOK: Nanos = Nanos::from_millis(50);
 
-/// Measures on all of `cpus` for `time`, each `interval`, at FIFO `priority` if there is one.
+/// Measures on all of `cpus` for `time`, once per `interval`, at FIFO `priority` if it is set.
 ///
-/// `sink` is given each lateness by the thread that was late, and so by several at once: it should neither wait nor
-/// allocate. Once it answers `Break` all of them end. Nothing is measured unless all threads are
-/// where they should be.
+/// Each delayed thread calls `sink` with its delay. Threads may do so at the same time, so `sink`
+/// should neither block nor allocate. If it returns `Break`, the measurement ends. Fails if one of
+/// the threads can't be started on its CPU with this priority.
 pub fn run<S>(cpus: &CpuSet, interval: Nanos, time: Nanos, priority: Option<u32>, sink: &Arc<S>) -> Result<()>
 where
     S: Fn(Cpu, Nanos) -> ControlFlow<()> + Send + Sync + 'static,
@@ -47,15 +47,15 @@ where
         let due = Arc::new(Due::default());
         let measuring =
             Measuring { cpu, interval, due: due.clone(), sink: sink.clone(), enough: enough.clone() };
-        place(measuring, priority, started)?;
+        start_thread(measuring, priority, started)?;
         threads.push((cpu, start, due));
     }
     let begin = clock::monotonic();
     for (nth, (_, start, due)) in threads.iter().enumerate() {
-        // Wakeups on all CPUs at once would keep each other waiting.
+        // Spread the wakeups, because wakeups on all CPUs at once would delay each other.
         let first = begin + interval + Nanos(interval.0 / threads.len() as u64 * nth as u64);
         due.set(first);
-        // It has not ended: it waits for this.
+        // The receiver exists: the thread waits for this message.
         let _ = start.send(first);
     }
     let end = begin + time;
@@ -70,25 +70,25 @@ where
     Ok(())
 }
 
-/// Starts a thread on a CPU, where it waits for its first moment. It is put there from here: by
-/// itself it would not come back from behind a hog.
-fn place<S>(measuring: Measuring<S>, priority: Option<u32>, started: Receiver<Nanos>) -> Result<()>
+/// Starts a thread that waits for its first planned time, and moves it to its CPU. The thread does
+/// not move itself, because behind a hog it could not return to report an error.
+fn start_thread<S>(measuring: Measuring<S>, priority: Option<u32>, started: Receiver<Nanos>) -> Result<()>
 where
     S: Fn(Cpu, Nanos) -> ControlFlow<()> + Send + Sync + 'static,
 {
     let cpu = measuring.cpu;
-    let (tell, told) = mpsc::channel();
-    let life = move || {
+    let (sender, receiver) = mpsc::channel();
+    let body = move || {
         clock::be_punctual();
-        let _ = tell.send(sched::gettid());
-        // It is never started if another thread could not be.
+        let _ = sender.send(sched::gettid());
+        // The sender is dropped if another thread could not be started.
         if let Ok(first) = started.recv() {
             measuring.run(first);
         }
     };
     let thread = thread::Builder::new().name(format!("jitter/{cpu}")).stack_size(STACK);
-    thread.spawn(life).context(format_args!("start a thread for CPU {cpu}"))?;
-    let tid: Tid = told.recv().map_err(|_| Error::new(format!("the thread for CPU {cpu} has ended")))?;
+    thread.spawn(body).context(format_args!("start a thread for CPU {cpu}"))?;
+    let tid: Tid = receiver.recv().map_err(|_| Error::new(format!("the thread for CPU {cpu} has ended")))?;
     let only = [cpu].into_iter().collect();
     sched::set_affinity(tid, &only).context(format_args!("put a thread on CPU {cpu}"))?;
     match priority {
@@ -98,7 +98,7 @@ where
     }
 }
 
-/// What a thread needs.
+/// The data of a measuring thread.
 struct Measuring<S> {
     cpu: Cpu,
     interval: Nanos,
@@ -128,33 +128,34 @@ impl<S: Fn(Cpu, Nanos) -> ControlFlow<()>> Measuring<S> {
     }
 }
 
-/// The first moment after `now` that is some intervals after `planned`.
+/// Returns the first time after `now` that is a multiple of `interval` after `planned`.
 fn next(planned: Nanos, now: Nanos, interval: Nanos) -> Nanos {
     let passed = (now - planned).0 / interval.0;
     planned + Nanos(interval.0.saturating_mul(passed + 1))
 }
 
-/// The moment that a thread sleeps to. Whoever takes it tells how late it was: the thread, or in
-/// its stead the end.
+/// The planned time until which a thread sleeps. Either the thread or the end of the measurement
+/// takes it, and reports the delay.
 #[derive(Default)]
 struct Due(AtomicU64);
 
 impl Due {
-    /// The thread is awake.
+    /// The value while the thread is awake.
     const NONE: u64 = 0;
+    /// The value after the end of the measurement.
     const OVER: u64 = u64::MAX;
 
-    /// False if it is over.
+    /// Sets the next planned time. Returns false if the measurement has ended.
     fn set(&self, planned: Nanos) -> bool {
         self.0.compare_exchange(Due::NONE, planned.0, Ordering::Release, Ordering::Relaxed).is_ok()
     }
 
-    /// False if it is over.
+    /// Takes the planned time. Returns false if the measurement has ended.
     fn take(&self, planned: Nanos) -> bool {
         self.0.compare_exchange(planned.0, Due::NONE, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
-    /// How late the thread is that still sleeps.
+    /// Ends the measurement. Returns the delay of a thread that should have woken up before `now`.
     fn end(&self, now: Nanos) -> Option<Nanos> {
         let planned = self.0.swap(Due::OVER, Ordering::AcqRel);
         (planned != Due::NONE && planned < now.0).then(|| now - Nanos(planned))
@@ -180,7 +181,7 @@ mod tests {
         let seen: Arc<Vec<AtomicUsize>> = Arc::new((0..=last.0).map(|_| AtomicUsize::new(0)).collect());
         let (counts, main) = (seen.clone(), sched::gettid());
         let sink = Arc::new(move |cpu: Cpu, _| {
-            // What a CPU is late by at the end is told from outside.
+            // The main thread reports how late a CPU is at the end.
             if cpu == cpu::current() || main == sched::gettid() {
                 counts[cpu.0 as usize].fetch_add(1, Ordering::Relaxed);
                 return ControlFlow::Continue(());
@@ -194,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sink_that_has_had_enough_ends_it() {
+    fn a_sink_that_breaks_ends_the_measurement() {
         let cpus = sched::get_affinity(Tid(0)).unwrap();
         let begin = clock::monotonic();
         run(&cpus, MILLI, Nanos::from_secs(60), None, &Arc::new(|_, _| ControlFlow::Break(()))).unwrap();
@@ -202,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_not_be_measured_is_told_at_once() {
+    fn an_impossible_measurement_fails_at_once() {
         let all = sched::get_affinity(Tid(0)).unwrap();
         let refused = |cpus: &CpuSet, interval, priority| {
             let error = run(cpus, interval, Nanos::from_secs(60), priority, &Arc::new(sink)).unwrap_err();
@@ -227,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn either_the_thread_or_the_end_tells_how_late_it_was() {
+    fn either_the_thread_or_the_end_reports_how_late_it_was() {
         let due = Due::default();
         assert!(due.set(Nanos(100)) && due.take(Nanos(100)) && due.set(Nanos(200)));
         assert_eq!(due.end(Nanos(250)), Some(Nanos(50)));

@@ -1,9 +1,8 @@
-//! Control groups: which group a number is, what is in a group, and the container that it belongs
-//! to.
+//! Control groups: the group of an id, the groups below a group, and the container of a group.
 //!
-//! The kernel's programs see a group as its id, which on the unified hierarchy is the inode number
-//! of its directory. Whoever may make groups may give them any name that has no slash; `Group`
-//! writes it so that it can't break out of a line.
+//! The BPF programs identify a group by its id. In the unified hierarchy (cgroup v2) that is the
+//! inode number of its directory. A user may be allowed to give groups any name without a slash, so
+//! `Cgroup` escapes names for output.
 
 use crate::error::{Context, Result};
 use crate::host::mounts;
@@ -15,53 +14,53 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// A group, by its path below the mount: `/` is the root.
+/// A group, as its path below the mount: `/` is the root.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Group(Vec<u8>);
+pub struct Cgroup(Vec<u8>);
 
-/// Who a group belongs to, as far as its path tells.
+/// The container and the pod of a group, if its path shows them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Owner {
+pub struct CgroupOwner {
     /// The container's id: 64 hexadecimal digits.
     pub container: Option<String>,
-    /// The uid of the Kubernetes pod, with dashes if it has any.
+    /// The uid of the Kubernetes pod, with dashes unless it is a hash.
     pub pod: Option<String>,
 }
 
 /// The groups of the unified hierarchy.
 #[derive(Clone, Debug)]
-pub struct Groups {
+pub(super) struct Cgroups {
     mount: PathBuf,
-    by_id: BTreeMap<u64, Group>,
-    /// Those that were asked for and not there: gone before anybody could look.
+    by_id: BTreeMap<u64, Cgroup>,
+    /// The ids that `learn` has not found, because their groups are removed. It does not search for
+    /// them again.
     gone: BTreeSet<u64>,
 }
 
-/// Where the unified hierarchy is mounted: at any place, such as `/sys/fs/cgroup/unified` where the
-/// controllers are on hierarchies of version 1.
-pub fn mount(root: &Path) -> Option<PathBuf> {
+/// Returns the mount point of the unified hierarchy. It can be any directory, such as
+/// `/sys/fs/cgroup/unified` if the controllers are in hierarchies of version 1.
+pub(super) fn mount(root: &Path) -> Option<PathBuf> {
     mounts::of(root, "cgroup2").into_iter().next()
 }
 
-impl Groups {
+impl Cgroups {
     /// Reads all groups below `mount`.
-    pub fn read(mount: &Path) -> Result<Groups> {
+    pub(super) fn read(mount: &Path) -> Result<Cgroups> {
         fs::read_dir(mount).context(format_args!("list {}", mount.display()))?;
-        Ok(Groups { mount: mount.to_path_buf(), by_id: walk(mount), gone: BTreeSet::new() })
+        Ok(Cgroups { mount: mount.to_path_buf(), by_id: walk(mount), gone: BTreeSet::new() })
     }
 
-    pub fn get(&self, id: u64) -> Option<&Group> {
+    pub(super) fn get(&self, id: u64) -> Option<&Cgroup> {
         self.by_id.get(&key(id))
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = (u64, &Group)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &Cgroup)> {
         self.by_id.iter().map(|(&id, group)| (id, group))
     }
 
-    /// Looks for new groups if one of `ids` is not known. What has ended is forgotten unless it is
-    /// among them, and so is what was never found: the memory is bounded by what there is and what
-    /// is asked for.
-    pub fn learn(&mut self, ids: impl IntoIterator<Item = u64>) {
+    /// Reads all groups again if one of `ids` is unknown. Keeps a removed group only if it is in
+    /// `ids`, so that the memory is bounded.
+    pub(super) fn learn(&mut self, ids: impl IntoIterator<Item = u64>) {
         let ids: BTreeSet<u64> = ids.into_iter().map(key).collect();
         if ids.iter().all(|id| self.by_id.contains_key(id) || self.gone.contains(id)) {
             return;
@@ -75,20 +74,21 @@ impl Groups {
         self.by_id = now;
     }
 
-    /// The ids of the groups whose path is `chosen`, and of all that are below them.
-    pub fn within(&self, chosen: impl Fn(&[u8]) -> bool) -> BTreeSet<u64> {
-        let within = |group: &Group| group.and_above().any(&chosen);
+    /// Returns the ids of the groups whose path is `chosen`, and of all groups below them.
+    pub(super) fn within(&self, chosen: impl Fn(&[u8]) -> bool) -> BTreeSet<u64> {
+        let within = |group: &Cgroup| group.and_above().any(&chosen);
         self.iter().filter(|(_, group)| within(group)).map(|(id, _)| id).collect()
     }
 }
 
-/// On 32 bits an inode number is the lower half of the id.
+/// Returns the id as an inode number: the lower half on 32 bits.
 fn key(id: u64) -> u64 {
     if usize::BITS == 32 { id & u64::from(u32::MAX) } else { id }
 }
 
-/// Groups come and go meanwhile: what can't be read has gone.
-fn walk(mount: &Path) -> BTreeMap<u64, Group> {
+/// Returns all groups below `mount` by id. Skips what can't be read, because groups may be removed
+/// meanwhile.
+fn walk(mount: &Path) -> BTreeMap<u64, Cgroup> {
     let mut by_id = BTreeMap::new();
     let mut to_do = vec![(mount.to_path_buf(), Vec::new())];
     while let Some((dir, path)) = to_do.pop() {
@@ -99,21 +99,21 @@ fn walk(mount: &Path) -> BTreeMap<u64, Group> {
                 to_do.push((entry.path(), path));
             }
         }
-        by_id.insert(key(of_dir.ino()), Group(if path.is_empty() { b"/".to_vec() } else { path }));
+        by_id.insert(key(of_dir.ino()), Cgroup(if path.is_empty() { b"/".to_vec() } else { path }));
     }
     by_id
 }
 
-impl Group {
-    pub fn new(path: &[u8]) -> Group {
-        Group(path.to_vec())
+impl Cgroup {
+    pub fn new(path: &[u8]) -> Cgroup {
+        Cgroup(path.to_vec())
     }
 
     pub fn path(&self) -> &[u8] {
         &self.0
     }
 
-    /// Its path, and the paths of the groups that it is in.
+    /// Returns the path of the group, and the paths of all groups above it.
     fn and_above(&self) -> impl Iterator<Item = &[u8]> {
         std::iter::successors(Some(self.path()), |path| match path.iter().rposition(|&b| b == b'/')? {
             0 if path.len() > 1 => Some(b"/"),
@@ -122,38 +122,38 @@ impl Group {
         })
     }
 
-    /// By the names that container engines and the kubelet give. The innermost counts where one is
-    /// in the other.
-    pub fn owner(&self) -> Owner {
-        // containerd that takes the names of systemd for a path writes POD.slice:cri-containerd:ID.
+    /// Returns the container and the pod, according to the names that container engines and the
+    /// kubelet use. If containers are nested, returns the innermost.
+    pub fn owner(&self) -> CgroupOwner {
+        // A containerd that takes systemd's names for paths writes POD.slice:cri-containerd:ID.
         let innermost_first = || self.0.rsplit(|&b| b == b'/' || b == b':');
-        Owner { container: innermost_first().find_map(container), pod: innermost_first().find_map(pod) }
+        CgroupOwner { container: innermost_first().find_map(container), pod: innermost_first().find_map(pod) }
     }
 }
 
-impl fmt::Display for Group {
+impl fmt::Display for Cgroup {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         Escaped(&self.0).fmt(f)
     }
 }
 
-impl fmt::Debug for Group {
+impl fmt::Debug for Cgroup {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "Group({self})")
+        write!(f, "Cgroup({self})")
     }
 }
 
-/// The id in `ID`, `docker-ID.scope`, `cri-containerd-ID.scope` and their like.
+/// Returns the id in `ID`, `docker-ID.scope`, `cri-containerd-ID.scope` and similar names.
 fn container(name: &[u8]) -> Option<String> {
     let name = name.strip_suffix(b".scope").unwrap_or(name);
     let (engine, id) = name.split_at(name.len().checked_sub(64)?);
-    // What watches a container is not in it.
+    // conmon watches a container, but is not part of it.
     let is_engine = engine.is_empty() || engine.ends_with(b"-") && !engine.ends_with(b"conmon-");
     (is_engine && id.iter().all(|&b| is_hex(b))).then(|| id.iter().map(|&b| b as char).collect())
 }
 
-/// The uid in `podUID` and in `kubepods-burstable-podUID.slice`, where systemd wants underscores
-/// for dashes.
+/// Returns the uid in `podUID` and in `kubepods-burstable-podUID.slice`, where systemd requires
+/// underscores instead of dashes.
 fn pod(name: &[u8]) -> Option<String> {
     let uid = match name.strip_suffix(b".slice") {
         Some(slice) => {
@@ -166,7 +166,8 @@ fn pod(name: &[u8]) -> Option<String> {
     is_uid(&uid).then(|| uid.iter().map(|&b| b as char).collect())
 }
 
-/// 8-4-4-4-12 digits; those of a pod that the kubelet has from a file are a hash without dashes.
+/// Returns whether this is a pod's uid: 8-4-4-4-12 digits. A static pod, which the kubelet reads
+/// from a file, has a hash without dashes.
 fn is_uid(uid: &[u8]) -> bool {
     let parts: Vec<&[u8]> = uid.split(|&b| b == b'-').collect();
     let lengths: Vec<usize> = parts.iter().map(|part| part.len()).collect();
@@ -191,7 +192,7 @@ mod tests {
 
     /// `{id}` and so on stand for the constants.
     fn owner(path: &str) -> (Option<String>, Option<String>) {
-        let owner = Group::new(fill(path).as_bytes()).owner();
+        let owner = Cgroup::new(fill(path).as_bytes()).owner();
         (owner.container, owner.pod)
     }
 
@@ -202,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_container_is_told_by_the_name_its_engine_gives() {
+    fn a_container_is_known_by_the_name_that_its_engine_gives() {
         for path in [
             "/system.slice/docker-{id}.scope",
             "/docker/{id}",
@@ -224,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_container_of_kubernetes_is_told_with_its_pod() {
+    fn a_container_of_kubernetes_is_known_with_its_pod() {
         for path in [
             "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{u_i_d}.slice/cri-containerd-{id}.scope",
             "/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod{u_i_d}.slice/crio-{id}.scope",
@@ -258,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_without_its_container_is_told_alone() {
+    fn a_pod_without_its_container_is_known_alone() {
         for path in [
             "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{u_i_d}.slice",
             "/kubepods/pod{uid}",
@@ -269,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn other_groups_belong_to_nobody() {
+    fn other_groups_belong_to_no_container_or_pod() {
         for path in [
             "/",
             "",
@@ -289,7 +290,7 @@ mod tests {
         ] {
             assert_eq!(owner(path), (None, None), "{path}");
         }
-        assert_eq!(Group::new(&[0xff; 64]).owner(), Owner::default());
+        assert_eq!(Cgroup::new(&[0xff; 64]).owner(), CgroupOwner::default());
     }
 
     fn id(root: &Scratch, path: &str) -> u64 {
@@ -301,7 +302,7 @@ mod tests {
         let root = Scratch::new("groups-ids");
         root.file("system.slice/ssh.service/cgroup.procs", "");
         root.file("cgroup.procs", "");
-        let groups = Groups::read(root.path()).unwrap();
+        let groups = Cgroups::read(root.path()).unwrap();
         let path = |name| groups.get(id(&root, name)).map(|group| group.to_string());
         assert_eq!(path("").as_deref(), Some("/"));
         assert_eq!(path("system.slice").as_deref(), Some("/system.slice"));
@@ -315,7 +316,7 @@ mod tests {
         for dir in ["a/b/c", "a-b/b", "d/a"] {
             fs::create_dir_all(root.join(dir)).unwrap();
         }
-        let groups = Groups::read(root.path()).unwrap();
+        let groups = Cgroups::read(root.path()).unwrap();
         let within = |chosen: &dyn Fn(&[u8]) -> bool| -> Vec<String> {
             let ids = groups.within(chosen);
             let mut paths: Vec<_> = ids.iter().map(|&id| groups.get(id).unwrap().to_string()).collect();
@@ -329,10 +330,10 @@ mod tests {
     }
 
     #[test]
-    fn a_group_that_ended_is_known_as_long_as_it_is_asked_for() {
+    fn an_ended_group_is_known_as_long_as_it_is_requested() {
         let root = Scratch::new("groups-learn");
         fs::create_dir_all(root.join("old")).unwrap();
-        let mut groups = Groups::read(root.path()).unwrap();
+        let mut groups = Cgroups::read(root.path()).unwrap();
         let old = id(&root, "old");
         fs::create_dir_all(root.join("new")).unwrap();
         let new = id(&root, "new");
@@ -347,14 +348,14 @@ mod tests {
         assert_eq!(groups.get(new).unwrap().path(), b"/new");
         assert_eq!(groups.get(u64::MAX), None);
 
-        // Nobody looks again for what was not found, ...
+        // A number that an earlier walk did not find causes no new walk.
         fs::create_dir_all(root.join("later")).unwrap();
         let later = id(&root, "later");
         groups.learn([u64::MAX]);
         assert_eq!(groups.get(later), None);
         groups.learn([later]);
         assert_eq!(groups.get(later).unwrap().path(), b"/later");
-        // ... nor remembers what nobody asks for.
+        // A walk drops a group that is gone, unless the call names it.
         assert_eq!(groups.get(old), None);
     }
 
@@ -362,7 +363,7 @@ mod tests {
     fn a_name_can_not_break_out_of_its_line() {
         let root = Scratch::new("groups-hostile");
         fs::create_dir(root.path().join(OsStr::from_bytes(b"a\nb\x1b[2J\xff\\"))).unwrap();
-        let groups = Groups::read(root.path()).unwrap();
+        let groups = Cgroups::read(root.path()).unwrap();
         let shown: Vec<_> = groups.iter().map(|(_, group)| group.to_string()).collect();
         assert!(shown.contains(&r"/a\x0ab\x1b[2J\xff\\".to_string()), "{shown:?}");
     }
@@ -376,7 +377,7 @@ mod tests {
             "cgroup /sys/fs/cgroup/cpu cgroup rw 0 0\nx /sys/fs/cgroup/unified cgroup2 rw 0 0\n",
         );
         assert_eq!(mount(root.path()), Some(root.join("sys/fs/cgroup/unified")));
-        let error = Groups::read(&root.join("gone")).unwrap_err().to_string();
+        let error = Cgroups::read(&root.join("gone")).unwrap_err().to_string();
         assert!(error.starts_with("cannot list ") && error.ends_with("No such file or directory"), "{error}");
     }
 }

@@ -1,25 +1,25 @@
-//! What becomes of counts in tables.
+//! Tests of the tables that are made from counts.
 
 use super::*;
-use crate::command_line::Host;
+use crate::command_line::HostFacts;
 use crate::stat::options;
 use crate::stat::perf::find;
 use crate::task::Tid;
 
 fn options(words: &str) -> Options {
-    let host = Host { configured_cpus: 4, notify_socket: false };
+    let host = HostFacts { configured_cpus: 4, notify_socket: false };
     match options::parse(words.split_whitespace().map(Into::into), &host) {
         Ok(options::Command::Count(options)) => options,
         other => panic!("{other:?}"),
     }
 }
 
-fn of(name: &str, tid: i32, counted: &[(Kind, &[u64])]) -> Counts {
+fn of(name: &str, tid: i32, counted: &[(Metric, &[u64])]) -> Counts {
     let mut counts = Counts { tid: Tid(tid), comm: Comm::new(name.as_bytes()), ..Counts::default() };
-    for (kind, values) in counted {
+    for (metric, values) in counted {
         let mut histogram = Histogram::default();
         values.iter().for_each(|&value| histogram.add(value));
-        counts.histograms[*kind as usize] = histogram;
+        counts.histograms[*metric as usize] = histogram;
     }
     counts
 }
@@ -36,13 +36,13 @@ fn json(tables: &[Table]) -> String {
 #[test]
 fn tasks_of_one_name_are_a_row_unless_each_is_wanted() {
     let tables = |words| {
-        let mut counted = Counted::new(&options(words), &[], Nanos::from_secs(1));
-        counted.add(&of("a", 1, &[(Kind::Sleep, &[3_000])]));
-        counted.add(&of("b", 2, &[(Kind::Sleep, &[9_000])]));
-        counted.add(&of("a", 3, &[(Kind::Sleep, &[5_000, 7_000])]));
-        // Nothing is to be said of it.
-        counted.add(&of("c", 4, &[]));
-        counted.into_tables()
+        let mut tables = IntervalTables::new(&options(words), &[], Nanos::from_secs(1));
+        tables.add(&of("a", 1, &[(Metric::Sleep, &[3_000])]));
+        tables.add(&of("b", 2, &[(Metric::Sleep, &[9_000])]));
+        tables.add(&of("a", 3, &[(Metric::Sleep, &[5_000, 7_000])]));
+        // It has no counts, so it gets no row.
+        tables.add(&of("c", 4, &[]));
+        tables.into_tables()
     };
     let subjects = |table: &Table| -> Vec<Subject> { table.rows.iter().map(|row| row.0.clone()).collect() };
     let [a, b] = [b"a", b"b"].map(|name| Comm::new(name));
@@ -62,11 +62,11 @@ fn a_group_is_the_tables_it_promises_and_no_more() {
         "a",
         1,
         &[
-            (Kind::Latency, &[1_000, 3_000]),
-            (Kind::Depth, &[2 << 10, 4 << 10]),
-            (Kind::Voluntary, &[5_000]),
-            (Kind::Preempted, &[6_000, 6_000, 6_000]),
-            (Kind::Migrations, &[6 << 10]),
+            (Metric::Latency, &[1_000, 3_000]),
+            (Metric::Depth, &[2 << 10, 4 << 10]),
+            (Metric::Voluntary, &[5_000]),
+            (Metric::Preempted, &[6_000, 6_000, 6_000]),
+            (Metric::Migrations, &[6 << 10]),
         ],
     );
     (counts.moves, counts.cross_cache, counts.cross_node) = (6, 2, 1);
@@ -95,9 +95,9 @@ fn a_group_is_the_tables_it_promises_and_no_more() {
         ),
         ("schedstat", ""),
     ] {
-        let mut counted = Counted::new(&options(&format!("-g {group}")), &named, Nanos::from_secs(2));
-        counted.add(&counts);
-        counted.add_cpu(Cpu(3), &of("", 0, &[(Kind::Latency, &[3_000])]));
-        assert_eq!(json(&counted.into_tables()), shown, "{group}");
+        let mut tables = IntervalTables::new(&options(&format!("-g {group}")), &named, Nanos::from_secs(2));
+        tables.add(&counts);
+        tables.add_cpu(Cpu(3), &of("", 0, &[(Metric::Latency, &[3_000])]));
+        assert_eq!(json(&tables.into_tables()), shown, "{group}");
     }
 }

@@ -1,19 +1,18 @@
-//! What was counted in an interval, as tables: a row for each task as it comes, or for each name in
-//! the end.
+//! The counts of an interval as tables, with a row for each task or for each name.
 
-use super::collector::{Counts, KINDS, Kind};
+use super::collector::{Counts, METRICS, Metric};
 use super::histogram::Histogram;
-use super::options::{Group, Options};
+use super::options::{MetricGroup, Options};
 use super::perf::Named;
 use super::table::{Cell, Column, Subject, Table, column};
 use crate::task::{Comm, Cpu, Nanos};
 use std::collections::BTreeMap;
 
-pub struct Counted<'a> {
-    context: Context<'a>,
+pub(super) struct IntervalTables<'a> {
+    context: RowContext<'a>,
     collapse: bool,
-    tables: Vec<(What, Table)>,
-    /// By name, where tasks of one name are one row.
+    tables: Vec<(TableKind, Table)>,
+    /// The sums by name, if tasks of one name share a row.
     names: BTreeMap<[u8; 16], Sum>,
 }
 
@@ -23,15 +22,15 @@ struct Sum {
     counts: Counts,
 }
 
-/// What a row depends on besides its counts.
-struct Context<'a> {
+/// The context of a row: all it depends on besides its counts.
+struct RowContext<'a> {
     events: &'a [Named],
     interval: Nanos,
 }
 
-/// What a table is about.
+/// The kind of a table.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum What {
+enum TableKind {
     Latency,
     LatencyByCpu,
     Slice,
@@ -42,26 +41,26 @@ enum What {
     Perf,
 }
 
-/// The unit of what is no time: see bpf/count.h.
-const UNIT: u64 = 1 << super::records::SLOT_SHIFT;
+/// The unit of a metric that is no time: see bpf/count.h.
+const UNIT: u64 = 1 << super::bpf_abi::SLOT_SHIFT;
 
-impl<'a> Counted<'a> {
-    /// The tables of the groups that were asked for, with nothing in them yet.
-    pub fn new(options: &Options, events: &'a [Named], interval: Nanos) -> Counted<'a> {
-        let whats = options.groups.iter().flat_map(|&group| of_group(group));
-        Counted {
-            tables: whats.map(|&what| (what, what.table(events))).collect(),
-            context: Context { events, interval },
+impl<'a> IntervalTables<'a> {
+    /// Makes empty tables for the groups that the options select.
+    pub(super) fn new(options: &Options, events: &'a [Named], interval: Nanos) -> IntervalTables<'a> {
+        let kinds = options.groups.iter().flat_map(|&group| of_group(group));
+        IntervalTables {
+            tables: kinds.map(|&kind| (kind, kind.table(events))).collect(),
+            context: RowContext { events, interval },
             collapse: options.collapse,
             names: BTreeMap::new(),
         }
     }
 
-    pub fn add(&mut self, counts: &Counts) {
+    pub(super) fn add(&mut self, counts: &Counts) {
         if !self.collapse {
             return self.row(&Subject::Task(counts.comm, counts.tid), counts);
         }
-        // What has only ended has nothing new to count.
+        // A task without counts has only ended.
         if counts.is_empty() {
             return;
         }
@@ -70,11 +69,11 @@ impl<'a> Counted<'a> {
         sum.counts.add(counts);
     }
 
-    pub fn add_cpu(&mut self, cpu: Cpu, counts: &Counts) {
+    pub(super) fn add_cpu(&mut self, cpu: Cpu, counts: &Counts) {
         self.row(&Subject::Cpu(cpu), counts);
     }
 
-    pub fn into_tables(mut self) -> Vec<Table> {
+    pub(super) fn into_tables(mut self) -> Vec<Table> {
         while let Some((name, sum)) = self.names.pop_first() {
             self.row(&Subject::Name(Comm::new(&name), sum.tasks), &sum.counts);
         }
@@ -85,72 +84,72 @@ impl<'a> Counted<'a> {
 
     fn row(&mut self, subject: &Subject, counts: &Counts) {
         let is_of_cpu = matches!(subject, Subject::Cpu(_));
-        for (what, table) in self.tables.iter_mut().filter(|(what, _)| what.is_of_cpus() == is_of_cpu) {
-            if let Some(cells) = what.cells(counts, &self.context) {
+        for (kind, table) in self.tables.iter_mut().filter(|(kind, _)| kind.is_of_cpus() == is_of_cpu) {
+            if let Some(cells) = kind.cells(counts, &self.context) {
                 table.rows.push((subject.clone(), cells.into_boxed_slice()));
             }
         }
     }
 }
 
-fn of_group(group: Group) -> &'static [What] {
+fn of_group(group: MetricGroup) -> &'static [TableKind] {
     match group {
-        Group::Latency => &[What::Latency, What::LatencyByCpu],
-        Group::Slice => &[What::Slice],
-        Group::Sleep => &[What::Sleep, What::IdleByCpu],
-        Group::Waking => &[What::Waking],
-        Group::Migration => &[What::Migration],
-        Group::Perf => &[What::Perf],
-        Group::Schedstat => &[],
+        MetricGroup::Latency => &[TableKind::Latency, TableKind::LatencyByCpu],
+        MetricGroup::Slice => &[TableKind::Slice],
+        MetricGroup::Sleep => &[TableKind::Sleep, TableKind::IdleByCpu],
+        MetricGroup::Waking => &[TableKind::Waking],
+        MetricGroup::Migration => &[TableKind::Migration],
+        MetricGroup::Perf => &[TableKind::Perf],
+        MetricGroup::Schedstat => &[],
     }
 }
 
-impl What {
+impl TableKind {
     fn is_of_cpus(self) -> bool {
-        matches!(self, What::LatencyByCpu | What::IdleByCpu)
+        matches!(self, TableKind::LatencyByCpu | TableKind::IdleByCpu)
     }
 
     fn table(self, events: &[Named]) -> Table {
-        // In order of the 99th percentile, where there is one.
+        // Sort by the 99th percentile, if the table has one.
         let (name, columns, order) = match self {
-            What::Latency => {
+            TableKind::Latency => {
                 ("latency", [time_columns(), depth_columns()].into_iter().flatten().collect(), P99)
             }
-            What::LatencyByCpu => ("latency by CPU", time_columns(), P99),
-            What::Slice => ("slice", slice_columns(), slice_columns().len() - 1),
-            What::Sleep => ("sleep", time_columns(), P99),
-            What::IdleByCpu => ("idle by CPU", time_columns(), P99),
-            What::Waking => ("waking", time_columns(), P99),
-            What::Migration => ("migration", migration_columns(), 0),
-            What::Perf => ("perf", event_columns(events), 0),
+            TableKind::LatencyByCpu => ("latency by CPU", time_columns(), P99),
+            TableKind::Slice => ("slice", slice_columns(), slice_columns().len() - 1),
+            TableKind::Sleep => ("sleep", time_columns(), P99),
+            TableKind::IdleByCpu => ("idle by CPU", time_columns(), P99),
+            TableKind::Waking => ("waking", time_columns(), P99),
+            TableKind::Migration => ("migration", migration_columns(), 0),
+            TableKind::Perf => ("perf", event_columns(events), 0),
         };
-        let bands = matches!(self, What::Latency | What::Sleep | What::Waking);
+        let bands = matches!(self, TableKind::Latency | TableKind::Sleep | TableKind::Waking);
         Table { name, columns, order, rows: Vec::new(), bands }
     }
 
-    /// None where there is nothing to be said.
-    fn cells(self, counts: &Counts, context: &Context) -> Option<Vec<Cell>> {
-        let times = |kind| Some(counts.histogram(kind)).filter(|it| !it.is_empty()).map(times_of);
+    /// Returns the cells of a row; `None` if nothing was counted for this table.
+    fn cells(self, counts: &Counts, context: &RowContext) -> Option<Vec<Cell>> {
+        let times = |metric| Some(counts.histogram(metric)).filter(|it| !it.is_empty()).map(times_of);
         match self {
-            What::Latency => {
-                let mut cells = times(Kind::Latency)?;
-                let depth = counts.histogram(Kind::Depth);
+            TableKind::Latency => {
+                let mut cells = times(Metric::Latency)?;
+                let depth = counts.histogram(Metric::Depth);
                 let figures = [depth.percentile(50), depth.percentile(99), depth.longest()];
                 cells.extend(figures.map(|figure| Cell::number(figure.map(|units| units / UNIT))));
                 Some(cells)
             }
-            What::LatencyByCpu => times(Kind::Latency),
-            What::Slice => slice(counts),
-            What::Sleep | What::IdleByCpu => times(Kind::Sleep),
-            What::Waking => times(Kind::Waking),
-            What::Migration => migration(counts, context.interval),
-            What::Perf => events(counts, context.events),
+            TableKind::LatencyByCpu => times(Metric::Latency),
+            TableKind::Slice => slice(counts),
+            TableKind::Sleep | TableKind::IdleByCpu => times(Metric::Sleep),
+            TableKind::Waking => times(Metric::Waking),
+            TableKind::Migration => migration(counts, context.interval),
+            TableKind::Perf => events(counts, context.events),
         }
     }
 }
 
 fn slice(counts: &Counts) -> Option<Vec<Cell>> {
-    let (voluntary, preempted) = (counts.histogram(Kind::Voluntary), counts.histogram(Kind::Preempted));
+    let (voluntary, preempted) = (counts.histogram(Metric::Voluntary), counts.histogram(Metric::Preempted));
     let all = voluntary.count() + preempted.count();
     if all == 0 {
         return None;
@@ -172,7 +171,7 @@ fn migration(counts: &Counts, interval: Nanos) -> Option<Vec<Cell>> {
     if counts.moves == 0 {
         return None;
     }
-    let rates = counts.histogram(Kind::Migrations);
+    let rates = counts.histogram(Metric::Migrations);
     let figures = [rates.percentile(50), rates.percentile(90), rates.percentile(99), rates.longest()];
     let per_second = (interval.0 > 0).then(|| counts.moves as f64 * 1e9 / interval.0 as f64);
     let mut cells = vec![Cell::Number(counts.moves), Cell::ratio(per_second)];
@@ -194,7 +193,7 @@ fn events(counts: &Counts, events: &[Named]) -> Option<Vec<Cell>> {
     Some(cells)
 }
 
-/// Where instructions and cycles are, if both are counted.
+/// Returns the indices of instructions and cycles, if both are counted.
 fn of_both(events: &[Named]) -> Option<(usize, usize)> {
     let find = |name: &str| events.iter().position(|event| event.name == name);
     find("instructions").zip(find("cycles"))
@@ -208,8 +207,8 @@ impl Counts {
     }
 
     fn add(&mut self, other: &Counts) {
-        for kind in 0..KINDS {
-            self.histograms[kind].merge(&other.histograms[kind]);
+        for metric in 0..METRICS {
+            self.histograms[metric].merge(&other.histograms[metric]);
         }
         self.moves += other.moves;
         self.cross_cache += other.cross_cache;
@@ -220,9 +219,10 @@ impl Counts {
     }
 }
 
+/// The index of the 99th percentile in `time_columns`.
 const P99: usize = 3;
 
-pub fn time_columns() -> Vec<Column> {
+pub(super) fn time_columns() -> Vec<Column> {
     vec![
         column("COUNT", "count"),
         column("P50", "p50_ns"),
@@ -233,7 +233,7 @@ pub fn time_columns() -> Vec<Column> {
     ]
 }
 
-pub fn times_of(histogram: &Histogram) -> Vec<Cell> {
+pub(super) fn times_of(histogram: &Histogram) -> Vec<Cell> {
     let percentiles = [50, 90, 99].map(|percent| Cell::time(histogram.percentile(percent)));
     let mut cells = vec![Cell::Number(histogram.count())];
     cells.extend(percentiles);
@@ -241,7 +241,7 @@ pub fn times_of(histogram: &Histogram) -> Vec<Cell> {
     cells
 }
 
-/// How many were queued where a task was woken.
+/// The columns for the number of tasks that were queued on a CPU when a task was woken there.
 fn depth_columns() -> Vec<Column> {
     vec![column("QUEUED P50", "queued_p50"), column("P99", "queued_p99"), column("MAX", "queued_max")]
 }
@@ -284,5 +284,5 @@ fn event_columns(events: &[Named]) -> Vec<Column> {
 }
 
 #[cfg(test)]
-#[path = "counted_tests.rs"]
+#[path = "interval_tables_tests.rs"]
 mod tests;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-/* The slice of each fair task, for the tests: sched_getattr(2) tells how long it is, but not whether it was
- * set. */
+/* The slice of each fair task, for the tests: sched_getattr(2) returns its length, but not whether
+ * a program has set it. */
 #include "task.h"
 
 struct slice {

@@ -1,40 +1,41 @@
-//! `stallstat` without a command: counts, and reports once an interval.
+//! `stallstat` without a command: counts, and reports once per interval.
 
-use super::NAME;
-use super::collector::{Collector, Of, Plan};
-use super::counted::Counted;
-use super::options::{Group, Options};
-use super::perf::{Named, events};
-use super::report::{Extra, Report};
-use super::schedstat::{self, Schedstat};
-use super::screen::Screen;
-use super::select::Selection;
-use super::topology::Topology;
-use super::turns::room_for_tasks;
-use super::waiting::Waiting;
 use crate::command_line::complain;
 use crate::error::{Context, Result};
+use crate::stat::NAME;
+use crate::stat::collector::{Collector, EntryKind, Plan};
+use crate::stat::interval_tables::IntervalTables;
+use crate::stat::options::{MetricGroup, Options};
+use crate::stat::perf::{Named, events};
+use crate::stat::report::{Extra, IntervalReport};
+use crate::stat::schedstat::{self, Schedstat};
+use crate::stat::screen::Screen;
+use crate::stat::select::Selection;
+use crate::stat::topology::Topology;
+use crate::stat::turns::room_for_tasks;
+use crate::stat::waiting::Waiting;
 use crate::sys::clock;
 use crate::sys::signal::{Signal, Signals};
 use crate::task::Nanos;
 use std::path::Path;
 use std::process::ExitCode;
 
-pub fn run(options: &Options) -> Result<()> {
+pub(super) fn run(options: &Options) -> Result<()> {
     let signals = Signals::hold().context("hold signals back")?;
     let mut selection = Selection::new(options)?;
     let mut options = options.clone();
-    let events = leave_out(&mut options, Group::Perf, events)?.unwrap_or_default();
-    let mut schedstat = leave_out(&mut options, Group::Schedstat, |_| schedstat::read(Path::new("/")))?;
+    let events = probe_group(&mut options, MetricGroup::Perf, events)?.unwrap_or_default();
+    let mut schedstat =
+        probe_group(&mut options, MetricGroup::Schedstat, |_| schedstat::read(Path::new("/")))?;
     let options = &options;
-    let mut collector = match options.groups.iter().all(|&group| group == Group::Schedstat) {
+    let mut collector = match options.groups.iter().all(|&group| group == MetricGroup::Schedstat) {
         true => None,
         false => Some(Collector::open(&plan(options, &selection, &events), &Topology::read(Path::new("/")))?),
     };
     if let Some(collector) = &collector {
         selection.judge_names(collector);
     }
-    let mut waiting = options.groups.contains(&Group::Latency).then(|| Waiting::new(options));
+    let mut waiting = options.groups.contains(&MetricGroup::Latency).then(|| Waiting::new(options));
     let mut screen = Screen::new(options.form);
     let begun = clock::monotonic();
     let end = options.run_time.map_or(Nanos::MAX, |time| begun + time);
@@ -51,15 +52,15 @@ pub fn run(options: &Options) -> Result<()> {
             }
         };
         let now = clock::monotonic();
-        let mut counted = Counted::new(options, &events, now - since);
+        let mut counts = IntervalTables::new(options, &events, now - since);
         if let Some(collector) = &mut collector {
-            read(collector, &mut selection, &mut counted)?;
+            read(collector, &mut selection, &mut counts)?;
         }
-        let mut tables = counted.into_tables();
+        let mut tables = counts.into_tables();
         tables.extend(waiting.as_mut().and_then(|waiting| waiting.table(now - since)));
         let length = now - since;
         let more = change(&mut schedstat, length)?.into_iter().collect();
-        let report = Report { length, tables, more, lost: lost.more(collector.as_ref()) };
+        let report = IntervalReport { length, tables, more, lost: lost.more(collector.as_ref()) };
         report.show(options, &mut screen)?;
         since = now;
         if interrupted || now >= end {
@@ -68,11 +69,11 @@ pub fn run(options: &Options) -> Result<()> {
     }
 }
 
-/// What a group needs, if it was asked for. Beside others it is left out where it can't be had,
-/// with a word; alone that is an error.
-fn leave_out<T>(
+/// Returns the result of `get` if the options select the group. If `get` fails, drops the group
+/// with a message; fails if it is the only group.
+fn probe_group<T>(
     options: &mut Options,
-    group: Group,
+    group: MetricGroup,
     get: impl Fn(&Options) -> Result<T>,
 ) -> Result<Option<T>> {
     if !options.groups.contains(&group) {
@@ -91,7 +92,7 @@ fn leave_out<T>(
 
 fn plan(options: &Options, selection: &Selection, events: &[Named]) -> Plan {
     Plan {
-        kinds: options.groups.iter().flat_map(|group| group.kinds()).copied().collect(),
+        metrics: options.groups.iter().flat_map(|group| group.metrics()).copied().collect(),
         events: events.iter().map(|named| named.event).collect(),
         turns: None,
         numbers: options.numbers.clone(),
@@ -103,23 +104,23 @@ fn plan(options: &Options, selection: &Selection, events: &[Named]) -> Plan {
     }
 }
 
-fn read(collector: &mut Collector, selection: &mut Selection, counted: &mut Counted) -> Result<()> {
+fn read(collector: &mut Collector, selection: &mut Selection, tables: &mut IntervalTables) -> Result<()> {
     let mut open = Vec::new();
     collector.begin_interval()?;
-    collector.read(|of, counts| match of {
-        Of::Cpu(cpu) => counted.add_cpu(cpu, &counts),
-        Of::Task if counts.is_open => open.push(counts),
-        Of::Task => counted.add(&counts),
+    collector.read(|kind, counts| match kind {
+        EntryKind::Cpu(cpu) => tables.add_cpu(cpu, &counts),
+        EntryKind::Task if counts.is_open => open.push(counts),
+        EntryKind::Task => tables.add(&counts),
     })?;
     for counts in open {
         if selection.wants(&counts, collector) {
-            counted.add(&counts);
+            tables.add(&counts);
         }
     }
     Ok(())
 }
 
-/// What has changed in /proc/schedstat since the last report.
+/// Returns the growth of /proc/schedstat since the last report.
 fn change(before: &mut Option<Schedstat>, length: Nanos) -> Result<Option<Extra>> {
     let Some(before) = before else { return Ok(None) };
     let after = schedstat::read(Path::new("/"))?;
@@ -132,7 +133,7 @@ fn change(before: &mut Option<Schedstat>, length: Nanos) -> Result<Option<Extra>
     }))
 }
 
-/// What could not be counted.
+/// The number of events that could not be counted, as of the last report.
 #[derive(Clone, Copy, Default)]
 struct Lost {
     untracked: u64,

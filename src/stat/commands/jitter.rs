@@ -1,14 +1,14 @@
 //! `stallstat jitter`: how late timers are, as a table.
 
-use super::collector::online;
-use super::counted::{time_columns, times_of};
-use super::histogram::Histogram;
-use super::jitter;
-use super::options::Options;
-use super::report::Report;
-use super::screen::Screen;
-use super::table::{Subject, Table};
 use crate::error::{Context, Result};
+use crate::stat::collector::online;
+use crate::stat::histogram::Histogram;
+use crate::stat::interval_tables::{time_columns, times_of};
+use crate::stat::options::Options;
+use crate::stat::report::IntervalReport;
+use crate::stat::screen::Screen;
+use crate::stat::table::{Subject, Table};
+use crate::stat::timer_probe;
 use crate::sys::clock;
 use crate::sys::signal::{Signal, Signals};
 use crate::task::{Cpu, Nanos};
@@ -17,16 +17,16 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-/// One histogram for each CPU, behind a lock that nobody else is likely to hold.
-type Lateness = BTreeMap<Cpu, Mutex<Histogram>>;
+/// A histogram for each CPU. Its lock is rarely contended.
+type LatenessByCpu = BTreeMap<Cpu, Mutex<Histogram>>;
 
-/// Without an end of its own.
+/// The run time if the options set none.
 const FOR_EVER: Nanos = Nanos::from_secs(100 * 365 * 24 * 3600);
 
-pub fn run(options: &Options) -> Result<()> {
+pub(super) fn run(options: &Options) -> Result<()> {
     let signals = Signals::hold().context("hold signals back")?;
     let cpus = options.cpus.clone().unwrap_or_else(online);
-    let lateness: Arc<Lateness> = Arc::new(cpus.iter().map(|cpu| (cpu, Mutex::default())).collect());
+    let lateness: Arc<LatenessByCpu> = Arc::new(cpus.iter().map(|cpu| (cpu, Mutex::default())).collect());
     let mut screen = Screen::new(options.form);
     let (period, priority) = (options.period, options.priority);
     let time = options.run_time.unwrap_or(FOR_EVER);
@@ -39,11 +39,11 @@ pub fn run(options: &Options) -> Result<()> {
             ControlFlow::Continue(())
         }
     });
-    let measuring = thread::spawn(move || jitter::run(&cpus, period, time, priority, &sink));
+    let measuring = thread::spawn(move || timer_probe::run(&cpus, period, time, priority, &sink));
     let mut since = clock::monotonic();
     let end = since + time;
     loop {
-        // The last report is of what is left, and not of a moment behind another.
+        // The last report covers all that is left, so that no very short report follows it.
         let next = since + options.interval;
         let until = if next + Nanos(options.interval.0 / 2) < end { next } else { Nanos::MAX };
         let mut interrupted = false;
@@ -54,10 +54,10 @@ pub fn run(options: &Options) -> Result<()> {
         let is_over = interrupted || measuring.is_finished();
         let now = clock::monotonic();
         let report =
-            Report { length: now - since, tables: vec![table(&lateness)], more: Vec::new(), lost: 0 };
+            IntervalReport { length: now - since, tables: vec![table(&lateness)], more: Vec::new(), lost: 0 };
         since = now;
         if is_over && !interrupted {
-            // It may have been refused.
+            // The measurement may have failed.
             measuring.join().unwrap_or(Ok(()))?;
             return report.show(options, &mut screen);
         }
@@ -68,8 +68,8 @@ pub fn run(options: &Options) -> Result<()> {
     }
 }
 
-/// What was measured since the last time.
-fn table(lateness: &Lateness) -> Table {
+/// Returns a table of the delays since the last call, and resets the histograms.
+fn table(lateness: &LatenessByCpu) -> Table {
     let take = |histogram: &Mutex<Histogram>| {
         std::mem::take(&mut *histogram.lock().unwrap_or_else(PoisonError::into_inner))
     };

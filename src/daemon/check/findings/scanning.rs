@@ -1,4 +1,4 @@
-//! Whether stalld can see who starves.
+//! Findings about scans: which backends work, and what they need.
 
 use super::{Finding, for_bpf};
 use crate::daemon::check::facts::Facts;
@@ -6,14 +6,14 @@ use crate::daemon::options::Options;
 use crate::error::Result;
 use crate::observe::Kind;
 
-/// The backend that a run would look through.
-pub fn chosen(facts: &Facts, options: &Options) -> Option<Kind> {
+/// Returns the backend that a run would use.
+pub(super) fn chosen(facts: &Facts, options: &Options) -> Option<Kind> {
     let asked = |kind: Kind| options.backend.is_none_or(|asked| asked == kind);
     let usable = |(kind, outcome): &&(Kind, Result<()>)| asked(*kind) && outcome.is_ok();
     facts.backends.iter().find(usable).map(|(kind, _)| *kind)
 }
 
-pub fn backends(facts: &Facts, options: &Options) -> Vec<Finding> {
+pub(super) fn backends(facts: &Facts, options: &Options) -> Vec<Finding> {
     let finding = |(kind, outcome): &(Kind, Result<()>)| {
         let (kind, name) = (*kind, kind.name());
         match outcome {
@@ -35,7 +35,7 @@ pub fn backends(facts: &Facts, options: &Options) -> Vec<Finding> {
     facts.backends.iter().map(finding).collect()
 }
 
-pub fn btf(facts: &Facts, options: &Options) -> Finding {
+pub(super) fn btf(facts: &Facts, options: &Options) -> Finding {
     if facts.btf {
         return Finding::ok("BTF is there");
     }
@@ -43,7 +43,7 @@ pub fn btf(facts: &Facts, options: &Options) -> Finding {
         .cure("run a kernel that is built with CONFIG_DEBUG_INFO_BTF")
 }
 
-pub fn sched_info(facts: &Facts, options: &Options) -> Finding {
+pub(super) fn sched_info(facts: &Facts, options: &Options) -> Finding {
     if facts.stamps_queued_tasks {
         return Finding::ok("the kernel records when a task is queued (SCHED_INFO)");
     }

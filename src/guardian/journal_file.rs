@@ -1,31 +1,33 @@
-//! Where the journal is kept: in a file, for whoever comes after this process and its guardian, or
-//! in memory.
+//! The memory of the journal: a file, which the next stalld opens after this one and its guardian
+//! have ended, or memory without a name.
 
-use super::journal::Journal;
-use super::kernel::Host;
-use super::recover::{self, Recovered};
+use crate::boost::journal::Journal;
+use crate::boost::kernel::Host;
+use crate::boost::recover::{self, Recovered};
 use crate::error::{Context, Error, Result};
-use crate::host::own_file::{self, judge, refusal};
+use crate::host::own_file::{self, check_private, refusal};
 use crate::sys::shared::{SharedWords, nameless_file};
 use crate::sys::{clock, cpu, lock};
 use crate::task::{Nanos, Tid};
 use std::path::Path;
 use std::{fmt, fs};
 
-/// As many boosts as a CPU can have, and what is changed of the machine.
+/// The records for each CPU: as many as the boosts that a CPU can have.
 const RECORDS_PER_CPU: usize = 16;
+/// The records for changed settings of the machine.
 const SETTINGS: usize = 8;
 
-/// The kernel releases the lock of a process that has just died within this time.
+/// How long to wait for the lock of a process that has just died. The kernel takes a moment to
+/// release it.
 const LOCK_TIMEOUT: Nanos = Nanos::from_secs(1);
 
-/// The journal in this file, empty, after what a former stalld has left in it has been undone. It
-/// is locked for as long as it is open.
+/// Returns the journal in this file, and what a former stalld left in it. Undoes the changes in it,
+/// and empties it if that succeeds. The file is locked as long as it is open.
 pub fn open(path: &Path) -> Result<(Journal, Vec<Leftover>)> {
     let what = || format!("use the journal {}", path.display());
     let file = own_file::open(path)?;
     let seen = file.metadata().context(what())?;
-    judge(&seen, 0o600)
+    check_private(&seen, 0o600)
         .map_err(|reason| refusal(path, reason).with_cure("make sure that nothing uses it and remove it"))?;
     let until = clock::monotonic() + LOCK_TIMEOUT;
     while !lock::try_lock(&file).context(what())? {
@@ -51,14 +53,14 @@ pub fn open(path: &Path) -> Result<(Journal, Vec<Leftover>)> {
         None if seen.len() > 0 => left.push(Leftover::Void(format!("{} is no journal", path.display()))),
         None => {}
     }
-    // What could not be undone stays for the next one to try.
+    // Records that could not be undone stay for the next stalld.
     if left.iter().all(Leftover::is_done) {
         journal.begin(boot, owner());
     }
     Ok((journal, left))
 }
 
-/// A journal that ends with those who share it.
+/// Returns a journal in memory, which ends with the processes that share it.
 pub fn in_memory() -> Result<Journal> {
     let file = nameless_file().context("make a journal")?;
     let journal = Journal::over(SharedWords::map(&file, words()).context("make a journal")?);
@@ -74,11 +76,11 @@ fn owner() -> Tid {
     Tid(std::process::id() as i32)
 }
 
-/// What a former stalld has left behind.
+/// A remainder of a former stalld in the file of the journal.
 #[derive(Debug)]
 pub enum Leftover {
     Recovered(Recovered),
-    /// What can't be acted on, and is dropped.
+    /// Records that can't be used, or a file without any, which is emptied.
     Void(String),
 }
 

@@ -1,54 +1,55 @@
-//! `stallstat trace FILE`: who ran on each CPU, and who waited, for Perfetto.
+//! `stallstat trace FILE`: writes which tasks ran on each CPU, and which waited, for Perfetto.
 
-use super::options::Options;
-use super::people::{next, runner};
-use super::records::turn;
-use super::select::Selection;
-use super::topology::Topology;
-use super::turns::{self, Sink};
-use crate::chrome_trace::{ChromeTrace, Event, Phase};
+use crate::chrome_trace::{ChromeTrace, Phase, TraceEvent};
 use crate::error::Result;
 use crate::host::own_file;
 use crate::json::{Object, Value};
+use crate::stat::bpf_abi::turn;
+use crate::stat::options::Options;
+use crate::stat::select::Selection;
+use crate::stat::task_table::{next, runner};
+use crate::stat::topology::Topology;
+use crate::stat::turns::{self, TurnSink};
 use crate::task::{Comm, Cpu, Nanos};
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// A turn that lasts is told at its end, and there a moment or two later.
+/// A long turn is recorded in pieces of this length.
 const PIECE: Nanos = Nanos::from_secs(1);
 
-/// As large as a viewer in a browser can take.
+/// The maximum size of the file: a viewer in a browser can't load more.
 const LIMIT: u64 = 1 << 30;
 
-/// Tracks are CPUs, by their numbers, and tasks, by theirs. Viewers have no process 0.
+/// The Perfetto process whose tracks are CPUs. Viewers hide process 0.
 const CPUS: u32 = 1;
+/// The Perfetto process whose tracks are tasks, by tid.
 const WAITS: u32 = 2;
 
-pub fn run(options: &Options, path: &Path) -> Result<()> {
-    let mut trace = Trace {
-        // The names and the habits of tasks are for no other user.
-        file: ChromeTrace::begin(own_file::begin(path)?, path, LIMIT)?,
+pub(super) fn run(options: &Options, path: &Path) -> Result<()> {
+    let mut trace = TraceRecorder {
+        // Private, because the file shows names of tasks and when they ran.
+        file: ChromeTrace::begin(own_file::create_private(path)?, path, LIMIT)?,
         selection: Selection::new(options)?,
-        named: BTreeSet::new(),
+        named_threads: BTreeSet::new(),
         lost: 0,
     };
     trace.name("process_name", CPUS, 0, "runs on")?;
     trace.name("process_name", WAITS, 0, "waits")?;
     turns::follow(options, &Topology::read(Path::new("/")), &[], PIECE, &mut trace)?;
     trace.file.end()?;
-    turns::tell_missing(trace.lost);
+    turns::warn_missing(trace.lost);
     Ok(())
 }
 
-struct Trace {
+struct TraceRecorder {
     file: ChromeTrace,
     selection: Selection,
-    /// Tracks that have been given a name.
-    named: BTreeSet<(u32, i32, [u8; 16])>,
+    /// The tracks that have a name.
+    named_threads: BTreeSet<(u32, i32, [u8; 16])>,
     lost: u64,
 }
 
-impl Trace {
+impl TraceRecorder {
     fn name(&mut self, what: &'static str, pid: u32, tid: i32, name: &str) -> Result<()> {
         let args = |object: &mut Object| object.put("name", Value::Text(name));
         self.put(Phase::Metadata, what, Nanos::ZERO, (pid, tid), &args)
@@ -63,16 +64,20 @@ impl Trace {
         args: &dyn Fn(&mut Object),
     ) -> Result<()> {
         let (pid, tid) = track;
-        self.file.put(&Event { phase, name, category: "sched", at, pid, tid, args })
+        self.file.put(&TraceEvent { phase, name, category: "sched", at, pid, tid, args })
     }
 
-    /// A track has the name that its task had when it first was on it, and each that it took later.
+    /// Names a track when a task is first on it, and again after the task changes its name.
     fn name_once(&mut self, pid: u32, tid: i32, comm: [u8; 16], name: &str) -> Result<()> {
-        if self.named.insert((pid, tid, comm)) { self.name("thread_name", pid, tid, name) } else { Ok(()) }
+        if self.named_threads.insert((pid, tid, comm)) {
+            self.name("thread_name", pid, tid, name)
+        } else {
+            Ok(())
+        }
     }
 }
 
-impl Sink for Trace {
+impl TurnSink for TraceRecorder {
     fn turn(&mut self, turn: &turn) -> Result<()> {
         let (cpu, end) = (turn.cpu as i32, Nanos(turn.end));
         if !self.selection.watches(Cpu(turn.cpu)) {

@@ -38,10 +38,10 @@ const _: () = {
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
 pub struct entry {
-    pub queued: ::std::os::raw::c_ulonglong,
-    pub arrived: ::std::os::raw::c_ulonglong,
-    pub slept: ::std::os::raw::c_ulonglong,
-    pub waking: ::std::os::raw::c_ulonglong,
+    pub queued_since: ::std::os::raw::c_ulonglong,
+    pub on_cpu_since: ::std::os::raw::c_ulonglong,
+    pub asleep_since: ::std::os::raw::c_ulonglong,
+    pub waking_since: ::std::os::raw::c_ulonglong,
     pub sleeps: ::std::os::raw::c_ulonglong,
     pub cgroup: ::std::os::raw::c_ulonglong,
     pub comm: [::std::os::raw::c_uchar; 16usize],
@@ -52,7 +52,7 @@ pub struct entry {
     pub touched: ::std::os::raw::c_uchar,
     pub ended: ::std::os::raw::c_uchar,
     pub spare: ::std::os::raw::c_uchar,
-    pub seat: ::std::os::raw::c_uint,
+    pub index: ::std::os::raw::c_uint,
     pub spares: ::std::os::raw::c_uint,
     pub second: ::std::os::raw::c_uint,
     pub migrations: ::std::os::raw::c_uint,
@@ -65,10 +65,10 @@ pub struct entry {
 const _: () = {
     ["Size of entry"][::std::mem::size_of::<entry>() - 184usize];
     ["Alignment of entry"][::std::mem::align_of::<entry>() - 8usize];
-    ["Offset of field: entry::queued"][::std::mem::offset_of!(entry, queued) - 0usize];
-    ["Offset of field: entry::arrived"][::std::mem::offset_of!(entry, arrived) - 8usize];
-    ["Offset of field: entry::slept"][::std::mem::offset_of!(entry, slept) - 16usize];
-    ["Offset of field: entry::waking"][::std::mem::offset_of!(entry, waking) - 24usize];
+    ["Offset of field: entry::queued_since"][::std::mem::offset_of!(entry, queued_since) - 0usize];
+    ["Offset of field: entry::on_cpu_since"][::std::mem::offset_of!(entry, on_cpu_since) - 8usize];
+    ["Offset of field: entry::asleep_since"][::std::mem::offset_of!(entry, asleep_since) - 16usize];
+    ["Offset of field: entry::waking_since"][::std::mem::offset_of!(entry, waking_since) - 24usize];
     ["Offset of field: entry::sleeps"][::std::mem::offset_of!(entry, sleeps) - 32usize];
     ["Offset of field: entry::cgroup"][::std::mem::offset_of!(entry, cgroup) - 40usize];
     ["Offset of field: entry::comm"][::std::mem::offset_of!(entry, comm) - 48usize];
@@ -79,7 +79,7 @@ const _: () = {
     ["Offset of field: entry::touched"][::std::mem::offset_of!(entry, touched) - 77usize];
     ["Offset of field: entry::ended"][::std::mem::offset_of!(entry, ended) - 78usize];
     ["Offset of field: entry::spare"][::std::mem::offset_of!(entry, spare) - 79usize];
-    ["Offset of field: entry::seat"][::std::mem::offset_of!(entry, seat) - 80usize];
+    ["Offset of field: entry::index"][::std::mem::offset_of!(entry, index) - 80usize];
     ["Offset of field: entry::spares"][::std::mem::offset_of!(entry, spares) - 84usize];
     ["Offset of field: entry::second"][::std::mem::offset_of!(entry, second) - 88usize];
     ["Offset of field: entry::migrations"][::std::mem::offset_of!(entry, migrations) - 92usize];
@@ -90,7 +90,7 @@ const _: () = {
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
-pub struct place {
+pub struct cpu_info {
     pub cache: ::std::os::raw::c_uint,
     pub node: ::std::os::raw::c_uint,
     pub watched: ::std::os::raw::c_uint,
@@ -98,12 +98,12 @@ pub struct place {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of place"][::std::mem::size_of::<place>() - 16usize];
-    ["Alignment of place"][::std::mem::align_of::<place>() - 4usize];
-    ["Offset of field: place::cache"][::std::mem::offset_of!(place, cache) - 0usize];
-    ["Offset of field: place::node"][::std::mem::offset_of!(place, node) - 4usize];
-    ["Offset of field: place::watched"][::std::mem::offset_of!(place, watched) - 8usize];
-    ["Offset of field: place::spare"][::std::mem::offset_of!(place, spare) - 12usize];
+    ["Size of cpu_info"][::std::mem::size_of::<cpu_info>() - 16usize];
+    ["Alignment of cpu_info"][::std::mem::align_of::<cpu_info>() - 4usize];
+    ["Offset of field: cpu_info::cache"][::std::mem::offset_of!(cpu_info, cache) - 0usize];
+    ["Offset of field: cpu_info::node"][::std::mem::offset_of!(cpu_info, node) - 4usize];
+    ["Offset of field: cpu_info::watched"][::std::mem::offset_of!(cpu_info, watched) - 8usize];
+    ["Offset of field: cpu_info::spare"][::std::mem::offset_of!(cpu_info, spare) - 12usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -152,8 +152,8 @@ pub struct settings {
     pub task_size: ::std::os::raw::c_uint,
     pub cpu_size: ::std::os::raw::c_uint,
     pub shortest: ::std::os::raw::c_ulonglong,
-    pub place: [::std::os::raw::c_uchar; 7usize],
-    pub cpu_place: [::std::os::raw::c_uchar; 7usize],
+    pub histogram_index: [::std::os::raw::c_uchar; 7usize],
+    pub cpu_histogram_index: [::std::os::raw::c_uchar; 7usize],
     pub task_histograms: ::std::os::raw::c_uchar,
     pub cpu_histograms: ::std::os::raw::c_uchar,
     pub by_number: ::std::os::raw::c_uchar,
@@ -172,8 +172,10 @@ const _: () = {
     ["Offset of field: settings::task_size"][::std::mem::offset_of!(settings, task_size) - 8usize];
     ["Offset of field: settings::cpu_size"][::std::mem::offset_of!(settings, cpu_size) - 12usize];
     ["Offset of field: settings::shortest"][::std::mem::offset_of!(settings, shortest) - 16usize];
-    ["Offset of field: settings::place"][::std::mem::offset_of!(settings, place) - 24usize];
-    ["Offset of field: settings::cpu_place"][::std::mem::offset_of!(settings, cpu_place) - 31usize];
+    ["Offset of field: settings::histogram_index"]
+        [::std::mem::offset_of!(settings, histogram_index) - 24usize];
+    ["Offset of field: settings::cpu_histogram_index"]
+        [::std::mem::offset_of!(settings, cpu_histogram_index) - 31usize];
     ["Offset of field: settings::task_histograms"]
         [::std::mem::offset_of!(settings, task_histograms) - 38usize];
     ["Offset of field: settings::cpu_histograms"][::std::mem::offset_of!(settings, cpu_histograms) - 39usize];

@@ -1,0 +1,2 @@
+use super::parts;
+use crate::task::Task;
