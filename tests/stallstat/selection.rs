@@ -1,4 +1,4 @@
-//! Whom stallstat shows, and how it shows them.
+//! Tests the filters of stallstat, and its output.
 
 use rig::json::Json;
 use rig::scratch::{self, Scratch};
@@ -15,9 +15,17 @@ use std::process::{Command, Stdio};
 
 const NAPS: u64 = 20;
 
-/// So many wakeups.
+/// Sleeps at least `NAPS` times, by the kernel's own count. A call alone is no proof: where a
+/// hypervisor takes the CPU for a moment, the timer of a nap can expire before the task has slept.
 fn nap() {
-    (0..NAPS).for_each(|_| clock::nap(Nanos::from_millis(1)));
+    let sleeps = || -> u64 {
+        let count = process::status(sched::gettid(), "voluntary_ctxt_switches");
+        count.expect("no count of switches").parse().expect("a count is no number")
+    };
+    let end = sleeps() + NAPS;
+    while sleeps() < end {
+        clock::nap(Nanos::from_millis(1));
+    }
 }
 
 /// Has threads of these names take naps on the last CPU, one after the other.
@@ -45,12 +53,12 @@ impl Script {
     }
 }
 
-/// Sleeps and is woken again at the end of each of ten children.
+/// A script that sleeps and is woken at the end of each of ten children.
 const CHILDREN: &str = "for i in 0 1 2 3 4 5 6 7 8 9; do sleep 0.001; done";
 
 #[test]
 #[ignore = "starves tasks, as root"]
-fn by_name_are_those_who_had_it_before_who_take_it_and_who_become_it() {
+fn a_name_selects_tasks_that_have_it_take_it_or_are_born_with_it() {
     let _live = live();
     let scratch = Scratch::new("stallstat-names");
     let rename = |name: &'static [u8]| {
@@ -67,7 +75,7 @@ fn by_name_are_those_who_had_it_before_who_take_it_and_who_become_it() {
     let mut seen = Vec::new();
     for worker in [&before, &turns, &leaves] {
         worker.go();
-        // Reports come and go while names are judged.
+        // A report must not disturb the matching of names.
         seen.push(stallstat.report());
         worker.outcome();
     }
@@ -81,7 +89,7 @@ fn by_name_are_those_who_had_it_before_who_take_it_and_who_become_it() {
     assert_eq!(names.iter().find(|name| !name.starts_with("wanted")), None, "{names:?}");
     assert!(names.contains(&"wanted-before") && names.contains(&"wanted-turned"), "{names:?}");
 
-    // From one report to the next everybody has been judged.
+    // After one report, all names have a verdict.
     naps_of(&[b"wanted-again", b"other-again"]);
     let report = stallstat.report();
     assert_eq!(report.names("latency"), ["wanted-again"]);
@@ -107,14 +115,14 @@ impl ControlGroup {
 
 impl Drop for ControlGroup {
     fn drop(&mut self) {
-        // What has run in it may not be gone altogether.
+        // A process that ran in it may not have ended completely.
         process::eventually("a control group is empty", || fs::remove_dir(&self.0).ok());
     }
 }
 
 #[test]
 #[ignore = "starves tasks, as root"]
-fn by_control_group_are_those_in_it_and_in_groups_that_are_made_below_it_later() {
+fn a_control_group_selects_its_tasks_and_those_of_later_subgroups() {
     let _live = live();
     let own = format!("stallstat-{}", std::process::id());
     let mount = mounts::of(Path::new("/"), "cgroup2").into_iter().next();
@@ -131,7 +139,7 @@ fn by_control_group_are_those_in_it_and_in_groups_that_are_made_below_it_later()
     global.run();
     let report = stallstat.report();
     let mut names = report.names("latency");
-    // Whoever becomes a script has another name before, and a script has children.
+    // A process has the name of the shell until it executes the script, and a script has children.
     names.retain(|name| !["sh", "sleep"].contains(name));
     names.sort_unstable();
     assert_eq!(names, ["global", "in-child", "in-group"]);
@@ -147,7 +155,7 @@ fn by_control_group_are_those_in_it_and_in_groups_that_are_made_below_it_later()
 
 #[test]
 #[ignore = "starves tasks, as root"]
-fn by_number_cpu_and_length_nobody_else_is_shown() {
+fn filters_by_tid_cpu_and_length_show_no_other_task() {
     let _live = live();
     let (here, there) = (hogged_cpu(), Cpu(0));
     let [one, other] = [here, there].map(|cpu| Worker::start(b"numbered", cpu, 0, nap));
@@ -167,7 +175,7 @@ fn by_number_cpu_and_length_nobody_else_is_shown() {
     assert_eq!(tids(&by_thread.report()), [one.tid()]);
     let of_process = tids(&by_process.report());
     assert!([&one, &other].iter().all(|worker| of_process.contains(&worker.tid())), "{of_process:?}");
-    // Some may have ended.
+    // Threads that have ended have no Tgid any more.
     let is_own = |&tid: &Tid| process::status(tid, "Tgid").is_none_or(|tgid| tgid == process);
     assert!(of_process.iter().all(is_own), "{of_process:?}");
     let report = by_cpu.report();
@@ -180,7 +188,7 @@ fn by_number_cpu_and_length_nobody_else_is_shown() {
     assert!(report.of_task("sleep", one.tid()).count("count") >= NAPS);
 }
 
-/// As many processes one after the other, besides its own.
+/// Returns a script that starts `count` processes, one after the other.
 fn burst_of(count: u64, scratch: &Scratch) -> Script {
     Script::new(scratch, "burst", &format!("i=0; while [ $i -lt {count} ]; do (:); i=$((i + 1)); done"))
 }
@@ -188,7 +196,7 @@ fn burst_of(count: u64, scratch: &Scratch) -> Script {
 /// There is room for some 8,000 tasks more than there were at the start.
 #[test]
 #[ignore = "starves tasks, as root"]
-fn those_who_have_gone_make_room_for_others() {
+fn ended_tasks_make_room_for_others() {
     let _live = live();
     let scratch = Scratch::new("stallstat-room");
     let burst = burst_of(1000, &scratch);
@@ -213,12 +221,12 @@ fn processes_that_come_and_go_between_two_reports_are_all_counted() {
     // The script itself, and a process for each pair of parentheses.
     assert_eq!((row.count("tasks"), report.not_counted()), (501, 0), "{row:?}");
     assert_eq!(report.of("latency", "burst").count("tasks"), 501);
-    // Those have ended, and so have their entries.
+    // These processes have ended, and their entries are gone.
     let report = stallstat.report();
     assert!(!report.names("slice").contains(&"burst"));
 }
 
-/// Names that would break out of what they are written into.
+/// Names that would break out of a line, a table or a string.
 const HOSTILE: [&[u8]; 6] = [
     b"hq\"\\\"}],",
     b"hn\nCPU 0,1",
@@ -236,7 +244,7 @@ fn no_name_breaks_out_of_a_report() {
     let [csv, text] = [&["--csv"][..], &[]].map(|form| {
         let mut stallstat = Stallstat::start_as(&[form, &["-d", "-C", "-c", "^h"]].concat());
         process::signal(stallstat.pid(), "USR1");
-        // Whatever it says: it counts now.
+        // It counts once it has written a line.
         stallstat.line_with("");
         stallstat
     });
@@ -283,7 +291,7 @@ fn fields(line: &str) -> Vec<String> {
 
 #[test]
 #[ignore = "starves tasks, as root"]
-fn whoever_has_no_right_to_look_is_told_in_a_line_what_is_missing() {
+fn without_privileges_one_line_names_the_missing_capability() {
     let _live = live();
     let nobody = ["--reuid", "65534", "--regid", "65534", "--clear-groups"];
     let scratch = Scratch::new("stallstat-nobody");
@@ -315,7 +323,7 @@ fn on_a_terminal_each_report_replaces_the_last_one_and_fits() {
 
 #[test]
 #[ignore = "starves tasks, as root"]
-fn it_ends_quietly_when_nobody_reads_on() {
+fn it_ends_quietly_when_its_reader_closes_the_pipe() {
     let _live = live();
     let mut command = Command::new(stallstat_path());
     command.args(["-g", "most", "-d", "-i", "50ms", "-r", "60s", "--csv"]);
@@ -332,7 +340,7 @@ fn it_ends_quietly_when_nobody_reads_on() {
 
 #[test]
 #[ignore = "starves tasks, as root"]
-fn interrupted_it_reports_once_more_what_there_was_until_then() {
+fn interrupted_it_writes_a_last_report() {
     let _live = live();
     for signal in ["INT", "TERM"] {
         let stallstat = Stallstat::start(&["-d"]);
