@@ -123,6 +123,12 @@ pub fn status(pid: Tid, title: &str) -> Option<String> {
     status.lines().find_map(value)
 }
 
+/// Returns how often a task has left its CPU to sleep, by the kernel's count.
+pub fn sleeps(tid: Tid) -> u64 {
+    let count = status(tid, "voluntary_ctxt_switches").expect("cannot read the switches of a task");
+    count.parse().expect("the count of switches is a number")
+}
+
 /// Returns whether a process has this capability, by the kernel's number for it.
 pub fn has_capability(pid: Tid, number: u32) -> bool {
     let effective = status(pid, "CapEff").expect("cannot read the capabilities");

@@ -18,10 +18,7 @@ const NAPS: u64 = 20;
 /// Sleeps at least `NAPS` times, by the kernel's own count. A call alone is no proof: where a
 /// hypervisor takes the CPU for a moment, the timer of a nap can expire before the task has slept.
 fn nap() {
-    let sleeps = || -> u64 {
-        let count = process::status(sched::gettid(), "voluntary_ctxt_switches");
-        count.expect("no count of switches").parse().expect("a count is no number")
-    };
+    let sleeps = || process::sleeps(sched::gettid());
     let end = sleeps() + NAPS;
     while sleeps() < end {
         clock::nap(Nanos::from_millis(1));
