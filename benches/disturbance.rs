@@ -42,7 +42,7 @@ enum Method {
 impl Method {
     fn options(self) -> &'static [&'static str] {
         match self {
-            Method::Deadline => &["-t", "2"],
+            Method::Deadline => &["--boost", "deadline", "-t", "2"],
             Method::Pulses => &["-F", "-t", "2"],
         }
     }

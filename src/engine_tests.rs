@@ -70,6 +70,10 @@ impl Actuator for Obliging {
 
     fn descend(&mut self) {}
 
+    fn may_be_bound(&self, _: &Task) -> bool {
+        false
+    }
+
     fn standing(&self, _: Tid) -> Option<Standing> {
         None
     }

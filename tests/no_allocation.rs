@@ -8,7 +8,7 @@ use stalld::boost::event::Event;
 use stalld::boost::journal::{BoostPolicy, Boosted, Journal, Rank, RestoreRecord, Saved};
 use stalld::boost::kernel::Host;
 use stalld::boost::kernel_actuator::KernelActuator;
-use stalld::boost::plan::{Booster, Rules};
+use stalld::boost::plan::{Booster, Pulsed, Rules};
 use stalld::boost::recover::{self, Recovered};
 use stalld::boost::restore::{RestoreOutcome, apply};
 use stalld::cpus::CpuSet;
@@ -98,6 +98,7 @@ fn a_warm_boost_allocates_nothing() {
             period,
             duration: period,
             cost: Nanos::from_millis(4),
+            pulsed: Pulsed::Nothing,
             only_outranked: false,
             retry: period,
         };

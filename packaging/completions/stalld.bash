@@ -23,6 +23,7 @@ _stalld() {
         -p --boost_period
         -r --boost_runtime
         -F --force_fifo
+        --boost
         -O --power_mode
         -M --adaptive_mode
         -A --aggressive_mode
@@ -55,6 +56,7 @@ _stalld() {
     -d | --boost_duration) takes=text ;;
     -p | --boost_period) takes=text ;;
     -r | --boost_runtime) takes=text ;;
+    --boost) takes=name words="auto deadline fifo" ;;
     -R | --reservation) takes=text ;;
     --log-format) takes=name words="text json" ;;
     -P | --pidfile) takes=path ;;

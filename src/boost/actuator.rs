@@ -23,6 +23,9 @@ pub trait Actuator: Send {
     /// Returns the current owner of a task.
     fn owner(&self, task: &Task) -> Owner;
 
+    /// Returns true if no user may change the affinity of a task, or if that is not known.
+    fn may_be_bound(&self, task: &Task) -> bool;
+
     /// Returns where a task is queued now; `None` if it has ended.
     fn standing(&self, tid: Tid) -> Option<Standing>;
 

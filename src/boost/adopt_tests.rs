@@ -113,6 +113,10 @@ fn gone<T>() -> io::Result<T> {
 }
 
 impl Kernel for Family {
+    fn is_bound(&self, _: Tid) -> Option<bool> {
+        Some(false)
+    }
+
     fn owner(&self, _: Tid) -> Owner {
         Owner::Privileged
     }

@@ -8,7 +8,11 @@ use super::{
 use crate::boost::active::Active;
 use crate::boost::probation::Entry;
 use crate::boost::pulse_children::LoweredChild;
+use crate::boost::restore::FIFO_PRIORITY;
 use crate::task::{Owner, Policy};
+
+/// The kernel's internal priority of a task in a pulse.
+const PULSE_PRIORITY: i32 = 99 - FIFO_PRIORITY as i32;
 
 /// How long the last boost of an owner on a CPU is remembered: in that time 500 boosts start on a
 /// CPU.
@@ -21,15 +25,17 @@ const MAX_TURNS: usize = 1024;
 /// The number of real-time tasks per scan for which the parent is read.
 const MAX_FAMILIES: u32 = 64;
 
+/// Returns whether a task still has the owner that it had at the scan.
+fn has_current_owner(task: &Task) -> bool {
+    task.start != 0 && matches!(task.owner, Owner::Kernel | Owner::User(_))
+}
+
 impl<A: Actuator + ?Sized> Booster<A> {
     /// Returns a task with its owner of this moment. The owner is read again if it may have changed
     /// since the scan. Without a start time, the tid may have been reused. A privileged task may
     /// have dropped its privileges.
     pub(super) fn with_current_owner(&self, task: &Task) -> Task {
-        let owner = match task.owner {
-            Owner::Kernel | Owner::User(_) if task.start != 0 => task.owner,
-            _ => self.actuator.owner(task),
-        };
+        let owner = if has_current_owner(task) { task.owner } else { self.actuator.owner(task) };
         Task { owner, ..*task }
     }
 
@@ -200,11 +206,28 @@ impl<A: Actuator + ?Sized> Booster<A> {
         starving.filter(|starving| self.wants(starving)).count()
     }
 
+    /// Returns whether a task in a pulse outranks all other tasks of a CPU.
+    pub(super) fn pulses_outrank_all_on(&self, cpu: Cpu) -> bool {
+        self.priorities.best(cpu).is_none_or(|(_, priority)| priority > PULSE_PRIORITY)
+    }
+
+    /// Returns whether a CPU has a place for one more boost that takes `cost` in a period.
+    pub(super) fn fits(&self, cpu: Cpu, cost: Nanos) -> bool {
+        let add = |(count, sum): (usize, Nanos), active: &Active| {
+            (count + 1, sum + self.rules.cost_of(active.next_pulse.is_none()))
+        };
+        let (count, sum) = self.on(cpu).fold((0, cost), add);
+        self.rules.allows(count, sum)
+    }
+
     /// Returns whether a CPU has a place for one more boost. If it has none, ends older boosts to
     /// make one. Boosted tasks that have moved here from other CPUs take places too.
-    pub(super) fn has_place(&mut self, cpu: Cpu, now: Nanos) -> bool {
-        while self.on(cpu).count() >= self.places && !fault::is(Fault::CapIgnored) {
-            if !self.make_room(cpu, now) {
+    pub(super) fn has_place(&mut self, task: &Task, now: Nanos) -> bool {
+        // The owner is read again at the start.
+        let owner = if has_current_owner(task) { task.owner } else { Owner::Privileged };
+        let cost = self.rules.cost_of(self.boosts_by_deadline(&Task { owner, ..*task }, now));
+        while !self.fits(task.cpu, cost) && !fault::is(Fault::CapIgnored) {
+            if !self.make_room(task.cpu, now) {
                 return false;
             }
         }

@@ -41,6 +41,8 @@ pub trait Kernel {
 
     fn tgid(&self, tid: Tid) -> Option<Tid>;
     fn owner(&self, tid: Tid) -> Owner;
+    /// Returns whether no user may change the affinity of a task; `None` if that is not known.
+    fn is_bound(&self, tid: Tid) -> Option<bool>;
     fn comm(&self, tid: Tid) -> Option<Comm>;
     /// Returns the state of a task, as the letter that ps shows: a zombie is Z.
     fn state(&self, tid: Tid) -> Option<u8>;
@@ -122,6 +124,10 @@ impl Kernel for Host {
 
     fn owner(&self, tid: Tid) -> Owner {
         proc::owner(tid)
+    }
+
+    fn is_bound(&self, tid: Tid) -> Option<bool> {
+        proc::is_bound(tid)
     }
 
     fn comm(&self, tid: Tid) -> Option<Comm> {

@@ -334,6 +334,10 @@ impl<K: Kernel + Send> Actuator for KernelActuator<K> {
         self.kernel.owner(task.tid)
     }
 
+    fn may_be_bound(&self, task: &Task) -> bool {
+        self.kernel.is_bound(task.tid).unwrap_or(true)
+    }
+
     fn standing(&self, tid: Tid) -> Option<Standing> {
         self.kernel.standing(tid)
     }

@@ -114,6 +114,10 @@ impl Kernel for Scripted {
         Some(tid)
     }
 
+    fn is_bound(&self, _: Tid) -> Option<bool> {
+        Some(false)
+    }
+
     fn owner(&self, _: Tid) -> Owner {
         self.state().owner
     }

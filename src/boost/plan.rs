@@ -12,8 +12,8 @@ use super::counters::Counters;
 use super::event::{Event, Refusal};
 use super::journal::{BoostPolicy, Saved};
 use super::probation::Probation;
-use super::restore::{RestoreOutcome, share};
-pub use super::rules::Rules;
+use super::restore::RestoreOutcome;
+pub use super::rules::{Pulsed, Rules};
 use crate::detect::Starving;
 use crate::fault::{self, Fault};
 use crate::observe::Snapshot;
@@ -25,12 +25,6 @@ use crate::task::{Cpu, Nanos, Owner, Task, TaskId, Tid};
 /// The time between the starts of two boosts on a CPU, so that the hog has the CPU in between, in
 /// every period.
 const SPACING: Nanos = Nanos::from_millis(20);
-
-/// The most boosts at once on a CPU.
-const PLACES: u64 = 16;
-
-/// The most CPU time that all boosts on a CPU may take together, in millionths.
-const SHARE: u64 = 20_000;
 
 /// After a boost was lent to another task, all boosts are pulses for this long.
 const ONLY_PULSES: Nanos = Nanos::from_secs(60);
@@ -46,8 +40,6 @@ pub struct Booster<A: ?Sized = dyn Actuator> {
     rules: Rules,
     /// The events that the caller has not taken yet.
     events: Vec<Event>,
-    /// The most boosts at once on a CPU. Each of them has a place.
-    places: usize,
     active: Vec<Active>,
     /// The tasks of `active`.
     boosted: Sorted<TaskId, ()>,
@@ -84,11 +76,9 @@ pub struct Booster<A: ?Sized = dyn Actuator> {
 
 impl<A: Actuator + ?Sized> Booster<A> {
     pub fn new(rules: Rules, actuator: Box<A>) -> Booster<A> {
-        let places = SHARE / share(rules.cost.max(rules.runtime), rules.period).max(1);
         Booster {
             rules,
             events: Vec::with_capacity(ROOM),
-            places: places.clamp(1, PLACES) as usize,
             active: Vec::with_capacity(64),
             boosted: Sorted::with_room(64, (NO_TASK, ())),
             refused: Sorted::with_room(ROOM, (NO_TASK, Nanos::MAX)),
@@ -237,14 +227,14 @@ impl<A: Actuator + ?Sized> Booster<A> {
                 self.wait_until(at);
                 continue;
             }
-            if self.full.contains(cpu) || !self.has_place(cpu, now) {
+            if self.full.contains(cpu) || !self.has_place(&next.task, now) {
                 self.full.insert(cpu, ());
                 self.wait_until(now + SPACING);
                 continue;
             }
             self.spacing.insert(cpu, now + SPACING);
             self.served.insert((cpu, next.task.owner), now);
-            let crowded = self.wanted_on(cpu, starving) > self.places;
+            let crowded = self.wanted_on(cpu, starving) > self.rules.places();
             self.start(next, snapshot, crowded);
         }
         if has_work {

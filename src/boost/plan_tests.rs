@@ -21,6 +21,8 @@ struct Simulated {
     taken: bool,
     /// A task in a pulse sets a rank for itself, and keeps it.
     raises_itself: bool,
+    /// No user may change the affinity of a task.
+    is_bound: bool,
     /// All tasks belong to an ordinary user.
     is_of_user: bool,
     /// The children of task 1.
@@ -91,6 +93,10 @@ impl Actuator for Simulated {
         if self.is_of_user { Owner::User(1000) } else { Owner::Privileged }
     }
 
+    fn may_be_bound(&self, _: &Task) -> bool {
+        self.is_bound
+    }
+
     fn standing(&self, tid: Tid) -> Option<Standing> {
         assert!(self.is_above);
         self.standings.iter().find(|(other, _)| *other == tid).map(|&(_, standing)| standing)
@@ -151,6 +157,7 @@ fn rules(cost_us: u64) -> Rules {
         period: Nanos::from_secs(1),
         duration: D,
         cost: Nanos::from_micros(cost_us),
+        pulsed: Pulsed::Nothing,
         only_outranked: false,
         retry: Nanos::from_secs(5),
     }
@@ -378,26 +385,6 @@ fn a_boosted_task_is_followed_to_the_cpu_that_it_runs_on() {
 }
 
 #[test]
-fn only_kernel_threads_and_privileged_tasks_are_boosted_as_deadline() {
-    for (owner, start, comm, is_deadline) in [
-        (Owner::Kernel, 5, "kworker/1:1", true),
-        (Owner::Kernel, 5, "cpuhp/1", false),
-        (Owner::Privileged, 5, "cpuhp/1", true),
-        (Owner::User(0), 5, "victim", false),
-        (Owner::User(1000), 5, "victim", false),
-        // The simulated host reports that the task is privileged.
-        (Owner::Unknown, 5, "victim", true),
-        (Owner::User(1000), 0, "victim", true),
-    ] {
-        let mut scene = Scene::new(rules(20));
-        let comm = Comm::new(comm.as_bytes());
-        scene.scan_at(&[Task { start, owner, comm, ..task(1, 120) }], Some(49));
-        let (raised, pulses) = (scene.booster.actuator.raised.len(), scene.booster.actuator.pulses.len());
-        assert_eq!((raised, pulses), if is_deadline { (1, 0) } else { (0, 1) }, "{owner:?} {comm}");
-    }
-}
-
-#[test]
 fn a_task_that_can_not_be_boosted_is_not_tried_again_at_once() {
     let mut scene = Scene::new(rules(20));
     scene.booster.actuator.refuses = Some(libc::EINVAL);
@@ -429,3 +416,6 @@ mod crowd_tests;
 
 #[path = "pulse_tests.rs"]
 mod pulse_tests;
+
+#[path = "method_tests.rs"]
+mod method_tests;

@@ -19,11 +19,12 @@ impl<A: Actuator + ?Sized> Booster<A> {
         if self.active.iter().any(|active| active.task.tid == task.tid) {
             return Err(Denial::Boosted);
         }
-        if self.on(task.cpu).count() >= self.places {
-            return Err(Denial::NoPlace);
-        }
         self.actuator.ascend();
         let task = self.with_current_owner(task);
+        if !self.fits(task.cpu, self.rules.cost_of(self.boosts_by_deadline(&task, now))) {
+            self.actuator.descend();
+            return Err(Denial::NoPlace);
+        }
         let lifted = self.lift(&task, now, waits);
         self.actuator.descend();
         let lifted = lifted.map_err(|(_, why)| {

@@ -1,7 +1,8 @@
 //! Starts boosts, by SCHED_DEADLINE or by a first pulse.
 
 use super::{
-    BoostPolicy, Booster, Event, Nanos, Pulse, Refusal, RestoreOutcome, Run, Snapshot, Starving, Task,
+    BoostPolicy, Booster, Event, Nanos, Owner, Pulse, Pulsed, Refusal, RestoreOutcome, Run, Snapshot,
+    Starving, Task,
 };
 use crate::boost::active::{Active, StartedBoost};
 use crate::boost::actuator::Actuator;
@@ -38,38 +39,86 @@ impl<A: Actuator + ?Sized> Booster<A> {
         }
     }
 
-    /// Boosts a task: by SCHED_DEADLINE if it may have that, else by a first pulse. `waits` is
-    /// whether the task is runnable.
+    /// Boosts a task: by SCHED_DEADLINE, or by a first pulse. `waits` is whether the task is
+    /// runnable.
     pub(super) fn lift(
         &mut self,
         task: &Task,
         started: Nanos,
         waits: bool,
     ) -> Result<StartedBoost, (BoostPolicy, Refusal)> {
-        let how = self.rules.how;
-        if how != BoostPolicy::Fifo && started >= self.pulses_until && may_be_deadline(task) {
-            match self.actuator.raise(task, started + self.rules.duration) {
-                // If a process has turned RT throttling on again, the kernel admits no pinned task
-                // to SCHED_DEADLINE. A pulse follows.
-                Err(Refusal::Kernel(e)) => {
-                    self.events.push(Event::Refused { task: *task, how, why: Refusal::Kernel(e) });
-                }
-                // A task that was restored after it had used up its budget stays marked as
-                // throttled [6.18]. Boosted again, it is in no queue, and no timer requeues it. A
-                // pulse follows.
-                Ok(raised) if waits && self.actuator.await_first_run(&raised) == Run::Missed => {
-                    self.actuator.restore(&raised);
-                }
-                Ok(raised) => return Ok(StartedBoost { how, raised, run: Run::Unknown, over: None }),
-                Err(why) => return Err((how, why)),
+        if self.boosts_by_deadline(task, started) {
+            if let Some(lifted) = self.lift_by_deadline(task, started, waits)? {
+                return Ok(lifted);
+            }
+            return self.lift_by_pulse(task);
+        }
+        let lifted = self.lift_by_pulse(task)?;
+        // Only SCHED_DEADLINE outranks a hog of the priority of a pulse, or of a higher one.
+        let needs_deadline = waits
+            && lifted.run == Run::Missed
+            && lifted.over.is_none()
+            && self.may_be_deadline(task, started)
+            && !self.pulses_outrank_all_on(task.cpu)
+            && self.fits(task.cpu, self.rules.cost_of(true));
+        if needs_deadline {
+            self.probation.begin(task, &lifted.raised, started);
+            if let Ok(Some(lifted)) = self.lift_by_deadline(task, started, waits) {
+                return Ok(lifted);
             }
         }
-        let Pulse { raised, run, outcome } =
-            self.actuator.pulse(task, None).map_err(|why| (BoostPolicy::Fifo, why))?;
+        Ok(lifted)
+    }
+
+    /// Boosts a task by SCHED_DEADLINE. Returns `None` if only a pulse can serve it.
+    fn lift_by_deadline(
+        &mut self,
+        task: &Task,
+        started: Nanos,
+        waits: bool,
+    ) -> Result<Option<StartedBoost>, (BoostPolicy, Refusal)> {
+        let how = self.rules.how;
+        match self.actuator.raise(task, started + self.rules.duration) {
+            // If a process has turned RT throttling on again, the kernel admits no pinned task to
+            // SCHED_DEADLINE.
+            Err(Refusal::Kernel(e)) => {
+                self.events.push(Event::Refused { task: *task, how, why: Refusal::Kernel(e) });
+                Ok(None)
+            }
+            // A task that was restored after it had used up its budget stays marked as throttled
+            // [6.18]. Boosted again, it is in no queue, and no timer requeues it.
+            Ok(raised) if waits && self.actuator.await_first_run(&raised) == Run::Missed => {
+                self.actuator.restore(&raised);
+                Ok(None)
+            }
+            Ok(raised) => Ok(Some(StartedBoost { how, raised, run: Run::Unknown, over: None })),
+            Err(why) => Err((how, why)),
+        }
+    }
+
+    /// Boosts a task by a first pulse.
+    fn lift_by_pulse(&mut self, task: &Task) -> Result<StartedBoost, (BoostPolicy, Refusal)> {
+        let how = BoostPolicy::Fifo;
+        let Pulse { raised, run, outcome } = self.actuator.pulse(task, None).map_err(|why| (how, why))?;
         // The end of this boost, or the guardian, retries a restore that has failed.
         let goes_on = matches!(outcome, RestoreOutcome::Restored(_) | RestoreOutcome::Failed(_));
         let over = (!goes_on).then_some(outcome);
-        Ok(StartedBoost { how: BoostPolicy::Fifo, raised, run, over })
+        Ok(StartedBoost { how, raised, run, over })
+    }
+
+    /// Returns whether a boost that starts now is first tried by SCHED_DEADLINE.
+    pub(super) fn boosts_by_deadline(&self, task: &Task, now: Nanos) -> bool {
+        let is_pulsed = || match self.rules.pulsed {
+            Pulsed::Nothing => false,
+            Pulsed::Bound => task.owner == Owner::Kernel && self.actuator.may_be_bound(task),
+            Pulsed::All => true,
+        };
+        self.may_be_deadline(task, now) && !is_pulsed()
+    }
+
+    /// Returns whether a task may be SCHED_DEADLINE now.
+    fn may_be_deadline(&self, task: &Task, now: Nanos) -> bool {
+        self.rules.how != BoostPolicy::Fifo && now >= self.pulses_until && may_be_deadline(task)
     }
 
     /// Adds a boost that has started to those in flight.

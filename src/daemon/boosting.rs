@@ -1,22 +1,22 @@
-//! Prepares boosts: opens the journal, forks the guardian, changes kernel settings, and tests which
-//! policies the kernel allows.
+//! Prepares boosts: opens the journal, forks the guardian, and changes kernel settings.
 
 use super::instance::Instance;
 use super::log::{self, Level, Logger};
-use super::options::{Boost, Options};
+use super::method::{self, Choice, Circumstances};
+use super::options::{BoostMethod, Options};
 use crate::boost::changes::Changes;
-use crate::boost::journal::{BoostPolicy, Journal, RestoreRecord};
+use crate::boost::journal::{Journal, RestoreRecord};
 use crate::boost::kernel::Host;
 use crate::boost::kernel_actuator::KernelActuator;
 use crate::boost::plan::Rules;
 use crate::boost::recover::{self, Recovered};
 use crate::detect::Limits;
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::guardian::journal_file::Leftover;
 use crate::guardian::{self, GuardedProgram, Guardian};
 use crate::host::settings::{self, UNTHROTTLED};
 use crate::host::{self, debugfs};
-use crate::sys::{clock, process, trial};
+use crate::sys::{clock, process};
 use crate::task::{Cpu, Nanos, Tid};
 use std::fmt;
 use std::path::Path;
@@ -88,7 +88,6 @@ impl Boosting {
             return Ok(None);
         }
         self.lift_throttling(options, log)?;
-        let hrtick = self.turn_hrtick_on(log);
         if debugfs::dl_server(Path::new("/")).is_some() {
             log.info(format_args!("DL-server detected."));
             log.verbose(format_args!(
@@ -96,8 +95,16 @@ impl Boosting {
                  real-time tasks behind others"
             ));
         }
-        let how = match method(options, cpu, log) {
-            Ok(how) => how,
+        let hrtick = match options.boost_method {
+            // stalld itself ends pulses.
+            BoostMethod::Fifo => Err("HRTICK is not needed".to_string()),
+            BoostMethod::Auto | BoostMethod::Deadline => self.turn_hrtick_on(),
+        };
+        let online = host::online_cpus(Path::new("/"));
+        let has_one_cpu = online.is_some_and(|online| online.iter().count() == 1);
+        let at = Circumstances { cpu, has_one_cpu, hrtick };
+        let Choice { how, ends_in_time, pulsed } = match method::choose(options, &at, log) {
+            Ok(choice) => choice,
             Err(e) if options.systemd => return Err(e),
             Err(e) => {
                 log.warning(format_args!("{e}: stalld only logs"));
@@ -105,8 +112,8 @@ impl Boosting {
                 return Ok(None);
             }
         };
-        let cost = if hrtick { options.boost.runtime } else { clock::tick() };
-        let rules = Rules::new(how, &options.boost, limits, cost);
+        let cost = if ends_in_time { options.boost.runtime } else { clock::tick() };
+        let rules = Rules { pulsed, ..Rules::new(how, &options.boost, limits, cost) };
         let actuator = KernelActuator::new(
             Arc::clone(&self.journal),
             options.boost.runtime,
@@ -181,49 +188,19 @@ impl Boosting {
         Ok(())
     }
 
-    /// Turns HRTICK on. Returns whether it is on: then the kernel ends a boost as soon as its
-    /// runtime is used up.
-    fn turn_hrtick_on(&mut self, log: &Logger) -> bool {
-        let tick = clock::tick().as_millis();
-        let costs = format!("a boost may take a CPU for a tick ({tick} ms) at a time, whatever its runtime");
-        let Some(found) = debugfs::hrtick(Path::new("/")) else {
-            log.info(format_args!("cannot find the scheduler's features: if HRTICK is off, {costs}"));
-            return false;
-        };
+    /// Turns HRTICK on, with which the kernel ends a budget of SCHED_DEADLINE as soon as it is used
+    /// up. The error is why it is not on, or not known to be on.
+    fn turn_hrtick_on(&mut self) -> Result<(), String> {
+        let found = debugfs::hrtick(Path::new("/")).ok_or("cannot find the scheduler's features")?;
         match (&found.is_on, found.feature) {
-            (Ok(true), _) => return true,
+            (Ok(true), _) => Ok(()),
             (Ok(false), Some(feature)) => {
                 let change = || settings::set_hrtick(&found.path, feature, true);
-                match self.changes.make(&RestoreRecord::Hrtick(feature), change) {
-                    Ok(()) => return true,
-                    Err(e) => log.info(format_args!("HRTICK stays off: {e}: {costs}")),
-                }
+                let changed = self.changes.make(&RestoreRecord::Hrtick(feature), change);
+                changed.map_err(|e| format!("HRTICK stays off: {e}"))
             }
-            (Err(e), _) => log.info(format_args!("{e}: if HRTICK is off, {costs}")),
-            (Ok(false), None) => {}
+            (Err(e), _) => Err(e.to_string()),
+            (Ok(false), None) => Err("this kernel has no HRTICK".to_string()),
         }
-        false
-    }
-}
-
-/// Returns the policy for boosts, after a trial on a child process.
-fn method(options: &Options, cpu: Cpu, log: &Logger) -> Result<BoostPolicy> {
-    let tried = trial::policies(cpu, options.deadline()).context("try out what the kernel allows")?;
-    match (tried.deadline, tried.fifo) {
-        (Some(Ok(())), _) => {
-            log.info(format_args!("using SCHED_DEADLINE for boosting"));
-            let Boost { runtime, period, .. } = options.boost;
-            Ok(BoostPolicy::Deadline { runtime, period })
-        }
-        (Some(Err(e)), Ok(())) => {
-            log.warning(format_args!("{}", Error::io("make a pinned task SCHED_DEADLINE", &e)));
-            log.info(format_args!("using SCHED_FIFO for boosting"));
-            Ok(BoostPolicy::Fifo)
-        }
-        (None, Ok(())) => {
-            log.info(format_args!("forcing SCHED_FIFO for boosting"));
-            Ok(BoostPolicy::Fifo)
-        }
-        (_, Err(e)) => Err(Error::io("boost a task", &e).with_cure("it needs CAP_SYS_NICE")),
     }
 }

@@ -6,6 +6,7 @@ mod files;
 mod instance;
 mod lockfile;
 pub mod log;
+mod method;
 mod metrics;
 mod monitors;
 mod notify;

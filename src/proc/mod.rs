@@ -171,6 +171,12 @@ pub fn owner(tid: Tid) -> Owner {
     }
 }
 
+/// Returns whether no user may change the affinity of a task, as of the kernel's threads of one
+/// CPU; `None` if that is not known.
+pub fn is_bound(tid: Tid) -> Option<bool> {
+    text::is_bound(ProcText::stat(tid).ok()?.as_bytes())
+}
+
 /// Returns the effective user of a task.
 pub fn uid(tid: Tid) -> Option<u32> {
     with_stack_str(format_args!("/proc/{tid}"), |path| fs::metadata(path).ok())

@@ -66,7 +66,17 @@ pub(super) fn priority_limit(limits: &[u8]) -> Option<u64> {
 /// /proc/TID/stat: whether it is a kernel thread.
 pub(super) fn is_kernel_thread(stat: &[u8]) -> Option<bool> {
     const PF_KTHREAD: u32 = 0x0020_0000;
-    Some(number::<u32>(field(stat, 6)?)? & PF_KTHREAD != 0)
+    Some(flags(stat)? & PF_KTHREAD != 0)
+}
+
+/// /proc/TID/stat: whether no user may change its affinity.
+pub(super) fn is_bound(stat: &[u8]) -> Option<bool> {
+    const PF_NO_SETAFFINITY: u32 = 0x0400_0000;
+    Some(flags(stat)? & PF_NO_SETAFFINITY != 0)
+}
+
+fn flags(stat: &[u8]) -> Option<u32> {
+    number(field(stat, 6)?)
 }
 
 /// /proc/TID/status and /proc/TID/uid_map: the owner of a task that is no kernel thread.
@@ -201,6 +211,9 @@ mod tests {
         assert_eq!(is_kernel_thread(b"2 (kthreadd) S 0 0 0 0 -1 2129984 0"), Some(true));
         assert_eq!(is_kernel_thread(b"7 (cpuhp/0) S 1 7 7 0 -1 4194560 0"), Some(false));
         assert_eq!(is_kernel_thread(b"7 (x) S"), None);
+        assert_eq!(is_bound(b"2 (kthreadd) S 0 0 0 0 -1 2129984 0"), Some(false));
+        assert_eq!(is_bound(b"14 (ksoftirqd/0) S 2 0 0 0 -1 69238848 0"), Some(true));
+        assert_eq!(is_bound(b"7 (x) S"), None);
     }
 
     #[test]

@@ -195,14 +195,30 @@ fn close_all_but(keep: &[i32]) {
     }
 }
 
-/// Waits for a child to end, but no longer than `patience`.
-pub(crate) fn reap(child: Tid, patience: Nanos) {
-    let until = clock::monotonic() + patience;
+/// The state of a child after `reap`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reaped {
+    Exited(u8),
+    /// It was killed, or another thread has waited for it.
+    Killed,
+    Running,
+}
+
+/// Waits for a child to end, but no longer than `timeout`.
+pub(crate) fn reap(child: Tid, timeout: Nanos) -> Reaped {
+    let until = clock::monotonic() + timeout;
     loop {
-        // SAFETY: asks for no status, and does not block. A child without SIGCHLD needs __WALL.
-        let ended = unsafe { libc::waitpid(child.0, std::ptr::null_mut(), libc::WNOHANG | libc::__WALL) };
-        if ended != 0 || clock::monotonic() >= until {
-            return;
+        let mut status = 0;
+        // SAFETY: the call fills the status, and does not block. A child without SIGCHLD needs
+        // __WALL.
+        let ended = unsafe { libc::waitpid(child.0, &mut status, libc::WNOHANG | libc::__WALL) };
+        match ended {
+            0 if clock::monotonic() >= until => return Reaped::Running,
+            0 => {}
+            ended if ended == child.0 && libc::WIFEXITED(status) => {
+                return Reaped::Exited(libc::WEXITSTATUS(status) as u8);
+            }
+            _ => return Reaped::Killed,
         }
         clock::nap(Nanos::from_micros(200));
     }
@@ -263,7 +279,7 @@ fn await_verdict(mut verdict: File) -> ! {
 
 /// Ends a child, or a process between the starter and the daemon, without destructors and exit
 /// handlers. Only the daemon cleans up files and settings on the host.
-fn exit_now(code: u8) -> ! {
+pub(crate) fn exit_now(code: u8) -> ! {
     // SAFETY: _exit takes a plain number, runs nothing of ours and does not return.
     unsafe { libc::_exit(code.into()) }
 }
@@ -296,8 +312,9 @@ mod tests {
         let before = blocked();
         let child = sleeping_child(c"child", Nanos::ZERO).unwrap();
         assert_eq!(blocked(), before);
-        reap(child, Nanos::from_secs(60));
+        assert_eq!(reap(child, Nanos::from_secs(60)), Reaped::Exited(0));
         assert!(!is_alive(child));
+        assert_eq!(reap(child, Nanos::ZERO), Reaped::Killed);
     }
 
     #[test]

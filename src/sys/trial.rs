@@ -1,7 +1,8 @@
-//! Tries, on a child that sleeps, which policies the kernel lets this process set for a pinned
-//! task.
+//! Tries, on children, which policies the kernel lets this process set for a pinned task, and
+//! whether it ends a budget of SCHED_DEADLINE in time.
 
-use super::{cpu, process, sched};
+use super::process::Reaped;
+use super::{clock, cpu, process, sched};
 use crate::cpus::CpuSet;
 use crate::task::{Cpu, Nanos, Policy, Tid};
 use std::io;
@@ -42,6 +43,114 @@ pub(crate) fn policies(cpu: Cpu, deadline: Option<(Nanos, Nanos)>) -> io::Result
     Ok(Trial { deadline, fifo })
 }
 
+/// The budget and the period of a child that measures how the kernel ends a budget.
+const MEASURED_BUDGET: Nanos = Nanos::from_micros(100);
+const MEASURED_PERIOD: Nanos = Nanos::from_millis(2);
+
+/// A child that has run for this long without a break has overrun its budget. Then it stops, so
+/// that a measurement never takes more of a CPU at a stretch, even where only a tick ends a budget.
+const OVERRUN_TIME: Nanos = Nanos::from_micros(250);
+
+/// A break of this length is the end of a budget. The next budget comes 1.9 ms later.
+const BREAK: Nanos = Nanos::from_millis(1);
+
+/// The number of children that measure. A tick may end a budget in time by chance, and a hypervisor
+/// may stop the CPU, so the majority counts.
+const MEASUREMENTS: u32 = 9;
+
+/// The time in which a child is made SCHED_DEADLINE before it begins to run.
+const PREPARATION: Nanos = Nanos::from_micros(500);
+
+/// The limit on the time of all measurements together. A task that outranks the children delays
+/// them.
+const MEASUREMENTS_TIMEOUT: Nanos = Nanos::from_millis(40);
+
+/// The exit codes of a child that has measured.
+const IN_TIME: u8 = 1;
+const OVERRUN: u8 = 2;
+
+/// Measures on the CPU of the calling thread whether the kernel ends a budget of SCHED_DEADLINE as
+/// soon as it is used up, and not only at the next tick. Takes 5 to 25 ms, and at most 40 ms if it
+/// fails.
+///
+/// Each measurement needs a child of its own. A task that leaves SCHED_DEADLINE without budget
+/// stays marked as throttled [6.18], and would not run if it were made SCHED_DEADLINE again.
+pub(crate) fn ends_budgets_in_time() -> io::Result<bool> {
+    let until = clock::monotonic() + MEASUREMENTS_TIMEOUT;
+    let (mut in_time, mut overruns) = (0, 0);
+    while in_time.max(overruns) <= MEASUREMENTS / 2 {
+        match measure(until)? {
+            Some(true) => in_time += 1,
+            Some(false) => overruns += 1,
+            None if clock::monotonic() >= until => return Err(io::ErrorKind::TimedOut.into()),
+            None => {}
+        }
+    }
+    Ok(in_time > overruns)
+}
+
+/// Returns whether a budget was ended in time once; `None` if that could not be measured. Waits
+/// until `until` at most.
+fn measure(until: Nanos) -> io::Result<Option<bool>> {
+    let begins = clock::monotonic() + PREPARATION;
+    // SAFETY: the child makes system calls only.
+    let child =
+        unsafe { process::child(c"stall-trial", &[], || process::exit_now(run_without_a_break(begins))) }?;
+    // The budget is set while the child sleeps. A task that sets it for itself is not stopped
+    // before it is queued once more, although HRTICK is on.
+    let made = sched::set_affinity(child, &only(cpu::current()))
+        .and_then(|()| sched::set_deadline(child, MEASURED_BUDGET, MEASURED_PERIOD, sched::RESET_ON_FORK));
+    let is_ready = made.is_ok() && clock::monotonic() < begins;
+    let reaped = if is_ready { process::reap(child, until - clock::monotonic()) } else { Reaped::Running };
+    if let Reaped::Running = reaped {
+        end(child);
+    }
+    made?;
+    Ok(match reaped {
+        Reaped::Exited(IN_TIME) => Some(true),
+        Reaped::Exited(OVERRUN) => Some(false),
+        Reaped::Exited(_) | Reaped::Killed | Reaped::Running => None,
+    })
+}
+
+/// Runs in the child: no allocation, no lock, no unwinding. Returns its exit code.
+fn run_without_a_break(begins: Nanos) -> u8 {
+    clock::sleep_until(begins);
+    let code = wait_for_a_break();
+    // The end of a process takes time, too, which should not be that of a SCHED_DEADLINE task.
+    let _ = sched::set_scheduler(Tid(0), Policy::OTHER, 0, false);
+    code
+}
+
+/// Spins until the calling task was stopped, or has overrun its budget. It reads the time only: if
+/// it read its CPU time, the kernel would check the budget each time.
+fn wait_for_a_break() -> u8 {
+    let begun = clock::monotonic();
+    let mut last = begun;
+    loop {
+        let now = clock::monotonic();
+        if now - last >= BREAK {
+            return IN_TIME;
+        }
+        if now - begun >= OVERRUN_TIME {
+            return OVERRUN;
+        }
+        last = now;
+    }
+}
+
+/// Kills a child that this process has not waited for yet, and waits for its end.
+fn end(child: Tid) {
+    // As SCHED_DEADLINE with a small budget, the child might take seconds to die. On another CPU it
+    // might wait behind a hog. Here it runs as soon as the calling thread sleeps.
+    let _ = sched::set_scheduler(child, Policy::OTHER, 0, false);
+    let _ = sched::set_affinity(child, &only(cpu::current()));
+    // SAFETY: this process has not waited for the child yet, so the number still belongs to the
+    // child.
+    unsafe { libc::kill(child.0, libc::SIGKILL) };
+    process::reap(child, REAP_TIMEOUT);
+}
+
 /// A child that sleeps until this is dropped or its parent ends.
 struct Sleeper {
     tid: Tid,
@@ -65,12 +174,7 @@ impl Sleeper {
 
 impl Drop for Sleeper {
     fn drop(&mut self) {
-        // As SCHED_DEADLINE with a small budget, the child might take seconds to die.
-        let _ = sched::set_scheduler(self.tid, Policy::OTHER, 0, false);
-        // SAFETY: this process has not waited for the child yet, so the number still belongs to the
-        // child.
-        unsafe { libc::kill(self.tid.0, libc::SIGKILL) };
-        process::reap(self.tid, REAP_TIMEOUT);
+        end(self.tid);
     }
 }
 
@@ -120,6 +224,22 @@ mod tests {
     #[test]
     fn deadline_is_tried_only_on_request() {
         assert!(policies(last_cpu(), None).unwrap().deadline.is_none());
+    }
+
+    #[test]
+    fn a_measurement_has_a_result_or_a_reason() {
+        if let Err(e) = ends_budgets_in_time() {
+            // Without privileges, with RT throttling, or on a busy host.
+            let is_known = matches!(e.raw_os_error(), Some(libc::EPERM | libc::EBUSY));
+            assert!(is_known || e.kind() == io::ErrorKind::TimedOut, "{e}");
+        }
+    }
+
+    #[test]
+    fn a_task_that_no_budget_stops_has_overrun_it() {
+        // No budget is set here, so only a hypervisor or other load can stop this thread for 1 ms.
+        let overruns = (0..100).filter(|_| wait_for_a_break() == OVERRUN).count();
+        assert!(overruns > 50, "{overruns}");
     }
 
     fn last_cpu() -> Cpu {

@@ -49,7 +49,7 @@ const WITNESS: &str = "spin:2:witness";
 /// How stalld boosts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
-    /// SCHED_DEADLINE where the kernel allows it: the default.
+    /// SCHED_DEADLINE where the kernel allows it: option --boost deadline.
     Deadline,
     /// SCHED_FIFO, in pulses: option -F.
     Pulses,
@@ -208,9 +208,10 @@ pub fn start_stalld((backend, method): Run, watches_all: bool, options: &[&str])
     let period = if method == Method::Pulses { 200 } else { 500 };
     let period_word = format!("{period}ms");
     let mut words = vec!["-f", "-v", "-t", "500ms", "-d", "500ms", "-p", &period_word, "-b", backend];
-    if method == Method::Pulses {
-        words.push("-F");
-    }
+    words.extend(match method {
+        Method::Pulses => &["-F"][..],
+        Method::Deadline => &["--boost", "deadline"],
+    });
     // A wait counts from the first scan that saw it, if the backend has no earlier time.
     if backend == "sched_debug" {
         words.extend(["-g", "100ms"]);

@@ -81,7 +81,7 @@ fn without_debugfs_sched_debug_and_hrtick_are_missing() {
     with.assert_has("ok", &["sched_debug works"]);
     with.assert_protects();
 
-    let without = check_among(WITHOUT_DEBUGFS, &["-b", "S"]);
+    let without = check_among(WITHOUT_DEBUGFS, &["-b", "S", "--boost", "deadline"]);
     without.assert_has("failure", &["sched_debug: ", "debugfs is not mounted"]);
     without.assert_has("note", &["HRTICK can be neither seen nor turned on"]);
     without.assert_has(CURE, &["-> mount debugfs"]);

@@ -192,7 +192,7 @@ fn inside_the_units_sandbox_it_boosts_restores_and_logs_to_the_kernel() {
     let _live = live();
     let capabilities = capabilities_of_the_unit();
     let starter = ["unshare", "-m", "-n", "sh", "-c", SANDBOX, "sh", &capabilities];
-    let options = ["--systemd", "-k", "-f", "-v", "-t", "1", "-d", "1", "-P", PIDFILE];
+    let options = ["--systemd", "-k", "-f", "-v", "--boost", "deadline", "-t", "1", "-d", "1", "-P", PIDFILE];
     for end in ["TERM", "KILL"] {
         let args = [&options, &Stalld::RIG_ONLY[..]].concat();
         let mut stalld = Stalld::start_by(&starter, &args);

@@ -89,7 +89,8 @@ fn each_backend_prints_scans_and_starving_tasks_like_the_c_program() {
 fn a_rescue_is_printed_like_the_c_program_prints_it() {
     let _live = live();
     set_limit("950000");
-    let args = [&["-f", "-v", "-M", "-t", "1", "-d", "1"], &Stalld::RIG_ONLY[..]].concat();
+    let args =
+        [&["-f", "-v", "--boost", "deadline", "-M", "-t", "1", "-d", "1"], &Stalld::RIG_ONLY[..]].concat();
     let mut stalld = Stalld::start_with_text_log(&args);
     stalld.scan();
     let mut rig = Rig::start(&["--for", "8"]);
@@ -114,7 +115,7 @@ fn a_rescue_is_printed_like_the_c_program_prints_it() {
 #[ignore = "starves tasks, as root"]
 fn a_refused_boost_is_printed_like_the_c_program_prints_it() {
     let _live = live();
-    let options = ["-f", "-v", "-S", "-t", "1", "-g", "1"];
+    let options = ["-f", "-v", "-S", "--boost", "deadline", "-t", "1", "-g", "1"];
     let mut stalld = Stalld::start_with_text_log(&[&options, &Stalld::RIG_ONLY[..]].concat());
     stalld.scan();
     // With throttling on, the kernel refuses SCHED_DEADLINE for a task that is pinned to one CPU.

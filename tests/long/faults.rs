@@ -149,7 +149,8 @@ fn suffer(backend: &str, fault: Fault) {
          inject={call}:{how}:when={when}"
     );
     let starter: Vec<&str> = starter.split(' ').collect();
-    let options = ["-f", "-v", "-t", "300ms", "-d", "200ms", "-g", "100ms", "-b", backend];
+    let options =
+        ["-f", "-v", "--boost", "deadline", "-t", "300ms", "-d", "200ms", "-g", "100ms", "-b", backend];
     let mut stalld = Stalld::start_by(&starter, &[&options[..], &Stalld::RIG_ONLY].concat());
 
     let is_of_error = |record: &Record, event: &str, errno: i32| {

@@ -35,7 +35,10 @@ impl Killer {
     /// Starts a stalld, kills it as soon as `moment` returns, and waits until everything is
     /// restored.
     fn kill(&mut self, starter: &[&str], args: &[&str], moment: impl FnOnce()) {
-        let mut stalld = Stalld::start_by(starter, &[&["-f"], &Stalld::RIG_ONLY[..], args].concat());
+        let mut stalld = Stalld::start_by(
+            starter,
+            &[&["-f", "--boost", "deadline"], &Stalld::RIG_ONLY[..], args].concat(),
+        );
         moment();
         let journal = journal();
         let boosts = live_boosts(&journal).map(|boost| match boost.how {
@@ -298,7 +301,8 @@ fn a_full_pipe_for_the_log_blocks_neither_stalld_nor_its_guardian() {
     for signal in ["TERM", "KILL"] {
         let mut rig = Rig::start(&["--for", "30"]);
         let victim = rig.event("victim").tid();
-        let args = [&["-f", "-v"], &Stalld::RIG_ONLY[..], &["-t", "2", "-d", "2"]].concat();
+        let args =
+            [&["-f", "--boost", "deadline"], &Stalld::RIG_ONLY[..], &["-v", "-t", "2", "-d", "2"]].concat();
         let stalld = Stalld::start_by(&["sh", "-c", &script, "sh"], &args);
         await_boost();
         if signal == "TERM" {

@@ -78,7 +78,7 @@ fn start(prepared: &str) -> Stalld {
     let script = format!(
         "mount -t tmpfs -o mode=755 none /run && mkdir /run/stalld && cd /run/stalld && {prepared} && exec \"$@\""
     );
-    let args = [&["-f", "-v", "-t", "1", "-g", "1"], &Stalld::RIG_ONLY[..]].concat();
+    let args = [&["-f", "-v", "--boost", "deadline", "-t", "1", "-g", "1"], &Stalld::RIG_ONLY[..]].concat();
     Stalld::start_by(&["unshare", "-m", "sh", "-c", &script, "sh"], &args)
 }
 

@@ -18,21 +18,26 @@ fn assert_ran_beside(hog: &Event, end: &Event) {
 #[ignore = "starves tasks, as root"]
 fn a_starving_task_runs_again_and_gets_its_own_policy_back() {
     let _live = live();
-    let mut stalld = start(&["-t", "1", "-d", "1"]);
-    let mut rig = Rig::start(&["--for", "6"]);
-    let (hog, victim) = (rig.event("hog"), rig.event("victim"));
-    let boosted = stalld.event_of("boosted", victim.tid());
-    assert_eq!((boosted.number("cpu"), boosted.text("policy")), (hogged_cpu().0.into(), "SCHED_DEADLINE"));
-    let restored = stalld.event_of("restored", victim.tid());
-    assert_eq!((restored.text("policy"), restored.number("rt_priority")), ("SCHED_FIFO", 1));
-    assert_eq!(restored.text("comm"), "victim");
-    assert!(restored.at < hog.moment("until"), "the boost outlasted the hog");
-    await_own_policy(victim.tid());
-    let end = rig.event("end victim");
-    assert_ran_beside(&hog, &end);
-    assert!(end.number("progress") > victim.number("progress") + 10, "{end:?}");
-    assert_eq!(rig.finish().0, Some(0));
-    assert_eq!(stalld.terminate().0, Some(0));
+    for method in ["deadline", "auto"] {
+        let mut stalld = start(&["-t", "1", "-d", "1", "--boost", method]);
+        let mut rig = Rig::start(&["--for", "6"]);
+        let (hog, victim) = (rig.event("hog"), rig.event("victim"));
+        let boosted = stalld.event_of("boosted", victim.tid());
+        assert_eq!(boosted.number("cpu"), hogged_cpu().0.into());
+        let policies =
+            if method == "auto" { &["SCHED_DEADLINE", "SCHED_FIFO"][..] } else { &["SCHED_DEADLINE"] };
+        assert!(policies.contains(&boosted.text("policy")), "{boosted:?}");
+        let restored = stalld.event_of("restored", victim.tid());
+        assert_eq!((restored.text("policy"), restored.number("rt_priority")), ("SCHED_FIFO", 1));
+        assert_eq!(restored.text("comm"), "victim");
+        assert!(restored.at < hog.moment("until"), "the boost outlasted the hog");
+        await_own_policy(victim.tid());
+        let end = rig.event("end victim");
+        assert_ran_beside(&hog, &end);
+        assert!(end.number("progress") > victim.number("progress") + 10, "{end:?}");
+        assert_eq!(rig.finish().0, Some(0));
+        assert_eq!(stalld.terminate().0, Some(0));
+    }
 }
 
 #[test]

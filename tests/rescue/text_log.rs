@@ -28,7 +28,7 @@ fn a_rescue_logs_the_lines_that_scripts_search_for() {
     let _live = live();
     let cpu = hogged_cpu();
     for (options, class, first) in [
-        (&[][..], "SCHED_DEADLINE", "using SCHED_DEADLINE for boosting"),
+        (&["--boost", "deadline"][..], "SCHED_DEADLINE", "using SCHED_DEADLINE for boosting"),
         (&["-F"], "SCHED_FIFO", "forcing SCHED_FIFO for boosting"),
     ] {
         let mut stalld = start(options);

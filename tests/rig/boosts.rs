@@ -24,14 +24,19 @@ pub fn await_own_policy(victim: Tid) {
     eventually("the victim is restored", || (policy(victim) == Some(OWN)).then_some(()));
 }
 
-/// Starts a stalld that boosts, and waits for its first scan.
+/// The options of a stalld that boosts by SCHED_DEADLINE, whether or not the kernel ends budgets in
+/// time.
+const BY_DEADLINE: [&str; 4] = ["-f", "-v", "--boost", "deadline"];
+
+/// Starts a stalld that boosts, by SCHED_DEADLINE unless `args` differ, and waits for its first
+/// scan.
 pub fn start(args: &[&str]) -> Stalld {
     start_by(&[], args)
 }
 
 /// As [`Stalld::start_by`].
 pub fn start_by(starter: &[&str], args: &[&str]) -> Stalld {
-    let mut stalld = Stalld::start_by(starter, &[&["-f", "-v"], &Stalld::RIG_ONLY[..], args].concat());
+    let mut stalld = Stalld::start_by(starter, &[&BY_DEADLINE[..], &Stalld::RIG_ONLY, args].concat());
     stalld.scan();
     stalld
 }

@@ -211,6 +211,10 @@ impl Kernel for Calls {
         watched.world.find(tid).map_or(Owner::Unknown, |index| watched.world.lives[index].owner())
     }
 
+    fn is_bound(&self, _: Tid) -> Option<bool> {
+        Some(false)
+    }
+
     fn comm(&self, _tid: Tid) -> Option<Comm> {
         Some(Comm::new(b"simulated"))
     }

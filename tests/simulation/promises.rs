@@ -9,7 +9,7 @@ use crate::setup::Orders;
 use crate::tasks::{Judged, Life, State};
 use needs::Need;
 use stalld::boost::event::Event;
-use stalld::boost::journal::{Journal, RestoreRecord};
+use stalld::boost::journal::{BoostPolicy, Journal, RestoreRecord};
 use stalld::boost::restore::RestoreOutcome;
 use stalld::engine::Engine;
 use stalld::observe::Snapshot;
@@ -35,6 +35,7 @@ pub struct Boost {
     /// When the boost began, in the ticks of start times.
     since: u64,
     pub end: Nanos,
+    pub how: BoostPolicy,
     /// The CPU on which stalld has seen the task last.
     pub cpu: Cpu,
     /// stalld has reported it.
@@ -236,10 +237,11 @@ impl Watched {
     /// Takes an event that stalld has reported.
     pub fn on_event(&mut self, event: &Event) {
         match event {
-            Event::Boosted { task, .. } => {
+            Event::Boosted { task, how } => {
                 self.tally.boosts += 1;
                 let Some(index) = self.boost_of(task, false) else { return };
                 self.boosts[index].reported = true;
+                self.boosts[index].how = *how;
                 // If the task has taken its leader's tid, stalld takes it for the leader, and it
                 // stays refused.
                 if let Some(life) = self.life(self.boosts[index].id).filter(|life| life.tid == task.tid) {

@@ -36,8 +36,8 @@ impl Watched {
         for cpu in (0..self.world.setup.cpus).map(Cpu) {
             let here = self.boosts.iter().filter(|boost| boost.cpu == cpu);
             let began = here.clone().any(|boost| boost.end == at + self.orders.boost.duration);
-            let count = here.count();
-            if count > self.orders.places() && began {
+            let count = here.clone().count();
+            if began && !self.orders.allows(here.map(|boost| boost.how)) {
                 let life = self.world.lives[0];
                 self.break_promise(&life, &format!("one more boost has made {count} of them on CPU {cpu}"));
             }
@@ -56,7 +56,8 @@ impl Watched {
         if spaced > self.scan_at {
             return Some(spaced);
         }
-        if self.boosts.iter().filter(|boost| boost.cpu == cpu).count() >= self.orders.places() {
+        let here = self.boosts.iter().filter(|boost| boost.cpu == cpu).map(|boost| boost.how);
+        if !self.orders.allows(here.chain([self.orders.rules.how])) {
             return Some(self.scan_at + SPACING);
         }
         self.break_promise(life, "it starves, and is neither boosted nor refused");

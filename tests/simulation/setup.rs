@@ -2,7 +2,7 @@
 //! simplified.
 
 use stalld::boost::journal::BoostPolicy;
-use stalld::boost::plan::Rules;
+use stalld::boost::plan::{Pulsed, Rules};
 use stalld::detect::Limits;
 use stalld::task::Nanos;
 use stalld::timing::Boost;
@@ -153,10 +153,11 @@ impl Setup {
             false => BoostPolicy::Deadline { runtime, period: boost.period },
         };
         let cost = random.of(&[runtime, Nanos::from_millis(1), Nanos::from_millis(4)]);
+        let pulsed = if random.one_in(3) { Pulsed::All } else { Pulsed::Nothing };
         Orders {
             limits,
             boost,
-            rules: Rules::new(how, &boost, &limits, cost),
+            rules: Rules { pulsed, ..Rules::new(how, &boost, &limits, cost) },
             eyes: random.of(&[Eyes::Stamps, Eyes::Stamps, Eyes::Presence]),
             boosts: !random.one_in(5),
             asks: !random.one_in(4),
@@ -175,11 +176,14 @@ pub struct Orders {
 }
 
 impl Orders {
-    /// Returns how many boosts a CPU may have at once. Their budgets are at most 2 % of it, but one
+    /// Returns whether a CPU may have these boosts at once. They take at most 2 % of it, but one
     /// boost is always allowed, and never more than 16.
-    pub fn places(&self) -> usize {
+    pub fn allows(&self, boosts: impl Iterator<Item = BoostPolicy>) -> bool {
         let Rules { cost, runtime, period, .. } = self.rules;
-        (period.0 / 50 / cost.max(runtime).0).clamp(1, 16) as usize
+        let cost = |how| if how == BoostPolicy::Fifo { runtime } else { cost.max(runtime) };
+        let costs: Vec<Nanos> = boosts.map(cost).collect();
+        let sum = costs.iter().fold(Nanos::ZERO, |sum, &cost| sum + cost);
+        costs.len() <= 1 || costs.len() <= 16 && sum.0 * 1_000_000 / period.0 <= 20_000
     }
 }
 

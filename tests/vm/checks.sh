@@ -319,7 +319,7 @@ behind_old_hog() {
 # consume RUNTIME_US: measures how long a boosted task runs each time. $each is the median in us,
 # $times is the number of values.
 consume() {
-    start_stalld -t 2s -d 2s -p 200ms -r "$1us"
+    start_stalld --boost deadline -t 2s -d 2s -p 200ms -r "$1us"
     start_rig 6
     : >each
     was=$(cat "/proc/$victim/schedstat")
@@ -369,7 +369,7 @@ budget() {
 # throttled. The kernel then keeps it waiting in its next DEADLINE boost, and stalld goes on in
 # pulses. The result has a letter for each boost: d for DEADLINE, f for FIFO.
 again() {
-    start_stalld -t 1s -d 200ms -r 1ms
+    start_stalld --boost deadline -t 1s -d 200ms -r 1ms
     start_rig 9
     end_rig
     stop_stalld

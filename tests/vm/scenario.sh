@@ -72,7 +72,7 @@ wants threads && try kernel_threads task_iter 98
 if wants offline; then
     try offline task_iter offline -F
     echo '# at task_iter offline-deadline'
-    try offline task_iter offline-deadline
+    try offline task_iter offline-deadline --boost deadline
     messages dmesg-at-last no
 fi
 echo '# end'

@@ -2,7 +2,7 @@
 
 use super::left_behind::{self, LeftBehind};
 use crate::cpus::CpuSet;
-use crate::daemon::options::Options;
+use crate::daemon::options::{BoostMethod, Options};
 use crate::error::{Reason, Result};
 use crate::host::debugfs::{self, HrtickFile, Served};
 use crate::host::mounts::{self, Hidepid};
@@ -50,6 +50,11 @@ pub(super) struct Facts {
     pub throttling: Option<Throttling>,
     /// `None` if debugfs does not show it.
     pub hrtick: Option<HrtickFile>,
+    /// The kernel ends budgets of SCHED_DEADLINE in time. Measured only where the choice of the
+    /// method depends on it.
+    pub ends_budgets_in_time: Option<bool>,
+    /// The host has no second CPU from which stalld could end a pulse.
+    pub has_one_cpu: bool,
     /// `None` if there is none, or if debugfs does not show it.
     pub dl_server: Option<Result<Vec<Served>>>,
     pub tick: Nanos,
@@ -81,6 +86,11 @@ impl Facts {
             observe::verified(kind).into_iter().map(move |(program, figures)| (kind, program, figures))
         });
         let cpu = cpus.iter().last().or(watched.iter().last()).unwrap_or_default();
+        let hrtick = debugfs::hrtick(root);
+        let has_one_cpu = online.is_some_and(|online| online.iter().count() == 1);
+        let is_asked =
+            options.boost_method == BoostMethod::Auto && !has_one_cpu && !will_have_hrtick(hrtick.as_ref());
+        let measure = || trial::ends_budgets_in_time().ok();
         Facts {
             kernel: host::kernel_release(root),
             cpus,
@@ -99,7 +109,9 @@ impl Facts {
             backends,
             verified: verified.collect(),
             throttling: host::throttling(root),
-            hrtick: debugfs::hrtick(root),
+            hrtick,
+            ends_budgets_in_time: is_asked.then(measure).flatten(),
+            has_one_cpu,
             dl_server: debugfs::dl_server(root),
             tick: clock::tick(),
             rcu_stall: host::rcu_stall_timeout(root),
@@ -155,6 +167,7 @@ impl fmt::Display for Facts {
             None => writeln!(f, "rt_throttling unknown")?,
         }
         self.fmt_debugfs(f)?;
+        writeln!(f, "budgets_end_in_time {}", known(self.ends_budgets_in_time))?;
         writeln!(f, "rcu_stall_timeout {}", self.rcu_stall.map_or("none".into(), with_unit))?;
         writeln!(f, "hung_task_timeout {}", self.hung_task.map_or("none".into(), with_unit))?;
         let cpu = self.trial.cpu;
@@ -199,6 +212,14 @@ impl Facts {
             None => writeln!(f, "dl_server unknown"),
         }
     }
+}
+
+/// Returns whether HRTICK is on, or stalld will turn it on.
+pub(super) fn will_have_hrtick(hrtick: Option<&HrtickFile>) -> bool {
+    hrtick.is_some_and(|hrtick| match hrtick.is_on {
+        Ok(is_on) => is_on || hrtick.writable.is_ok(),
+        Err(_) => false,
+    })
 }
 
 fn is_initial(namespace: Namespace) -> &'static str {

@@ -1,6 +1,6 @@
 //! The options parsed so far, and the checks and defaults at the end of the command line.
 
-use super::{Boost, Command, Format, HostFacts, Mode, Options, UsageError};
+use super::{Boost, BoostMethod, Command, Format, HostFacts, Mode, Options, UsageError};
 use crate::length::{Length, LengthLimits, NANOSECONDS, SECONDS, Unit, with_unit};
 use crate::patterns::Patterns;
 use crate::task::{Nanos, Tid};
@@ -55,7 +55,7 @@ impl Default for Draft {
                 boost: Boost::fit(timing::DEFAULT_THRESHOLD, None, None, None),
                 granularity: timing::DEFAULT_GRANULARITY,
                 reservation: None,
-                force_fifo: false,
+                boost_method: BoostMethod::Auto,
                 mode: Mode::Power,
                 idle_detection: true,
                 log_only: false,

@@ -34,7 +34,7 @@ pub struct Options {
     pub granularity: Nanos,
     /// Percent of a CPU that stalld reserves for itself.
     pub reservation: Option<u8>,
-    pub force_fifo: bool,
+    pub boost_method: BoostMethod,
     pub mode: Mode,
     pub idle_detection: bool,
     pub log_only: bool,
@@ -60,8 +60,18 @@ pub struct Options {
 impl Options {
     /// Returns runtime and period of a SCHED_DEADLINE boost; `None` with -F.
     pub fn deadline(&self) -> Option<(Nanos, Nanos)> {
-        (!self.force_fifo).then_some((self.boost.runtime, self.boost.period))
+        (self.boost_method != BoostMethod::Fifo).then_some((self.boost.runtime, self.boost.period))
     }
+}
+
+/// How tasks are boosted that may be boosted either way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BoostMethod {
+    /// By SCHED_DEADLINE if the kernel ends budgets in time, else in pulses of SCHED_FIFO.
+    #[default]
+    Auto,
+    Deadline,
+    Fifo,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! The options of stalld.
 
 use super::draft::{DURATION, Draft, GRANULARITY, Job, PERIOD, RUNTIME, THRESHOLD};
-use super::{Command, Format, Mode};
+use super::{BoostMethod, Command, Format, Mode};
 use crate::command_line::Takes::{Name, Nothing, Path, Text};
 use crate::command_line::{self, Opt, set};
 use crate::cpus::CpuSet;
@@ -87,8 +87,16 @@ pub const TABLE: &[Opt<Draft>] = &[
     Opt {
         short: Some('F'),
         long: "force_fifo",
-        takes: Nothing(|d| d.options.force_fifo = true),
+        takes: Nothing(|d| d.options.boost_method = BoostMethod::Fifo),
         help: "boost with SCHED_FIFO instead of SCHED_DEADLINE",
+    },
+    Opt {
+        short: None,
+        long: "boost",
+        takes: Name("METHOD", method_names, |d, name, _| {
+            method(name).map(|method| d.options.boost_method = method)
+        }),
+        help: "boost by deadline (SCHED_DEADLINE), or fifo (as -F)\n(auto: by deadline if budgets end in time here)",
     },
     Opt {
         short: Some('O'),
@@ -214,6 +222,9 @@ pub const TABLE: &[Opt<Draft>] = &[
     },
 ];
 
+const METHODS: [(BoostMethod, &str); 3] =
+    [(BoostMethod::Auto, "auto"), (BoostMethod::Deadline, "deadline"), (BoostMethod::Fifo, "fifo")];
+
 const FORMATS: [(Format, &str); 2] = [(Format::Text, "text"), (Format::Json, "json")];
 
 fn backend(name: &str) -> Result<Option<Kind>, String> {
@@ -225,6 +236,17 @@ fn backend(name: &str) -> Result<Option<Kind>, String> {
 
 fn backend_names() -> Vec<&'static str> {
     [&["auto"][..], &Kind::ALL.map(Kind::name)].concat()
+}
+
+fn method(name: &str) -> Result<BoostMethod, String> {
+    let found = METHODS.iter().find(|(_, known)| *known == name);
+    found
+        .map(|(method, _)| *method)
+        .ok_or_else(|| format!("no such method: give {}", method_names().join(", ")))
+}
+
+fn method_names() -> Vec<&'static str> {
+    METHODS.map(|(_, name)| name).to_vec()
 }
 
 fn format(name: &str) -> Result<Format, String> {

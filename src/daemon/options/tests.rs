@@ -42,7 +42,7 @@ fn without_options_the_defaults_hold() {
     assert_eq!(options.boost.runtime, Nanos::from_micros(20));
     assert_eq!(options.granularity, Nanos::from_secs(5));
     assert_eq!(options.reservation, None);
-    assert!(!options.force_fifo);
+    assert_eq!(options.boost_method, BoostMethod::Auto);
     assert_eq!(options.mode, Mode::Power);
     assert!(options.idle_detection);
     assert!(!options.log_only);
@@ -60,7 +60,7 @@ fn without_options_the_defaults_hold() {
 #[test]
 fn each_option_sets_its_field_by_its_letter_and_by_its_name() {
     type Holds = fn(&Options) -> bool;
-    let cases: [(&str, &str, Holds); 25] = [
+    let cases: [(&str, &str, Holds); 27] = [
         ("-c 0,2-4", "--cpu=0,2-4", |o| o.cpus == Some([0, 2, 3, 4].map(Cpu).into_iter().collect())),
         ("-a 7", "--affinity=7", |o| o.affinity == Some([Cpu(7)].into_iter().collect())),
         ("-t 5", "--starving_threshold=5", |o| o.threshold == Nanos::from_secs(5) && !o.threshold_has_unit),
@@ -75,7 +75,9 @@ fn each_option_sets_its_field_by_its_letter_and_by_its_name() {
         ("-d 5", "--boost_duration=5", |o| o.boost.duration == Nanos::from_secs(5)),
         ("-p 300000000", "--boost_period=300ms", |o| o.boost.period == Nanos::from_millis(300)),
         ("-r 8000", "--boost_runtime=8us", |o| o.boost.runtime == Nanos::from_micros(8)),
-        ("-F", "--force_fifo", |o| o.force_fifo),
+        ("-F", "--force_fifo", |o| o.boost_method == BoostMethod::Fifo),
+        ("--boost deadline", "--boost=deadline", |o| o.boost_method == BoostMethod::Deadline),
+        ("-f --boost fifo", "--foreground --boost=fifo", |o| o.boost_method == BoostMethod::Fifo),
         ("-M", "--adaptive_mode", |o| o.mode == Mode::Adaptive),
         ("-A", "--aggressive_mode", |o| o.mode == Mode::Aggressive),
         ("-R 20", "--reservation=20", |o| o.reservation == Some(20)),
@@ -119,6 +121,13 @@ fn a_long_option_may_be_cut_short_as_long_as_it_fits_only_one() {
     // --check is ours; in the C program --c is --cpu.
     assert_eq!(options("--c 1").cpus.unwrap().to_string(), "1");
     assert!(matches!(command("--che"), Ok(Command::Check(_))));
+    // A whole name is not ambiguous, although longer ones begin with it.
+    assert_eq!(options("-F --boost auto").boost_method, BoostMethod::Auto);
+    assert_eq!(
+        refusal("--boos 1"),
+        "ambiguous option '--boos': it may stand for --boost_duration, --boost_period, --boost_runtime"
+    );
+    assert_eq!(refusal("--boost 20"), "--boost '20': no such method: give auto, deadline, fifo");
     assert_eq!(
         refusal("--log"),
         "ambiguous option '--log': it may stand for --log_only, --log_kmsg, --log_syslog"
@@ -128,11 +137,11 @@ fn a_long_option_may_be_cut_short_as_long_as_it_fits_only_one() {
 }
 
 #[test]
-fn no_option_hides_behind_another() {
+fn no_option_has_the_name_of_another() {
     for (i, opt) in TABLE.iter().enumerate() {
         for other in &TABLE[i + 1..] {
             assert!(opt.short.is_none() || opt.short != other.short, "{} and {}", opt.long, other.long);
-            assert!(!opt.long.starts_with(other.long) && !other.long.starts_with(opt.long), "{}", opt.long);
+            assert_ne!(opt.long, other.long);
         }
     }
 }
@@ -412,7 +421,7 @@ fn the_unit_can_move_the_pidfile_out_of_the_sandbox() {
 #[test]
 fn a_check_takes_the_options_of_the_run_it_is_about() {
     let Ok(Command::Check(options)) = command("-v -t 500ms --check -c 1 -b S -F") else { panic!() };
-    assert!(options.verbose && options.force_fifo);
+    assert!(options.verbose && options.boost_method == BoostMethod::Fifo);
     assert_eq!(options.threshold, Nanos::from_millis(500));
     assert_eq!(options.backend, Some(Kind::SchedDebug));
     assert_eq!(options.cpus.unwrap().to_string(), "1");

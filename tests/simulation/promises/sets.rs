@@ -130,6 +130,7 @@ impl Watched {
                 own: life.own.attr,
                 since,
                 end,
+                how: if fifo { BoostPolicy::Fifo } else { self.orders.rules.how },
                 cpu: judged.cpu,
                 reported: false,
                 need,

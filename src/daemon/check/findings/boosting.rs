@@ -1,8 +1,8 @@
 //! Findings about boosts: whether they work, and what they cost.
 
 use super::{Finding, why};
-use crate::daemon::check::facts::Facts;
-use crate::daemon::options::Options;
+use crate::daemon::check::facts::{Facts, will_have_hrtick};
+use crate::daemon::options::{BoostMethod, Options};
 use crate::error::Reason;
 use crate::host::privilege::Capability;
 use crate::length::with_unit;
@@ -25,7 +25,7 @@ pub(super) fn boosting(facts: &Facts, options: &Options) -> Finding {
     };
     let able = format!("a task that is pinned to CPU {cpu} can be boosted with {policy}");
     let instead = match &trial.deadline {
-        Some(Err(e)) if !by_deadline(facts, options) => {
+        Some(deadline @ Err(e)) if !will_be_allowed(facts, options, deadline) => {
             Some((format!("with SCHED_DEADLINE it can't: {}", Reason(e)), deadline_cure(facts, e)))
         }
         _ => None,
@@ -62,10 +62,14 @@ pub(super) fn throttling(facts: &Facts, options: &Options) -> Finding {
     }
 }
 
-/// Returns `None` with -F: stalld itself ends a boost by FIFO, so it needs no HRTICK.
-pub(super) fn hrtick(facts: &Facts, options: &Options) -> Option<Finding> {
-    if options.force_fifo {
+/// Returns a finding about how the kernel ends budgets. Returns `None` with -F: stalld itself ends
+/// a boost by FIFO.
+pub(super) fn budgets(facts: &Facts, options: &Options) -> Option<Finding> {
+    if options.boost_method == BoostMethod::Fifo {
         return None;
+    }
+    if is_measured(facts, options) {
+        return Some(measured(facts));
     }
     let cost = format!(
         "a boost of {} may take a CPU for up to a tick ({})",
@@ -75,7 +79,7 @@ pub(super) fn hrtick(facts: &Facts, options: &Options) -> Option<Finding> {
     let Some(hrtick) = &facts.hrtick else {
         let unknown = Finding::note(format!("HRTICK can be neither seen nor turned on: {cost}"));
         return Some(match facts.debugfs {
-            None => unknown.cure("mount debugfs: mount -t debugfs debugfs /sys/kernel/debug"),
+            None => unknown.cure(MOUNT_DEBUGFS),
             Some(_) => unknown,
         });
     };
@@ -93,13 +97,54 @@ pub(super) fn hrtick(facts: &Facts, options: &Options) -> Option<Finding> {
     })
 }
 
+/// Returns a finding about budgets where neither HRTICK nor the command line decides the method.
+fn measured(facts: &Facts) -> Finding {
+    match facts.ends_budgets_in_time {
+        Some(true) => Finding::ok("the kernel ends a budget of SCHED_DEADLINE in time, as measured"),
+        Some(false) => {
+            let fact = format!(
+                "the kernel ends a budget of SCHED_DEADLINE only after a tick ({}): tasks are boosted in pulses",
+                with_unit(facts.tick)
+            );
+            match facts.debugfs {
+                // stalld might turn HRTICK on there.
+                None => Finding::note(fact).cure(MOUNT_DEBUGFS),
+                Some(_) => Finding::ok(fact),
+            }
+        }
+        None => Finding::note(
+            "whether the kernel ends a budget of SCHED_DEADLINE in time will be measured at the start: if not, \
+             tasks are boosted in pulses",
+        ),
+    }
+}
+
+/// Returns whether the method depends on how the kernel ends budgets, by measurement.
+fn is_measured(facts: &Facts, options: &Options) -> bool {
+    options.boost_method == BoostMethod::Auto
+        && !facts.has_one_cpu
+        && !will_have_hrtick(facts.hrtick.as_ref())
+}
+
+/// Returns the policy by which tasks will be boosted.
+pub(super) fn policy(facts: &Facts, options: &Options) -> &'static str {
+    match by_deadline(facts, options) {
+        true if is_measured(facts, options) && facts.ends_budgets_in_time.is_none() => {
+            "SCHED_DEADLINE or SCHED_FIFO"
+        }
+        true => "SCHED_DEADLINE",
+        false => "SCHED_FIFO",
+    }
+}
+
 /// Returns whether boosts will use SCHED_DEADLINE; true if that is unknown.
-pub(super) fn by_deadline(facts: &Facts, options: &Options) -> bool {
+fn by_deadline(facts: &Facts, options: &Options) -> bool {
     let tried = facts.trial.outcome.as_ref().ok();
     let allowed = |trial: &trial::Trial| {
         trial.deadline.as_ref().is_some_and(|outcome| will_be_allowed(facts, options, outcome))
     };
-    !options.force_fifo && tried.is_none_or(allowed)
+    let is_late = is_measured(facts, options) && facts.ends_budgets_in_time == Some(false);
+    options.boost_method != BoostMethod::Fifo && !is_late && tried.is_none_or(allowed)
 }
 
 /// Returns whether the kernel will allow this boost during a run. It may do so even if the trial
@@ -138,5 +183,7 @@ fn fifo_cure(facts: &Facts, refusal: &io::Error) -> &'static str {
         true => "see what forbids sched_setscheduler(2): a seccomp filter, a security module",
     }
 }
+
+const MOUNT_DEBUGFS: &str = "mount debugfs: mount -t debugfs debugfs /sys/kernel/debug";
 
 const THROTTLING_OFF: &str = "sysctl -w kernel.sched_rt_runtime_us=-1";

@@ -73,7 +73,7 @@ pub(crate) fn of(facts: &Facts, options: &Options) -> Vec<Finding> {
     findings.extend(rights::capabilities(facts, options));
     findings.push(boosting::boosting(facts, options));
     findings.push(boosting::throttling(facts, options));
-    findings.extend(boosting::hrtick(facts, options));
+    findings.extend(boosting::budgets(facts, options));
     findings.extend(kernel::dl_server(facts));
     findings.extend(kernel::thresholds(facts, options));
     findings.extend(kernel::left_behind(facts));
@@ -89,7 +89,7 @@ pub(crate) fn verdict(facts: &Facts, options: &Options, findings: &[Finding]) ->
         return format!("stalld would not protect this host: {}", hindrances.join(", "));
     }
     let sees = scanning::chosen(facts, options).map_or("nothing", Kind::name);
-    let boosts = if boosting::by_deadline(facts, options) { "SCHED_DEADLINE" } else { "SCHED_FIFO" };
+    let boosts = boosting::policy(facts, options);
     format!("stalld would protect this host: {sees} finds starving tasks, {boosts} lets them run")
 }
 

@@ -39,6 +39,8 @@ fn good() -> Facts {
             is_on: Ok(true),
             writable: Ok(()),
         }),
+        ends_budgets_in_time: None,
+        has_one_cpu: false,
         dl_server: None,
         tick: Nanos::from_millis(4),
         rcu_stall: Some(Nanos::from_secs(60)),
@@ -297,30 +299,6 @@ fn a_trial_that_can_not_be_held_is_no_verdict() {
 }
 
 #[test]
-fn without_hrtick_a_boost_costs_a_tick() {
-    let cost = "a boost of 20us may take a CPU for up to a tick (4ms)";
-    let locked = |is_on: Result<bool, Error>| {
-        move |facts: &mut Facts| {
-            facts.lockdown = Lockdown::Integrity;
-            let (path, writable) = ("/sys/kernel/debug/sched/features".into(), Err(no_permission()));
-            facts.hrtick = Some(HrtickFile { path, feature: None, is_on: is_on.clone(), writable });
-        }
-    };
-    let off = format!("Note HRTICK is off and can't be turned on (kernel lockdown is 'integrity'): {cost}");
-    assert!(changes(&[], locked(Ok(false))).contains(&off));
-    let unseen =
-        format!("Note HRTICK can be neither seen nor turned on (kernel lockdown is 'integrity'): {cost}");
-    assert!(changes(&[], locked(Err(no_permission()))).contains(&unseen));
-    let no_debugfs = format!("Note HRTICK can be neither seen nor turned on: {cost}");
-    assert_changes(&[], |facts| (facts.hrtick, facts.debugfs) = (None, None), &[&no_debugfs]);
-    assert_changes(
-        &[],
-        |facts| facts.hrtick.as_mut().unwrap().is_on = Ok(false),
-        &["Ok HRTICK is off; stalld turns it on when it starts"],
-    );
-}
-
-#[test]
 fn the_dl_server_is_noted_where_it_serves() {
     let served = |cpu, millis| Served {
         cpu: Cpu(cpu),
@@ -445,3 +423,6 @@ fn few_descriptors_are_a_warning() {
     );
     assert_changes(&[], |facts| facts.descriptors = None, &[]);
 }
+
+#[path = "budget_tests.rs"]
+mod budget_tests;
