@@ -1,4 +1,5 @@
-# GNU make, POSIX sh. `make help` lists the targets; CONTRIBUTING.md describes the variables.
+# GNU make, POSIX sh. `make help` lists the targets. CONTRIBUTING.md and docs/TESTING.md describe
+# their variables.
 
 PREFIX          ?= /usr
 LIBDIR          ?= $(PREFIX)/lib
@@ -31,8 +32,8 @@ SH    = CARGO="$(CARGO) $(CARGOFLAGS)" sh
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 BENCH = $(SUDO) env PATH="$(PATH)" PEER="$(PEER)" $(CARGO) bench $(CARGOFLAGS) $(FEATURES) --bench bench --
 
-# CONTRIBUTING.md names paths below target, so builds go there, even if the environment sets
-# another.
+# CONTRIBUTING.md and docs/TESTING.md name paths below target, so builds go there, even if the
+# environment sets another.
 export CARGO_TARGET_DIR = $(CURDIR)/target
 ifeq ($(CARGO),cargo)
 export PATH := $(shell $(SETUP) --cargo | sed 's/.$$/&:/')$(PATH)
