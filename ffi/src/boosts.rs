@@ -30,7 +30,7 @@ pub struct Boosts {
     changes: Changes,
     guardian: Option<Guardian>,
     /// Whether it has been logged that the guardian was killed.
-    told: bool,
+    reported: bool,
 }
 
 impl Boosts {
@@ -71,7 +71,7 @@ impl Boosts {
             }
             false => None,
         };
-        let mut boosts = Boosts { changes: Changes::new(Arc::clone(&journal)), guardian, told: false };
+        let mut boosts = Boosts { changes: Changes::new(Arc::clone(&journal)), guardian, reported: false };
         if options.has(abi::STALLD_UNTHROTTLE) {
             if let Err(e) = boosts.lift_throttling() {
                 boosts.end(&options.log);
@@ -108,8 +108,8 @@ impl Boosts {
 
     /// Logs once if the guardian was killed.
     pub fn watch(&mut self, log: &Log) {
-        if !self.told && self.guardian.as_ref().is_some_and(|guardian| !guardian.is_there()) {
-            self.told = true;
+        if !self.reported && self.guardian.as_ref().is_some_and(|guardian| !guardian.is_there()) {
+            self.reported = true;
             log.error(guardian::missing());
         }
     }

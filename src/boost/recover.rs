@@ -27,7 +27,7 @@ pub fn due(boosted: &Boosted) -> Nanos {
 /// stuck after it wrote a record and make the boost later, so the record of a task that is not
 /// boosted stays. It may be stuck after it claimed a record. Then the task is restored twice, which
 /// does no harm.
-pub fn overdue(kernel: &impl Kernel, journal: &Journal, now: Nanos, mut tell: impl FnMut(Recovered)) {
+pub fn overdue(kernel: &impl Kernel, journal: &Journal, now: Nanos, mut report: impl FnMut(Recovered)) {
     for (slot, record) in journal.open() {
         let RestoreRecord::Boost(boosted) = record else { continue };
         if due(&boosted) > now {
@@ -42,14 +42,14 @@ pub fn overdue(kernel: &impl Kernel, journal: &Journal, now: Nanos, mut tell: im
         let stays = |outcome: &RestoreOutcome| outcome.has_failed() || is_ours && not_yet(outcome);
         let outcome = settle(kernel, journal, slot, &boosted, |outcome| stays(outcome).then_some(end));
         if !not_yet(&outcome) {
-            tell(Recovered::Task(boosted, outcome));
+            report(Recovered::Task(boosted, outcome));
         }
     }
 }
 
 /// Undoes all changes of a stalld that has ended. Tasks come first, because a pinned task can be
 /// SCHED_DEADLINE only while throttling is off.
-pub fn everything(kernel: &(impl Kernel + Settings), journal: &Journal, mut tell: impl FnMut(Recovered)) {
+pub fn everything(kernel: &(impl Kernel + Settings), journal: &Journal, mut report: impl FnMut(Recovered)) {
     for (slot, record) in journal.open() {
         let RestoreRecord::Boost(boosted) = record else { continue };
         // stalld may have ended after it claimed the record, before or during the restore.
@@ -60,13 +60,13 @@ pub fn everything(kernel: &(impl Kernel + Settings), journal: &Journal, mut tell
             if halfway && matches!(outcome, RestoreOutcome::NeverBoosted) {
                 give_slack_back(kernel, boosted.tid, boosted.before.timer_slack);
             }
-            tell(Recovered::Task(boosted, outcome));
+            report(Recovered::Task(boosted, outcome));
         }
     }
     journal.reopen();
     for (slot, record) in journal.live() {
         if !matches!(record, RestoreRecord::Boost(_)) && journal.claim(slot) {
-            tell(Recovered::Setting(record, settle_setting(kernel, journal, slot, &record)));
+            report(Recovered::Setting(record, settle_setting(kernel, journal, slot, &record)));
         }
     }
 }

@@ -115,7 +115,7 @@ fn with_cure(error: Error) -> Error {
         None => return error,
         Some(libc::ENOENT | libc::ENOTDIR) => "make its directory, or name another file",
         Some(libc::EACCES | libc::EPERM | libc::EROFS) => {
-            "name a file that stalld may write (in a service, see ReadWritePaths=)"
+            "name a file that stalld may write (in a service, see BindPaths=)"
         }
         Some(libc::ENOSPC | libc::EDQUOT) => "make room on its disk, or name another file",
         Some(_) => "name another file",
@@ -260,7 +260,7 @@ mod tests {
             refused(libc::ENOENT),
             "cannot open /run/x: No such file or directory; make its directory, or name another file"
         );
-        assert!(refused(libc::EROFS).ends_with("ReadWritePaths=)"));
+        assert!(refused(libc::EROFS).ends_with("BindPaths=)"));
         assert!(refused(libc::ENOSPC).contains("; make room on its disk"));
         let link = Error::new("cannot use x: it is a symbolic link").with_cure("remove it");
         assert_eq!(with_cure(link.clone()), link);

@@ -26,7 +26,7 @@ pub(super) struct Manager {
     /// When the last status was sent.
     told_at: Nanos,
     /// The counters of the last status.
-    told: Counters,
+    reported: Counters,
     message: String,
 }
 
@@ -62,7 +62,7 @@ impl Manager {
             watchdog,
             ready: false,
             told_at: Nanos::ZERO,
-            told: Counters::default(),
+            reported: Counters::default(),
             message: String::with_capacity(512),
         }
     }
@@ -92,7 +92,7 @@ impl Manager {
         if self.send().is_ok() {
             self.ready = true;
             self.told_at = now;
-            self.told = counters;
+            self.reported = counters;
         }
     }
 
@@ -107,7 +107,7 @@ impl Manager {
     fn is_due(&self, counters: Counters, now: Nanos) -> bool {
         // Compare only counters that the status shows, without the scans, which always change.
         let shown = |it: Counters| (it.failed_scans, it.starved, it.boosts, it.active);
-        let has_news = shown(counters) != shown(self.told);
+        let has_news = shown(counters) != shown(self.reported);
         let pause = now - self.told_at;
         let at_rest = self.watchdog.map_or(QUIET_INTERVAL, |limit| QUIET_INTERVAL.min(Nanos(limit.0 / 4)));
         !self.ready || pause >= at_rest || (has_news && pause >= NEWS_INTERVAL)

@@ -71,7 +71,7 @@ fn a_full_disk_and_one_that_can_only_be_read_are_warnings() {
     let full = format!("mount -t tmpfs -o size=4k none {at} && head -c 4096 /dev/zero >{at}/all");
     let read_only = format!("mount -t tmpfs -o ro none {at}");
     for (prepare, reason, cure) in
-        [(full, "No space left", "make room"), (read_only, "Read-only file system", "ReadWritePaths=")]
+        [(full, "No space left", "make room"), (read_only, "Read-only file system", "BindPaths=")]
     {
         let script = format!("{prepare} && exec \"$@\"");
         let options = options(scratch.path(), "any");
