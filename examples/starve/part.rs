@@ -102,10 +102,7 @@ impl Actor {
     /// Returns true if the thread has been set up, and now sleeps.
     pub fn is_parked(&self) -> bool {
         let tid = self.tid();
-        let stat = fs::read(format!("/proc/self/task/{tid}/stat")).unwrap_or_default();
-        // The name is in brackets and may contain brackets, so the state follows the last one.
-        let state = stat.iter().rposition(|&b| b == b')').and_then(|bracket| stat.get(bracket + 2));
-        tid != Tid(0) && state == Some(&b'S')
+        tid != Tid(0) && is_asleep(&format!("/proc/self/task/{tid}/stat"))
     }
 
     pub fn is_finished(&self) -> bool {
@@ -204,9 +201,20 @@ fn set_up(part: &Part, stage: &Stage) -> Result<()> {
         .context(format!("pin a thread to CPU {}", stage.cpu))
 }
 
+/// Returns whether the task of this file of /proc sleeps.
+fn is_asleep(stat: &str) -> bool {
+    let stat = fs::read(stat).unwrap_or_default();
+    // The name is in brackets and may contain brackets, so the state follows the last one.
+    let state = stat.iter().rposition(|&b| b == b')').and_then(|bracket| stat.get(bracket + 2));
+    state == Some(&b'S')
+}
+
 fn check_children() -> Result<()> {
     wait::a_child_has_ended().map(|_| ()).context("wait for children")
 }
+
+/// The limit on the time until all children of a victim sleep.
+const START_TIMEOUT: Nanos = Nanos::from_secs(10);
 
 /// Child processes that sleep. A task that goes through them in waitpid(2) already has the state
 /// "sleeping". If it is preempted there, it stays queued, but does not appear to be runnable.
@@ -220,7 +228,20 @@ impl Children {
             let child = Command::new("sleep").arg("200").stdin(null()).stdout(null()).stderr(null()).spawn();
             children.0.push(child.context("start 'sleep'")?);
         }
+        children.fall_asleep()?;
         Ok(children)
+    }
+
+    /// Waits until all of them sleep. A child that still starts would wait behind the hog itself.
+    fn fall_asleep(&self) -> Result<()> {
+        let until = clock::monotonic() + START_TIMEOUT;
+        while !self.0.iter().all(|child| is_asleep(&format!("/proc/{}/stat", child.id()))) {
+            if clock::monotonic() > until {
+                return Err(Error::new("waited in vain for the children of a victim to sleep"));
+            }
+            clock::nap(Nanos::from_millis(1));
+        }
+        Ok(())
     }
 }
 
