@@ -93,9 +93,9 @@ pub(crate) fn ends_budgets_in_time() -> io::Result<bool> {
 /// until `until` at most.
 fn measure(until: Nanos) -> io::Result<Option<bool>> {
     let begins = clock::monotonic() + PREPARATION;
+    let life = || process::exit_now(run_without_a_break(begins));
     // SAFETY: the child makes system calls only.
-    let child =
-        unsafe { process::child(c"stall-trial", &[], || process::exit_now(run_without_a_break(begins))) }?;
+    let child = unsafe { process::child(c"stall-trial", &[], life) }?;
     // The budget is set while the child sleeps. A task that sets it for itself is not stopped
     // before it is queued once more, although HRTICK is on.
     let made = sched::set_affinity(child, &only(cpu::current()))
