@@ -378,8 +378,6 @@ static_tarball() {
     for binary in stalld stallstat; do
         check "$binary needs no library" sh -c "ldd '$roots/tarball/root/usr/bin/$binary' 2>&1 | grep -q 'statically linked'"
     done
-    # The limit of `make bench`, too.
-    check "stalld has 2.2 MB at most" test "$(wc -c <"$roots/tarball/root/usr/bin/stalld")" -le 2200000
     check "its list of what is inside is true" lists_its_parts "$roots/tarball" libbpf elfutils zlib
     check "installs with no more than busybox, and a umask that lets nobody in" sh -c "
         umask 077
