@@ -7,7 +7,7 @@ use crate::cpus::CpuSet;
 use crate::fault::{self, Fault};
 use crate::observe::Snapshot;
 use crate::room::{ROOM, prefaulted_vec};
-use crate::task::{Nanos, Task, Tid};
+use crate::task::{Nanos, Task, TaskId, Tid};
 use std::cmp::Reverse;
 
 /// The threshold from which a wait is starvation, and the granularity, the longest time between
@@ -212,7 +212,7 @@ impl Detector {
 
     /// Makes a starving task due at the last scan, unless it has been reported before. Another task
     /// of its CPU may be due too.
-    pub fn report(&mut self, task: &Task, verdict: &mut Verdict) {
+    pub fn report(&mut self, task: TaskId, verdict: &mut Verdict) {
         let Ok(index) = self.waits.binary_search_by_key(&task.tid, |wait| wait.task.tid) else { return };
         let Some(wait) = self.waits.get_mut(index).filter(|wait| wait.reported_at.is_none()) else { return };
         let place = (wait.since, task.tid);

@@ -154,6 +154,9 @@ impl Engine {
         }
         let is_due = now >= self.scan_due();
         if !is_due {
+            if let Some(booster) = &mut self.booster {
+                booster.take_turns(now);
+            }
             self.adopt(now);
         }
         is_due
@@ -168,8 +171,10 @@ impl Engine {
 
     /// Returns when to call `advance` next.
     pub fn next(&self) -> Nanos {
-        let boosts =
-            self.booster().into_iter().flat_map(|it| [it.next_end(), it.next_adoption(), it.next_check()]);
+        let boosts = self
+            .booster()
+            .into_iter()
+            .flat_map(|it| [it.next_end(), it.next_adoption(), it.next_check(), it.next_turn()]);
         let has_deadline = |booster: &&Booster| booster.has_deadline() && self.backend.sees_loans();
         let lending = self.booster().filter(has_deadline).map(|_| self.next_lending);
         boosts.flatten().chain(lending).fold(self.scan_due(), Nanos::min)
@@ -288,11 +293,15 @@ impl Engine {
         if let Some(booster) = &mut self.booster {
             let starving = if self.rescues { self.verdict.starving.as_slice() } else { &[] };
             // Boosts serve the owners in turn, but reports the longest waits first. So each task
-            // that this scan boosted, or tried to boost, is reported too.
+            // that this scan boosted, or tried to boost, is reported too, and so is each that has
+            // its turn before the next scan.
             for event in booster.serve(&self.snapshot, starving) {
                 if let Event::Boosted { task, .. } | Event::Refused { task, .. } = event {
-                    self.detector.report(task, &mut self.verdict);
+                    self.detector.report(task.id(), &mut self.verdict);
                 }
+            }
+            for task in booster.turns() {
+                self.detector.report(task, &mut self.verdict);
             }
         }
         if self.next_lending < at {

@@ -74,6 +74,10 @@ impl Actuator for Obliging {
         false
     }
 
+    fn runs(&self, _: &Task) -> Option<u64> {
+        None
+    }
+
     fn standing(&self, _: Tid) -> Option<Standing> {
         None
     }

@@ -26,6 +26,9 @@ pub trait Actuator: Send {
     /// Returns true if no user may change the affinity of a task, or if that is not known.
     fn may_be_bound(&self, task: &Task) -> bool;
 
+    /// Returns how often a task has been given a CPU; `None` if the kernel does not count that.
+    fn runs(&self, task: &Task) -> Option<u64>;
+
     /// Returns where a task is queued now; `None` if it has ended.
     fn standing(&self, tid: Tid) -> Option<Standing>;
 

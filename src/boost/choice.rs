@@ -20,7 +20,7 @@ const MEMORY_OF_TURNS: Nanos = Nanos::from_secs(10);
 
 /// The number of boosts remembered for that. If there are more, all are forgotten, because a user
 /// may have thousands of uids.
-const MAX_TURNS: usize = 1024;
+const MAX_REMEMBERED_OWNERS: usize = 1024;
 
 /// The number of real-time tasks per scan for which the parent is read.
 const MAX_FAMILIES: u32 = 64;
@@ -77,7 +77,7 @@ impl<A: Actuator + ?Sized> Booster<A> {
     pub(super) fn put_in_order(&mut self, now: Nanos, starving: &[Starving]) {
         let Booster { served, order, .. } = self;
         served.retain(|&at| now < at + MEMORY_OF_TURNS);
-        if served.len() >= MAX_TURNS {
+        if served.len() >= MAX_REMEMBERED_OWNERS {
             served.clear();
         }
         let last = |task: &Task| match fault::is(Fault::TurnsIgnored) {

@@ -102,6 +102,31 @@ fn the_owners_of_starving_tasks_take_turns_on_each_cpu() {
 }
 
 #[test]
+fn between_two_scans_each_owner_has_one_turn_if_its_task_has_waited_since() {
+    let owned = |tid, owner| Task { owner, ..task(tid, 120) };
+    let crowd = (1..=100).map(|tid| owned(tid, Owner::User(1000)));
+    let others = [owned(101, Owner::User(1001)), owned(102, Owner::Kernel)];
+    let waiting: Vec<Task> = crowd.chain(others).collect();
+    for has_waited in [true, false] {
+        let mut scene = Scene::new(Rules { how: BoostPolicy::Fifo, ..rules(20) });
+        scene.scan_at(&waiting, Some(49));
+        assert_eq!(scene.booster.actuator.pulses, [Tid(1)]);
+        assert_eq!(scene.booster.turns().map(|task| task.tid).collect::<Vec<_>>(), [101, 102].map(Tid));
+        scene.booster.actuator.runs += u64::from(!has_waited);
+        for late in [Nanos::from_millis(5), Nanos::ZERO] {
+            scene.booster.take_turns(scene.now + SPACING - Nanos(1));
+            scene.pass(SPACING + late);
+            let before = scene.booster.actuator.pulses.len();
+            scene.booster.take_turns(scene.now);
+            assert_eq!(scene.booster.actuator.pulses.len(), before + usize::from(has_waited));
+        }
+        let served = if has_waited { &[1, 101, 102][..] } else { &[1] };
+        assert_eq!(scene.booster.actuator.pulses.iter().map(|tid| tid.0).collect::<Vec<_>>(), served);
+        assert_eq!(scene.booster.next_turn(), None);
+    }
+}
+
+#[test]
 fn a_hog_behind_a_boost_is_displaced_unless_another_task_outranks_it() {
     let mut scene = Scene::new(rules(20));
     scene.scan(&[1], Some(49));

@@ -338,6 +338,10 @@ impl<K: Kernel + Send> Actuator for KernelActuator<K> {
         self.kernel.is_bound(task.tid).unwrap_or(true)
     }
 
+    fn runs(&self, task: &Task) -> Option<u64> {
+        self.kernel.runs(task.tid)
+    }
+
     fn standing(&self, tid: Tid) -> Option<Standing> {
         self.kernel.standing(tid)
     }

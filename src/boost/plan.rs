@@ -21,6 +21,7 @@ use crate::room::{ROOM, prefaulted_vec};
 use crate::sorted::Sorted;
 use crate::steps;
 use crate::task::{Cpu, Nanos, Owner, Task, TaskId, Tid};
+use turns::{MAX_TURNS, PlannedStart};
 
 /// The time between the starts of two boosts on a CPU, so that the hog has the CPU in between, in
 /// every period.
@@ -65,6 +66,8 @@ pub struct Booster<A: ?Sized = dyn Actuator> {
     probation: Probation,
     /// When a boost of each owner last began on a CPU.
     served: Sorted<(Cpu, Owner), Nanos>,
+    /// The boosts that may start without a further scan.
+    turns: Vec<PlannedStart>,
     /// The starving tasks of this scan in the order in which they are served: the last boost of the
     /// owner, and the index in the scan's list.
     order: Vec<(Nanos, usize)>,
@@ -93,6 +96,7 @@ impl<A: Actuator + ?Sized> Booster<A> {
             adoptions: Adoptions::new(),
             probation: Probation::default(),
             served: Sorted::with_room(64, ((Cpu(0), Owner::Kernel), Nanos::MAX)),
+            turns: Vec::with_capacity(MAX_TURNS),
             order: prefaulted_vec(ROOM, (Nanos::MAX, usize::MAX)),
             pulses_until: Nanos::ZERO,
             counters: Counters::default(),
@@ -207,6 +211,7 @@ impl<A: Actuator + ?Sized> Booster<A> {
         self.refused.retain(|&again| again > now || fault::is(Fault::RefusalNotRetried));
         self.spacing.retain(|&next| next > now && !fault::is(Fault::SpacingIgnored));
         self.full.clear();
+        self.turns.clear();
         self.by_cpu.clear();
         self.by_cpu.extend(starving.iter().map(|starving| starving.task.cpu).zip(0..));
         self.by_cpu.sort_unstable();
@@ -225,6 +230,7 @@ impl<A: Actuator + ?Sized> Booster<A> {
             let cpu = next.task.cpu;
             if let Some(at) = self.spacing.get(cpu) {
                 self.wait_until(at);
+                self.plan_turn(next, at, now);
                 continue;
             }
             if self.full.contains(cpu) || !self.has_place(&next.task, now) {
@@ -232,10 +238,8 @@ impl<A: Actuator + ?Sized> Booster<A> {
                 self.wait_until(now + SPACING);
                 continue;
             }
-            self.spacing.insert(cpu, now + SPACING);
-            self.served.insert((cpu, next.task.owner), now);
             let crowded = self.wanted_on(cpu, starving) > self.rules.places();
-            self.start(next, snapshot, crowded);
+            self.start(next, now, crowded);
         }
         if has_work {
             self.actuator.descend();
@@ -266,6 +270,7 @@ impl<A: Actuator + ?Sized> Booster<A> {
     pub(crate) fn delay_until(&mut self, until: Nanos) {
         self.next_recheck = self.next_recheck.max(until);
         self.next_start = self.next_start.map(|next| next.max(until));
+        self.turns.clear();
     }
 
     /// Ends all boosts now.
@@ -348,6 +353,8 @@ mod rechecks;
 pub mod request;
 #[path = "starts.rs"]
 mod starts;
+#[path = "turns.rs"]
+mod turns;
 
 #[cfg(test)]
 #[path = "plan_tests.rs"]

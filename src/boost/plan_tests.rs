@@ -21,6 +21,8 @@ struct Simulated {
     taken: bool,
     /// A task in a pulse sets a rank for itself, and keeps it.
     raises_itself: bool,
+    /// How often each task has been given a CPU.
+    runs: u64,
     /// No user may change the affinity of a task.
     is_bound: bool,
     /// All tasks belong to an ordinary user.
@@ -95,6 +97,11 @@ impl Actuator for Simulated {
 
     fn may_be_bound(&self, _: &Task) -> bool {
         self.is_bound
+    }
+
+    fn runs(&self, _: &Task) -> Option<u64> {
+        assert!(self.is_above);
+        Some(self.runs)
     }
 
     fn standing(&self, tid: Tid) -> Option<Standing> {

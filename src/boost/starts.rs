@@ -1,7 +1,7 @@
 //! Starts boosts, by SCHED_DEADLINE or by a first pulse.
 
 use super::{
-    BoostPolicy, Booster, Event, Nanos, Owner, Pulse, Pulsed, Refusal, RestoreOutcome, Run, Snapshot,
+    BoostPolicy, Booster, Event, Nanos, Owner, Pulse, Pulsed, Refusal, RestoreOutcome, Run, SPACING,
     Starving, Task,
 };
 use crate::boost::active::{Active, StartedBoost};
@@ -12,10 +12,13 @@ use crate::boost::rules::may_be_deadline;
 pub(super) const TAKEN_INTERVAL: Nanos = Nanos::from_millis(100);
 
 impl<A: Actuator + ?Sized> Booster<A> {
-    /// Boosts a starving task. `crowded` is whether its CPU has fewer places than tasks to boost.
-    pub(super) fn start(&mut self, starving: &Starving, snapshot: &Snapshot, crowded: bool) {
+    /// Boosts a starving task. `crowded` is whether more tasks wait than have places; then a boost
+    /// by SCHED_DEADLINE ends after one budget.
+    pub(super) fn start(&mut self, starving: &Starving, started: Nanos, crowded: bool) {
+        let Task { cpu, owner, .. } = starving.task;
+        self.spacing.insert(cpu, started + SPACING);
+        self.served.insert((cpu, owner), started);
         let task = self.with_current_owner(&starving.task);
-        let started = snapshot.at;
         match self.lift(&task, started, true) {
             Ok(lifted) => {
                 let is_outranked = self.priorities.outrank(&task);

@@ -53,6 +53,8 @@ pub struct Watched {
     pub calm: bool,
     /// The first promise that was broken.
     pub broken: Option<String>,
+    /// When stalld last woke up.
+    pub turn_began: Nanos,
     pub boosts: Vec<Boost>,
     /// Boosts that stalld has ended in this turn.
     overs: Vec<Boost>,
@@ -109,6 +111,7 @@ impl Watched {
             lie,
             calm: false,
             broken: None,
+            turn_began: Nanos::ZERO,
             boosts: Vec::new(),
             overs: Vec::new(),
             pulsed: HashMap::new(),
@@ -169,7 +172,11 @@ impl Watched {
     pub fn begins(&mut self, index: usize) {
         let life = self.world.lives[index];
         let at = Some(self.scan_at);
-        if !self.in_scan || life.judged.tried_at == at {
+        if !self.in_scan {
+            self.takes_turn(&life);
+            return;
+        }
+        if life.judged.tried_at == at {
             return;
         }
         if life.judged.due_at != at {
@@ -193,6 +200,30 @@ impl Watched {
             self.break_promise(
                 &first,
                 &format!("it has starved for longer than {}, which was first", life.tid),
+            );
+        }
+    }
+
+    /// stalld boosts a task between two scans: by one more pulse, or for the first time.
+    fn takes_turn(&mut self, life: &Life) {
+        let now = self.turn_began;
+        // A pulse may follow a boost by SCHED_DEADLINE that failed.
+        if life.judged.tried_at == Some(now) || self.boosts.iter().any(|boost| boost.id == life.id) {
+            return;
+        }
+        if let Some(life) = self.life(life.id) {
+            life.judged.tried_at = Some(now);
+        }
+        let core = &mut self.world.cores[life.judged.cpu.0 as usize];
+        let is_spaced = core.tried_at + SPACING <= now;
+        core.tried_at = now;
+        if !is_spaced {
+            self.break_promise(life, "boosts of a CPU start 20 ms apart, and this one does not");
+        }
+        if life.judged.starved_at != Some(self.scan_at) {
+            self.break_promise(
+                life,
+                "it is boosted between two scans, and the last one did not find it starving",
             );
         }
     }
@@ -242,6 +273,10 @@ impl Watched {
                 let Some(index) = self.boost_of(task, false) else { return };
                 self.boosts[index].reported = true;
                 self.boosts[index].how = *how;
+                if *how == BoostPolicy::Fifo {
+                    // A boost that began by SCHED_DEADLINE may go on in pulses.
+                    self.boosts[index].need.is_in_pulses(self.orders.boost.period);
+                }
                 // If the task has taken its leader's tid, stalld takes it for the leader, and it
                 // stays refused.
                 if let Some(life) = self.life(self.boosts[index].id).filter(|life| life.tid == task.tid) {
@@ -250,13 +285,14 @@ impl Watched {
             }
             Event::Refused { task, .. } => {
                 self.tally.refusals += 1;
-                let until = self.scan_at + self.orders.rules.retry;
+                let tried_at = self.scan_at.max(self.turn_began);
+                let until = tried_at + self.orders.rules.retry;
                 let life =
                     self.world.lives.iter_mut().find(|it| (it.tid, it.start) == (task.tid, task.start));
                 if let Some(life) = life {
                     life.judged.refused_until = until;
                 }
-                self.world.cores[task.cpu.0 as usize].tried_at = self.scan_at;
+                self.world.cores[task.cpu.0 as usize].tried_at = tried_at;
             }
             Event::Over { task, outcome, .. } => {
                 self.tally.overs += 1;

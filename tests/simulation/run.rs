@@ -119,7 +119,8 @@ impl Run {
         let begun = {
             let mut watched = lock(&self.watched);
             watched.world.turn += 1;
-            watched.world.now
+            watched.turn_began = watched.world.now;
+            watched.turn_began
         };
         self.woke = begun;
         let scanned = match catch_unwind(AssertUnwindSafe(|| self.wake(begun))) {

@@ -26,8 +26,15 @@ impl Need {
     /// `period` is that of pulses; `None` for a boost by SCHED_DEADLINE.
     pub fn of(life: &Life, period: Option<Nanos>, now: Nanos) -> Need {
         let is_outranked = life.judged.outranked;
-        let over_within = period.unwrap_or(RECHECK).max(RECHECK) + MAX_REST;
-        Need { is_outranked, over_within, last: is_outranked.then_some(now) }
+        let mut need =
+            Need { is_outranked, over_within: RECHECK + MAX_REST, last: is_outranked.then_some(now) };
+        period.into_iter().for_each(|period| need.is_in_pulses(period));
+        need
+    }
+
+    /// Pulses are checked once in a period.
+    pub fn is_in_pulses(&mut self, period: Nanos) {
+        self.over_within = period.max(RECHECK) + MAX_REST;
     }
 }
 

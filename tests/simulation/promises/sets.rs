@@ -92,7 +92,10 @@ impl Watched {
         if life.is_foreign() {
             self.break_promise(&life, "it was boosted, and is boosted once more");
         }
-        let starved = self.in_scan && life.judged.starved_at == Some(self.scan_at);
+        // Between two scans stalld compares how often the task has run. It may run right after
+        // that.
+        let has_waited = self.in_scan || life.truly <= self.scan_at || life.truly >= self.turn_began;
+        let starved = life.judged.starved_at == Some(self.scan_at) && has_waited;
         // Its own boosts, or those of the leader whose tid it has taken.
         let is_of = |boost: &&Boost| boost.id == life.id || boost.of == (life.tid, life.start);
         let pulses = self.boosts.iter().filter(is_of).any(|boost| now <= boost.end + SLOP);
@@ -113,7 +116,8 @@ impl Watched {
         if fifo {
             self.pulsed.entry((life.tid, life.start)).or_default().push(life.own.attr);
         }
-        let end = self.scan_at + self.orders.boost.duration;
+        let started = if self.in_scan { self.scan_at } else { now };
+        let end = started + self.orders.boost.duration;
         let back_by = if fifo { now + self.orders.rules.runtime + STUCK } else { end + STUCK };
         let since = self.world.ticks();
         let need = Need::of(&life, fifo.then_some(self.orders.boost.period), now);
