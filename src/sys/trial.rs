@@ -70,8 +70,8 @@ const IN_TIME: u8 = 1;
 const OVERRUN: u8 = 2;
 
 /// Measures on the CPU of the calling thread whether the kernel ends a budget of SCHED_DEADLINE as
-/// soon as it is used up, and not only at the next tick. Takes 5 to 25 ms, and at most 40 ms if it
-/// fails.
+/// soon as it is used up, and not only at the next tick. Takes 5 to 25 ms. If it fails, it takes at
+/// most 40 ms, and up to a second more until the last child has ended.
 ///
 /// Each measurement needs a child of its own. A task that leaves SCHED_DEADLINE without budget
 /// stays marked as throttled [6.18], and would not run if it were made SCHED_DEADLINE again.
