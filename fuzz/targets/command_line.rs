@@ -1,7 +1,7 @@
 //! A command line. The first byte chooses a host; NULs separate the arguments.
 
 use super::{choice, is_one_line};
-use stalld::daemon::options::{BoostMethod, Command, HostFacts, Mode, Options, help, parse};
+use stalld::daemon::options::{Command, HostFacts, Mode, Options, help, parse};
 use stalld::observe::Kind;
 use stalld::timing::{DURATION, GRANULARITY, PERIOD, RUNTIME, THRESHOLD};
 use std::ffi::{OsStr, OsString};
@@ -70,12 +70,7 @@ fn write(options: &Options) -> Vec<OsString> {
     options.ignore_processes.sources().iter().for_each(|list| push("-I", list));
     options.reservation.iter().for_each(|percent| push("-R", &percent.to_string()));
     options.pidfile.iter().for_each(|path| push("--pidfile", path));
-    let method = match options.boost_method {
-        BoostMethod::Auto => "auto",
-        BoostMethod::Deadline => "deadline",
-        BoostMethod::Fifo => "fifo",
-    };
-    push("--boost", &method);
+    push("--boost", &options.boost_method.name());
     push("--backend", &options.backend.map_or("auto", Kind::name));
     for (option, wanted) in [
         ("-M", options.mode == Mode::Adaptive),

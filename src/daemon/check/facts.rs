@@ -88,8 +88,7 @@ impl Facts {
         let cpu = cpus.iter().last().or(watched.iter().last()).unwrap_or_default();
         let hrtick = debugfs::hrtick(root);
         let has_one_cpu = online.is_some_and(|online| online.iter().count() == 1);
-        let is_asked =
-            options.boost_method == BoostMethod::Auto && !has_one_cpu && !will_have_hrtick(hrtick.as_ref());
+        let is_asked = depends_on_budgets(options, has_one_cpu, hrtick.as_ref());
         let measure = || trial::ends_budgets_in_time().ok();
         Facts {
             kernel: host::kernel_release(root),
@@ -214,12 +213,14 @@ impl Facts {
     }
 }
 
-/// Returns whether HRTICK is on, or stalld will turn it on.
-pub(super) fn will_have_hrtick(hrtick: Option<&HrtickFile>) -> bool {
-    hrtick.is_some_and(|hrtick| match hrtick.is_on {
+/// Returns whether the method depends on how the kernel ends budgets: neither the command line nor
+/// the host decides it, and HRTICK is not on, and stalld will not turn it on.
+pub(super) fn depends_on_budgets(options: &Options, has_one_cpu: bool, hrtick: Option<&HrtickFile>) -> bool {
+    let will_have_hrtick = hrtick.is_some_and(|hrtick| match hrtick.is_on {
         Ok(is_on) => is_on || hrtick.writable.is_ok(),
         Err(_) => false,
-    })
+    });
+    options.boost_method == BoostMethod::Auto && !has_one_cpu && !will_have_hrtick
 }
 
 fn is_initial(namespace: Namespace) -> &'static str {

@@ -74,6 +74,18 @@ pub enum BoostMethod {
     Fifo,
 }
 
+impl BoostMethod {
+    pub const ALL: [BoostMethod; 3] = [BoostMethod::Auto, BoostMethod::Deadline, BoostMethod::Fifo];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            BoostMethod::Auto => "auto",
+            BoostMethod::Deadline => "deadline",
+            BoostMethod::Fifo => "fifo",
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
     /// One thread watches all CPUs.

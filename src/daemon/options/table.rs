@@ -222,9 +222,6 @@ pub const TABLE: &[Opt<Draft>] = &[
     },
 ];
 
-const METHODS: [(BoostMethod, &str); 3] =
-    [(BoostMethod::Auto, "auto"), (BoostMethod::Deadline, "deadline"), (BoostMethod::Fifo, "fifo")];
-
 const FORMATS: [(Format, &str); 2] = [(Format::Text, "text"), (Format::Json, "json")];
 
 fn backend(name: &str) -> Result<Option<Kind>, String> {
@@ -239,14 +236,12 @@ fn backend_names() -> Vec<&'static str> {
 }
 
 fn method(name: &str) -> Result<BoostMethod, String> {
-    let found = METHODS.iter().find(|(_, known)| *known == name);
-    found
-        .map(|(method, _)| *method)
-        .ok_or_else(|| format!("no such method: give {}", method_names().join(", ")))
+    let found = BoostMethod::ALL.into_iter().find(|method| method.name() == name);
+    found.ok_or_else(|| format!("no such method: give {}", method_names().join(", ")))
 }
 
 fn method_names() -> Vec<&'static str> {
-    METHODS.map(|(_, name)| name).to_vec()
+    BoostMethod::ALL.map(BoostMethod::name).to_vec()
 }
 
 fn format(name: &str) -> Result<Format, String> {

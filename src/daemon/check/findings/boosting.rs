@@ -1,7 +1,7 @@
 //! Findings about boosts: whether they work, and what they cost.
 
 use super::{Finding, why};
-use crate::daemon::check::facts::{Facts, will_have_hrtick};
+use crate::daemon::check::facts::{Facts, depends_on_budgets};
 use crate::daemon::options::{BoostMethod, Options};
 use crate::error::Reason;
 use crate::host::privilege::Capability;
@@ -121,9 +121,7 @@ fn measured(facts: &Facts) -> Finding {
 
 /// Returns whether the method depends on how the kernel ends budgets, by measurement.
 fn is_measured(facts: &Facts, options: &Options) -> bool {
-    options.boost_method == BoostMethod::Auto
-        && !facts.has_one_cpu
-        && !will_have_hrtick(facts.hrtick.as_ref())
+    depends_on_budgets(options, facts.has_one_cpu, facts.hrtick.as_ref())
 }
 
 /// Returns the policy by which tasks will be boosted.
