@@ -2,8 +2,9 @@
 /* Reads the lists of one run queue: which tasks are queued on a CPU, without a walk over all tasks.
  *
  * The lists change under the reader. So each node must point back to the node before it, and each
- * task must be queued on this CPU. At the end, the lists must have held as many tasks as the queue
- * counts, before and after. Otherwise the result is QUEUE_CHANGED. A task is freed an RCU grace
+ * task must be queued on this CPU. A task that waits may be moved to the front of its list, behind
+ * the reader. So at the end, the lists must have held as many tasks as the queue counts, before and
+ * after. Otherwise the result is QUEUE_CHANGED. A task is freed an RCU grace
  * period after its end at the earliest, and the program runs inside of an RCU read-side section. */
 #ifndef STALLD_QUEUE_H
 #define STALLD_QUEUE_H
@@ -46,32 +47,29 @@ struct reading {
  * and not once for each step. */
 struct reading reading = {};
 
-/* The counts of a queue with which its lists must agree. */
+/* The counts of a queue with which its lists must agree. nr_running does not serve, because some
+ * kernels count the DL server in it, and others do not. */
 struct counts {
-	unsigned int all;
+	unsigned int fair;
 	unsigned int realtime;
-	/* Tasks that are in `all` and in no list that is read. */
-	unsigned int unlisted;
-	/* Whether real-time tasks are throttled, and so left out of `all`. */
-	unsigned int throttled;
 };
 
 static __always_inline struct counts counts_of(struct rq *rq, struct task_struct *curr)
 {
-	struct task_struct *stop = GET_POINTER(PROBED, rq, stop);
-	struct counts counts = {
-		.all = GET(PROBED, rq, nr_running),
-		.realtime = GET(PROBED, rq, rt.rt_nr_running),
-		.unlisted = GET(PROBED, rq, dl.dl_nr_running),
-	};
+	struct cfs_rq *cfs = &rq->cfs;
+	struct cfs_rq___with_running *old = (void *)cfs;
+	struct counts counts = { .realtime = GET(PROBED, rq, rt.rt_nr_running) };
 
-	if (bpf_core_field_exists(rq->rt.rt_throttled))
-		counts.throttled = GET(PROBED, rq, rt.rt_throttled);
-	if (stop && GET(PROBED, stop, on_rq))
-		counts.unlisted++;
-	/* The running task is not in the list of sched_ext. */
-	if (bpf_core_field_exists(rq->scx.runnable_list) && GET(PROBED, curr, policy) == SCHED_EXT)
-		counts.unlisted++;
+	if (bpf_core_field_exists(cfs->h_nr_queued))
+		counts.fair = GET(PROBED, cfs, h_nr_queued);
+	else
+		counts.fair = GET(PROBED, old, h_nr_running);
+	if (bpf_core_field_exists(rq->scx.runnable_list)) {
+		counts.fair += GET(PROBED, rq, scx.nr_running);
+		/* The running task is not in the list of sched_ext. */
+		if (GET(PROBED, curr, policy) == SCHED_EXT)
+			counts.fair--;
+	}
 	return counts;
 }
 
@@ -211,9 +209,7 @@ static __always_inline unsigned int read_queue(struct rq *rq, unsigned int cpu)
 	after = counts_of(rq, GET_POINTER(PROBED, rq, curr));
 	if (reading.list != LIST_END || reading.records == MAX_QUEUED || reading.realtime != before.realtime)
 		return QUEUE_CHANGED;
-	if (before.all != after.all || before.realtime != after.realtime || before.unlisted != after.unlisted)
-		return QUEUE_CHANGED;
-	if (reading.fair + (before.throttled ? 0 : reading.realtime) + before.unlisted < before.all)
+	if (before.fair != after.fair || before.realtime != after.realtime || reading.fair < before.fair)
 		return QUEUE_CHANGED;
 	return reading.records;
 }

@@ -51,29 +51,32 @@ struct rt_rq {
 	unsigned int rt_throttled;
 };
 
-struct dl_rq {
-	unsigned int dl_nr_running;
-};
-
 struct scx_rq {
 	struct list_head runnable_list;
-};
-
-struct rq {
 	unsigned int nr_running;
-	struct list_head cfs_tasks;
-	struct task_struct *curr;
-	struct rt_rq rt;
-	struct dl_rq dl;
-	struct scx_rq scx;
-	struct task_struct *stop;
-	__u64 clock;
-	unsigned int cpu;
 };
 
 struct cfs_rq {
 	struct rq *rq;
+	unsigned int h_nr_queued;
 	unsigned int throttle_count;
+};
+
+/* Up to 6.13. */
+struct cfs_rq___with_running {
+	unsigned int h_nr_running;
+};
+
+struct rq {
+	unsigned int nr_running;
+	struct cfs_rq cfs;
+	struct list_head cfs_tasks;
+	struct task_struct *curr;
+	struct rt_rq rt;
+	struct scx_rq scx;
+	struct task_struct *stop;
+	__u64 clock;
+	unsigned int cpu;
 };
 
 struct sched_entity {
