@@ -11,6 +11,7 @@ use crate::tracer::{Scope, Trace, Tracer};
 use rig::boosts::guardian;
 use rig::{Rig, boosts, hogged_cpu, keep_away_from_the_hog};
 use stalld::error::{Error, Result};
+use stalld::proc;
 use stalld::sys::clock;
 use stalld::task::Nanos;
 
@@ -19,6 +20,9 @@ use stalld::task::Nanos;
 /// more than a period (0.4 % at 250 Hz). The rest is a margin. Other tasks have no bound: the
 /// kernel's DL server may give them 5 %.
 const LOST_PERCENT: f64 = 3.0;
+
+/// The same for `Method::Bounded`.
+const MAX_LOSS_PERCENT: f64 = 0.1;
 
 /// Bound on the 99th percentile of a pulse in us. stalld ends a pulse after 200 us if the task does
 /// not run. The budget is 20 us, and the restore interrupts another CPU. The rest is a margin.
@@ -37,6 +41,8 @@ const MAX_UNKNOWN_SHARE: usize = 10;
 enum Method {
     Deadline,
     Pulses,
+    /// In pulses, within `MAX_LOSS`.
+    Bounded,
 }
 
 impl Method {
@@ -44,7 +50,13 @@ impl Method {
         match self {
             Method::Deadline => &["--boost", "deadline", "-t", "2"],
             Method::Pulses => &["-F", "-t", "2"],
+            Method::Bounded => &["--max-loss", "0.1%", "-t", "2"],
         }
+    }
+
+    /// Returns the bound on the loss of any second to victims, stalld and its guardian, in percent.
+    fn lost_percent(self) -> f64 {
+        if self == Method::Bounded { MAX_LOSS_PERCENT } else { LOST_PERCENT }
     }
 
     /// Returns the bounds on the median and on the 99th percentile of a hold, in us.
@@ -54,19 +66,22 @@ impl Method {
     fn bounds(self) -> (Option<f64>, f64) {
         match self {
             Method::Deadline => (None, millis(clock::tick() + TICK_MARGIN) * 1e3),
-            Method::Pulses => (Some(PULSE_MEDIAN_MICROS), PULSE_P99_MICROS),
+            Method::Pulses | Method::Bounded => (Some(PULSE_MEDIAN_MICROS), PULSE_P99_MICROS),
         }
     }
 }
 
 /// Boosts by SCHED_DEADLINE or in pulses, and the number of victims.
-const CASES: [(Method, usize); 6] = [
+const CASES: [(Method, usize); 9] = [
     (Method::Deadline, 0),
     (Method::Deadline, 1),
     (Method::Deadline, 16),
     (Method::Deadline, 200),
     (Method::Pulses, 1),
     (Method::Pulses, 16),
+    (Method::Bounded, 1),
+    (Method::Bounded, 16),
+    (Method::Bounded, 200),
 ];
 
 pub fn rows() -> Vec<Row> {
@@ -74,6 +89,9 @@ pub fn rows() -> Vec<Row> {
         |(method, victims)| Row::new(name(method, victims), move |effort| loss(method, victims, effort));
     let mut rows: Vec<Row> = CASES.into_iter().map(row).collect();
     rows.push(Row::new(PULSES, pulses));
+    for (runtime, bound) in [("20us", 8), ("100us", 4)] {
+        rows.push(Row::new(work_name(runtime), move |_| work(runtime, bound)));
+    }
     rows
 }
 
@@ -95,11 +113,12 @@ fn loss(method: Method, victims: usize, effort: &Effort) -> Result<Vec<Line>> {
         percent(worst.stalld),
         percent(others)
     );
-    let bound = format!("{LOST_PERCENT} % of any second");
+    let lost_percent = method.lost_percent();
+    let bound = format!("{lost_percent} % of any second");
     if victims == 0 {
         let count = grouped(account.holds().len());
         let measured = format!("{count} holds, {}; {loss}", longest(account.holds().iter()));
-        return Ok(vec![Line::new(name(method, victims), measured, bound, lost <= LOST_PERCENT)]);
+        return Ok(vec![Line::new(name(method, victims), measured, bound, lost <= lost_percent)]);
     }
     let lengths = Lengths::of(&account)?;
     let (hold_bound, met) = lengths.judge(method);
@@ -107,7 +126,7 @@ fn loss(method: Method, victims: usize, effort: &Effort) -> Result<Vec<Line>> {
         name(method, victims),
         format!("{}; {loss}; {served} of {victims} victims ran", lengths.text),
         format!("{hold_bound}; {bound}; each victim ran"),
-        met && lost <= LOST_PERCENT && served == victims,
+        met && lost <= lost_percent && served == victims,
     )])
 }
 
@@ -130,6 +149,41 @@ fn pulses(effort: &Effort) -> Result<Vec<Line>> {
         format!("{bound}; each victim ran"),
         met && served == PULSED,
     )])
+}
+
+/// The work of the victim whose time is measured.
+const WORK: Nanos = Nanos::from_millis(2);
+
+/// The longest time that a victim may take for it, beyond the bound.
+const WORK_TIMEOUT: Nanos = Nanos::from_secs(70);
+
+/// The time between two readings of the victim's CPU time.
+const READ_INTERVAL: Nanos = Nanos::from_millis(20);
+
+fn work_name(runtime: &str) -> String {
+    format!("2 ms of work behind a hog, --max-loss 0.1% -r {runtime} -t 30 -d 30")
+}
+
+/// Measures how long a starving task takes from its first pulse until it has used `WORK` of CPU
+/// time.
+fn work(runtime: &'static str, bound: u64) -> Result<Vec<Line>> {
+    let _stalld = boosts::start(&["--max-loss", "0.1%", "-r", runtime, "-t", "30", "-d", "30"]);
+    let mut rig = Rig::start(&["--for", "75", "--victim", "spin"]);
+    let victim = rig.event("victim").tid();
+    let used = || proc::cpu_time(victim).unwrap_or_default();
+    let (before, begun) = (used(), clock::monotonic());
+    let mut first = None;
+    while used() < before + WORK && clock::monotonic() < begun + WORK_TIMEOUT {
+        if used() > before {
+            first.get_or_insert(clock::monotonic());
+        }
+        clock::nap(READ_INTERVAL);
+    }
+    let Some(first) = first else { return Err(Error::new("the victim was given no CPU")) };
+    let (took, done) = (clock::monotonic() - first, used() - before);
+    let measured = format!("{:.1} s for {:.2} ms", millis(took) / 1e3, millis(done));
+    let met = done >= WORK && took <= Nanos::from_secs(bound);
+    Ok(vec![Line::new(work_name(runtime), measured, format!("{bound} s"), met)])
 }
 
 /// Traces the hogged CPU for as long as the hog holds it, beside a stalld with these options.

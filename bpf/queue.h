@@ -4,8 +4,8 @@
  * The lists change under the reader. So each node must point back to the node before it, and each
  * task must be queued on this CPU. A task that waits may be moved to the front of its list, behind
  * the reader. So at the end, the lists must have held as many tasks as the queue counts, before and
- * after. Otherwise the result is QUEUE_CHANGED. A task is freed an RCU grace
- * period after its end at the earliest, and the program runs inside of an RCU read-side section. */
+ * after. Otherwise the result is QUEUE_CHANGED. A task is freed an RCU grace period after its end
+ * at the earliest, and the program runs inside of an RCU read-side section. */
 #ifndef STALLD_QUEUE_H
 #define STALLD_QUEUE_H
 

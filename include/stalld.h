@@ -163,6 +163,11 @@ struct stalld_options {
   int32_t backend;
   // The number of events that are stored for stalld_next_event(), at most 65536; 0 means 1024.
   uint32_t events;
+  // The most that boosts together may take of a CPU in any second, in millionths: 10 to 100000,
+  // and enough for one boost; 0 means no such bound. With it all boosts are by SCHED_FIFO, and
+  // follow each other as fast as the bound allows. Each is charged the CPU time of its task and
+  // 10 us for the switches to the task and back.
+  uint64_t max_loss_ppm;
 };
 
 // A task at one moment. `tid` is 0 if there is no task.

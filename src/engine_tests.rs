@@ -78,6 +78,10 @@ impl Actuator for Obliging {
         None
     }
 
+    fn cpu_time(&self, _: &Task) -> Option<Nanos> {
+        None
+    }
+
     fn standing(&self, _: Tid) -> Option<Standing> {
         None
     }

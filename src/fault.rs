@@ -17,6 +17,8 @@ pub enum Fault {
     CapIgnored,
     /// Boosts start without the time that must lie between two of them.
     SpacingIgnored,
+    /// Pulses follow each other as if they cost nothing.
+    LossIgnored,
     EndIgnored,
     /// A task is never boosted again after a boost of it failed.
     RefusalNotRetried,

@@ -29,6 +29,7 @@ pub mod observe;
 pub mod patterns;
 pub mod proc;
 mod room;
+pub mod share;
 mod sorted;
 #[cfg(feature = "bpf")]
 pub mod stat;

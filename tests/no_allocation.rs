@@ -99,6 +99,7 @@ fn a_warm_boost_allocates_nothing() {
             duration: period,
             cost: Nanos::from_millis(4),
             pulsed: Pulsed::Nothing,
+            max_loss: None,
             only_outranked: false,
             retry: period,
         };

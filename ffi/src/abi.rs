@@ -116,6 +116,11 @@ pub struct stalld_options {
     pub backend: i32,
     /// The number of events that are stored for stalld_next_event(), at most 65536; 0 means 1024.
     pub events: u32,
+    /// The most that boosts together may take of a CPU in any second, in millionths: 10 to 100000,
+    /// and enough for one boost; 0 means no such bound. With it all boosts are by SCHED_FIFO, and
+    /// follow each other as fast as the bound allows. Each is charged the CPU time of its task and
+    /// 10 us for the switches to the task and back.
+    pub max_loss_ppm: u64,
 }
 
 /// A task at one moment. `tid` is 0 if there is no task.

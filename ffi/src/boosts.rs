@@ -79,7 +79,8 @@ impl Boosts {
             }
         }
         let boost = &options.boost;
-        let how = match options.has(abi::STALLD_FORCE_FIFO) {
+        let max_loss = options.max_loss;
+        let how = match options.has(abi::STALLD_FORCE_FIFO) || max_loss.is_some() {
             true => BoostPolicy::Fifo,
             false => BoostPolicy::Deadline { runtime: boost.runtime, period: boost.period },
         };
@@ -89,7 +90,7 @@ impl Boosts {
             Some(guardian) => guardian.waker(),
             None => Arc::new(|| {}),
         };
-        let rules = Rules::new(how, boost, &options.limits, cost);
+        let rules = Rules { max_loss, ..Rules::new(how, boost, &options.limits, cost) };
         let actuator = KernelActuator::new(journal, boost.runtime, boost.period, wake);
         Ok((boosts, Booster::new(rules, Box::new(actuator))))
     }

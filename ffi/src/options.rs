@@ -4,11 +4,13 @@ use crate::abi::{self, stalld_log_fn, stalld_options};
 use crate::failure::{Failure, Result};
 use crate::input::{self, Versioned};
 use libc::{EINVAL, c_char, c_int, c_void};
+use stalld::boost::max_loss::MaxLoss;
 use stalld::cpus::CpuSet;
 use stalld::denylist::Ignore;
 use stalld::detect::Limits;
 use stalld::observe::Kind;
 use stalld::patterns::Patterns;
+use stalld::share::Share;
 use stalld::sys::cpu;
 use stalld::task::Nanos;
 use stalld::timing::{self, Boost, Misfit};
@@ -32,6 +34,7 @@ pub struct Options {
     pub flags: u64,
     pub limits: Limits,
     pub boost: Boost,
+    pub max_loss: Option<MaxLoss>,
     pub cpus: CpuSet,
     pub ignore_threads: Patterns,
     pub ignore_processes: Patterns,
@@ -69,11 +72,13 @@ impl Options {
                 input::text(raw.journal, "journal")?,
             ]
         };
+        let max_loss = max_loss(raw.max_loss_ppm, boost.runtime)?;
         let configured = cpu::configured();
         Ok(Options {
             flags: raw.flags,
             limits,
             boost,
+            max_loss,
             cpus: match cpus {
                 Some(list) => CpuSet::parse(list, configured).map_err(|reason| refused("cpus", reason))?,
                 None => CpuSet::first(configured),
@@ -126,6 +131,25 @@ fn boost(raw: &stalld_options, threshold: Nanos) -> Result<Boost> {
         Some(Misfit::Duration) => Err(refused("duration_ns", "the boost lasts longer than the threshold")),
         Some(Misfit::Period) => Err(refused("period_ns", "the period is longer than the boost")),
     }
+}
+
+/// The time that is assumed for a switch to a boosted task and back. The library starts no process
+/// to measure it.
+const SWITCHING: Nanos = Nanos::from_micros(10);
+
+/// Returns the bound on what boosts may take; `None` for 0.
+fn max_loss(millionths: u64, runtime: Nanos) -> Result<Option<MaxLoss>> {
+    if millionths == 0 {
+        return Ok(None);
+    }
+    let bound = MaxLoss { per_second: Nanos::from_micros(millionths), switching: SWITCHING };
+    let least = Share::of_a_second(bound.hold(runtime)).max(Share::LEAST).millionths.into();
+    let most = Share::MOST.millionths.into();
+    if (least..=most).contains(&millionths) {
+        return Ok(Some(bound));
+    }
+    let reason = format_args!("{millionths} is out of range: give {least} to {most} with this runtime");
+    Err(refused("max_loss_ppm", reason))
 }
 
 /// Checks a length of time; `None` for 0, which means the default.
@@ -236,6 +260,7 @@ mod tests {
             assert_eq!(options.limits.granularity, Nanos::from_secs(5));
             assert_eq!(options.boost, Boost::fit(Nanos::from_secs(60), None, None, None));
             assert_eq!((options.flags, options.events, options.backend), (0, 1024, None));
+            assert_eq!(options.max_loss, None);
             assert_eq!(options.cpus, CpuSet::first(cpu::configured()));
         }
     }
@@ -253,6 +278,14 @@ mod tests {
             ),
             (Box::new(|o| o.backend = 9), "backend: 9 is no backend of this version"),
             (Box::new(|o| o.backend = -1), "backend: -1 is no backend of this version"),
+            (
+                Box::new(|o| o.max_loss_ppm = 59),
+                "max_loss_ppm: 59 is out of range: give 60 to 100000 with this runtime",
+            ),
+            (
+                Box::new(|o| (o.max_loss_ppm, o.runtime_ns) = (1000, 1_000_000)),
+                "max_loss_ppm: 1000 is out of range: give 1040 to 100000 with this runtime",
+            ),
             (Box::new(|o| o.events = 65537), "events: 65537 is more than 65536"),
             (Box::new(|o| o.cpus = c"1,x".as_ptr()), "cpus: 'x' is not a CPU number"),
             (Box::new(|o| o.cpus = c"1\n2".as_ptr()), "cpus: '1\\x0a2' is not a CPU number"),

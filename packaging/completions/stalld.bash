@@ -24,6 +24,7 @@ _stalld() {
         -r --boost_runtime
         -F --force_fifo
         --boost
+        --max-loss
         -O --power_mode
         -M --adaptive_mode
         -A --aggressive_mode
@@ -57,6 +58,7 @@ _stalld() {
     -p | --boost_period) takes=text ;;
     -r | --boost_runtime) takes=text ;;
     --boost) takes=name words="auto deadline fifo" ;;
+    --max-loss) takes=text ;;
     -R | --reservation) takes=text ;;
     --log-format) takes=name words="text json" ;;
     -P | --pidfile) takes=path ;;

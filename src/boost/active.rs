@@ -67,18 +67,18 @@ impl Ancestor {
 impl Active {
     /// Plans the pulse that follows one made now. The time until then counts from now, even if this
     /// pulse is late.
-    pub(super) fn plan_pulse(&mut self, now: Nanos, run: Run, period: Nanos) {
+    pub(super) fn plan_pulse(&mut self, now: Nanos, run: Run, interval: Nanos) {
         let (again, tries) =
             if self.sleeps { (REPEAT_INTERVAL_ASLEEP, 1) } else { (REPEAT_INTERVAL, MAX_REPEATS) };
         let pause = if run != Run::Missed {
             (self.missed, self.sleeps) = (0, false);
-            period
+            interval
         } else if self.missed < tries {
             self.missed += 1;
             again
         } else {
             (self.missed, self.sleeps) = (0, true);
-            period
+            interval
         };
         self.next_pulse = Some(now + pause);
     }

@@ -29,6 +29,10 @@ pub trait Actuator: Send {
     /// Returns how often a task has been given a CPU; `None` if the kernel does not count that.
     fn runs(&self, task: &Task) -> Option<u64>;
 
+    /// Returns the CPU time that a task has used; `None` if the kernel does not count that, or if
+    /// the task has ended.
+    fn cpu_time(&self, task: &Task) -> Option<Nanos>;
+
     /// Returns where a task is queued now; `None` if it has ended.
     fn standing(&self, tid: Tid) -> Option<Standing>;
 
@@ -74,6 +78,7 @@ pub struct Pulse {
     pub raised: BoostHandle,
     pub outcome: RestoreOutcome,
     pub run: Run,
+    pub ended: Nanos,
 }
 
 /// Whether a boosted task got a CPU.

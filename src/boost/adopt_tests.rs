@@ -172,6 +172,10 @@ impl Kernel for Family {
         self.of(tid, |it| it.runs)?
     }
 
+    fn cpu_time(&self, _: Tid) -> Option<Nanos> {
+        None
+    }
+
     fn timer_slack(&self, _: Tid) -> Option<u64> {
         None
     }

@@ -211,13 +211,12 @@ impl<A: Actuator + ?Sized> Booster<A> {
         self.priorities.best(cpu).is_none_or(|(_, priority)| priority > PULSE_PRIORITY)
     }
 
-    /// Returns whether a CPU has a place for one more boost that takes `cost` in a period.
-    pub(super) fn fits(&self, cpu: Cpu, cost: Nanos) -> bool {
-        let add = |(count, sum): (usize, Nanos), active: &Active| {
-            (count + 1, sum + self.rules.cost_of(active.next_pulse.is_none()))
-        };
-        let (count, sum) = self.on(cpu).fold((0, cost), add);
-        self.rules.allows(count, sum)
+    /// Returns whether a CPU has a place for one more boost.
+    pub(super) fn fits(&self, cpu: Cpu, is_deadline: bool) -> bool {
+        let kinds = self.on(cpu).map(|active| active.next_pulse.is_none()).chain([is_deadline]);
+        let (by_deadline, all) =
+            kinds.fold((0, 0), |(by_deadline, all), is| (by_deadline + usize::from(is), all + 1));
+        self.rules.allows(all - by_deadline, by_deadline)
     }
 
     /// Returns whether a CPU has a place for one more boost. If it has none, ends older boosts to
@@ -225,8 +224,8 @@ impl<A: Actuator + ?Sized> Booster<A> {
     pub(super) fn has_place(&mut self, task: &Task, now: Nanos) -> bool {
         // The owner is read again at the start.
         let owner = if has_current_owner(task) { task.owner } else { Owner::Privileged };
-        let cost = self.rules.cost_of(self.boosts_by_deadline(&Task { owner, ..*task }, now));
-        while !self.fits(task.cpu, cost) && !fault::is(Fault::CapIgnored) {
+        let is_deadline = self.boosts_by_deadline(&Task { owner, ..*task }, now);
+        while !self.fits(task.cpu, is_deadline) && !fault::is(Fault::CapIgnored) {
             if !self.make_room(task.cpu, now) {
                 return false;
             }

@@ -50,6 +50,8 @@ pub trait Kernel {
     fn standing(&self, tid: Tid) -> Option<Standing>;
     /// Returns how often a task has been given a CPU; `None` if the kernel does not count that.
     fn runs(&self, tid: Tid) -> Option<u64>;
+    /// Returns the CPU time that a task has used; `None` if the kernel does not count that.
+    fn cpu_time(&self, tid: Tid) -> Option<Nanos>;
     fn timer_slack(&self, tid: Tid) -> Option<u64>;
     fn set_timer_slack(&self, tid: Tid, slack: u64) -> Option<()>;
 
@@ -140,6 +142,10 @@ impl Kernel for Host {
 
     fn standing(&self, tid: Tid) -> Option<Standing> {
         proc::standing(tid)
+    }
+
+    fn cpu_time(&self, tid: Tid) -> Option<Nanos> {
+        proc::cpu_time(tid)
     }
 
     fn runs(&self, tid: Tid) -> Option<u64> {

@@ -3,6 +3,7 @@
 use super::active::Ancestor;
 use super::adopt::ForkedChildren;
 use super::event::{Event, Refusal};
+use super::identity::{refusal, same_by_name};
 use super::journal::{BoostPolicy, Boosted, Journal, Rank, RestoreRecord, Saved, Slot};
 use super::kernel::{Attr, Host, Kernel, Standing};
 use super::own_priority::{self, enter_fifo99, leave};
@@ -250,7 +251,7 @@ impl<K: Kernel> KernelActuator<K> {
         let raised = self.make(noted)?;
         if self.is_late(&raised) {
             let outcome = undo(&self.kernel, &raised.boosted, false);
-            return Ok(Pulse { raised, outcome: self.lower_rest(&raised, outcome), run: Run::Missed });
+            return Ok(self.pulse_over(raised, outcome, Run::Missed));
         }
         let tid = raised.boosted.tid;
         let run = if cpu == self.kernel.cpu() {
@@ -275,7 +276,12 @@ impl<K: Kernel> KernelActuator<K> {
             run
         };
         let outcome = self.undo(raised.slot, &raised.boosted);
-        Ok(Pulse { raised, outcome: self.lower_rest(&raised, outcome), run })
+        Ok(self.pulse_over(raised, outcome, run))
+    }
+
+    fn pulse_over(&self, raised: BoostHandle, outcome: RestoreOutcome, run: Run) -> Pulse {
+        let ended = self.kernel.now();
+        Pulse { raised, outcome: self.lower_rest(&raised, outcome), run, ended }
     }
 
     /// Lowers the ranks that are set by calls in progress after the end of a pulse. Returns the
@@ -340,6 +346,10 @@ impl<K: Kernel + Send> Actuator for KernelActuator<K> {
 
     fn runs(&self, task: &Task) -> Option<u64> {
         self.kernel.runs(task.tid)
+    }
+
+    fn cpu_time(&self, task: &Task) -> Option<Nanos> {
+        self.kernel.cpu_time(task.tid)
     }
 
     fn standing(&self, tid: Tid) -> Option<Standing> {
@@ -411,29 +421,6 @@ impl<K: Kernel + Send> Actuator for KernelActuator<K> {
 
     fn adopt(&mut self, ancestors: &[Ancestor], events: &mut Vec<Event>) -> bool {
         self.children.adopt(&self.kernel, ancestors, events)
-    }
-}
-
-/// Returns the start of a task if its name has not changed, for a backend that does not know
-/// starts.
-fn same_by_name(kernel: &impl Kernel, task: &Task) -> Result<u64, Refusal> {
-    let start = kernel.try_start(task.tid)?.ok_or(Refusal::Gone)?;
-    let Some(comm) = kernel.comm(task.tid) else {
-        // The name can't be read. Either memory is short, or the task has just ended.
-        let is_there = kernel.try_start(task.tid)?.is_some();
-        return Err(if is_there { Refusal::Kernel(libc::EIO) } else { Refusal::Gone });
-    };
-    // The file of sched_debug pads names on the left.
-    match comm.as_bytes().trim_ascii_start() == task.comm.as_bytes().trim_ascii_start() {
-        true => Ok(start),
-        false => Err(Refusal::Gone),
-    }
-}
-
-fn refusal(e: io::Error) -> Refusal {
-    match e.raw_os_error() {
-        Some(libc::ESRCH) => Refusal::Gone,
-        _ => e.into(),
     }
 }
 

@@ -140,6 +140,10 @@ impl Kernel for Scripted {
         Some(u64::from(reached.is_some_and(|(raised, after)| state.now >= raised + after)))
     }
 
+    fn cpu_time(&self, _: Tid) -> Option<Nanos> {
+        None
+    }
+
     fn timer_slack(&self, _: Tid) -> Option<u64> {
         Some(self.state().slack)
     }

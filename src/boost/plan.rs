@@ -13,6 +13,7 @@ use super::event::{Event, Refusal};
 use super::journal::{BoostPolicy, Saved};
 use super::probation::Probation;
 use super::restore::RestoreOutcome;
+use super::rules::SPACING;
 pub use super::rules::{Pulsed, Rules};
 use crate::detect::Starving;
 use crate::fault::{self, Fault};
@@ -22,10 +23,6 @@ use crate::sorted::Sorted;
 use crate::steps;
 use crate::task::{Cpu, Nanos, Owner, Task, TaskId, Tid};
 use turns::{MAX_TURNS, PlannedStart};
-
-/// The time between the starts of two boosts on a CPU, so that the hog has the CPU in between, in
-/// every period.
-const SPACING: Nanos = Nanos::from_millis(20);
 
 /// After a boost was lent to another task, all boosts are pulses for this long.
 const ONLY_PULSES: Nanos = Nanos::from_secs(60);
@@ -46,8 +43,11 @@ pub struct Booster<A: ?Sized = dyn Actuator> {
     boosted: Sorted<TaskId, ()>,
     /// When to try again each task that could not be boosted.
     refused: Sorted<TaskId, Nanos>,
-    /// When the next boost may start on each CPU that had one.
+    /// When the next boost may start on each CPU that had one. With `Rules::max_loss` this holds
+    /// for each pulse.
     spacing: Sorted<Cpu, Nanos>,
+    /// CPUs where a starving task waits only for that.
+    claimed: Sorted<Cpu, ()>,
     /// CPUs that had no place for one more boost at this scan.
     full: Sorted<Cpu, ()>,
     priorities: TopPriorities,
@@ -86,6 +86,7 @@ impl<A: Actuator + ?Sized> Booster<A> {
             boosted: Sorted::with_room(64, (NO_TASK, ())),
             refused: Sorted::with_room(ROOM, (NO_TASK, Nanos::MAX)),
             spacing: Sorted::with_room(64, (Cpu(0), Nanos::MAX)),
+            claimed: Sorted::with_room(64, (Cpu(u32::MAX), ())),
             full: Sorted::with_room(64, (Cpu(u32::MAX), ())),
             priorities: TopPriorities::new(),
             running: Sorted::with_room(64, (NO_TASK, Cpu(0))),
@@ -142,7 +143,7 @@ impl<A: Actuator + ?Sized> Booster<A> {
     pub(crate) fn next_end(&self) -> Option<Nanos> {
         self.active
             .iter()
-            .map(|active| active.next_pulse.map_or(active.end, |next| next.min(active.end)))
+            .map(|active| self.pulse_due(active).map_or(active.end, |due| due.min(active.end)))
             .min()
     }
 
@@ -175,19 +176,15 @@ impl<A: Actuator + ?Sized> Booster<A> {
             return;
         }
         self.actuator.ascend();
-        let mut index = 0;
-        while index < self.active.len() {
-            if self.active[index].end <= now && !fault::is(Fault::EndIgnored) {
-                self.end(index, now, false);
-                // No scan sees a task while it is SCHED_DEADLINE. It may have waited for most of
-                // the threshold by now.
-                self.scan_at(now + SCAN_AFTER_END);
-                continue;
-            }
-            let is_due = self.active[index].next_pulse.is_some_and(|next| next <= now);
-            if !is_due || self.pulse(index, now) {
-                index += 1;
-            }
+        let is_over = |active: &Active| active.end <= now && !fault::is(Fault::EndIgnored);
+        while let Some(index) = self.active.iter().position(is_over) {
+            self.end(index, now, false);
+            // No scan sees a task while it is SCHED_DEADLINE. It may have waited for most of the
+            // threshold by now.
+            self.scan_at(now + SCAN_AFTER_END);
+        }
+        while let Some(index) = self.next_due_pulse(now) {
+            self.pulse(index, now);
         }
         self.check_ranks(now);
         self.actuator.descend();
@@ -211,6 +208,7 @@ impl<A: Actuator + ?Sized> Booster<A> {
         self.refused.retain(|&again| again > now || fault::is(Fault::RefusalNotRetried));
         self.spacing.retain(|&next| next > now && !fault::is(Fault::SpacingIgnored));
         self.full.clear();
+        self.claimed.clear();
         self.turns.clear();
         self.by_cpu.clear();
         self.by_cpu.extend(starving.iter().map(|starving| starving.task.cpu).zip(0..));
@@ -230,6 +228,7 @@ impl<A: Actuator + ?Sized> Booster<A> {
             let cpu = next.task.cpu;
             if let Some(at) = self.spacing.get(cpu) {
                 self.wait_until(at);
+                self.claimed.insert(cpu, ());
                 self.plan_turn(next, at, now);
                 continue;
             }
@@ -293,37 +292,6 @@ impl<A: Actuator + ?Sized> Booster<A> {
         self.next_start = Some(self.next_start.map_or(moment, |next| next.min(moment)));
     }
 
-    /// Makes a pulse. Returns false if the boost is over.
-    fn pulse(&mut self, index: usize, now: Nanos) -> bool {
-        let Active { task, raised, .. } = self.active[index];
-        let identified = self.with_current_owner(&Task { start: raised.boosted.start, ..task });
-        let task = Task { owner: identified.owner, ..task };
-        let outcome = self.actuator.pulse(&identified, Some(raised.boosted.before));
-        let run = outcome.as_ref().map_or(Run::Unknown, |pulse| pulse.run);
-        let active = &mut self.active[index];
-        active.task = task;
-        active.plan_pulse(now, run, self.rules.period);
-        if let Ok(Pulse { raised, .. }) = &outcome {
-            self.probation.begin(&task, raised, now);
-        }
-        let outcome = match outcome {
-            Ok(Pulse { outcome: RestoreOutcome::Restored(_), .. }) => {
-                if run != Run::Missed {
-                    self.events.push(Event::Boosted { task, how: BoostPolicy::Fifo });
-                }
-                return true;
-            }
-            // The next pulse may find the task free, and room in the journal.
-            Err(Refusal::Taken | Refusal::JournalFull) => return true,
-            Ok(Pulse { outcome, .. }) => outcome,
-            Err(Refusal::ChangedByOthers(policy)) => RestoreOutcome::ChangedByOthers(policy),
-            Err(Refusal::Kernel(e)) => RestoreOutcome::Failed(e),
-            Err(Refusal::Gone | Refusal::IsDeadline) => RestoreOutcome::Gone,
-        };
-        self.close(index, now, true, outcome);
-        false
-    }
-
     /// Restores a boosted task and removes its boost.
     fn end(&mut self, index: usize, now: Nanos, early: bool) {
         let outcome = self.actuator.restore(&self.active[index].raised);
@@ -347,6 +315,8 @@ impl<A: Actuator + ?Sized> Booster<A> {
 #[path = "choice.rs"]
 mod choice;
 
+#[path = "pulses.rs"]
+mod pulses;
 #[path = "rechecks.rs"]
 mod rechecks;
 #[path = "request.rs"]

@@ -23,6 +23,8 @@ struct Simulated {
     raises_itself: bool,
     /// How often each task has been given a CPU.
     runs: u64,
+    /// The time for which a task runs in each pulse.
+    used: Nanos,
     /// No user may change the affinity of a task.
     is_bound: bool,
     /// All tasks belong to an ordinary user.
@@ -104,6 +106,11 @@ impl Actuator for Simulated {
         Some(self.runs)
     }
 
+    fn cpu_time(&self, _: &Task) -> Option<Nanos> {
+        assert!(self.is_above);
+        Some(Nanos(self.used.0 * self.pulses.len() as u64))
+    }
+
     fn standing(&self, tid: Tid) -> Option<Standing> {
         assert!(self.is_above);
         self.standings.iter().find(|(other, _)| *other == tid).map(|&(_, standing)| standing)
@@ -139,7 +146,8 @@ impl Actuator for Simulated {
             true => RestoreOutcome::Lowered { tid: task.tid, from: raised.boosted.before },
             false => RestoreOutcome::Restored(task.tid),
         };
-        Ok(Pulse { raised, outcome, run: if self.held { Run::Missed } else { Run::Given } })
+        let run = if self.held { Run::Missed } else { Run::Given };
+        Ok(Pulse { raised, outcome, run, ended: Nanos::ZERO })
     }
 
     fn adopt(&mut self, ancestors: &[Ancestor], _: &mut Vec<Event>) -> bool {
@@ -165,6 +173,7 @@ fn rules(cost_us: u64) -> Rules {
         duration: D,
         cost: Nanos::from_micros(cost_us),
         pulsed: Pulsed::Nothing,
+        max_loss: None,
         only_outranked: false,
         retry: Nanos::from_secs(5),
     }
@@ -420,6 +429,9 @@ fn at_the_end_no_task_stays_boosted() {
 
 #[path = "crowd_tests.rs"]
 mod crowd_tests;
+
+#[path = "loss_tests.rs"]
+mod loss_tests;
 
 #[path = "pulse_tests.rs"]
 mod pulse_tests;

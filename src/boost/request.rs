@@ -21,7 +21,9 @@ impl<A: Actuator + ?Sized> Booster<A> {
         }
         self.actuator.ascend();
         let task = self.with_current_owner(task);
-        if !self.fits(task.cpu, self.rules.cost_of(self.boosts_by_deadline(&task, now))) {
+        let is_spaced =
+            self.rules.max_loss.is_none() || self.spacing.get(task.cpu).is_none_or(|next| next <= now);
+        if !is_spaced || !self.fits(task.cpu, self.boosts_by_deadline(&task, now)) {
             self.actuator.descend();
             return Err(Denial::NoPlace);
         }

@@ -1,6 +1,7 @@
 //! The rules by which tasks are boosted.
 
 use super::journal::BoostPolicy;
+use super::max_loss::MaxLoss;
 use super::restore::share;
 use crate::detect::Limits;
 use crate::fault::{self, Fault};
@@ -18,6 +19,9 @@ pub struct Rules {
     /// if no timer enforces the budget.
     pub cost: Nanos,
     pub pulsed: Pulsed,
+    /// The bound on what hogs lose, for boosts in pulses only. Without it, `SPACING`, `PLACES` and
+    /// `SHARE` are the bounds.
+    pub max_loss: Option<MaxLoss>,
     /// Boost only tasks that a higher-ranked one keeps off the CPU. At a short threshold, a wait
     /// among equals is the sign of a busy host.
     pub only_outranked: bool,
@@ -36,6 +40,10 @@ pub enum Pulsed {
     All,
 }
 
+/// The time between the starts of two boosts on a CPU, so that the hog has the CPU in between, in
+/// every period.
+pub(super) const SPACING: Nanos = Nanos::from_millis(20);
+
 /// The most boosts at once on a CPU.
 const PLACES: usize = 16;
 
@@ -53,26 +61,39 @@ impl Rules {
         let cost = if how == BoostPolicy::Fifo { runtime } else { cost };
         let only_outranked = limits.threshold < BUSY_HOST;
         let (pulsed, retry) = (Pulsed::Nothing, limits.granularity);
-        Rules { how, runtime, period, duration, cost, pulsed, only_outranked, retry }
+        let max_loss = None;
+        Rules { how, runtime, period, duration, cost, pulsed, max_loss, only_outranked, retry }
     }
 }
 
 impl Rules {
-    /// Returns the longest time that a boost may take in a period.
-    pub(super) fn cost_of(&self, is_deadline: bool) -> Nanos {
-        if is_deadline { self.cost.max(self.runtime) } else { self.runtime }
-    }
-
     /// Returns how many boosts by `how` a CPU may have at once.
     pub(super) fn places(&self) -> usize {
-        let places = SHARE / share(self.cost_of(true), self.period).max(1);
-        places.clamp(1, PLACES as u64) as usize
+        (1..=PLACES).rev().find(|&count| self.allows(0, count)).unwrap_or(1)
     }
 
-    /// Returns whether a CPU may have one more boost than `count`. `cost` is the time that all of
-    /// them may take in a period.
-    pub(super) fn allows(&self, count: usize, cost: Nanos) -> bool {
-        count == 0 || count < PLACES && share(cost, self.period) <= SHARE
+    /// Returns whether a CPU may have so many boosts in pulses, and so many by SCHED_DEADLINE.
+    pub(super) fn allows(&self, pulsed: usize, by_deadline: usize) -> bool {
+        let times = |cost: Nanos, count: usize| Nanos(cost.0.saturating_mul(count as u64));
+        let cost = times(self.runtime, pulsed) + times(self.cost.max(self.runtime), by_deadline);
+        // The pauses between pulses keep `max_loss`.
+        let fits = self.max_loss.is_some() || share(cost, self.period) <= SHARE;
+        match pulsed + by_deadline {
+            0 | 1 => true,
+            count => count <= PLACES && fits,
+        }
+    }
+
+    /// Returns the pause from a pulse, in which the task ran for `used`, to the next one on its
+    /// CPU.
+    pub(super) fn pause_after(&self, used: Nanos) -> Nanos {
+        self.max_loss.map_or(SPACING, |max| max.pause_after(used, self.runtime))
+    }
+
+    /// Returns the pause from a pulse of a task to its next one. With a bound on the loss, pulses
+    /// follow each other as fast as the bound allows.
+    pub(super) fn pulse_interval(&self) -> Nanos {
+        if self.max_loss.is_some() { SPACING } else { self.period }
     }
 }
 

@@ -54,16 +54,16 @@ impl<A: Actuator + ?Sized> Booster<A> {
             if let Some(lifted) = self.lift_by_deadline(task, started, waits)? {
                 return Ok(lifted);
             }
-            return self.lift_by_pulse(task);
+            return self.lift_by_pulse(task, started);
         }
-        let lifted = self.lift_by_pulse(task)?;
+        let lifted = self.lift_by_pulse(task, started)?;
         // Only SCHED_DEADLINE outranks a hog of the priority of a pulse, or of a higher one.
         let needs_deadline = waits
             && lifted.run == Run::Missed
             && lifted.over.is_none()
             && self.may_be_deadline(task, started)
             && !self.pulses_outrank_all_on(task.cpu)
-            && self.fits(task.cpu, self.rules.cost_of(true));
+            && self.fits(task.cpu, true);
         if needs_deadline {
             self.probation.begin(task, &lifted.raised, started);
             if let Ok(Some(lifted)) = self.lift_by_deadline(task, started, waits) {
@@ -100,9 +100,10 @@ impl<A: Actuator + ?Sized> Booster<A> {
     }
 
     /// Boosts a task by a first pulse.
-    fn lift_by_pulse(&mut self, task: &Task) -> Result<StartedBoost, (BoostPolicy, Refusal)> {
+    fn lift_by_pulse(&mut self, task: &Task, started: Nanos) -> Result<StartedBoost, (BoostPolicy, Refusal)> {
         let how = BoostPolicy::Fifo;
-        let Pulse { raised, run, outcome } = self.actuator.pulse(task, None).map_err(|why| (how, why))?;
+        let pulse = self.make_pulse(task, None, started);
+        let Pulse { raised, run, outcome, .. } = pulse.map_err(|why| (how, why))?;
         // The end of this boost, or the guardian, retries a restore that has failed.
         let goes_on = matches!(outcome, RestoreOutcome::Restored(_) | RestoreOutcome::Failed(_));
         let over = (!goes_on).then_some(outcome);
@@ -141,7 +142,7 @@ impl<A: Actuator + ?Sized> Booster<A> {
         let mut active =
             Active { task, raised, started, end, next_pulse: None, missed: 0, sleeps: false, outranked };
         if how == BoostPolicy::Fifo {
-            active.plan_pulse(started, run, self.rules.period);
+            active.plan_pulse(started, run, self.rules.pulse_interval());
             self.probation.begin(&task, &raised, started);
         }
         self.boosted.insert(task.id(), ());

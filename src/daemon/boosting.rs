@@ -87,6 +87,8 @@ impl Boosting {
             ));
             return Ok(None);
         }
+        let max_loss =
+            options.max_loss.map(|share| method::bound(share, options.boost.runtime, log)).transpose()?;
         self.lift_throttling(options, log)?;
         if debugfs::dl_server(Path::new("/")).is_some() {
             log.info(format_args!("DL-server detected."));
@@ -113,7 +115,7 @@ impl Boosting {
             }
         };
         let cost = if ends_in_time { options.boost.runtime } else { clock::tick() };
-        let rules = Rules { pulsed, ..Rules::new(how, &options.boost, limits, cost) };
+        let rules = Rules { pulsed, max_loss, ..Rules::new(how, &options.boost, limits, cost) };
         let actuator = KernelActuator::new(
             Arc::clone(&self.journal),
             options.boost.runtime,

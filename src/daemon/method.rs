@@ -3,11 +3,13 @@
 use super::log::Logger;
 use super::options::{Boost, BoostMethod, Options};
 use crate::boost::journal::BoostPolicy;
+use crate::boost::max_loss::MaxLoss;
 use crate::boost::plan::Pulsed;
 use crate::error::{Context, Error, Reason, Result};
 use crate::length::with_unit;
-use crate::sys::{clock, trial};
-use crate::task::Cpu;
+use crate::share::Share;
+use crate::sys::{clock, switching, trial};
+use crate::task::{Cpu, Nanos};
 use std::io;
 
 /// The facts about the host on which the choice depends.
@@ -93,6 +95,31 @@ fn log_choice(pulsed: Pulsed, in_time: &Result<(), String>, log: &Logger) {
             "{why}: a boost may take a CPU for a tick ({tick}), whatever its runtime"
         )),
     }
+}
+
+/// The time that is assumed for a switch to a boosted task and back, if it can't be measured.
+const ASSUMED_SWITCHING: Nanos = Nanos::from_micros(50);
+
+/// Returns the bound on what boosts take from hogs. Fails if the bound allows no boost at all.
+pub(super) fn bound(share: Share, runtime: Nanos, log: &Logger) -> Result<MaxLoss> {
+    let switching = switching::switch_and_back().unwrap_or_else(|e| {
+        let error = Error::io("measure how long a switch between tasks takes", &e);
+        log.warning(format_args!("{error}: assuming {}", with_unit(ASSUMED_SWITCHING)));
+        ASSUMED_SWITCHING
+    });
+    let max = MaxLoss { per_second: share.per_second(), switching };
+    let (smallest, runtime_text) = (Share::of_a_second(max.hold(runtime)), with_unit(runtime));
+    if share < smallest {
+        return Err(Error::new(format!(
+            "--max-loss {share}: one boost of {runtime_text} takes more of a second"
+        ))
+        .with_cure(format!("give {smallest} or more, or a shorter runtime (-r)")));
+    }
+    log.info(format_args!(
+        "boosts take at most {share} of a CPU in any second, at {} us for the switches of each",
+        switching.0.div_ceil(1000)
+    ));
+    Ok(max)
 }
 
 #[cfg(test)]

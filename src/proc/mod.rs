@@ -5,7 +5,7 @@ pub mod text;
 
 use crate::fault::{self, Fault};
 use crate::sys::sched;
-use crate::task::{Comm, Cpu, Owner, Task, Tid};
+use crate::task::{Comm, Cpu, Nanos, Owner, Task, Tid};
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -186,6 +186,11 @@ pub fn uid(tid: Tid) -> Option<u32> {
 /// Returns how often a task got a CPU; `None` without CONFIG_SCHED_INFO.
 pub fn runs(tid: Tid) -> Option<u64> {
     text::runs(ProcText::read(tid, "schedstat")?.as_bytes())
+}
+
+/// Returns the CPU time that a task has used; `None` without CONFIG_SCHED_INFO.
+pub fn cpu_time(tid: Tid) -> Option<Nanos> {
+    text::cpu_time(ProcText::read(tid, "schedstat")?.as_bytes())
 }
 
 /// Returns the timer slack of a task, in ns.

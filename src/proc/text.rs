@@ -1,7 +1,7 @@
 //! Parses files of /proc. Each function takes the text of a file, which may be cut off at its end.
 
 use super::Standing;
-use crate::task::{Comm, Cpu, Escaped, Owner, Policy, Sched, Task, Tid};
+use crate::task::{Comm, Cpu, Escaped, Nanos, Owner, Policy, Sched, Task, Tid};
 
 /// /proc/TID/comm: the name.
 pub fn comm(text: &[u8]) -> Comm {
@@ -127,6 +127,11 @@ fn after_name(stat: &[u8]) -> Option<&[u8]> {
 /// /proc/TID/schedstat: how often it has been given a CPU.
 pub fn runs(schedstat: &[u8]) -> Option<u64> {
     number(schedstat.split(|&b| b == b' ').nth(2)?)
+}
+
+/// /proc/TID/schedstat: the CPU time that it has used.
+pub fn cpu_time(schedstat: &[u8]) -> Option<Nanos> {
+    number(schedstat.split(|&b| b == b' ').next()?).map(Nanos)
 }
 
 /// /proc/loadavg: the number of runnable tasks on the whole machine.

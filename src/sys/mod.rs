@@ -16,6 +16,7 @@ pub mod process;
 pub mod sched;
 pub mod shared;
 pub mod signal;
+pub mod switching;
 pub mod trial;
 pub mod wait;
 

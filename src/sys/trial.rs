@@ -140,7 +140,7 @@ fn wait_for_a_break() -> u8 {
 }
 
 /// Kills a child that this process has not waited for yet, and waits for its end.
-fn end(child: Tid) {
+pub(super) fn end(child: Tid) {
     // As SCHED_DEADLINE with a small budget, the child might take seconds to die. On another CPU it
     // might wait behind a hog. Here it runs as soon as the calling thread sleeps.
     let _ = sched::set_scheduler(child, Policy::OTHER, 0, false);
@@ -190,7 +190,7 @@ fn sleep_for_good(parent: libc::pid_t) {
     }
 }
 
-fn only(cpu: Cpu) -> CpuSet {
+pub(super) fn only(cpu: Cpu) -> CpuSet {
     [cpu].into_iter().collect()
 }
 

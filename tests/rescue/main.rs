@@ -8,6 +8,7 @@ mod crash;
 mod exact_restore;
 mod for_programs;
 mod journal;
+mod max_loss;
 mod rescue;
 mod rig_itself;
 mod sched_debug;

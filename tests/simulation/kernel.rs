@@ -236,6 +236,11 @@ impl Kernel for Calls {
         watched.world.find(tid).map(|index| watched.world.lives[index].runs)
     }
 
+    fn cpu_time(&self, tid: Tid) -> Option<Nanos> {
+        let watched = self.enter(false);
+        watched.world.find(tid).map(|index| watched.world.lives[index].cpu_time)
+    }
+
     fn timer_slack(&self, tid: Tid) -> Option<u64> {
         let watched = self.enter(false);
         watched.world.find(tid).map(|index| watched.world.lives[index].now.slack)

@@ -18,6 +18,11 @@ pub struct Core {
     pub hogged: bool,
     /// When a scan last began a boost here, or tried to.
     pub tried_at: Nanos,
+    /// The pulses of the last second, if there is a bound on what they may take: when each began,
+    /// and what it took from the hog.
+    pub pulses: Vec<(Nanos, Nanos)>,
+    /// When a pulse last began here.
+    pub pulsed_at: Nanos,
 }
 
 pub struct World {
@@ -40,7 +45,13 @@ pub struct World {
 impl World {
     pub fn new(setup: Setup, threshold: Nanos) -> World {
         let mut random = Random::new(setup.seed);
-        let core = |_| Core { online: true, hogged: false, tried_at: Nanos::ZERO };
+        let core = |_| Core {
+            online: true,
+            hogged: false,
+            tried_at: Nanos::ZERO,
+            pulses: Vec::new(),
+            pulsed_at: Nanos::ZERO,
+        };
         let takes_slack = random.one_in(2);
         let mut world = World {
             setup,
@@ -95,11 +106,14 @@ impl World {
     /// Advances time to `until`, while stalld sleeps through a boost or a pulse. Most of the
     /// boosted tasks run meanwhile.
     pub fn lend(&mut self, until: Nanos) {
+        let most = until - self.now;
         self.now = self.now.max(until);
         for index in 0..self.lives.len() {
             let life = self.lives[index];
             if life.is_foreign() && life.state == State::Queued && !life.stuck && !self.random.one_in(10) {
                 self.run_briefly(index);
+                self.lives[index].cpu_time =
+                    self.lives[index].cpu_time + Nanos(self.random.below(most.0 + 1));
             }
         }
     }
@@ -275,7 +289,7 @@ impl World {
         if !core.online {
             core.online = true;
         } else if others {
-            *core = Core { online: false, hogged: false, ..*core };
+            (core.online, core.hogged) = (false, false);
             for of in 0..self.lives.len() {
                 if self.lives[of].cpu.0 as usize == index {
                     let cpu = self.online();
@@ -391,6 +405,7 @@ impl World {
             truly: Nanos::ZERO,
             stamp: None,
             runs: 0,
+            cpu_time: Nanos::ZERO,
             now: own,
             own,
             hog: false,

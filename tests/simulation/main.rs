@@ -137,6 +137,7 @@ fn each_fault_in_stalld_is_found() {
         NextScanLate,
         CapIgnored,
         SpacingIgnored,
+        LossIgnored,
         EndIgnored,
         RefusalNotRetried,
         RecheckSkipped,

@@ -1,5 +1,6 @@
 //! Compares the promises of stalld with the true state of the machine.
 
+mod losses;
 mod needs;
 mod sets;
 
@@ -424,7 +425,10 @@ impl Watched {
         self.boosts.clear();
         self.overs.clear();
         self.lost.clear();
-        self.world.cores.iter_mut().for_each(|core| core.tried_at = Nanos::ZERO);
+        for core in &mut self.world.cores {
+            core.tried_at = Nanos::ZERO;
+            core.pulses.clear();
+        }
         for index in 0..self.world.lives.len() {
             let life = self.world.lives[index];
             let mistaken = life.judged.born_in == self.world.turn;

@@ -52,7 +52,7 @@ impl Watched {
         }
         let cpu = life.judged.cpu;
         let tried_at = self.world.cores[cpu.0 as usize].tried_at.max(self.stranger_tried_at);
-        let spaced = tried_at + SPACING;
+        let spaced = (tried_at + SPACING).max(self.delayed_by_losses(cpu));
         if spaced > self.scan_at {
             return Some(spaced);
         }

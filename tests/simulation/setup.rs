@@ -2,6 +2,7 @@
 //! simplified.
 
 use stalld::boost::journal::BoostPolicy;
+use stalld::boost::max_loss::MaxLoss;
 use stalld::boost::plan::{Pulsed, Rules};
 use stalld::detect::Limits;
 use stalld::task::Nanos;
@@ -154,14 +155,18 @@ impl Setup {
         };
         let cost = random.of(&[runtime, Nanos::from_millis(1), Nanos::from_millis(4)]);
         let pulsed = if random.one_in(3) { Pulsed::All } else { Pulsed::Nothing };
-        Orders {
-            limits,
-            boost,
-            rules: Rules { pulsed, ..Rules::new(how, &boost, &limits, cost) },
-            eyes: random.of(&[Eyes::Stamps, Eyes::Stamps, Eyes::Presence]),
-            boosts: !random.one_in(5),
-            asks: !random.one_in(4),
+        let (eyes, boosts, asks) =
+            (random.of(&[Eyes::Stamps, Eyes::Stamps, Eyes::Presence]), !random.one_in(5), !random.one_in(4));
+        let mut rules = Rules { pulsed, ..Rules::new(how, &boost, &limits, cost) };
+        if random.one_in(4) {
+            let max = MaxLoss { per_second: Nanos::ZERO, switching: Nanos::from_micros(5) };
+            let smallest = max.hold(runtime);
+            let per_second =
+                random.of(&[smallest, Nanos::from_millis(1), Nanos::from_millis(20)]).max(smallest);
+            let max_loss = Some(MaxLoss { per_second, ..max });
+            rules = Rules { max_loss, ..Rules::new(BoostPolicy::Fifo, &boost, &limits, runtime) };
         }
+        Orders { limits, boost, rules, eyes, boosts, asks }
     }
 }
 
@@ -183,7 +188,8 @@ impl Orders {
         let cost = |how| if how == BoostPolicy::Fifo { runtime } else { cost.max(runtime) };
         let costs: Vec<Nanos> = boosts.map(cost).collect();
         let sum = costs.iter().fold(Nanos::ZERO, |sum, &cost| sum + cost);
-        costs.len() <= 1 || costs.len() <= 16 && sum.0 * 1_000_000 / period.0 <= 20_000
+        let is_small = self.rules.max_loss.is_some() || sum.0 * 1_000_000 / period.0 <= 20_000;
+        costs.len() <= 1 || costs.len() <= 16 && is_small
     }
 }
 

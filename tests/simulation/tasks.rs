@@ -43,6 +43,8 @@ pub struct Life {
     /// When it was queued, by the kernel's stamp; `None` if the kernel has none.
     pub stamp: Option<Nanos>,
     pub runs: u64,
+    /// The CPU time that it has used.
+    pub cpu_time: Nanos,
     /// How the task is scheduled now.
     pub now: Scheduled,
     /// How the task would be scheduled without stalld.
@@ -72,6 +74,8 @@ pub struct Judged {
     /// The CPU on which a scan last saw it wait.
     pub cpu: Cpu,
     pub boosted: bool,
+    /// When its pulse began, its CPU, and the CPU time that it had used before.
+    pub pulse: Option<(Nanos, Cpu, Nanos)>,
     /// Its CPU had a hog at the last scan.
     pub outranked: bool,
     /// The scan that tried to boost it.

@@ -11,7 +11,7 @@ use crate::host::{self, Namespace, Throttling};
 use crate::length::with_unit;
 use crate::observe::{self, Kind, Watch};
 use crate::proc;
-use crate::sys::{clock, cpu, trial};
+use crate::sys::{clock, cpu, switching, trial};
 use crate::task::{Cpu, Escaped, Nanos, Tid};
 use std::fmt;
 use std::io;
@@ -55,6 +55,8 @@ pub(super) struct Facts {
     pub ends_budgets_in_time: Option<bool>,
     /// The host has no second CPU from which stalld could end a pulse.
     pub has_one_cpu: bool,
+    /// The time of a switch to a boosted task and back. Measured only for `--max-loss`.
+    pub switching: Option<Nanos>,
     /// `None` if there is none, or if debugfs does not show it.
     pub dl_server: Option<Result<Vec<Served>>>,
     pub tick: Nanos,
@@ -111,6 +113,7 @@ impl Facts {
             hrtick,
             ends_budgets_in_time: is_asked.then(measure).flatten(),
             has_one_cpu,
+            switching: options.max_loss.and_then(|_| switching::switch_and_back().ok()),
             dl_server: debugfs::dl_server(root),
             tick: clock::tick(),
             rcu_stall: host::rcu_stall_timeout(root),
@@ -167,8 +170,21 @@ impl fmt::Display for Facts {
         }
         self.fmt_debugfs(f)?;
         writeln!(f, "budgets_end_in_time {}", known(self.ends_budgets_in_time))?;
+        if let Some(switching) = self.switching {
+            writeln!(f, "switching {}", with_unit(switching))?;
+        }
         writeln!(f, "rcu_stall_timeout {}", self.rcu_stall.map_or("none".into(), with_unit))?;
         writeln!(f, "hung_task_timeout {}", self.hung_task.map_or("none".into(), with_unit))?;
+        self.fmt_trial(f)?;
+        for task in &self.left_behind {
+            writeln!(f, "left_behind {} {}", task.tid, task.comm)?;
+        }
+        Ok(())
+    }
+}
+
+impl Facts {
+    fn fmt_trial(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let cpu = self.trial.cpu;
         let tried = |outcome: &io::Result<()>| worked(&outcome.as_ref().copied().map_err(Reason));
         match &self.trial.outcome {
@@ -180,14 +196,9 @@ impl fmt::Display for Facts {
             }
             Err(e) => writeln!(f, "trial cpu {cpu} impossible: {}", Reason(e))?,
         }
-        for task in &self.left_behind {
-            writeln!(f, "left_behind {} {}", task.tid, task.comm)?;
-        }
         Ok(())
     }
-}
 
-impl Facts {
     fn fmt_debugfs(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match &self.hrtick {
             Some(hrtick) => {

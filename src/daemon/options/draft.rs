@@ -56,6 +56,7 @@ impl Default for Draft {
                 granularity: timing::DEFAULT_GRANULARITY,
                 reservation: None,
                 boost_method: BoostMethod::Auto,
+                max_loss: None,
                 mode: Mode::Power,
                 idle_detection: true,
                 log_only: false,
@@ -90,6 +91,7 @@ impl Draft {
         }
         self.resolve_boost()?;
         self.check_reservation()?;
+        self.resolve_max_loss()?;
         let mut options = self.options;
         options.foreground |= options.verbose;
         // A daemon has no terminal. This also holds where a service manager keeps it in the
@@ -116,6 +118,20 @@ impl Draft {
             Some(Misfit::Period) => {
                 Err(too_long(&shown("-p", self.period.as_ref(), boost.period, "boost period"), &duration))
             }
+        }
+    }
+
+    /// Chooses pulses if there is a bound on the loss, because only pulses keep to it.
+    fn resolve_max_loss(&mut self) -> Result<(), UsageError> {
+        match (self.options.max_loss, self.options.boost_method) {
+            (Some(share), BoostMethod::Deadline) => Err(UsageError::new(format!(
+                "--max-loss {share} does not go with --boost deadline: only boosts by SCHED_FIFO keep to it"
+            ))),
+            (Some(_), _) => {
+                self.options.boost_method = BoostMethod::Fifo;
+                Ok(())
+            }
+            (None, _) => Ok(()),
         }
     }
 

@@ -14,6 +14,7 @@ use crate::command_line::{self, Syntax};
 use crate::cpus::CpuSet;
 use crate::observe::Kind;
 use crate::patterns::Patterns;
+use crate::share::Share;
 use crate::task::{Nanos, Tid};
 use draft::Draft;
 use std::ffi::OsString;
@@ -35,6 +36,8 @@ pub struct Options {
     /// Percent of a CPU that stalld reserves for itself.
     pub reservation: Option<u8>,
     pub boost_method: BoostMethod,
+    /// The most that boosts together may take of a CPU in any second.
+    pub max_loss: Option<Share>,
     pub mode: Mode,
     pub idle_detection: bool,
     pub log_only: bool,

@@ -7,6 +7,7 @@ use crate::command_line::{self, Opt, set};
 use crate::cpus::CpuSet;
 use crate::length::Length;
 use crate::observe::Kind;
+use crate::share::Share;
 use crate::task::Tid;
 
 /// All options, in the order of `--help`. `make regen` writes them into completions and manual
@@ -97,6 +98,12 @@ pub const TABLE: &[Opt<Draft>] = &[
             method(name).map(|method| d.options.boost_method = method)
         }),
         help: "boost by deadline (SCHED_DEADLINE), or fifo (as -F)\n(auto: by deadline if budgets end in time here)",
+    },
+    Opt {
+        short: None,
+        long: "max-loss",
+        takes: Text("SHARE", |d, share, _| set(&mut d.options.max_loss, Share::parse(share))),
+        help: "boost as with -F, as often as boosts take no more than\nthis of a CPU in any second, such as 0.1% (no bound)",
     },
     Opt {
         short: Some('O'),

@@ -60,7 +60,7 @@ fn without_options_the_defaults_hold() {
 #[test]
 fn each_option_sets_its_field_by_its_letter_and_by_its_name() {
     type Holds = fn(&Options) -> bool;
-    let cases: [(&str, &str, Holds); 27] = [
+    let cases: [(&str, &str, Holds); 28] = [
         ("-c 0,2-4", "--cpu=0,2-4", |o| o.cpus == Some([0, 2, 3, 4].map(Cpu).into_iter().collect())),
         ("-a 7", "--affinity=7", |o| o.affinity == Some([Cpu(7)].into_iter().collect())),
         ("-t 5", "--starving_threshold=5", |o| o.threshold == Nanos::from_secs(5) && !o.threshold_has_unit),
@@ -78,6 +78,9 @@ fn each_option_sets_its_field_by_its_letter_and_by_its_name() {
         ("-F", "--force_fifo", |o| o.boost_method == BoostMethod::Fifo),
         ("--boost deadline", "--boost=deadline", |o| o.boost_method == BoostMethod::Deadline),
         ("-f --boost fifo", "--foreground --boost=fifo", |o| o.boost_method == BoostMethod::Fifo),
+        ("--max-loss 0.1%", "-F --max-loss=0.1%", |o| {
+            o.max_loss.is_some_and(|share| share.millionths == 1000) && o.boost_method == BoostMethod::Fifo
+        }),
         ("-M", "--adaptive_mode", |o| o.mode == Mode::Adaptive),
         ("-A", "--aggressive_mode", |o| o.mode == Mode::Aggressive),
         ("-R 20", "--reservation=20", |o| o.reservation == Some(20)),
@@ -128,6 +131,10 @@ fn a_long_option_may_be_cut_short_as_long_as_it_fits_only_one() {
         "ambiguous option '--boos': it may stand for --boost_duration, --boost_period, --boost_runtime"
     );
     assert_eq!(refusal("--boost 20"), "--boost '20': no such method: give auto, deadline, fifo");
+    assert_eq!(
+        refusal("--max-loss 1"),
+        "--max-loss '1': not a share of a CPU: give a percentage, such as 0.1%"
+    );
     assert_eq!(
         refusal("--log"),
         "ambiguous option '--log': it may stand for --log_only, --log_kmsg, --log_syslog"
@@ -295,6 +302,10 @@ fn a_boost_that_was_not_given_fits_into_the_threshold() {
 #[test]
 fn options_that_contradict_each_other_are_both_named() {
     for (line, reason) in [
+        (
+            "--max-loss 1% --boost deadline",
+            "--max-loss 1% does not go with --boost deadline: only boosts by SCHED_FIFO keep to it",
+        ),
         ("-d 5 -t 3", "-d 5 (boost duration) is longer than -t 3 (threshold)"),
         ("-t 3 -d 3.1s", "-d 3.1s (boost duration) is longer than -t 3 (threshold)"),
         ("-t 200ms -d 1", "-d 1 (boost duration) is longer than -t 200ms (threshold)"),

@@ -25,6 +25,7 @@ impl Watched {
             return self.before_raise(index, attr);
         }
         if life.is_foreign() {
+            self.charge(index);
             if settings(attr) != settings(&life.own.attr) {
                 self.break_promise(&life, &format!("it was restored to {attr:?}"));
             }
@@ -121,6 +122,9 @@ impl Watched {
         let back_by = if fifo { now + self.orders.rules.runtime + STUCK } else { end + STUCK };
         let since = self.world.ticks();
         let need = Need::of(&life, fifo.then_some(self.orders.boost.period), now);
+        if fifo {
+            self.note_pulse(index);
+        }
         let judged = &mut self.world.lives[index].judged;
         judged.back_by = back_by + SLOP;
         judged.boosted = true;

@@ -74,6 +74,7 @@ pub(crate) fn of(facts: &Facts, options: &Options) -> Vec<Finding> {
     findings.push(boosting::boosting(facts, options));
     findings.push(boosting::throttling(facts, options));
     findings.extend(boosting::budgets(facts, options));
+    findings.extend(boosting::max_loss(facts, options));
     findings.extend(kernel::dl_server(facts));
     findings.extend(kernel::thresholds(facts, options));
     findings.extend(kernel::left_behind(facts));

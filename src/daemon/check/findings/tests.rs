@@ -41,6 +41,7 @@ fn good() -> Facts {
         }),
         ends_budgets_in_time: None,
         has_one_cpu: false,
+        switching: None,
         dl_server: None,
         tick: Nanos::from_millis(4),
         rcu_stall: Some(Nanos::from_secs(60)),
