@@ -103,6 +103,8 @@ pub struct Detector {
     merged: Vec<Wait>,
     max_unseen: usize,
     dropped: u64,
+    /// When waits were last restarted.
+    restarted_at: Nanos,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -113,6 +115,8 @@ struct Wait {
     missed: u32,
     /// When the task was last reported.
     reported_at: Option<Nanos>,
+    /// It counts from a restart, and not from its begin.
+    is_restarted: bool,
     /// The answer of `Exclusions::is_ignored`.
     is_ignored: Option<bool>,
 }
@@ -147,6 +151,7 @@ impl Detector {
             seen: Nanos::ZERO,
             missed: 0,
             reported_at: None,
+            is_restarted: false,
             is_ignored: None,
         };
         let room = || prefaulted_vec(ROOM, wait);
@@ -158,6 +163,7 @@ impl Detector {
             merged: room(),
             max_unseen: MAX_UNSEEN,
             dropped: 0,
+            restarted_at: Nanos::ZERO,
         }
     }
 
@@ -167,6 +173,7 @@ impl Detector {
     pub fn synchronised(&self, limits: Limits) -> Detector {
         let mut other =
             Detector { synchronised: true, max_unseen: MAX_UNSEEN_OF_MONITOR, ..Detector::new(limits) };
+        other.restarted_at = self.restarted_at;
         other.waits.extend(self.waits.iter().map(|wait| Wait { reported_at: None, ..*wait }));
         other
     }
@@ -184,6 +191,15 @@ impl Detector {
         snapshot.waiters.dedup_by_key(|waiter| waiter.task.tid);
         self.merge(snapshot);
         self.find_starving(snapshot.at, exclusions, verdict);
+    }
+
+    /// Lets all waits that began before `now` count from `now`, because no task could run for a
+    /// while. Restarts each wait once only, so that no number of such whiles hides a starving task.
+    pub fn restart(&mut self, now: Nanos) {
+        self.restarted_at = now;
+        for wait in self.waits.iter_mut().filter(|wait| !wait.is_restarted) {
+            (wait.since, wait.is_restarted, wait.reported_at) = (now, true, None);
+        }
     }
 
     /// Frees the memory that was needed for a crowd.
@@ -234,9 +250,15 @@ impl Detector {
             let before = known.next_if(|wait| wait.task.tid == waiter.task.tid);
             let before = before.filter(|wait| wait.is_of(&waiter.task));
             let since = waiter.since.unwrap_or(snapshot.at);
+            let (since, is_restarted) = match before {
+                Some(wait) if wait.is_restarted => (wait.since, true),
+                Some(wait) => (wait.since.min(since), false),
+                None => (since.max(self.restarted_at), since < self.restarted_at),
+            };
             self.merged.push(Wait {
                 task: waiter.task,
-                since: before.map_or(since, |wait| wait.since.min(since)),
+                since,
+                is_restarted,
                 seen: snapshot.at,
                 missed: 0,
                 reported_at: before.and_then(|wait| wait.reported_at),

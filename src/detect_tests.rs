@@ -290,3 +290,29 @@ fn an_unseen_wait_is_forgotten_after_a_minute_despite_a_long_threshold() {
     }
     assert_eq!(remembered(&scans), 0);
 }
+
+#[test]
+fn after_a_standstill_waits_count_from_its_end() {
+    let mut scans = Scans::new();
+    assert_eq!(scans.at(ms(1000), &[waiter(1, 1, Some(ms(500))), waiter(2, 1, None)]), []);
+    scans.detector.restart(ms(60_000));
+    // A scan met the third task for the first time, and its stamp is from before.
+    let all = [waiter(1, 1, Some(ms(500))), waiter(2, 1, None), waiter(3, 1, Some(ms(900)))];
+    assert_eq!(scans.at(ms(60_001), &all), []);
+    assert_eq!(scans.verdict.next_scan, ms(61_991));
+    assert_eq!(scans.at(ms(61_999), &all), []);
+    assert_eq!(scans.at(ms(62_000), &all), [(1, T)]);
+}
+
+#[test]
+fn no_wait_is_restarted_twice() {
+    let mut scans = Scans::new();
+    for end in [10_000, 11_500, 11_900] {
+        assert_eq!(scans.at(ms(end), &[waiter(1, 1, Some(ms(9_000)))]), []);
+        scans.detector.restart(ms(end));
+    }
+    assert_eq!(scans.at(ms(12_000), &[waiter(1, 1, Some(ms(9_000)))]), [(1, T)]);
+    // The next wait of the task began after all of them.
+    assert_eq!(scans.at(ms(14_000), &[waiter(1, 2, Some(ms(12_100)))]), []);
+    assert_eq!(scans.at(ms(14_100), &[waiter(1, 2, Some(ms(12_100)))]), [(1, T)]);
+}

@@ -212,6 +212,11 @@ impl Engine {
         self.booster.as_ref()
     }
 
+    /// Lets all waits count from now, because no task could run for a while.
+    pub fn restart_waits(&mut self, now: Nanos) {
+        self.detector.restart(now);
+    }
+
     /// Makes the next scan list all waiters, even if no task can starve.
     pub fn force_full_scan(&mut self) {
         self.asked_only = true;

@@ -154,6 +154,14 @@ impl Reporter {
         }
     }
 
+    /// Reports that this thread was `late`, and had not waited for a CPU meanwhile.
+    pub(super) fn stood_still(&self, late: Nanos) {
+        self.log.info(format_args!(
+            "stalld, or all of this machine, stood still for {} ms: all waits count from now",
+            late.as_millis()
+        ));
+    }
+
     /// Reports a scan that began at `begun`.
     pub(super) fn scanned(&mut self, engine: &mut Engine, begun: Nanos) {
         if self.failures_in_a_row > 0 {

@@ -193,6 +193,12 @@ pub fn cpu_time(tid: Tid) -> Option<Nanos> {
     text::cpu_time(ProcText::read(tid, "schedstat")?.as_bytes())
 }
 
+/// Returns for how long a task has waited for a CPU, all its waits together; `None` without
+/// CONFIG_SCHED_INFO.
+pub fn waited(tid: Tid) -> Option<Nanos> {
+    text::waited(ProcText::read(tid, "schedstat")?.as_bytes())
+}
+
 /// Returns the timer slack of a task, in ns.
 pub fn timer_slack(tid: Tid) -> Option<u64> {
     text::number(ProcText::read(tid, "timerslack_ns")?.as_bytes())

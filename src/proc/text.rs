@@ -134,6 +134,11 @@ pub fn cpu_time(schedstat: &[u8]) -> Option<Nanos> {
     number(schedstat.split(|&b| b == b' ').next()?).map(Nanos)
 }
 
+/// /proc/TID/schedstat: how long it has waited for a CPU.
+pub fn waited(schedstat: &[u8]) -> Option<Nanos> {
+    number(schedstat.split(|&b| b == b' ').nth(1)?).map(Nanos)
+}
+
 /// /proc/loadavg: the number of runnable tasks on the whole machine.
 pub fn runnable(loadavg: &[u8]) -> Option<u32> {
     // 0.31 0.08 0.03 1/90 4907: the fourth is runnable/all.

@@ -322,6 +322,27 @@ fn after_sigstop_and_sigcont_it_reports_how_late_it_is_and_scans_on() {
 }
 
 #[test]
+#[ignore = "starves tasks, as root"]
+fn after_a_standstill_waits_count_from_its_end() {
+    let _live = live();
+    // A stalld that was stopped is like one on a virtual machine that was paused, except that the
+    // victim waits here.
+    let mut stalld = Stalld::watch(&["-t", "1", "-g", "500ms"]);
+    let mut rig = Rig::start(&["--for", "6"]);
+    let victim = rig.event("victim");
+    stalld.signal("STOP");
+    process::eventually("stalld is stopped", || (process::state(stalld.pid()) == Some(b'T')).then_some(()));
+    clock::sleep_until(victim.moment("since") + Nanos::from_secs(3));
+    stalld.signal("CONT");
+    stalld.message("stood still for");
+    let starved = stalld.event_of("starved", victim.tid());
+    let waited = starved.time("waited_ns");
+    assert!((Nanos::from_secs(1)..Nanos::from_secs(2)).contains(&waited), "{starved:?}");
+    assert_eq!(rig.finish().0, Some(0));
+    assert_eq!(stalld.terminate().0, Some(0));
+}
+
+#[test]
 #[ignore = "needs root"]
 fn without_standard_descriptors_no_file_of_its_own_gets_the_log() {
     let _live = live();
