@@ -24,10 +24,22 @@ pub enum Refusal {
     Kernel(i32),
 }
 
+/// Errors by which the kernel reports that it lacks something at the moment.
+const PASSING: [i32; 6] = [libc::EAGAIN, libc::EBUSY, libc::EINTR, libc::EMFILE, libc::ENFILE, libc::ENOMEM];
+
 impl Refusal {
     /// Returns whether the task still needs the boost that it did not get.
     pub(crate) fn is_failure(&self) -> bool {
         matches!(self, Refusal::Kernel(_) | Refusal::JournalFull)
+    }
+
+    /// Returns whether the same boost may succeed in a moment.
+    pub fn may_pass(&self) -> bool {
+        match *self {
+            Refusal::Taken | Refusal::JournalFull | Refusal::ChangedByOthers(_) => true,
+            Refusal::Kernel(errno) => PASSING.contains(&errno),
+            Refusal::Gone | Refusal::IsDeadline => false,
+        }
     }
 }
 

@@ -1,5 +1,5 @@
 use super::rechecks::{RECHECK_INTERVAL, RESCAN_INTERVAL};
-use super::starts::TAKEN_INTERVAL;
+use super::starts::RETRY_INTERVAL;
 use super::*;
 use crate::boost::journal::{Boosted, Rank, Slot};
 use crate::boost::kernel::Standing;
@@ -17,8 +17,8 @@ struct Simulated {
     stuck: bool,
     /// A task in a pulse does not get its CPU.
     held: bool,
-    /// Another thread acts on all tasks.
-    taken: bool,
+    /// Why each pulse is refused.
+    pulse_refusal: Option<Refusal>,
     /// A task in a pulse sets a rank for itself, and keeps it.
     raises_itself: bool,
     /// How often each task has been given a CPU.
@@ -137,8 +137,8 @@ impl Actuator for Simulated {
 
     fn pulse(&mut self, task: &Task, _: Option<Saved>) -> Result<Pulse, Refusal> {
         assert!(self.is_above);
-        if self.taken {
-            return Err(Refusal::Taken);
+        if let Some(why) = self.pulse_refusal {
+            return Err(why);
         }
         self.pulses.push(task.tid);
         let raised = raised(task, BoostPolicy::Fifo, Nanos::MAX);
@@ -375,15 +375,15 @@ fn at_short_thresholds_tasks_of_equal_rank_are_not_boosted() {
 #[test]
 fn a_task_on_which_another_thread_acts_is_retried_and_delays_no_other() {
     let mut scene = Scene::new(Rules { how: BoostPolicy::Fifo, ..rules(20) });
-    scene.booster.actuator.taken = true;
+    scene.booster.actuator.pulse_refusal = Some(Refusal::Taken);
     scene.scan(&[1, 2], Some(49));
     assert!(scene.booster.events.is_empty());
-    scene.booster.actuator.taken = false;
+    scene.booster.actuator.pulse_refusal = None;
     scene.pass(SPACING);
     scene.scan(&[1, 2], Some(49));
     assert_eq!(scene.booster.actuator.pulses, [Tid(2)]);
-    assert_eq!(scene.booster.next_scan(), Some(scene.now + TAKEN_INTERVAL - SPACING));
-    scene.pass(TAKEN_INTERVAL);
+    assert_eq!(scene.booster.next_scan(), Some(scene.now + RETRY_INTERVAL - SPACING));
+    scene.pass(RETRY_INTERVAL);
     scene.scan(&[1], Some(49));
     assert_eq!(scene.booster.actuator.pulses, [Tid(2), Tid(1)]);
 }

@@ -28,10 +28,29 @@ fn if_deadline_is_refused_fifo_pulses_follow_a_period_apart() {
 fn a_pulse_is_skipped_while_another_thread_acts_on_the_task() {
     let mut scene = Scene::new(Rules { how: BoostPolicy::Fifo, ..rules(20) });
     scene.scan(&[1], Some(49));
-    scene.booster.actuator.taken = true;
+    scene.booster.actuator.pulse_refusal = Some(Refusal::Taken);
     scene.pass(Nanos::from_secs(1));
     scene.booster.advance(scene.now);
     assert!(scene.booster.is_busy());
+}
+
+#[test]
+fn a_boost_that_was_refused_for_a_passing_reason_is_tried_again_soon() {
+    for (why, interval) in [
+        (Refusal::JournalFull, Nanos::from_millis(100)),
+        (Refusal::Kernel(libc::ENOMEM), Nanos::from_millis(100)),
+        (Refusal::ChangedByOthers(Policy::FIFO), Nanos::from_millis(100)),
+        (Refusal::Kernel(libc::EPERM), rules(20).retry),
+    ] {
+        let mut scene = Scene::new(Rules { how: BoostPolicy::Fifo, ..rules(20) });
+        scene.booster.actuator.pulse_refusal = Some(why);
+        scene.scan(&[1], Some(49));
+        assert_eq!(scene.booster.next_scan(), Some(scene.now + interval), "{why:?}");
+        scene.booster.actuator.pulse_refusal = None;
+        scene.pass(interval);
+        scene.scan(&[1], Some(49));
+        assert_eq!(scene.booster.actuator.pulses, [Tid(1)], "{why:?}");
+    }
 }
 
 #[test]

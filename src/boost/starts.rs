@@ -8,8 +8,8 @@ use crate::boost::active::{Active, StartedBoost};
 use crate::boost::actuator::Actuator;
 use crate::boost::rules::may_be_deadline;
 
-/// The time until a task is tried again that another thread or process has boosted.
-pub(super) const TAKEN_INTERVAL: Nanos = Nanos::from_millis(100);
+/// The time until a task is tried again whose boost was refused for a reason that may pass.
+pub(super) const RETRY_INTERVAL: Nanos = Nanos::from_millis(100);
 
 impl<A: Actuator + ?Sized> Booster<A> {
     /// Boosts a starving task. `crowded` is whether more tasks wait than have places; then a boost
@@ -29,15 +29,16 @@ impl<A: Actuator + ?Sized> Booster<A> {
                     self.end(self.active.len() - 1, started, true);
                 }
             }
-            Err((_, Refusal::Taken)) => {
-                // Tasks that wait behind this one have their turns meanwhile.
-                self.refused.insert(task.id(), started + TAKEN_INTERVAL);
-                self.scan_at(started + TAKEN_INTERVAL);
-            }
             Err((how, why)) => {
-                self.counters.refused += 1;
-                self.refused.insert(task.id(), started + self.rules.retry);
-                self.events.push(Event::Refused { task, how, why });
+                // Tasks that wait behind this one have their turns meanwhile.
+                let interval =
+                    if why.may_pass() { RETRY_INTERVAL.min(self.rules.retry) } else { self.rules.retry };
+                self.refused.insert(task.id(), started + interval);
+                self.scan_at(started + interval);
+                if why != Refusal::Taken {
+                    self.counters.refused += 1;
+                    self.events.push(Event::Refused { task, how, why });
+                }
             }
         }
     }

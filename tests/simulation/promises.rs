@@ -22,8 +22,9 @@ use std::sync::Arc;
 /// Boosts of a CPU start this far apart.
 pub const SPACING: Nanos = Nanos::from_millis(20);
 
-/// A task whose record the guardian has claimed is tried again after this time.
-const TAKEN: Nanos = Nanos::from_millis(100);
+/// A task whose boost was refused for a passing reason is tried again after this time, such as one
+/// whose record the guardian has claimed.
+const RETRY: Nanos = Nanos::from_millis(100);
 
 /// A boost, as it is known outside of stalld.
 #[derive(Clone, Copy, Debug)]
@@ -236,7 +237,7 @@ impl Watched {
             || life.is_foreign()
             || judged.refused_until > self.scan_at
             // stalld does not report a task whose record the guardian has claimed.
-            || judged.tried_at.is_some_and(|tried| tried + TAKEN > self.scan_at)
+            || judged.tried_at.is_some_and(|tried| tried + RETRY > self.scan_at)
             || judged.known.is_none()
             || !life.waits()
             || self.orders.rules.only_outranked
@@ -284,10 +285,10 @@ impl Watched {
                     life.judged.refused_until = Nanos::ZERO;
                 }
             }
-            Event::Refused { task, .. } => {
+            Event::Refused { task, why, .. } => {
                 self.tally.refusals += 1;
                 let tried_at = self.scan_at.max(self.turn_began);
-                let until = tried_at + self.orders.rules.retry;
+                let until = tried_at + if why.may_pass() { RETRY } else { self.orders.rules.retry };
                 let life =
                     self.world.lives.iter_mut().find(|it| (it.tid, it.start) == (task.tid, task.start));
                 if let Some(life) = life {
