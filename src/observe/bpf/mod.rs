@@ -11,6 +11,7 @@
 mod records;
 
 mod load;
+mod online;
 mod reader;
 
 use super::{Backend, Effort, Kind, Load, Snapshot, Waiter, Watch};
@@ -21,6 +22,7 @@ use crate::sys::map::{self, SharedArray};
 use crate::sys::sched;
 use crate::task::{Comm, Cpu, Nanos, Owner, Policy, Sched, Task, Tid};
 use load::{EVENTS, Reads, attach, first_that_works, load_best, open, settings_for};
+use online::OnlineCpus;
 use reader::Reader;
 use records::{losses, queue, record, settings};
 use std::fs::File;
@@ -39,7 +41,7 @@ const CHUNK: usize = 32 * 1024;
 /// The unit of the start of a task in /proc.
 const CLOCK_TICK_NS: u64 = 10_000_000;
 
-/// A CPU that comes online is found within this time.
+/// A CPU that comes online is found within this time if the list of online CPUs can't be read.
 const REDISCOVER: Nanos = Nanos::from_secs(60);
 
 /// For this long after a sleep, the end of the sleep still counts as the present time.
@@ -58,6 +60,7 @@ pub(crate) struct BpfBackend {
     buffer: Box<[u8]>,
     /// The time of the last walk.
     walked: Nanos,
+    online: Option<OnlineCpus>,
     tracking: Option<Tracking>,
     remarks: Vec<String>,
 }
@@ -107,6 +110,7 @@ impl BpfBackend {
             // Not zeros, whose pages would become present only in a later walk.
             buffer: vec![1; CHUNK].into_boxed_slice(),
             walked: Nanos::ZERO,
+            online: OnlineCpus::open(clock::monotonic()),
             tracking,
             remarks,
         };
@@ -152,14 +156,11 @@ impl BpfBackend {
         let own_cpu = self.runnable.as_ref()?.run().ok()?;
         // Read it each time, because a reservation (-R) changes it.
         let own_policy = sched::get_attr(Tid(0)).ok().map(|attr| attr.policy);
-        let mut may_wait = false;
+        let (mut may_wait, mut knows_all) = (false, true);
         for cpu in self.watch.cpus.iter() {
             let queue = self.queues.get(cpu.0 as usize)?;
-            // The CPU was offline at every walk so far. Only a walk finds that it came online.
             if queue.address == 0 {
-                if clock::monotonic() - self.walked > REDISCOVER {
-                    return None;
-                }
+                knows_all = false;
                 continue;
             }
             if queue.runnable == records::RUNNABLE_UNKNOWN {
@@ -169,7 +170,17 @@ impl BpfBackend {
             may_wait |= runnable > 1;
             load.push(Load { cpu, runnable, realtime });
         }
-        Some(may_wait)
+        (knows_all || !self.may_have_more_cpus()).then_some(may_wait)
+    }
+
+    /// Returns whether a CPU may have come online that was offline at every walk so far. Only a
+    /// walk finds its queue.
+    fn may_have_more_cpus(&mut self) -> bool {
+        let now = clock::monotonic();
+        match &mut self.online {
+            Some(online) => online.have_changed(now),
+            None => now - self.walked > REDISCOVER,
+        }
     }
 
     /// Walks all tasks. Returns when this thread last got a CPU, in the clock of the run queue;
