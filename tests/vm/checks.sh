@@ -135,6 +135,42 @@ offline() {
     taskset -p 1 $$ >/dev/null
 }
 
+# online BACKEND: stalld starts while the CPU is offline, and must rescue a task that starves there
+# once it is online. With the default pauses, the scan before would be 2 s away.
+online() {
+    verdict=FAIL figure='the CPU stays'
+    taskset -p ff $$ >/dev/null
+    if echo 0 >"/sys/devices/system/cpu/cpu$hogged/online"; then
+        start_stalld -b "$1" -t 2s -F
+        echo 1 >"/sys/devices/system/cpu/cpu$hogged/online"
+        start_rig 8
+        end_rig
+        figure="$ms ms"
+        [ "$ms" != never ] && [ "$ms" -ge 2000 ] && [ "$ms" -le 6500 ] && verdict=ok
+        stop_stalld || hard=yes verdict=FAIL
+    fi 2>>stalld.log
+    taskset -p 1 $$ >/dev/null
+    result "$1" online $verdict "$figure"
+}
+
+# Scans during a starvation must read queues. A walk follows each reading that fails.
+queues() {
+    start_stalld -b task_iter -t 1s
+    start_rig 4
+    wait "$rig"
+    kill -USR1 "$stalld"
+    verdict=FAIL figure='no status'
+    if await 5 logged stalld ' read all tasks'; then
+        counts=$(sed -n 's/.* backend: \([0-9]*\) scans, .* \([0-9]*\) read all tasks.*/\1 \2/p' stalld.log | tail -n 1)
+        scans=${counts% *} walks=${counts#* }
+        figure="$walks of $scans"
+        [ "$scans" -ge 4 ] && [ "$walks" -le $((scans / 4 + 1)) ] && verdict=ok
+        ! logged stalld "can't be read" || verdict=no
+    fi
+    stop_stalld || hard=yes verdict=FAIL
+    result task_iter walks $verdict "$figure"
+}
+
 is_as_before_or_gone() {
     is_scheduled_as "$victim" "$before" || ! [ -e "/proc/$victim" ]
 }

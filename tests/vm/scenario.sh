@@ -45,6 +45,9 @@ if wants fair && [ -e "$server" ]; then
 fi
 kinds=spin
 ! wants fair || kinds='waitpid spin fair'
+case $backends in
+*task_iter*) wants fifo && try queues ;;
+esac
 for backend in $backends; do
     # shellcheck disable=SC2086 # its words
     wants fifo && try rescue "$backend" $kinds
@@ -71,6 +74,7 @@ wants threads && try kernel_threads task_iter 98
 # backends see the same.
 if wants offline; then
     try offline task_iter offline -F
+    try online task_iter
     echo '# at task_iter offline-deadline'
     try offline task_iter offline-deadline --boost deadline
     messages dmesg-at-last no
