@@ -148,7 +148,7 @@ impl Engine {
             if now >= self.next_lending {
                 self.next_lending = now + LENDING;
                 if booster.has_deadline() && self.backend.lends_deadline() && !fault::is(Fault::RankLent) {
-                    booster.end_lent(now);
+                    booster.only_pulse(now);
                 }
             }
         }

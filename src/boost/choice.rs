@@ -6,9 +6,11 @@ use super::{
     fault, steps,
 };
 use crate::boost::active::Active;
+use crate::boost::journal::BoostPolicy;
 use crate::boost::probation::Entry;
 use crate::boost::pulse_children::LoweredChild;
 use crate::boost::restore::FIFO_PRIORITY;
+use crate::boost::rules::changes_cpus;
 use crate::task::{Owner, Policy};
 
 /// The kernel's internal priority of a task in a pulse.
@@ -44,8 +46,14 @@ impl<A: Actuator + ?Sized> Booster<A> {
         self.active.iter().inspect(|_| steps::count(1)).filter(move |active| active.task.cpu == cpu)
     }
 
-    /// Updates the CPUs of boosted tasks, and all ranks, before the detector judges the scan.
+    /// Updates the CPUs of boosted tasks, and all ranks, before the detector judges the scan. If a
+    /// CPU comes or goes, ends all boosts by SCHED_DEADLINE: a task without budget may keep its CPU
+    /// from going, or be moved to one where it must not run.
     pub(crate) fn see(&mut self, snapshot: &Snapshot) {
+        let mut queued = snapshot.waiters.iter().map(|waiter| &waiter.task).chain(&snapshot.running);
+        if self.rules.how != BoostPolicy::Fifo && queued.any(changes_cpus) {
+            self.only_pulse(snapshot.at);
+        }
         self.follow(snapshot);
         self.rank(snapshot);
     }

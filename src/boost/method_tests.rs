@@ -38,6 +38,27 @@ fn threads_that_the_kernel_binds_to_their_cpu_are_boosted_in_pulses_if_the_rules
 }
 
 #[test]
+fn while_a_cpu_comes_or_goes_all_boosts_are_pulses() {
+    let hotplug = |owner| Task { owner, cpu: Cpu(2), comm: Comm::new(b"cpuhp/2"), ..task(77, 120) };
+    for (owner, is_deadline) in [(Owner::Kernel, false), (Owner::User(1000), true)] {
+        let mut scene = Scene::new(rules(20));
+        scene.scan_at(&[task(1, 120)], Some(49));
+        assert_eq!(scene.raised(), [1]);
+        scene.pass(Nanos::from_secs(1));
+        let mut snapshot = Snapshot { at: scene.now, complete: true, ..Snapshot::default() };
+        snapshot.running.extend([task(999, 49), hotplug(owner)]);
+        scene.booster.see(&snapshot);
+        assert_eq!(scene.booster.load().0 == 1, is_deadline, "{owner:?}");
+        scene.scan_at(&[task(2, 120)], Some(49));
+        let pulses = if is_deadline { vec![] } else { vec![Tid(2)] };
+        assert_eq!(scene.booster.actuator.pulses, pulses, "{owner:?}");
+        scene.pass(ONLY_PULSES);
+        scene.scan_at(&[task(3, 120)], Some(49));
+        assert_eq!(scene.raised().last(), Some(&3));
+    }
+}
+
+#[test]
 fn where_pulses_are_preferred_only_a_task_that_they_do_not_outrank_is_a_reason_for_deadline() {
     for (hog, is_missed, is_deadline) in [
         (Some(49), false, false),

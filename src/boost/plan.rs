@@ -24,7 +24,8 @@ use crate::steps;
 use crate::task::{Cpu, Nanos, Owner, Task, TaskId, Tid};
 use turns::{MAX_TURNS, PlannedStart};
 
-/// After a boost was lent to another task, all boosts are pulses for this long.
+/// After a boost was lent to another task, or a CPU came or went, all boosts are pulses for this
+/// long.
 const ONLY_PULSES: Nanos = Nanos::from_secs(60);
 
 /// The time from the end of a boost to the scan that follows it. One scan may follow several ends.
@@ -71,7 +72,7 @@ pub struct Booster<A: ?Sized = dyn Actuator> {
     /// The starving tasks of this scan in the order in which they are served: the last boost of the
     /// owner, and the index in the scan's list.
     order: Vec<(Nanos, usize)>,
-    /// All boosts are pulses until then, because a boost was lent to another task.
+    /// All boosts are pulses until then.
     pulses_until: Nanos,
     counters: Counters,
     actuator: Box<A>,
@@ -153,10 +154,13 @@ impl<A: Actuator + ?Sized> Booster<A> {
         self.active.iter().any(|active| active.next_pulse.is_none())
     }
 
-    /// Ends all boosts that can be lent, and makes only pulses for a while.
-    pub(crate) fn end_lent(&mut self, now: Nanos) {
-        self.actuator.ascend();
+    /// Ends all boosts by SCHED_DEADLINE, and makes only pulses for a while.
+    pub(crate) fn only_pulse(&mut self, now: Nanos) {
         self.pulses_until = now + ONLY_PULSES;
+        if !self.has_deadline() {
+            return;
+        }
+        self.actuator.ascend();
         while let Some(index) = self.active.iter().position(|active| active.next_pulse.is_none()) {
             self.end(index, now, true);
         }

@@ -103,12 +103,17 @@ impl Rules {
 /// the kernel does not enforce an inherited budget. So an unprivileged user could lend the boost of
 /// one task to another one, which then keeps a CPU for as long as the boost lasts.
 ///
-/// The kernel thread `cpuhp/N` starts and stops a CPU. If it has used up its budget when its own
-/// CPU stops, the kernel moves it to another CPU, and crashes [5.10].
+/// If the kernel thread that stops a CPU has used up its budget by then, the kernel moves it to
+/// another CPU, and crashes [5.10].
 pub(super) fn may_be_deadline(task: &Task) -> bool {
     match task.owner {
-        Owner::Kernel => !task.comm.as_bytes().trim_ascii_start().starts_with(b"cpuhp/"),
+        Owner::Kernel => !changes_cpus(task),
         Owner::Privileged => true,
         Owner::Unknown | Owner::User(_) => fault::is(Fault::RankLent),
     }
+}
+
+/// Returns whether a task is the kernel thread `cpuhp/N`, which starts and stops a CPU.
+pub(super) fn changes_cpus(task: &Task) -> bool {
+    task.owner == Owner::Kernel && task.comm.as_bytes().trim_ascii_start().starts_with(b"cpuhp/")
 }
