@@ -15,7 +15,7 @@ complete -c stalld -s p -l boost_period -x -d 'let it run once in each such peri
 complete -c stalld -s r -l boost_runtime -x -d 'for this long each time (20000 ns)'
 complete -c stalld -s F -l force_fifo -d 'boost with SCHED_FIFO instead of SCHED_DEADLINE'
 complete -c stalld -l boost -xa 'auto deadline fifo' -d 'boost by deadline (SCHED_DEADLINE), or fifo (as -F)'
-complete -c stalld -l max-loss -x -d 'boost as with -F, as often as boosts take no more than'
+complete -c stalld -l max-loss -x -d 'boost as with -F, as often as boosted tasks take no more'
 complete -c stalld -s O -l power_mode -d 'watch all CPUs with one thread (this is the default)'
 complete -c stalld -s M -l adaptive_mode -d 'give a CPU a monitor once a task may starve there'
 complete -c stalld -s A -l aggressive_mode -d 'give each CPU a monitor from the start'

@@ -23,15 +23,14 @@ impl MaxLoss {
         runtime + RESTORE_TIME + self.switching
     }
 
-    /// Returns the pause from a pulse to the next one on its CPU. The task has run for `used` in
-    /// the pulse.
+    /// Returns the pause from a pulse of this cost to the next one on its CPU, which costs at most
+    /// `next`.
     ///
     /// Let a second meet the pulses 1 to n, and let pulse i cost c(i). The pause after each is
     /// c(i) / rest seconds, so pulses 1 to n-1 have cost at most `rest` together. The last one
-    /// costs at most `hold`. So all of them cost at most `rest + hold`, which is `per_second`.
-    pub(super) fn pause_after(&self, used: Nanos, runtime: Nanos) -> Nanos {
-        let rest = self.per_second - self.hold(runtime);
-        let cost = used + self.switching;
+    /// costs at most `next`. So all of them cost at most `rest + next`, which is `per_second`.
+    pub(super) fn pause_after(&self, cost: Nanos, next: Nanos) -> Nanos {
+        let rest = self.per_second - next;
         let pause = u128::from(cost.0) * u128::from(SECOND.0) / u128::from(rest.0.max(1));
         // No second meets two pulses that are a second apart.
         Nanos(pause.try_into().unwrap_or(u64::MAX)).clamp(SPACING, SECOND)
@@ -54,7 +53,7 @@ mod tests {
                 // Most tasks use all of a pulse, and some sleep at once.
                 let used = if number % 7 == 3 { Nanos::ZERO } else { runtime + RESTORE_TIME };
                 pulses.push((now, used + max.switching));
-                let pause = max.pause_after(used, runtime);
+                let pause = max.pause_after(used + max.switching, max.hold(runtime));
                 assert!((SPACING..=SECOND).contains(&pause));
                 now = now + pause;
             }

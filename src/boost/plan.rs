@@ -47,6 +47,9 @@ pub struct Booster<A: ?Sized = dyn Actuator> {
     /// When the next boost may start on each CPU that had one. With `Rules::max_loss` this holds
     /// for each pulse.
     spacing: Sorted<Cpu, Nanos>,
+    /// The cost of the longest of the last pulses, for `Rules::max_loss`. Interrupts between CPUs
+    /// are slow on some hosts.
+    longest_pulse: Nanos,
     /// CPUs where a starving task waits only for that.
     claimed: Sorted<Cpu, ()>,
     /// CPUs that had no place for one more boost at this scan.
@@ -87,6 +90,7 @@ impl<A: Actuator + ?Sized> Booster<A> {
             boosted: Sorted::with_room(64, (NO_TASK, ())),
             refused: Sorted::with_room(ROOM, (NO_TASK, Nanos::MAX)),
             spacing: Sorted::with_room(64, (Cpu(0), Nanos::MAX)),
+            longest_pulse: Nanos::ZERO,
             claimed: Sorted::with_room(64, (Cpu(u32::MAX), ())),
             full: Sorted::with_room(64, (Cpu(u32::MAX), ())),
             priorities: TopPriorities::new(),

@@ -6,6 +6,9 @@ use super::{
 };
 use crate::boost::active::Active;
 
+/// With each pulse, the cost of the longest one is forgotten by this part.
+const FORGETTING: u64 = 16;
+
 impl<A: Actuator + ?Sized> Booster<A> {
     /// Returns when the next pulse of a boost is due; `None` for a boost by SCHED_DEADLINE. With
     /// `Rules::max_loss`, it waits until the hog can bear it, and boosts that are about to start
@@ -74,16 +77,16 @@ impl<A: Actuator + ?Sized> Booster<A> {
         before: Option<Saved>,
         now: Nanos,
     ) -> Result<Pulse, Refusal> {
-        if self.rules.max_loss.is_none() {
-            return self.actuator.pulse(task, before);
-        }
+        let Some(max) = self.rules.max_loss else { return self.actuator.pulse(task, before) };
         let used_before = self.actuator.cpu_time(task);
         let pulse = self.actuator.pulse(task, before)?;
         let used_after = self.actuator.cpu_time(task);
         let used = used_before.zip(used_after).and_then(|(before, after)| after.0.checked_sub(before.0));
         // Unknown if the task has ended, or if the kernel does not count this.
-        let used = used.map_or(self.rules.runtime, Nanos);
-        let pause = if fault::is(Fault::LossIgnored) { SPACING } else { self.rules.pause_after(used) };
+        let cost = used.map_or(self.rules.runtime, Nanos) + max.switching;
+        self.longest_pulse = cost.max(self.longest_pulse - Nanos(self.longest_pulse.0 / FORGETTING));
+        let next = self.longest_pulse.max(max.hold(self.rules.runtime));
+        let pause = if fault::is(Fault::LossIgnored) { SPACING } else { max.pause_after(cost, next) };
         self.spacing.insert(task.cpu, now.max(pulse.ended) + pause);
         Ok(pulse)
     }

@@ -84,12 +84,6 @@ impl Rules {
         }
     }
 
-    /// Returns the pause from a pulse, in which the task ran for `used`, to the next one on its
-    /// CPU.
-    pub(super) fn pause_after(&self, used: Nanos) -> Nanos {
-        self.max_loss.map_or(SPACING, |max| max.pause_after(used, self.runtime))
-    }
-
     /// Returns the pause from a pulse of a task to its next one. With a bound on the loss, pulses
     /// follow each other as fast as the bound allows.
     pub(super) fn pulse_interval(&self) -> Nanos {

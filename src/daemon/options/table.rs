@@ -103,7 +103,7 @@ pub const TABLE: &[Opt<Draft>] = &[
         short: None,
         long: "max-loss",
         takes: Text("SHARE", |d, share, _| set(&mut d.options.max_loss, Share::parse(share))),
-        help: "boost as with -F, as often as boosts take no more than\nthis of a CPU in any second, such as 0.1% (no bound)",
+        help: "boost as with -F, as often as boosted tasks take no more\nthan this of a CPU in any second, such as 0.1% (no bound)",
     },
     Opt {
         short: Some('O'),
