@@ -46,8 +46,10 @@ ln -sf "$soname" "$output/libstalld.so"
 
 # shellcheck disable=SC2046,SC2086
 ${LD:-ld} -r -o "$work/libstalld.o" $(printf -- '-u %s ' $functions) --gc-sections "$archive"
+# Parts of Rust's own libraries hold LLVM bitcode beside their code. A linker's plugin of another
+# version of LLVM would take the whole object for bitcode, and find no symbols.
 # shellcheck disable=SC2046,SC2086
-objcopy --strip-debug $(printf -- '--keep-global-symbol=%s ' $functions) "$work/libstalld.o"
+objcopy --strip-debug --remove-section=.llvmbc --remove-section=.llvmcmd $(printf -- '--keep-global-symbol=%s ' $functions) "$work/libstalld.o"
 rm -f "$output/libstalld.a"
 ${AR:-ar} rcs "$output/libstalld.a" "$work/libstalld.o"
 

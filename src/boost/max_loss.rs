@@ -31,9 +31,10 @@ impl MaxLoss {
     /// costs at most `next`. So all of them cost at most `rest + next`, which is `per_second`.
     pub(super) fn pause_after(&self, cost: Nanos, next: Nanos) -> Nanos {
         let rest = self.per_second - next;
-        let pause = u128::from(cost.0) * u128::from(SECOND.0) / u128::from(rest.0.max(1));
+        // This fits into 64 bits, because a cost of a second or more has the longest pause anyhow.
+        let pause = cost.min(SECOND).0 * SECOND.0 / rest.0.max(1);
         // No second meets two pulses that are a second apart.
-        Nanos(pause.try_into().unwrap_or(u64::MAX)).clamp(SPACING, SECOND)
+        Nanos(pause).clamp(SPACING, SECOND)
     }
 }
 
