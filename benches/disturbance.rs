@@ -119,7 +119,8 @@ fn loss(method: Method, victims: usize, effort: &Effort) -> Result<Vec<Line>> {
         percent(worst.stalld),
         percent(others)
     );
-    let bound = format!("{lost_percent} % of any second");
+    let whose = if method == Method::Bounded { " to victims" } else { "" };
+    let bound = format!("{lost_percent} % of any second{whose}");
     if victims == 0 {
         let count = grouped(account.holds().len());
         let measured = format!("{count} holds, {}; {loss}", longest(account.holds().iter()));
