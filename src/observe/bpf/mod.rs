@@ -41,7 +41,8 @@ const CHUNK: usize = 32 * 1024;
 /// The unit of the start of a task in /proc.
 const CLOCK_TICK_NS: u64 = 10_000_000;
 
-/// A CPU that comes online is found within this time if the list of online CPUs can't be read.
+/// A CPU that comes online is found within this time, even if the list of online CPUs can't be
+/// read, or if the walk that followed a change of the list came too early.
 const REDISCOVER: Nanos = Nanos::from_secs(60);
 
 /// For this long after a sleep, the end of the sleep still counts as the present time.
@@ -177,10 +178,8 @@ impl BpfBackend {
     /// walk finds its queue.
     fn may_have_more_cpus(&mut self) -> bool {
         let now = clock::monotonic();
-        match &mut self.online {
-            Some(online) => online.have_changed(now),
-            None => now - self.walked > REDISCOVER,
-        }
+        let have_changed = self.online.as_mut().is_some_and(|online| online.have_changed(now));
+        have_changed || now - self.walked > REDISCOVER
     }
 
     /// Walks all tasks. Returns when this thread last got a CPU, in the clock of the run queue;
