@@ -148,7 +148,7 @@ fn max_loss(millionths: u64, runtime: Nanos) -> Result<Option<MaxLoss>> {
     if (least..=most).contains(&millionths) {
         return Ok(Some(bound));
     }
-    let reason = format_args!("{millionths} is out of range: give {least} to {most} with this runtime");
+    let reason = format!("{millionths} is out of range: give {least} to {most} with this runtime");
     Err(refused("max_loss_ppm", reason))
 }
 
