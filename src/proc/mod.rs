@@ -183,20 +183,29 @@ pub fn uid(tid: Tid) -> Option<u32> {
         .map(|directory| directory.uid())
 }
 
-/// Returns how often a task got a CPU; `None` without CONFIG_SCHED_INFO.
+/// Returns /proc/TID/schedstat; `None` if the kernel does not count there. Then it shows zeros,
+/// which are true for a task that has never run, but not for the calling thread.
+fn schedstat(tid: Tid) -> Option<ProcText> {
+    let text = ProcText::read(tid, "schedstat")?;
+    let is_true = !text::counts_nothing(text.as_bytes())
+        || !text::counts_nothing(ProcText::read(sched::gettid(), "schedstat")?.as_bytes());
+    is_true.then_some(text)
+}
+
+/// Returns how often a task got a CPU; `None` if the kernel does not count that.
 pub fn runs(tid: Tid) -> Option<u64> {
-    text::runs(ProcText::read(tid, "schedstat")?.as_bytes())
+    text::runs(schedstat(tid)?.as_bytes())
 }
 
-/// Returns the CPU time that a task has used; `None` without CONFIG_SCHED_INFO.
+/// Returns the CPU time that a task has used; `None` if the kernel does not count that.
 pub fn cpu_time(tid: Tid) -> Option<Nanos> {
-    text::cpu_time(ProcText::read(tid, "schedstat")?.as_bytes())
+    text::cpu_time(schedstat(tid)?.as_bytes())
 }
 
-/// Returns for how long a task has waited for a CPU, all its waits together; `None` without
-/// CONFIG_SCHED_INFO.
+/// Returns for how long a task has waited for a CPU, all its waits together; `None` if the kernel
+/// does not count that.
 pub fn waited(tid: Tid) -> Option<Nanos> {
-    text::waited(ProcText::read(tid, "schedstat")?.as_bytes())
+    text::waited(schedstat(tid)?.as_bytes())
 }
 
 /// Returns the timer slack of a task, in ns.

@@ -124,6 +124,11 @@ fn after_name(stat: &[u8]) -> Option<&[u8]> {
     stat.get(stat.iter().rposition(|&b| b == b')')? + 2..)
 }
 
+/// /proc/TID/schedstat: whether all counts are 0, as they are if the kernel does not count.
+pub fn counts_nothing(schedstat: &[u8]) -> bool {
+    schedstat.trim_ascii() == b"0 0 0"
+}
+
 /// /proc/TID/schedstat: how often it has been given a CPU.
 pub fn runs(schedstat: &[u8]) -> Option<u64> {
     number(schedstat.split(|&b| b == b' ').nth(2)?)
@@ -164,6 +169,12 @@ pub fn number<T: std::str::FromStr>(text: &[u8]) -> Option<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn zeros_are_no_counts() {
+        assert!(counts_nothing(b"0 0 0\n"));
+        assert!(!counts_nothing(b"0 0 1\n") && !counts_nothing(b"1 0 0\n") && !counts_nothing(b""));
+    }
 
     #[test]
     fn the_group_of_the_cpu_controller_is_preferred_unless_it_is_the_root() {
