@@ -14,6 +14,7 @@ pub mod options;
 mod pidfile;
 mod report;
 mod run;
+mod standstill;
 mod trace;
 mod watcher;
 

@@ -245,7 +245,7 @@ fn monitor(mut watcher: Watcher, flags: &MonitorShared, half: Nanos, quiet_scans
             };
         }
         flags.note(watcher.engine().counters());
-        let planned = watcher.planned();
+        let planned = watcher.plan();
         thread::park_timeout(Duration::from_nanos((planned - clock::monotonic()).0));
         if flags.end.load(Ordering::Acquire) {
             break;

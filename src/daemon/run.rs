@@ -193,7 +193,7 @@ impl Life<'_> {
                     ready.succeed().context("leave the terminal")?;
                 }
             }
-            let planned = self.watcher.planned();
+            let planned = self.watcher.plan();
             let until = match ready {
                 Some(_) => planned.min(clock::monotonic() + FILES_STEP),
                 None => planned,

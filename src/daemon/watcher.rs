@@ -1,18 +1,11 @@
 //! The turn of a scanning thread: all that it does between two sleeps.
 
 use super::report::Reporter;
+use super::standstill::StandstillDetector;
 use crate::engine::Engine;
 use crate::proc;
 use crate::sys::{clock, memory, sched};
 use crate::task::Nanos;
-
-/// A thread that wakes so much later than planned either had to wait for a CPU, or could not run at
-/// all: the virtual machine was paused, or stalld was stopped by a signal.
-const STANDSTILL: Nanos = Nanos::from_secs(1);
-
-/// The waits of this thread for a CPU are read before one sleep in so many. In between they add up
-/// to much less than a standstill.
-const SLEEPS_PER_READING: u32 = 1024;
 
 /// The outcome of a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,17 +27,15 @@ pub(super) struct Watcher {
     shares: bool,
     /// The CPU time, as `used` returns it, at the end of the last scan.
     used: Nanos,
-    /// For how long this thread has waited for a CPU, at the last reading; `None` if that is not
-    /// known.
-    waited: Option<Nanos>,
-    sleeps: u32,
+    standstills: StandstillDetector,
 }
 
 impl Watcher {
     /// `shares` is true if other threads of this process scan too.
     pub(super) fn new(engine: Engine, reporter: Reporter, shares: bool) -> Watcher {
         let (woke, used) = (Nanos::ZERO, used(shares));
-        Watcher { engine, reporter, woke, shares, used, waited: None, sleeps: 0 }
+        let standstills = StandstillDetector::new(|| proc::waited(sched::gettid()));
+        Watcher { engine, reporter, woke, shares, used, standstills }
     }
 
     /// Ends boosts and makes pulses that are due. Scans if a scan is due, or if `asked` by a
@@ -52,9 +43,6 @@ impl Watcher {
     pub(super) fn turn(&mut self, asked: bool) -> Turn {
         let begun = clock::monotonic();
         let mut turn = Turn::Rested;
-        if self.sleeps % SLEEPS_PER_READING == 0 {
-            self.waited = proc::waited(sched::gettid());
-        }
         if asked {
             self.engine.force_full_scan();
         }
@@ -86,8 +74,9 @@ impl Watcher {
         turn
     }
 
-    /// Returns when the next turn is due.
-    pub(super) fn planned(&self) -> Nanos {
+    /// Returns when the next turn is due. Call it before each sleep.
+    pub(super) fn plan(&mut self) -> Nanos {
+        self.standstills.sleeps(clock::monotonic());
         self.engine.next()
     }
 
@@ -97,20 +86,10 @@ impl Watcher {
         self.woke = clock::monotonic();
         let Some(planned) = planned else { return };
         self.reporter.woke(planned, self.woke);
-        let late = self.woke - planned;
-        if late >= STANDSTILL && self.stood_still(late) {
-            self.reporter.stood_still(late);
+        if let Some(length) = self.standstills.woke(planned, self.woke) {
+            self.reporter.stood_still(length);
             self.engine.restart_waits(self.woke);
         }
-        self.sleeps = self.sleeps.wrapping_add(1);
-    }
-
-    /// Returns whether this thread was late for another reason than a wait for a CPU. Then tasks
-    /// may not have waited for one either.
-    fn stood_still(&mut self, late: Nanos) -> bool {
-        let now = proc::waited(sched::gettid());
-        let before = std::mem::replace(&mut self.waited, now);
-        before.zip(now).is_some_and(|(before, now)| Nanos((now - before).0 * 2) < late)
     }
 
     /// Ends all boosts of this engine.
