@@ -66,8 +66,9 @@ static __always_inline struct counts counts_of(struct rq *rq, struct task_struct
 		counts.fair = GET(PROBED, old, h_nr_running);
 	if (bpf_core_field_exists(rq->scx.runnable_list)) {
 		counts.fair += GET(PROBED, rq, scx.nr_running);
-		/* The running task is not in the list of sched_ext. */
-		if (GET(PROBED, curr, policy) == SCHED_EXT)
+		/* The running task is counted, but not in the list. Its policy does not show
+		 * whether it belongs to sched_ext, which may take all fair tasks, or none. */
+		if (GET(PROBED, curr, scx.flags) & SCX_TASK_QUEUED)
 			counts.fair--;
 	}
 	return counts;

@@ -16,7 +16,7 @@
 #define SCHED_FIFO 1
 #define SCHED_RR 2
 #define SCHED_DEADLINE 6
-#define SCHED_EXT 7
+#define SCX_TASK_QUEUED 1
 #define MAX_RT_PRIO 100
 #define PF_KTHREAD 0x00200000
 #define CAP_SYS_NICE 23

@@ -96,6 +96,7 @@ struct sched_rt_entity {
 
 struct sched_ext_entity {
 	struct list_head runnable_node;
+	unsigned int flags;
 };
 
 struct sched_info {

@@ -46,6 +46,9 @@ pub struct Snapshot {
     pub complete: bool,
     /// Whether the scan read all tasks of the machine, and not only its run queues.
     pub walked: bool,
+    /// Whether `Task::progress` is how often the task has been given a CPU, as in
+    /// /proc/TID/schedstat.
+    pub counts_runs: bool,
     pub waiters: Vec<Waiter>,
     pub running: Vec<Task>,
     /// One for each monitored CPU that is online, in order.
@@ -64,6 +67,7 @@ impl Snapshot {
         self.at = Nanos::ZERO;
         self.complete = false;
         self.walked = false;
+        self.counts_runs = false;
         self.waiters.clear();
         self.running.clear();
         self.load.clear();

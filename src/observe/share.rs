@@ -119,9 +119,10 @@ impl Backend for View {
         snapshot.clear();
         let mut scanner = self.shared.scanner()?;
         scanner.see(woke, effort, &self.cpus)?;
-        let Snapshot { at, complete, walked, waiters, running, load } = &scanner.last;
+        let Snapshot { at, complete, walked, counts_runs, waiters, running, load } = &scanner.last;
         let here = |cpu: Cpu| self.cpus.contains(cpu);
-        (snapshot.at, snapshot.complete, snapshot.walked) = (*at, *complete, *walked);
+        (snapshot.at, snapshot.complete) = (*at, *complete);
+        (snapshot.walked, snapshot.counts_runs) = (*walked, *counts_runs);
         snapshot.waiters.extend(waiters.iter().filter(|waiter| here(waiter.task.cpu)));
         snapshot.running.extend(running.iter().filter(|task| here(task.cpu)));
         snapshot.load.extend(load.iter().filter(|load| here(load.cpu)));

@@ -61,6 +61,8 @@ pub(crate) struct BpfBackend {
     buffer: Box<[u8]>,
     /// The time of the last walk.
     walked: Nanos,
+    /// A CPU may have come online since then.
+    seeks_cpus: bool,
     online: Option<OnlineCpus>,
     tracking: Option<Tracking>,
     remarks: Vec<String>,
@@ -111,6 +113,7 @@ impl BpfBackend {
             // Not zeros, whose pages would become present only in a later walk.
             buffer: vec![1; CHUNK].into_boxed_slice(),
             walked: Nanos::ZERO,
+            seeks_cpus: false,
             online: OnlineCpus::open(clock::monotonic()),
             tracking,
             remarks,
@@ -179,7 +182,8 @@ impl BpfBackend {
     fn may_have_more_cpus(&mut self) -> bool {
         let now = clock::monotonic();
         let have_changed = self.online.as_mut().is_some_and(|online| online.have_changed(now));
-        have_changed || now - self.walked > REDISCOVER
+        self.seeks_cpus |= have_changed || now - self.walked > REDISCOVER;
+        self.seeks_cpus
     }
 
     /// Walks all tasks. Returns when this thread last got a CPU, in the clock of the run queue;
@@ -202,7 +206,6 @@ impl BpfBackend {
 
     fn walk_from(&mut self, at: Nanos, snapshot: &mut Snapshot) -> Result<Option<u64>> {
         snapshot.at = at;
-        self.walked = at;
         snapshot.load.extend(
             (self.watch.cpus.iter())
                 .filter(|cpu| self.queues.get(cpu.0 as usize).is_some_and(|queue| queue.address != 0))
@@ -245,7 +248,7 @@ impl BpfBackend {
         // The walk may meet this thread last, so only now `since` can be converted from the clock
         // of the run queue.
         self.finish(now, own, snapshot);
-        snapshot.walked = true;
+        (snapshot.walked, self.walked, self.seeks_cpus) = (true, at, false);
         add_to_loads(snapshot);
         Ok(now)
     }
@@ -290,6 +293,7 @@ impl BpfBackend {
         if !self.watch.own_threads {
             snapshot.running.retain(|task| task.tgid != Some(own));
         }
+        snapshot.counts_runs = self.kind == Kind::TaskIter;
         snapshot.complete = true;
     }
 }
