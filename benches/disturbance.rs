@@ -41,7 +41,7 @@ const MAX_UNKNOWN_SHARE: usize = 10;
 enum Method {
     Deadline,
     Pulses,
-    /// In pulses, within `MAX_LOSS`.
+    /// In pulses, within `MAX_LOSS_PERCENT`.
     Bounded,
 }
 

@@ -119,7 +119,13 @@ impl Actuator for Obliging {
         RestoreOutcome::Restored(raised.boosted.tid)
     }
 
-    fn await_first_run(&mut self, _: &BoostHandle) -> Run {
+    fn await_budgets(&mut self) {}
+
+    fn now(&self) -> Nanos {
+        Nanos::ZERO
+    }
+
+    fn await_first_run(&mut self, _: &BoostHandle, _: Nanos) -> Run {
         Run::Unknown
     }
 

@@ -6,7 +6,7 @@ use super::restore::RestoreOutcome;
 use crate::observe::Snapshot;
 use crate::sorted::Sorted;
 use crate::steps;
-use crate::task::{Cpu, Nanos, Policy, Task, Tid};
+use crate::task::{Cpu, Nanos, Owner, Policy, Task, Tid};
 
 /// A pulse is missed if the task gets no CPU in it. After this time it is repeated. The kernel's DL
 /// server may run fair tasks above all others for 50 ms of a second [6.12], and pulses a period
@@ -26,6 +26,8 @@ pub(super) struct Active {
     pub task: Task,
     /// The boost, or the first of its pulses.
     pub raised: BoostHandle,
+    /// The owner of the task by the scan that found it starving. `task` may have a newer one.
+    pub found_owner: Owner,
     pub started: Nanos,
     pub end: Nanos,
     /// When the next pulse is due; `None` for a boost by SCHED_DEADLINE.
@@ -36,15 +38,42 @@ pub(super) struct Active {
     pub sleeps: bool,
     /// Another task kept it off the CPU by its priority when it was boosted.
     pub outranked: bool,
+    /// It ends once the task has had its budget, because more tasks wait than have places.
+    pub is_for_one_budget: bool,
 }
 
-/// A boost that has just started.
+/// A task that is to be boosted, as a scan or a request found it.
+#[derive(Clone, Copy)]
+pub(super) struct FoundTask {
+    pub task: Task,
+    pub found_owner: Owner,
+    pub at: Nanos,
+    /// Another task keeps it off the CPU by its priority.
+    pub outranked: bool,
+}
+
+/// A boost that has started.
 pub(super) struct StartedBoost {
     pub how: BoostPolicy,
     pub raised: BoostHandle,
     pub run: Run,
     /// The outcome, if no pulse can follow the first one.
     pub over: Option<RestoreOutcome>,
+}
+
+impl StartedBoost {
+    /// Returns a boost by SCHED_DEADLINE.
+    pub(super) fn by_deadline(how: BoostPolicy, raised: BoostHandle) -> StartedBoost {
+        StartedBoost { how, raised, run: Run::Unknown, over: None }
+    }
+}
+
+/// A task that was raised to SCHED_DEADLINE, and that may not have had its CPU since.
+pub(super) struct RaisedTask {
+    pub found: FoundTask,
+    pub raised: BoostHandle,
+    /// More tasks wait than have places, so the boost ends after one budget.
+    pub crowded: bool,
 }
 
 /// A task that is or was boosted. Its children need the policy that they would have inherited
@@ -65,9 +94,9 @@ impl Ancestor {
 }
 
 impl Active {
-    /// Plans the pulse that follows one made now. The time until then counts from now, even if this
-    /// pulse is late.
-    pub(super) fn plan_pulse(&mut self, now: Nanos, run: Run, interval: Nanos) {
+    /// Plans the pulse that follows one made now, after `interval`, or after a period if the task
+    /// seems to sleep. The time until then counts from now, even if this pulse is late.
+    pub(super) fn plan_pulse(&mut self, now: Nanos, run: Run, interval: Nanos, period: Nanos) {
         let (again, tries) =
             if self.sleeps { (REPEAT_INTERVAL_ASLEEP, 1) } else { (REPEAT_INTERVAL, MAX_REPEATS) };
         let pause = if run != Run::Missed {
@@ -78,7 +107,7 @@ impl Active {
             again
         } else {
             (self.missed, self.sleeps) = (0, true);
-            interval
+            period
         };
         self.next_pulse = Some(now + pause);
     }

@@ -33,6 +33,9 @@ pub trait Actuator: Send {
     /// the task has ended.
     fn cpu_time(&self, task: &Task) -> Option<Nanos>;
 
+    /// Returns the current time.
+    fn now(&self) -> Nanos;
+
     /// Returns where a task is queued now; `None` if it has ended.
     fn standing(&self, tid: Tid) -> Option<Standing>;
 
@@ -43,9 +46,12 @@ pub trait Actuator: Send {
     /// Restores a task. It may be restored already, between two pulses or by the guardian.
     fn restore(&mut self, raised: &BoostHandle) -> RestoreOutcome;
 
-    /// Waits until a task that has just been raised has had its budget once, but only for a bounded
-    /// time.
-    fn await_first_run(&mut self, raised: &BoostHandle) -> Run;
+    /// Waits until a task gets a CPU that was raised at `since`, but only for a bounded time since
+    /// then.
+    fn await_first_run(&mut self, raised: &BoostHandle, since: Nanos) -> Run;
+
+    /// Waits for as long as tasks that have just got their CPUs need to use up their budgets.
+    fn await_budgets(&mut self);
 
     /// Makes one pulse: puts a task above the hog for the length of its budget, and restores it.
     /// After the first pulse, `before` is how the task was scheduled then. The pulse is refused if

@@ -10,8 +10,9 @@ use crate::boost::journal::BoostPolicy;
 use crate::boost::probation::Entry;
 use crate::boost::pulse_children::LoweredChild;
 use crate::boost::restore::FIFO_PRIORITY;
-use crate::boost::rules::changes_cpus;
+use crate::boost::rules::{PLACES, changes_cpus};
 use crate::task::{Owner, Policy};
+use std::cmp::Reverse;
 
 /// The kernel's internal priority of a task in a pulse.
 const PULSE_PRIORITY: i32 = 99 - FIFO_PRIORITY as i32;
@@ -50,6 +51,7 @@ impl<A: Actuator + ?Sized> Booster<A> {
     /// CPU comes or goes, ends all boosts by SCHED_DEADLINE: a task without budget may keep its CPU
     /// from going, or be moved to one where it must not run.
     pub(crate) fn see(&mut self, snapshot: &Snapshot) {
+        self.next_start = None;
         let mut queued = snapshot.waiters.iter().map(|waiter| &waiter.task).chain(&snapshot.running);
         if self.rules.how != BoostPolicy::Fifo && queued.any(changes_cpus) {
             self.only_pulse(snapshot.at);
@@ -198,6 +200,20 @@ impl<A: Actuator + ?Sized> Booster<A> {
         self.refused.get(task.id())
     }
 
+    /// Returns whether a starving task that has no boost comes before the pulses that are due on
+    /// its CPU by `at`, because no owner of these was served longer ago.
+    pub(super) fn comes_first(&self, task: &Task, at: Nanos) -> bool {
+        let last = self.last_served(task.cpu, task.owner);
+        let is_due = |active: &&Active| active.next_pulse.is_some_and(|next| next <= at);
+        let mut due = self.on(task.cpu).filter(is_due);
+        !due.any(|active| self.last_served(task.cpu, active.found_owner) < last)
+    }
+
+    /// Returns when an owner was last served on a CPU.
+    pub(super) fn last_served(&self, cpu: Cpu, owner: Owner) -> Nanos {
+        self.served.get((cpu, owner)).unwrap_or(Nanos::ZERO)
+    }
+
     /// Returns whether a starving task may be boosted now, if its CPU has a place.
     pub(super) fn wants(&self, starving: &Starving) -> bool {
         !self.boosted.contains(starving.task.id())
@@ -241,13 +257,18 @@ impl<A: Actuator + ?Sized> Booster<A> {
         true
     }
 
-    /// Ends the oldest boost of a CPU, if that is old enough to have had its budget once. Returns
-    /// whether there was one.
+    /// Ends a boost of a CPU that is old enough to have had its budget once: the oldest one of an
+    /// owner with the most boosts there, so that a crowd takes no place of others. Returns whether
+    /// there was one.
     fn make_room(&mut self, cpu: Cpu, now: Nanos) -> bool {
-        let oldest = (0..self.active.len())
-            .filter(|&index| self.active[index].task.cpu == cpu)
+        let mut indices = (0..self.active.len()).filter(|&index| self.active[index].task.cpu == cpu);
+        // More than these are here only if boosted tasks have come from other CPUs.
+        let here: [Option<usize>; PLACES] = std::array::from_fn(|_| indices.next());
+        let owner = |index: usize| self.active[index].found_owner;
+        let boosts_of = |of: Owner| here.iter().flatten().filter(|&&index| owner(index) == of).count();
+        let oldest = (here.iter().flatten().copied())
             .filter(|&index| now >= self.active[index].started + SPACING)
-            .min_by_key(|&index| self.active[index].started);
+            .min_by_key(|&index| (Reverse(boosts_of(owner(index))), self.active[index].started));
         match oldest {
             Some(index) => {
                 self.end(index, now, true);

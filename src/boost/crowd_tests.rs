@@ -220,3 +220,46 @@ fn children_with_the_rank_of_a_pulse_are_found_without_a_scan() {
     ));
     assert!(scene.booster.probation.of(&task(12, 1)).is_some());
 }
+
+/// Scans once, with a task that starves on each of these CPUs.
+fn scan_cpus(scene: &mut Scene, cpus: std::ops::Range<u32>, counts_runs: bool) {
+    let snapshot = Snapshot { at: scene.now, complete: true, counts_runs, ..Snapshot::default() };
+    let on = |cpu| Task { cpu: Cpu(cpu), progress: 3, ..task(100 + cpu as i32, 98) };
+    let starves = |cpu| Starving { task: on(cpu), since: Nanos(1), wait: D, due: true, again: false };
+    let starving: Vec<Starving> = cpus.map(starves).collect();
+    scene.booster.see(&snapshot);
+    scene.booster.serve(&snapshot, &starving);
+}
+
+#[test]
+fn starts_do_not_wait_for_each_other() {
+    let mut scene = Scene::new(rules(20));
+    // An older boost on another CPU ends in the middle of the starts.
+    scene.scan(&[1], Some(49));
+    scene.pass(D - Nanos::from_millis(1));
+    let actuator = &mut scene.booster.actuator;
+    actuator.log.clear();
+    (actuator.clock, actuator.length_of_raise) = (scene.now, Nanos::from_micros(100));
+    scan_cpus(&mut scene, 2..34, false);
+    let actuator = &scene.booster.actuator;
+    let order = |what: &str| actuator.log.iter().position(|line| line.starts_with(what)).unwrap();
+    assert!(actuator.log.iter().rposition(|line| line.starts_with("raise")).unwrap() < order("await"));
+    assert!(order("restore 1") < order("raise 120"), "{:?}", actuator.log);
+    // Each boost has its full length, and 20 ms to the next one on its CPU.
+    let last = scene.booster.active.iter().find(|active| active.task.cpu == Cpu(33)).unwrap();
+    assert!(last.started >= scene.now + Nanos::from_micros(3100), "{:?}", last.started);
+    assert_eq!(last.end, last.started + D);
+    assert_eq!(scene.booster.spacing.get(Cpu(33)), Some(last.started + SPACING));
+}
+
+#[test]
+fn a_task_that_has_run_since_the_scan_is_not_boosted() {
+    for (runs, counts_runs, boosts) in [(3, true, 1), (4, true, 0), (4, false, 1)] {
+        let mut scene = Scene::new(rules(20));
+        scene.booster.actuator.runs = runs;
+        scan_cpus(&mut scene, 2..3, counts_runs);
+        assert_eq!((scene.raised().len(), scene.booster.load().0), (boosts, boosts), "{runs} {counts_runs}");
+        // Another task of its CPU need not wait.
+        assert_eq!(scene.booster.spacing.get(Cpu(2)).is_some(), boosts > 0);
+    }
+}

@@ -12,7 +12,7 @@ pub(super) fn same_by_name(kernel: &impl Kernel, task: &Task) -> Result<u64, Ref
     let Some(comm) = kernel.comm(task.tid) else {
         // The name can't be read. Either memory is short, or the task has just ended.
         let is_there = kernel.try_start(task.tid)?.is_some();
-        return Err(if is_there { Refusal::Kernel(libc::EIO) } else { Refusal::Gone });
+        return Err(if is_there { Refusal::Kernel(libc::ENOMEM) } else { Refusal::Gone });
     };
     // The file of sched_debug pads names on the left.
     match comm.as_bytes().trim_ascii_start() == task.comm.as_bytes().trim_ascii_start() {

@@ -233,17 +233,19 @@ impl<K: Kernel> KernelActuator<K> {
         self.kernel.sleep_until(self.kernel.now() + length);
     }
 
-    /// Waits until a task that has just been raised gets a CPU, but for at most `patience`.
-    fn await_run(&self, raised: &BoostHandle, patience: Nanos, mut pause: impl FnMut()) -> Run {
+    /// Waits until a raised task gets a CPU, but only until a moment.
+    fn await_run(&self, raised: &BoostHandle, until: Nanos, mut pause: impl FnMut()) -> Run {
         let Some(before) = raised.runs else { return Run::Unknown };
-        let until = self.kernel.now() + patience;
-        while self.kernel.now() < until {
-            pause();
+        loop {
+            let is_late = self.kernel.now() >= until;
             if self.kernel.runs(raised.boosted.tid).is_none_or(|runs| runs != before) {
                 return Run::Given;
             }
+            if is_late {
+                return Run::Missed;
+            }
+            pause();
         }
-        Run::Missed
     }
 
     /// Makes a pulse from FIFO 99. Its length counts from when the task gets its CPU.
@@ -266,7 +268,7 @@ impl<K: Kernel> KernelActuator<K> {
         } else {
             // A sleep would be 1.6 ms too long, so spin.
             let mut asked = self.kernel.now();
-            let run = self.await_run(&raised, MAX_PULSE_DELAY, || {
+            let run = self.await_run(&raised, asked + MAX_PULSE_DELAY, || {
                 self.kernel.spin_until(self.kernel.now() + RUN_CHECK_INTERVAL);
                 asked = self.kernel.now();
             });
@@ -369,13 +371,16 @@ impl<K: Kernel + Send> Actuator for KernelActuator<K> {
         self.undo(raised.slot, &raised.boosted)
     }
 
-    fn await_first_run(&mut self, raised: &BoostHandle) -> Run {
-        let run = self.await_run(raised, MAX_FIRST_RUN_DELAY, || self.nap(self.runtime));
-        if run == Run::Given {
-            // The task may have got its CPU only a moment ago, so let it have its budget.
-            self.nap(self.runtime);
-        }
-        run
+    fn now(&self) -> Nanos {
+        self.kernel.now()
+    }
+
+    fn await_first_run(&mut self, raised: &BoostHandle, since: Nanos) -> Run {
+        self.await_run(raised, since + MAX_FIRST_RUN_DELAY, || self.nap(self.runtime))
+    }
+
+    fn await_budgets(&mut self) {
+        self.nap(self.runtime);
     }
 
     fn pulse(&mut self, task: &Task, before: Option<Saved>) -> Result<Pulse, Refusal> {

@@ -286,16 +286,24 @@ fn a_task_whose_boost_the_guardian_has_undone_is_not_taken_for_ended() {
 }
 
 #[test]
-fn the_first_run_of_a_boost_has_its_whole_budget() {
-    for after in [0, 15, 20, 1000].map(Nanos::from_micros) {
+fn the_first_run_of_a_boost_is_awaited_for_a_bounded_time_since_its_start() {
+    let us = Nanos::from_micros;
+    for (after, waited, expected) in
+        [(0, 0, 0), (15, 0, 20), (20, 0, 20), (1000, 0, 1000), (5000, 0, 2000), (15, 30, 0)]
+    {
         let kernel = Scripted::default();
-        kernel.state().reached_after = Some(after);
+        kernel.state().reached_after = Some(us(after));
         let mut actuator = actuator(&kernel, &journal(), |_| {});
         let raised = actuator.raise(&task(), PERIOD).unwrap();
+        let since = kernel.now();
+        // Other tasks were raised meanwhile.
+        kernel.sleep_until(since + us(waited));
         let begun = kernel.now();
-        assert_eq!(actuator.await_first_run(&raised), Run::Given);
-        assert!(kernel.now() - begun >= after + BUDGET, "{:?} for {after:?}", kernel.now() - begun);
-        assert!(kernel.now() - begun <= after + BUDGET + BUDGET, "{:?} for {after:?}", kernel.now() - begun);
+        let run = if after > 2000 { Run::Missed } else { Run::Given };
+        assert_eq!(actuator.await_first_run(&raised, since), run);
+        assert_eq!(kernel.now() - begun, us(expected), "{after} {waited}");
+        actuator.await_budgets();
+        assert_eq!(kernel.now() - begun, us(expected) + BUDGET);
     }
 }
 

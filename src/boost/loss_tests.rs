@@ -83,11 +83,98 @@ fn a_boost_is_over_when_its_task_sleeps() {
         scene.scan(&[1], Some(49));
         scene.booster.actuator.held = true;
         scene.booster.actuator.standings = vec![(Tid(1), Standing { cpu: Cpu(1), prio: 120, is_runnable })];
+        // A task that was preempted on its way to sleep waits, and does not look runnable.
+        scene.pass(SECOND);
+        scene.booster.advance(scene.now);
+        assert_eq!(scene.booster.load().0, 1);
         scene.pass(SECOND);
         scene.booster.advance(scene.now);
         assert_eq!(scene.booster.load().0 == 0, is_over);
         let over = |event: &Event| matches!(event, Event::Over { early: true, .. });
         assert_eq!(scene.booster.events.iter().any(over), is_over);
+        // If it waits all the same, the next scan sees it.
+        let next = scene.booster.next_scan().unwrap();
+        assert_eq!(next == scene.now + SCAN_AFTER_END, is_over, "{next:?}");
+    }
+}
+
+#[test]
+fn a_boost_is_over_when_its_task_has_moved_because_another_hog_would_pay() {
+    let mut scene = bounded();
+    scene.scan(&[1], Some(49));
+    scene.booster.actuator.standings = vec![(Tid(1), Standing { cpu: Cpu(7), prio: 120, is_runnable: true })];
+    scene.pass(SECOND);
+    scene.booster.advance(scene.now);
+    assert_eq!((scene.booster.actuator.pulses.len(), scene.booster.load().0), (1, 0));
+    assert_eq!(scene.booster.next_scan(), Some(scene.now + SCAN_AFTER_END));
+}
+
+/// Returns the pause after a first pulse.
+fn pause_of(change: impl FnOnce(&mut Simulated)) -> Nanos {
+    let mut scene = bounded();
+    change(&mut scene.booster.actuator);
+    scene.scan(&[1], Some(49));
+    scene.booster.spacing.get(Cpu(1)).unwrap() - scene.now
+}
+
+#[test]
+fn an_unknown_use_of_a_pulse_costs_as_much_as_a_whole_one() {
+    let hold = MAX.hold(Nanos::from_micros(20));
+    assert_eq!(pause_of(|actuator| actuator.is_uncounted = true), MAX.pause_after(hold, hold));
+}
+
+#[test]
+fn a_pulse_costs_no_more_than_its_own_length() {
+    // Before the pulse the task ran, and the kernel counts that only at the next tick.
+    let of = |length| {
+        pause_of(|actuator| (actuator.used, actuator.pulse_length) = (Nanos::from_millis(4), length))
+    };
+    let cost = Nanos::from_micros(45);
+    assert_eq!(of(Nanos::from_micros(40)), MAX.pause_after(cost, MAX.hold(Nanos::from_micros(20))));
+    assert_eq!(of(Nanos::from_millis(9)), SECOND);
+}
+
+#[test]
+fn a_pulse_that_is_missed_again_and_again_is_repeated_once_in_a_period() {
+    let mut scene = bounded();
+    scene.booster.actuator.held = true;
+    scene.scan(&[1], Some(0));
+    let end = scene.now + Nanos::from_millis(2900);
+    // The first pulse has 20 repeats, and each of the next ones has one.
+    let pulses = run(&mut scene, end, &[1]);
+    assert!((20..=25).contains(&pulses.len()), "{} pulses", pulses.len());
+}
+
+#[test]
+fn a_crowd_of_one_owner_takes_no_pulses_of_others() {
+    let mut scene = bounded();
+    let own = |tid, owner| Task { owner, ..task(tid, 120) };
+    let of_kernel = own(1000, Owner::Kernel);
+    let mut crowd: Vec<Task> = (1..=60).map(|tid| own(tid, Owner::User(7))).collect();
+    crowd.push(of_kernel);
+    let end = scene.now + Nanos::from_millis(2500);
+    while scene.now < end {
+        let has_run = |task: &Task| scene.booster.actuator.pulses.contains(&task.tid);
+        let waiting: Vec<Task> = crowd.iter().copied().filter(|task| !has_run(task)).collect();
+        scene.scan_at(&waiting, Some(49));
+        let next = scene.booster.next_end().into_iter().chain(scene.booster.next_scan()).min().unwrap();
+        scene.now = scene.now.max(next);
+    }
+    let pulses = &scene.booster.actuator.pulses;
+    let of_it = pulses.iter().filter(|&&tid| tid == of_kernel.tid).count();
+    assert!(of_it * 3 >= pulses.len(), "{of_it} of {}", pulses.len());
+    assert!(of_it * 3 <= pulses.len() * 2, "{of_it} of {}", pulses.len());
+}
+
+#[test]
+fn a_pulse_that_is_refused_for_a_passing_reason_ends_no_boost() {
+    for (errno, goes_on) in [(libc::ENOMEM, true), (libc::EPERM, false)] {
+        let mut scene = bounded();
+        scene.scan(&[1], Some(49));
+        scene.booster.actuator.pulse_refusal = Some(Refusal::Kernel(errno));
+        scene.pass(SECOND);
+        scene.booster.advance(scene.now);
+        assert_eq!(scene.booster.load().0 == 1, goes_on, "{errno}");
     }
 }
 

@@ -23,12 +23,19 @@ impl MaxLoss {
         runtime + RESTORE_TIME + self.switching
     }
 
+    /// Returns how many pulses of this runtime fit into each second at least.
+    pub fn pulses_of_a_second(&self, runtime: Nanos) -> u64 {
+        let hold = self.hold(runtime);
+        (SECOND.0 / self.pause_after(hold, hold).0).max(1)
+    }
+
     /// Returns the pause from a pulse of this cost to the next one on its CPU, which costs at most
     /// `next`.
     ///
     /// Let a second meet the pulses 1 to n, and let pulse i cost c(i). The pause after each is
     /// c(i) / rest seconds, so pulses 1 to n-1 have cost at most `rest` together. The last one
-    /// costs at most `next`. So all of them cost at most `rest + next`, which is `per_second`.
+    /// costs at most `next`. So all of them cost at most `rest + next`, which is `per_second`. Only
+    /// a pulse that is longer than expected costs more, once.
     pub(super) fn pause_after(&self, cost: Nanos, next: Nanos) -> Nanos {
         let rest = self.per_second - next;
         // This fits into 64 bits, because a cost of a second or more has the longest pause anyhow.

@@ -49,6 +49,10 @@ fn while_a_cpu_comes_or_goes_all_boosts_are_pulses() {
         snapshot.running.extend([task(999, 49), hotplug(owner)]);
         scene.booster.see(&snapshot);
         assert_eq!(scene.booster.load().0 == 1, is_deadline, "{owner:?}");
+        // This scan did not see the task of the boost that has just ended. The next one comes soon.
+        scene.booster.serve(&snapshot, &[]);
+        let is_soon = scene.booster.next_scan() == Some(scene.now + SCAN_AFTER_END);
+        assert_eq!(is_soon, !is_deadline, "{owner:?} {:?}", scene.booster.next_scan());
         scene.scan_at(&[task(2, 120)], Some(49));
         let pulses = if is_deadline { vec![] } else { vec![Tid(2)] };
         assert_eq!(scene.booster.actuator.pulses, pulses, "{owner:?}");

@@ -5,7 +5,7 @@
 //! test can simulate it.
 
 pub use super::active::Ancestor;
-use super::active::{Active, TopPriorities};
+use super::active::{Active, RaisedTask, TopPriorities};
 pub use super::actuator::{Actuator, BoostHandle, Pulse, Run};
 use super::adoptions::Adoptions;
 use super::counters::Counters;
@@ -47,11 +47,12 @@ pub struct Booster<A: ?Sized = dyn Actuator> {
     /// When the next boost may start on each CPU that had one. With `Rules::max_loss` this holds
     /// for each pulse.
     spacing: Sorted<Cpu, Nanos>,
-    /// The cost of the longest of the last pulses, for `Rules::max_loss`. Interrupts between CPUs
-    /// are slow on some hosts.
-    longest_pulse: Nanos,
-    /// CPUs where a starving task waits only for that.
-    claimed: Sorted<Cpu, ()>,
+    /// The cost of the longest of the last pulses on each CPU, for `Rules::max_loss`. Interrupts
+    /// between CPUs are slow on some hosts.
+    longest_pulses: Sorted<Cpu, Nanos>,
+    /// CPUs where a starving task waits only for that, and whether it comes before the pulses that
+    /// are due.
+    claimed: Sorted<Cpu, bool>,
     /// CPUs that had no place for one more boost at this scan.
     full: Sorted<Cpu, ()>,
     priorities: TopPriorities,
@@ -59,6 +60,8 @@ pub struct Booster<A: ?Sized = dyn Actuator> {
     running: Sorted<TaskId, Cpu>,
     /// The starving tasks of this scan by CPU, as indices of its list.
     by_cpu: Vec<(Cpu, usize)>,
+    /// `Task::progress` of the starving tasks is the count that `Actuator::runs` returns.
+    counts_runs: bool,
     /// Starving tasks that had no place at the last scan.
     waiting: usize,
     /// When the next scan is due that may start a boost, or find a task that was just restored.
@@ -68,8 +71,10 @@ pub struct Booster<A: ?Sized = dyn Actuator> {
     adoptions: Adoptions,
     /// Tasks whose pulses are over.
     probation: Probation,
-    /// When a boost of each owner last began on a CPU.
+    /// When a boost of each owner last began on a CPU. With `Rules::max_loss` each pulse counts.
     served: Sorted<(Cpu, Owner), Nanos>,
+    /// The tasks that were raised since the last call of `finish_starts`.
+    raised: Vec<RaisedTask>,
     /// The boosts that may start without a further scan.
     turns: Vec<PlannedStart>,
     /// The starving tasks of this scan in the order in which they are served: the last boost of the
@@ -90,18 +95,20 @@ impl<A: Actuator + ?Sized> Booster<A> {
             boosted: Sorted::with_room(64, (NO_TASK, ())),
             refused: Sorted::with_room(ROOM, (NO_TASK, Nanos::MAX)),
             spacing: Sorted::with_room(64, (Cpu(0), Nanos::MAX)),
-            longest_pulse: Nanos::ZERO,
-            claimed: Sorted::with_room(64, (Cpu(u32::MAX), ())),
+            longest_pulses: Sorted::with_room(64, (Cpu(u32::MAX), Nanos::ZERO)),
+            claimed: Sorted::with_room(64, (Cpu(u32::MAX), false)),
             full: Sorted::with_room(64, (Cpu(u32::MAX), ())),
             priorities: TopPriorities::new(),
             running: Sorted::with_room(64, (NO_TASK, Cpu(0))),
             by_cpu: prefaulted_vec(ROOM, (Cpu(0), usize::MAX)),
+            counts_runs: false,
             waiting: 0,
             next_start: None,
             next_recheck: Nanos::MAX,
             adoptions: Adoptions::new(),
             probation: Probation::default(),
             served: Sorted::with_room(64, ((Cpu(0), Owner::Kernel), Nanos::MAX)),
+            raised: Vec::with_capacity(64),
             turns: Vec::with_capacity(MAX_TURNS),
             order: prefaulted_vec(ROOM, (Nanos::MAX, usize::MAX)),
             pulses_until: Nanos::ZERO,
@@ -184,6 +191,13 @@ impl<A: Actuator + ?Sized> Booster<A> {
             return;
         }
         self.actuator.ascend();
+        self.end_and_pulse(now);
+        self.check_ranks(now);
+        self.actuator.descend();
+    }
+
+    /// Ends the boosts that are over, and makes the pulses that are due.
+    fn end_and_pulse(&mut self, now: Nanos) {
         let is_over = |active: &Active| active.end <= now && !fault::is(Fault::EndIgnored);
         while let Some(index) = self.active.iter().position(is_over) {
             self.end(index, now, false);
@@ -194,8 +208,6 @@ impl<A: Actuator + ?Sized> Booster<A> {
         while let Some(index) = self.next_due_pulse(now) {
             self.pulse(index, now);
         }
-        self.check_ranks(now);
-        self.actuator.descend();
     }
 
     /// Starts the boosts that follow from a scan, as far as there are places. The owners of tasks
@@ -205,7 +217,7 @@ impl<A: Actuator + ?Sized> Booster<A> {
         let now = snapshot.at;
         let first = self.events.len();
         self.waiting = 0;
-        self.next_start = None;
+        self.counts_runs = snapshot.counts_runs;
         let has_work = !starving.is_empty() || !self.active.is_empty() || self.probation.next().is_some();
         if has_work {
             self.actuator.ascend();
@@ -227,31 +239,50 @@ impl<A: Actuator + ?Sized> Booster<A> {
             let Some(next) = self.order.get(index).and_then(|&(_, index)| starving.get(index)) else {
                 break;
             };
-            if !self.wants(next) {
-                if let Some(again) = self.tried(&next.task) {
-                    self.scan_at(again);
-                }
-                continue;
-            }
-            let cpu = next.task.cpu;
-            if let Some(at) = self.spacing.get(cpu) {
-                self.wait_until(at);
-                self.claimed.insert(cpu, ());
-                self.plan_turn(next, at, now);
-                continue;
-            }
-            if self.full.contains(cpu) || !self.has_place(&next.task, now) {
-                self.full.insert(cpu, ());
-                self.wait_until(now + SPACING);
-                continue;
-            }
-            let crowded = self.wanted_on(cpu, starving) > self.rules.places();
-            self.start(next, now, crowded);
+            self.serve_one(next, now, starving);
         }
+        self.finish_starts();
         if has_work {
             self.actuator.descend();
         }
         self.events.get(first..).unwrap_or_default()
+    }
+
+    /// Starts the boost of a starving task, or notes when that is to be tried next. `now` is the
+    /// moment of the scan.
+    fn serve_one(&mut self, next: &Starving, now: Nanos, starving: &[Starving]) {
+        let Task { cpu, .. } = next.task;
+        if !self.wants(next) {
+            if let Some(again) = self.tried(&next.task) {
+                self.scan_at(again);
+            }
+            return;
+        }
+        if let Some(at) = self.spacing.get(cpu) {
+            self.wait_until(at);
+            // The tasks come in the order of the last boosts of their owners.
+            if self.rules.max_loss.is_some() && !self.claimed.contains(cpu) {
+                let comes_first = self.comes_first(&next.task, at);
+                self.claimed.insert(cpu, comes_first);
+            }
+            self.plan_turn(next, at, now);
+            return;
+        }
+        if self.full.contains(cpu) || !self.has_place(&next.task, now) {
+            self.full.insert(cpu, ());
+            self.wait_until(now + SPACING);
+            return;
+        }
+        if self.has_run_since(&next.task) {
+            return;
+        }
+        let crowded = self.wanted_on(cpu, starving) > self.rules.places();
+        self.start(next, now, crowded);
+        // On a host with many CPUs, other boosts may come to their ends meanwhile.
+        let so_far = self.actuator.now();
+        if self.next_end().is_some_and(|end| end <= so_far) {
+            self.end_and_pulse(so_far);
+        }
     }
 
     /// Adopts the children of boosted tasks, if that is due. Call it after all work that starving

@@ -7,156 +7,6 @@ use crate::boost::pulse_children::LoweredChild;
 use crate::observe::Waiter;
 use crate::task::{Comm, Policy, Sched};
 
-/// A simulated host, on which all actions succeed at once unless a field changes that.
-#[derive(Default)]
-struct Simulated {
-    raised: Vec<(Tid, Nanos)>,
-    restored: Vec<Tid>,
-    pulses: Vec<Tid>,
-    /// A task that is boosted as SCHED_DEADLINE does not get its CPU.
-    stuck: bool,
-    /// A task in a pulse does not get its CPU.
-    held: bool,
-    /// Why each pulse is refused.
-    pulse_refusal: Option<Refusal>,
-    /// A task in a pulse sets a rank for itself, and keeps it.
-    raises_itself: bool,
-    /// How often each task has been given a CPU.
-    runs: u64,
-    /// The time for which a task runs in each pulse.
-    used: Nanos,
-    /// No user may change the affinity of a task.
-    is_bound: bool,
-    /// All tasks belong to an ordinary user.
-    is_of_user: bool,
-    /// The children of task 1.
-    children: Vec<Tid>,
-    /// The calling thread has raised itself, which all actions on tasks require.
-    is_above: bool,
-    /// The children that the next pass for tasks on probation finds.
-    newborn: Vec<LoweredChild>,
-    /// The tasks that lost a rank which was not their own.
-    taken_from: Vec<Tid>,
-    /// The tasks of each pass that searched for children.
-    adoptions: Vec<Vec<Tid>>,
-    /// There are too many children for one pass.
-    crowded: bool,
-    /// The errno with which the kernel refuses a boost.
-    refuses: Option<i32>,
-    /// The tasks whose present CPU and priority can be read.
-    standings: Vec<(Tid, Standing)>,
-}
-
-fn raised(task: &Task, how: BoostPolicy, end: Nanos) -> BoostHandle {
-    let (tid, tgid, start, priority) = (task.tid, task.tid, task.start, (99 - task.sched.prio) as u32);
-    let before = Saved { policy: Policy::FIFO, priority, reset_on_fork: false, nice: 0, timer_slack: 0 };
-    let boosted = Boosted {
-        tid,
-        tgid,
-        start,
-        leader_start: start,
-        leader_rank: Rank::FAIR,
-        end,
-        grace: Nanos::ZERO,
-        before,
-        how,
-    };
-    BoostHandle { boosted, slot: Slot::default(), since: 0, runs: Some(7) }
-}
-
-impl Actuator for Simulated {
-    fn ascend(&mut self) {
-        self.is_above = true;
-    }
-
-    fn descend(&mut self) {
-        self.is_above = false;
-    }
-
-    fn lower_late(&mut self, raised: &BoostHandle) -> Option<RestoreOutcome> {
-        assert!(self.is_above);
-        let Boosted { tid, before, .. } = raised.boosted;
-        self.raises_itself.then_some(RestoreOutcome::Lowered { tid, from: Saved { priority: 97, ..before } })
-    }
-
-    fn lower_child(&mut self, task: &Task, parents: &Probation) -> Option<LoweredChild> {
-        let raised = parents.iter().next().filter(|_| self.children.contains(&task.tid))?.raised;
-        Some(LoweredChild { task: *task, raised, from: Saved { priority: 98, ..raised.boosted.before } })
-    }
-
-    fn lower_children(&mut self, _: &Probation, each: &mut dyn FnMut(LoweredChild)) {
-        self.newborn.drain(..).for_each(each);
-    }
-
-    fn take_foreign_rank(&mut self, task: &Task) -> bool {
-        self.taken_from.push(task.tid);
-        true
-    }
-
-    fn owner(&self, _: &Task) -> Owner {
-        if self.is_of_user { Owner::User(1000) } else { Owner::Privileged }
-    }
-
-    fn may_be_bound(&self, _: &Task) -> bool {
-        self.is_bound
-    }
-
-    fn runs(&self, _: &Task) -> Option<u64> {
-        assert!(self.is_above);
-        Some(self.runs)
-    }
-
-    fn cpu_time(&self, _: &Task) -> Option<Nanos> {
-        assert!(self.is_above);
-        Some(Nanos(self.used.0 * self.pulses.len() as u64))
-    }
-
-    fn standing(&self, tid: Tid) -> Option<Standing> {
-        assert!(self.is_above);
-        self.standings.iter().find(|(other, _)| *other == tid).map(|&(_, standing)| standing)
-    }
-
-    fn raise(&mut self, task: &Task, end: Nanos) -> Result<BoostHandle, Refusal> {
-        assert!(self.is_above);
-        if let Some(errno) = self.refuses {
-            return Err(Refusal::Kernel(errno));
-        }
-        self.raised.push((task.tid, end));
-        Ok(raised(task, rules(20).how, end))
-    }
-
-    fn restore(&mut self, raised: &BoostHandle) -> RestoreOutcome {
-        assert!(self.is_above);
-        self.restored.push(raised.boosted.tid);
-        RestoreOutcome::Restored(raised.boosted.tid)
-    }
-
-    fn await_first_run(&mut self, _: &BoostHandle) -> Run {
-        if self.stuck { Run::Missed } else { Run::Given }
-    }
-
-    fn pulse(&mut self, task: &Task, _: Option<Saved>) -> Result<Pulse, Refusal> {
-        assert!(self.is_above);
-        if let Some(why) = self.pulse_refusal {
-            return Err(why);
-        }
-        self.pulses.push(task.tid);
-        let raised = raised(task, BoostPolicy::Fifo, Nanos::MAX);
-        let outcome = match self.raises_itself {
-            true => RestoreOutcome::Lowered { tid: task.tid, from: raised.boosted.before },
-            false => RestoreOutcome::Restored(task.tid),
-        };
-        let run = if self.held { Run::Missed } else { Run::Given };
-        Ok(Pulse { raised, outcome, run, ended: Nanos::ZERO })
-    }
-
-    fn adopt(&mut self, ancestors: &[Ancestor], _: &mut Vec<Event>) -> bool {
-        assert!(self.is_above);
-        self.adoptions.push(ancestors.iter().map(|ancestor| ancestor.task.tid).collect());
-        !self.crowded
-    }
-}
-
 /// One CPU with a hog, and a booster that decides when it scans.
 struct Scene {
     booster: Booster<Simulated>,
@@ -426,6 +276,10 @@ fn at_the_end_no_task_stays_boosted() {
     scene.booster.actuator.restored.sort();
     assert_eq!(scene.booster.actuator.restored, [Tid(1), Tid(2), Tid(3)]);
 }
+
+#[path = "simulated_actuator.rs"]
+mod simulated_actuator;
+use simulated_actuator::{Simulated, raised};
 
 #[path = "crowd_tests.rs"]
 mod crowd_tests;

@@ -1,6 +1,8 @@
 //! Boosts that the library's caller requests for a task, whether or not the task starves.
 
+use super::starts::Lifted;
 use super::{Actuator, Booster, Nanos, Refusal, Task, Tid};
+use crate::boost::active::{FoundTask, StartedBoost};
 
 /// Why a request is denied.
 #[derive(Debug)]
@@ -27,13 +29,17 @@ impl<A: Actuator + ?Sized> Booster<A> {
             self.actuator.descend();
             return Err(Denial::NoPlace);
         }
-        let lifted = self.lift(&task, now, waits);
+        let started = self.lift(&task, now, waits).and_then(|lifted| match lifted {
+            Lifted::Raised(raised) if waits => self.finish(&task, raised, now),
+            Lifted::Raised(raised) => Ok(StartedBoost::by_deadline(self.rules.how, raised)),
+            Lifted::Started(started) => Ok(started),
+        });
         self.actuator.descend();
-        let lifted = lifted.map_err(|(_, why)| {
+        let started = started.map_err(|(_, why)| {
             self.counters.refused += 1;
             Denial::Refused(why)
         })?;
-        self.begin(task, lifted, now, false);
+        self.begin(FoundTask { task, found_owner: task.owner, at: now, outranked: false }, started);
         Ok(())
     }
 

@@ -45,7 +45,7 @@ pub enum Pulsed {
 pub(super) const SPACING: Nanos = Nanos::from_millis(20);
 
 /// The most boosts at once on a CPU.
-const PLACES: usize = 16;
+pub(super) const PLACES: usize = 16;
 
 /// The most CPU time that all boosts on a CPU may take together, in millionths.
 const SHARE: u64 = 20_000;

@@ -18,7 +18,7 @@ pub(super) const MAX_TURNS: usize = 64;
 pub(super) struct PlannedStart {
     starving: Starving,
     at: Nanos,
-    /// The kernel's count of runs of the task, read when the start was planned.
+    /// The kernel's count of runs of the task at the scan, or when the start was planned.
     runs: u64,
 }
 
@@ -28,7 +28,7 @@ impl<A: Actuator + ?Sized> Booster<A> {
     /// for the next scan. `next` is when a boost may start on the CPU.
     pub(super) fn plan_turn(&mut self, starving: &Starving, next: Nanos, now: Nanos) {
         let (cpu, owner) = (starving.task.cpu, starving.task.owner);
-        if self.served.get((cpu, owner)) == Some(now) || self.turns.len() >= MAX_TURNS {
+        if self.served.get((cpu, owner)).is_some_and(|at| at >= now) || self.turns.len() >= MAX_TURNS {
             return;
         }
         let here = || self.turns.iter().map(|turn| &turn.starving.task).filter(|task| task.cpu == cpu);
@@ -38,7 +38,8 @@ impl<A: Actuator + ?Sized> Booster<A> {
         }
         let at = next + Nanos(SPACING.0 * before as u64);
         // Without this count, only a scan shows whether the task still waits.
-        let Some(runs) = self.actuator.runs(&starving.task) else { return };
+        let Some(now) = self.actuator.runs(&starving.task) else { return };
+        let runs = if self.counts_runs { starving.task.progress } else { now };
         self.turns.push(PlannedStart { starving: *starving, at, runs });
     }
 
@@ -71,12 +72,14 @@ impl<A: Actuator + ?Sized> Booster<A> {
                 continue;
             }
             let PlannedStart { starving, runs, .. } = self.turns.remove(index);
-            let has_waited = self.actuator.runs(&task) == Some(runs);
+            let is_there = self.actuator.standing(task.tid).is_some_and(|standing| standing.cpu == task.cpu);
+            let has_waited = is_there && self.actuator.runs(&task) == Some(runs);
             if has_waited && self.wants(&starving) && self.has_place(&task, now) {
                 let crowded = self.waiting > self.rules.places();
                 self.start(&starving, now, crowded);
             }
         }
+        self.finish_starts();
         self.actuator.descend();
     }
 }

@@ -98,7 +98,7 @@ fn log_choice(pulsed: Pulsed, in_time: &Result<(), String>, log: &Logger) {
 }
 
 /// The time that is assumed for a switch to a boosted task and back, if it can't be measured.
-const ASSUMED_SWITCHING: Nanos = Nanos::from_micros(50);
+pub(super) const ASSUMED_SWITCHING: Nanos = Nanos::from_micros(50);
 
 /// Returns the bound on what boosts take from hogs. Fails if the bound allows no boost at all.
 pub(super) fn bound(share: Share, runtime: Nanos, log: &Logger) -> Result<MaxLoss> {

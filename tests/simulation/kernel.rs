@@ -232,8 +232,10 @@ impl Kernel for Calls {
     }
 
     fn runs(&self, tid: Tid) -> Option<u64> {
-        let watched = self.enter(false);
-        watched.world.find(tid).map(|index| watched.world.lives[index].runs)
+        let mut watched = self.enter(false);
+        let index = watched.world.find(tid)?;
+        watched.counts(index);
+        Some(watched.world.lives[index].runs)
     }
 
     fn cpu_time(&self, tid: Tid) -> Option<Nanos> {
@@ -358,6 +360,7 @@ impl Backend for SimulatedBackend {
             return Ok(());
         }
         snapshot.complete = true;
+        snapshot.counts_runs = self.eyes == Eyes::Stamps;
         for life in &watched.world.lives {
             if life.waits() {
                 let since = life.stamp.filter(|_| self.eyes == Eyes::Stamps);

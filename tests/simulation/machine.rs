@@ -16,8 +16,10 @@ const DEFAULT_SLACK: u64 = 50_000;
 pub struct Core {
     pub online: bool,
     pub hogged: bool,
-    /// When a scan last began a boost here, or tried to.
+    /// When stalld last began a boost here, or tried to.
     pub tried_at: Nanos,
+    /// When it last reported a boost here, or a refusal. It began that earlier.
+    pub reported_at: Nanos,
     /// The pulses of the last second, if there is a bound on what they may take: when each began,
     /// and what it took from the hog.
     pub pulses: Vec<(Nanos, Nanos)>,
@@ -49,6 +51,7 @@ impl World {
             online: true,
             hogged: false,
             tried_at: Nanos::ZERO,
+            reported_at: Nanos::ZERO,
             pulses: Vec::new(),
             pulsed_at: Nanos::ZERO,
         };
@@ -187,7 +190,7 @@ impl World {
             (State::Queued, 4..=9) if trouble(Trouble::Migrate) => {
                 let cpu = self.online();
                 let it = &mut self.lives[index];
-                (it.cpu, it.hidden) = (cpu, Hidden::Migrating);
+                (it.cpu, it.hidden, it.moved_in) = (cpu, Hidden::Migrating, self.turn);
             }
             (State::Queued, 10..=11) if trouble(Trouble::Throttle) && life.prio() >= 100 => {
                 self.lives[index].hidden = Hidden::Throttled;
@@ -216,7 +219,8 @@ impl World {
     fn wake(&mut self, index: usize) {
         let cpu = self.lives[index].cpu;
         let cpu = if self.cores[cpu.0 as usize].online { cpu } else { self.online() };
-        self.lives[index].cpu = cpu;
+        let it = &mut self.lives[index];
+        (it.cpu, it.moved_in) = (cpu, self.turn);
         let idle = !self.lives.iter().any(|it| it.cpu == cpu && it.state == State::Running);
         if idle { self.run(index) } else { self.queue(index) }
     }
@@ -257,6 +261,7 @@ impl World {
     fn ran(&mut self, index: usize) {
         let it = &mut self.lives[index];
         it.runs += 1;
+        it.ran_at = self.now;
         it.judged.known = None;
         it.judged.named = false;
     }
@@ -298,7 +303,7 @@ impl World {
                         self.queue(of);
                     }
                     let it = &mut self.lives[of];
-                    it.cpu = cpu;
+                    (it.cpu, it.moved_in) = (cpu, self.turn);
                     it.stamp = it.stamp.map(|_| self.now);
                 }
             }
@@ -400,11 +405,13 @@ impl World {
             start,
             parent: 0,
             cpu: self.online(),
+            moved_in: 0,
             state: State::Asleep,
             hidden: Hidden::No,
             truly: Nanos::ZERO,
             stamp: None,
             runs: 0,
+            ran_at: Nanos::ZERO,
             cpu_time: Nanos::ZERO,
             now: own,
             own,

@@ -22,6 +22,9 @@ use std::sync::Arc;
 /// Boosts of a CPU start this far apart.
 pub const SPACING: Nanos = Nanos::from_millis(20);
 
+/// The time between the moment from which stalld counts and the calls of a boost.
+const START: Nanos = Nanos::from_micros(20);
+
 /// A task whose boost was refused for a passing reason is tried again after this time, such as one
 /// whose record the guardian has claimed.
 const RETRY: Nanos = Nanos::from_millis(100);
@@ -68,6 +71,8 @@ pub struct Watched {
     /// The time of the last snapshot.
     pub scan_at: Nanos,
     pub in_scan: bool,
+    /// The end of the last turn that scanned.
+    pub scan_ended: Nanos,
     /// When a scan last found another task with the tid of one that starved.
     pub stranger_tried_at: Nanos,
     /// The number of ended boosts at the last scan. If more have ended since, a task may no longer
@@ -120,6 +125,7 @@ impl Watched {
             lost: Vec::new(),
             scan_at: Nanos::ZERO,
             in_scan: false,
+            scan_ended: Nanos::ZERO,
             stranger_tried_at: Nanos::ZERO,
             overs_at_scan: 0,
             tally: Tally::default(),
@@ -128,8 +134,11 @@ impl Watched {
 
     pub fn break_promise(&mut self, life: &Life, what: &str) {
         if self.broken.is_none() {
-            self.broken =
-                Some(format!("{what}; at {:?}, last scan at {:?}: {life:?}", self.world.now, self.scan_at));
+            let Watched { scan_at, scan_ended, turn_began, .. } = self;
+            self.broken = Some(format!(
+                "{what}; at {:?}, last scan at {scan_at:?} to {scan_ended:?}, turn from {turn_began:?}, by {:?}: {life:?}",
+                self.world.now, self.orders.eyes
+            ));
         }
     }
 
@@ -178,7 +187,8 @@ impl Watched {
             self.takes_turn(&life);
             return;
         }
-        if life.judged.tried_at == at {
+        let is_pulse = self.boosts.iter().any(|boost| boost.id == life.id && boost.reported);
+        if life.judged.tried_at == at || is_pulse {
             return;
         }
         if life.judged.due_at != at {
@@ -188,10 +198,7 @@ impl Watched {
         }
         self.world.lives[index].judged.tried_at = at;
         let cpu = life.judged.cpu;
-        if self.world.cores[cpu.0 as usize].tried_at + SPACING > self.scan_at {
-            self.break_promise(&life, "boosts of a CPU start 20 ms apart, and this one does not");
-        }
-        self.world.cores[cpu.0 as usize].tried_at = self.scan_at;
+        self.begins_on(cpu, &life);
         let owner = life.task().owner;
         let longer = |it: &&Life| {
             let is_here = (it.judged.due_at, it.judged.cpu) == (at, cpu);
@@ -206,6 +213,26 @@ impl Watched {
         }
     }
 
+    /// stalld reads how often a task has run.
+    pub fn counts(&mut self, index: usize) {
+        let now = self.world.now;
+        // Once a restore record exists, the check is over.
+        if self.records_of(&self.world.lives[index]) == 0 {
+            self.world.lives[index].judged.counted_at = now;
+        }
+    }
+
+    /// A boost begins on a CPU now.
+    fn begins_on(&mut self, cpu: Cpu, life: &Life) {
+        let now = self.world.now;
+        let core = &mut self.world.cores[cpu.0 as usize];
+        let is_spaced = core.tried_at + SPACING <= now + START;
+        core.tried_at = now;
+        if !is_spaced {
+            self.break_promise(life, "boosts of a CPU start 20 ms apart, and this one does not");
+        }
+    }
+
     /// stalld boosts a task between two scans: by one more pulse, or for the first time.
     fn takes_turn(&mut self, life: &Life) {
         let now = self.turn_began;
@@ -216,12 +243,11 @@ impl Watched {
         if let Some(life) = self.life(life.id) {
             life.judged.tried_at = Some(now);
         }
-        let core = &mut self.world.cores[life.judged.cpu.0 as usize];
-        let is_spaced = core.tried_at + SPACING <= now;
-        core.tried_at = now;
-        if !is_spaced {
-            self.break_promise(life, "boosts of a CPU start 20 ms apart, and this one does not");
+        if life.judged.born_in == self.world.turn {
+            // It has just got the tid of a task that starved. stalld is about to notice that.
+            return;
         }
+        self.begins_on(life.judged.cpu, life);
         if life.judged.starved_at != Some(self.scan_at) {
             self.break_promise(
                 life,
@@ -254,13 +280,12 @@ impl Watched {
         self.world.noted.extend(self.journal.open().filter_map(of_boost));
     }
 
-    /// Returns the boost of a task that stalld has reported, or else one that it has not; the other
-    /// way round if `reported` is false.
-    fn boost_of(&self, task: &Task, reported: bool) -> Option<usize> {
+    /// Returns the boost of a task that stalld has reported, or else one that it has not.
+    fn boost_of(&self, task: &Task) -> Option<usize> {
         let of = (task.tid, task.start);
         let of_it =
             |reported| self.boosts.iter().position(|boost| boost.of == of && boost.reported == reported);
-        of_it(reported).or_else(|| of_it(!reported))
+        of_it(true).or_else(|| of_it(false))
     }
 
     fn life(&mut self, id: u64) -> Option<&mut Life> {
@@ -272,7 +297,8 @@ impl Watched {
         match event {
             Event::Boosted { task, how } => {
                 self.tally.boosts += 1;
-                let Some(index) = self.boost_of(task, false) else { return };
+                let Some(index) = self.boost_of(task) else { return };
+                self.world.cores[task.cpu.0 as usize].reported_at = self.world.now;
                 self.boosts[index].reported = true;
                 self.boosts[index].how = *how;
                 if *how == BoostPolicy::Fifo {
@@ -287,18 +313,21 @@ impl Watched {
             }
             Event::Refused { task, why, .. } => {
                 self.tally.refusals += 1;
-                let tried_at = self.scan_at.max(self.turn_began);
-                let until = tried_at + if why.may_pass() { RETRY } else { self.orders.rules.retry };
+                let tried_at = self.world.now;
+                let retry = self.orders.rules.retry;
+                let until = tried_at + if why.may_pass() { RETRY.min(retry) } else { retry };
                 let life =
                     self.world.lives.iter_mut().find(|it| (it.tid, it.start) == (task.tid, task.start));
                 if let Some(life) = life {
                     life.judged.refused_until = until;
                 }
-                self.world.cores[task.cpu.0 as usize].tried_at = tried_at;
+                let core = &mut self.world.cores[task.cpu.0 as usize];
+                core.tried_at = core.tried_at.max(self.scan_at).max(self.turn_began);
+                core.reported_at = tried_at;
             }
             Event::Over { task, outcome, .. } => {
                 self.tally.overs += 1;
-                let Some(index) = self.boost_of(task, true) else { return };
+                let Some(index) = self.boost_of(task) else { return };
                 let boost = self.boosts.swap_remove(index);
                 self.overs.push(boost);
                 let Some(life) = self.life(boost.id) else { return };
@@ -427,7 +456,7 @@ impl Watched {
         self.overs.clear();
         self.lost.clear();
         for core in &mut self.world.cores {
-            core.tried_at = Nanos::ZERO;
+            (core.tried_at, core.reported_at) = (Nanos::ZERO, Nanos::ZERO);
             core.pulses.clear();
         }
         for index in 0..self.world.lives.len() {

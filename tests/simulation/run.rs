@@ -146,6 +146,7 @@ impl Run {
         let ended = {
             let mut watched = lock(&self.watched);
             watched.in_scan = false;
+            watched.scan_ended = watched.world.now;
             watched.world.now
         };
         self.engine.rest(ended, ended - begun);

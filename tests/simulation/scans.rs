@@ -35,7 +35,7 @@ impl Watched {
         }
         for cpu in (0..self.world.setup.cpus).map(Cpu) {
             let here = self.boosts.iter().filter(|boost| boost.cpu == cpu);
-            let began = here.clone().any(|boost| boost.end == at + self.orders.boost.duration);
+            let began = here.clone().any(|boost| boost.end >= at + self.orders.boost.duration);
             let count = here.clone().count();
             if began && !self.orders.allows(here.map(|boost| boost.how)) {
                 let life = self.world.lives[0];
@@ -51,7 +51,8 @@ impl Watched {
             return None;
         }
         let cpu = life.judged.cpu;
-        let tried_at = self.world.cores[cpu.0 as usize].tried_at.max(self.stranger_tried_at);
+        let core = &self.world.cores[cpu.0 as usize];
+        let tried_at = core.tried_at.max(core.reported_at).max(self.stranger_tried_at);
         let spaced = (tried_at + SPACING).max(self.delayed_by_losses(cpu));
         if spaced > self.scan_at {
             return Some(spaced);

@@ -36,6 +36,8 @@ pub struct Life {
     pub start: u64,
     pub parent: u64,
     pub cpu: Cpu,
+    /// The turn of stalld in which it last moved to another CPU.
+    pub moved_in: u64,
     pub state: State,
     pub hidden: Hidden,
     /// Since when it has waited without running.
@@ -43,6 +45,8 @@ pub struct Life {
     /// When it was queued, by the kernel's stamp; `None` if the kernel has none.
     pub stamp: Option<Nanos>,
     pub runs: u64,
+    /// When it was last given a CPU.
+    pub ran_at: Nanos,
     /// The CPU time that it has used.
     pub cpu_time: Nanos,
     /// How the task is scheduled now.
@@ -80,6 +84,8 @@ pub struct Judged {
     pub outranked: bool,
     /// The scan that tried to boost it.
     pub tried_at: Option<Nanos>,
+    /// When stalld last compared how often it has run, before it boosted it.
+    pub counted_at: Nanos,
     /// Until then stalld need not boost it, because the kernel has refused, and that was reported.
     pub refused_until: Nanos,
     /// By then stalld or its guardian must have restored it.

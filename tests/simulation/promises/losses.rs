@@ -9,11 +9,12 @@ const SECOND: Nanos = Nanos::from_secs(1);
 const SLOP: Nanos = Nanos::from_millis(100);
 
 impl Watched {
-    /// Notes that a pulse of a task begins.
+    /// Notes that a pulse of a task begins. If the task has moved in this turn, stalld can't know
+    /// which hog pays for it.
     pub fn note_pulse(&mut self, index: usize) {
         let life = self.world.lives[index];
-        let of_it = self.boosts.iter().find(|boost| boost.id == life.id);
-        let cpu = of_it.map_or(life.judged.cpu, |boost| boost.cpu);
+        let cpu = if life.moved_in == self.world.turn { life.judged.cpu } else { life.cpu };
+        self.boosts.iter_mut().filter(|boost| boost.id == life.id).for_each(|boost| boost.cpu = cpu);
         self.world.cores[cpu.0 as usize].pulsed_at = self.world.now;
         self.world.lives[index].judged.pulse = Some((self.world.now, cpu, life.cpu_time));
     }

@@ -2,6 +2,7 @@
 
 use super::needs::Need;
 use super::{Boost, Watched};
+use crate::setup::Eyes;
 use crate::tasks::{Life, Scheduled};
 use stalld::boost::journal::{BoostPolicy, Boosted, Rank, RestoreRecord, Saved};
 use stalld::sys::sched::Attr;
@@ -93,9 +94,12 @@ impl Watched {
         if life.is_foreign() {
             self.break_promise(&life, "it was boosted, and is boosted once more");
         }
-        // Between two scans stalld compares how often the task has run. It may run right after
-        // that.
-        let has_waited = self.in_scan || life.truly <= self.scan_at || life.truly >= self.turn_began;
+        // stalld compares how often the task has run. It may run right after that. By the backend
+        // without stamps, stalld does not know that count at the scan.
+        let is_compared = !self.in_scan || self.orders.eyes == Eyes::Stamps;
+        let since = if is_compared { life.judged.counted_at } else { self.scan_at };
+        let is_unknown = self.orders.eyes == Eyes::Presence && life.ran_at <= self.scan_ended;
+        let has_waited = life.ran_at <= self.scan_at || life.ran_at >= since || is_unknown;
         let starved = life.judged.starved_at == Some(self.scan_at) && has_waited;
         // Its own boosts, or those of the leader whose tid it has taken.
         let is_of = |boost: &&Boost| boost.id == life.id || boost.of == (life.tid, life.start);
@@ -117,8 +121,7 @@ impl Watched {
         if fifo {
             self.pulsed.entry((life.tid, life.start)).or_default().push(life.own.attr);
         }
-        let started = if self.in_scan { self.scan_at } else { now };
-        let end = started + self.orders.boost.duration;
+        let end = now + self.orders.boost.duration;
         let back_by = if fifo { now + self.orders.rules.runtime + STUCK } else { end + STUCK };
         let since = self.world.ticks();
         let need = Need::of(&life, fifo.then_some(self.orders.boost.period), now);

@@ -3,6 +3,7 @@
 use super::{Finding, why};
 use crate::boost::max_loss::MaxLoss;
 use crate::daemon::check::facts::{Facts, depends_on_budgets};
+use crate::daemon::method::ASSUMED_SWITCHING;
 use crate::daemon::options::{BoostMethod, Options};
 use crate::error::Reason;
 use crate::host::privilege::Capability;
@@ -124,11 +125,7 @@ fn measured(facts: &Facts) -> Finding {
 /// Returns a finding about the bound on what boosts take from hogs; `None` without such a bound.
 pub(super) fn max_loss(facts: &Facts, options: &Options) -> Option<Finding> {
     let (share, runtime) = (options.max_loss?, options.boost.runtime);
-    let Some(switching) = facts.switching else {
-        return Some(Finding::note(
-            "cannot measure how long a switch between tasks takes: stalld assumes 50us",
-        ));
-    };
+    let switching = facts.switching.unwrap_or(ASSUMED_SWITCHING);
     let max = MaxLoss { per_second: share.per_second(), switching };
     let hold = max.hold(runtime);
     let smallest = Share::of_a_second(hold);
@@ -136,8 +133,13 @@ pub(super) fn max_loss(facts: &Facts, options: &Options) -> Option<Finding> {
         let fact = format!("--max-loss {share}: one boost of {} takes more of a second", with_unit(runtime));
         Finding::failure(fact, "no boost is possible")
             .cure(format!("give {smallest} or more, or a shorter runtime (-r)"))
+    } else if facts.switching.is_none() {
+        let assumed = with_unit(switching);
+        Finding::note(format!(
+            "cannot measure how long a switch between tasks takes: stalld assumes {assumed}"
+        ))
     } else {
-        let count = (max.per_second.0 / hold.0).min(MOST_PULSES);
+        let count = max.pulses_of_a_second(runtime);
         let each = hold.0.div_ceil(1000);
         Finding::ok(format!(
             "--max-loss {share} allows at least {count} boosts a second on a CPU, of up to {each} us each"
@@ -207,9 +209,6 @@ fn fifo_cure(facts: &Facts, refusal: &io::Error) -> &'static str {
         true => "see what forbids sched_setscheduler(2): a seccomp filter, a security module",
     }
 }
-
-/// The most pulses that a CPU has in a second, because they are 20 ms apart.
-const MOST_PULSES: u64 = 50;
 
 const MOUNT_DEBUGFS: &str = "mount debugfs: mount -t debugfs debugfs /sys/kernel/debug";
 

@@ -37,16 +37,24 @@ fn without_hrtick_a_boost_by_deadline_costs_a_tick() {
 
 #[test]
 fn the_bound_on_what_boosts_take_allows_some_number_of_boosts() {
-    let switching = |micros: u64| move |facts: &mut Facts| facts.switching = Some(Nanos::from_micros(micros));
-    let at = |share: &str, micros| changes(&["--max-loss", share], switching(micros));
-    let allowed = "Ok --max-loss 0.1% allows at least 18 boosts a second on a CPU, of up to 55 us each";
+    let at = |share: &str, micros: u64| -> Vec<String> {
+        let facts = Facts { switching: Some(Nanos::from_micros(micros)), ..good() };
+        of(&facts, &asked(&["--max-loss", share])).iter().map(shown).collect()
+    };
+    let allowed = "Ok --max-loss 0.1% allows at least 17 boosts a second on a CPU, of up to 55 us each";
     assert!(at("0.1%", 5).contains(&allowed.to_string()), "{:?}", at("0.1%", 5));
     let most = "Ok --max-loss 2% allows at least 50 boosts a second on a CPU, of up to 55 us each";
     assert!(at("2%", 5).contains(&most.to_string()));
     let too_small = "Failure --max-loss 0.005%: one boost of 20us takes more of a second";
     assert!(at("0.005%", 5).iter().any(|line| line.starts_with(too_small)), "{:?}", at("0.005%", 5));
-    let unknown: Vec<String> = of(&good(), &asked(&["--max-loss", "1%"])).iter().map(shown).collect();
-    assert!(unknown.iter().any(|line| line.contains("stalld assumes 50us")), "{unknown:?}");
+    let just_one = "Ok --max-loss 0.011% allows at least 1 boosts a second on a CPU, of up to 55 us each";
+    assert!(at("0.011%", 5).contains(&just_one.to_string()), "{:?}", at("0.011%", 5));
+    let unknown = |share: &str| -> Vec<String> {
+        of(&good(), &asked(&["--max-loss", share])).iter().map(shown).collect()
+    };
+    assert!(unknown("1%").iter().any(|line| line.contains("stalld assumes 50us")), "{:?}", unknown("1%"));
+    // That much is refused at the start, too.
+    assert!(unknown("0.006%").iter().any(|line| line.starts_with("Failure --max-loss 0.006%")));
 }
 
 #[test]
