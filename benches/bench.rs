@@ -7,6 +7,7 @@
 
 #![allow(unreachable_pub)]
 
+mod calls;
 mod debug_file;
 mod disturbance;
 mod docs;
@@ -103,6 +104,7 @@ fn main() -> ExitCode {
 
 fn all_rows() -> Vec<Row> {
     let rows = [
+        calls::rows(),
         lateness::rows(),
         rescue::rows(),
         disturbance::rows(),

@@ -10,6 +10,7 @@ pub mod boosts;
 #[cfg(has_bpf)]
 pub mod bpf;
 pub mod c;
+pub mod costs;
 pub mod daemon;
 pub mod json;
 mod log;
