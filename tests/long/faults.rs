@@ -65,7 +65,7 @@ const FAULTS: &[Fault] = &[
     ("memfd_create", "ENOMEM", "1+", RescuesAnd("the BPF object: Cannot allocate memory")),
     ("mlockall", "ENOMEM", "1+", RescuesAnd("lock memory: Cannot allocate memory")),
     ("mlockall", "EPERM", "1+", RescuesAnd("CAP_IPC_LOCK")),
-    ("mmap", "ENOMEM", "5+", RescuesAnd("Cannot allocate memory")),
+    ("mmap", "ENOMEM", "8+", RescuesAnd("Cannot allocate memory")),
     ("mremap", "ENOMEM", "1+", Rescues),
     ("munmap", "EINVAL", "3+", Rescues),
     ("openat", "EMFILE", "1+", Refuses("Too many open files")),
