@@ -17,8 +17,9 @@ type Call = fn(Tid, usize);
 const CALLS: [(&str, Nanos, Call); 7] = [
     ("sched_getattr", ASSUMED.get_attr, |tid, _| drop(Host.get_attr(tid))),
     ("sched_setscheduler", ASSUMED.set_attr, set_scheduler),
-    ("sched_setattr", ASSUMED.set_attr, |tid, _| {
-        drop(Host.set_deadline(tid, Nanos::from_micros(20), Nanos::from_secs(1), 0));
+    ("sched_setattr", ASSUMED.set_attr, |tid, round| {
+        // The kernel does nothing if the policy is the same as before.
+        drop(Host.set_deadline(tid, Nanos::from_micros(20 + round as u64 % 2), Nanos::from_secs(1), 0));
     }),
     ("stat", ASSUMED.stat, |tid, _| drop(Host.try_start(tid))),
     ("schedstat", ASSUMED.schedstat, |tid, _| _ = Host.runs(tid)),

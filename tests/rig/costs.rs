@@ -18,14 +18,17 @@ pub struct Costs {
     pub status: Nanos,
     /// Reading or writing /proc/TID/timerslack_ns.
     pub slack: Nanos,
+    /// Reading one run queue in a scan.
+    pub queue: Nanos,
 }
 
 /// The times that the simulation assumes for a host with many CPUs.
 pub const ASSUMED: Costs = Costs {
     get_attr: Nanos(1_000),
-    set_attr: Nanos(6_000),
-    stat: Nanos(12_000),
-    schedstat: Nanos(6_000),
+    set_attr: Nanos(5_000),
+    stat: Nanos(5_000),
+    schedstat: Nanos(3_000),
     status: Nanos(20_000),
-    slack: Nanos(6_000),
+    slack: Nanos(4_000),
+    queue: Nanos(8_000),
 };

@@ -3,6 +3,7 @@
 use crate::promises::Watched;
 use crate::setup::{Eyes, Trouble};
 use crate::tasks::{Hidden, Life, State};
+use rig::costs::Costs;
 use stalld::boost::kernel::{Hrtick, Kernel, Settings, Standing};
 use stalld::boost::restore::FIFO_PRIORITY;
 use stalld::error::{Error, Result};
@@ -14,8 +15,19 @@ use std::io;
 use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// The time that a system call takes.
-const CALL: Nanos = Nanos(500);
+/// The time that each system call takes on a random machine.
+pub const QUICK: Costs = {
+    let call = Nanos(500);
+    Costs {
+        get_attr: call,
+        set_attr: call,
+        stat: call,
+        schedstat: call,
+        status: call,
+        slack: call,
+        queue: call,
+    }
+};
 
 /// Faults of the actuator. Its code is not changed for them, but its calls are, on their way to the
 /// machine.
@@ -52,9 +64,9 @@ pub fn lock(watched: &Mutex<Watched>) -> MutexGuard<'_, Watched> {
 impl Calls {
     /// Enters the kernel. Time passes, stalld may be killed, and with `may_change` tasks may
     /// change.
-    fn enter(&self, may_change: bool) -> MutexGuard<'_, Watched> {
+    fn enter(&self, may_change: bool, cost: fn(&Costs) -> Nanos) -> MutexGuard<'_, Watched> {
         let mut watched = lock(&self.watched);
-        watched.world.now = watched.world.now + CALL;
+        watched.world.now = watched.world.now + cost(&watched.world.costs);
         if self.guardian {
             return watched;
         }
@@ -72,7 +84,7 @@ impl Calls {
 
     /// Changes how a task is scheduled. Before a boost another task may get the tid.
     fn set(&self, tid: Tid, attr: Attr) -> io::Result<()> {
-        let mut watched = self.enter(false);
+        let mut watched = self.enter(false, |costs| costs.set_attr);
         if tid == Tid(0) {
             return Ok(());
         }
@@ -110,10 +122,12 @@ impl Calls {
         let slack = world.slack_of(&before, attr.policy);
         let nice = before.attr.nice;
         watched.before_set(index, &attr, raises);
+        let reached_at = watched.world.now + watched.world.reach;
         let life = &mut watched.world.lives[index];
         life.now.attr = Attr { nice, ..attr };
         life.now.slack = slack;
         life.stuck = stuck;
+        life.reached_at = reached_at;
         watched.after_set(index, raises);
         Ok(())
     }
@@ -145,7 +159,7 @@ impl Settings for Calls {
 
 impl Kernel for Calls {
     fn get_attr(&self, tid: Tid) -> io::Result<Attr> {
-        let watched = self.enter(true);
+        let watched = self.enter(true, |costs| costs.get_attr);
         if tid == Tid(0) {
             return Ok(Attr { policy: Policy::FIFO, priority: 10, ..Attr::default() });
         }
@@ -170,7 +184,7 @@ impl Kernel for Calls {
     }
 
     fn set_nice(&self, tid: Tid, nice: i32) -> io::Result<()> {
-        let mut watched = self.enter(false);
+        let mut watched = self.enter(false, |costs| costs.set_attr);
         let index = watched.world.find(tid).ok_or_else(|| errno(libc::ESRCH))?;
         watched.niced(index, nice);
         Ok(())
@@ -178,13 +192,13 @@ impl Kernel for Calls {
 
     /// No child here is born with the policy of a pulse, so each task may set the rank that it has.
     fn priority_limit(&self, tid: Tid) -> Option<u64> {
-        let watched = self.enter(false);
+        let watched = self.enter(false, |costs| costs.status);
         let index = watched.world.find(tid)?;
         Some(watched.world.lives[index].own.attr.priority.into())
     }
 
     fn try_start(&self, tid: Tid) -> io::Result<Option<u64>> {
-        let mut watched = self.enter(false);
+        let mut watched = self.enter(false, |costs| costs.stat);
         if watched.world.setup.has(Trouble::Blind) && watched.world.random.one_in(100) {
             return Err(errno(libc::ENFILE));
         }
@@ -194,20 +208,21 @@ impl Kernel for Calls {
     /// This never fails, unlike `try_start`: only the search for children calls it, and stalld
     /// promises nothing about children that it can't see.
     fn start(&self, tid: Tid) -> Option<u64> {
-        let watched = self.enter(false);
+        let watched = self.enter(false, |costs| costs.stat);
         let index = watched.world.find(tid)?;
         Some(watched.world.lives[index].start)
     }
 
     fn tgid(&self, tid: Tid) -> Option<Tid> {
-        let mut watched = self.enter(true);
+        // The backends that scan so many CPUs know it.
+        let mut watched = self.enter(true, |_| Nanos::ZERO);
         let index = watched.world.find(tid)?;
         watched.begins(index);
         Some(watched.world.lives[index].tgid)
     }
 
     fn owner(&self, tid: Tid) -> Owner {
-        let watched = self.enter(false);
+        let watched = self.enter(false, |costs| costs.status);
         watched.world.find(tid).map_or(Owner::Unknown, |index| watched.world.lives[index].owner())
     }
 
@@ -220,36 +235,36 @@ impl Kernel for Calls {
     }
 
     fn state(&self, tid: Tid) -> Option<u8> {
-        let watched = self.enter(false);
+        let watched = self.enter(false, |costs| costs.stat);
         watched.world.find(tid).map(|_| b'S')
     }
 
     fn standing(&self, tid: Tid) -> Option<Standing> {
-        let watched = self.enter(true);
+        let watched = self.enter(true, |costs| costs.stat);
         let life = &watched.world.lives[watched.world.find(tid)?];
         let is_runnable = matches!(life.state, State::Running | State::Queued);
         Some(Standing { cpu: life.cpu, prio: life.prio(), is_runnable })
     }
 
     fn runs(&self, tid: Tid) -> Option<u64> {
-        let mut watched = self.enter(false);
+        let mut watched = self.enter(false, |costs| costs.schedstat);
         let index = watched.world.find(tid)?;
         watched.counts(index);
         Some(watched.world.lives[index].runs)
     }
 
     fn cpu_time(&self, tid: Tid) -> Option<Nanos> {
-        let watched = self.enter(false);
+        let watched = self.enter(false, |costs| costs.schedstat);
         watched.world.find(tid).map(|index| watched.world.lives[index].cpu_time)
     }
 
     fn timer_slack(&self, tid: Tid) -> Option<u64> {
-        let watched = self.enter(false);
+        let watched = self.enter(false, |costs| costs.slack);
         watched.world.find(tid).map(|index| watched.world.lives[index].now.slack)
     }
 
     fn set_timer_slack(&self, tid: Tid, slack: u64) -> Option<()> {
-        let mut watched = self.enter(false);
+        let mut watched = self.enter(false, |costs| costs.slack);
         let index = watched.world.find(tid)?;
         if watched.lie != Some(Lie::SlackDropped) {
             let life = &mut watched.world.lives[index];
@@ -262,14 +277,14 @@ impl Kernel for Calls {
     }
 
     fn threads(&self, tgid: Tid, most: usize) -> Vec<Tid> {
-        let watched = self.enter(false);
+        let watched = self.enter(false, |costs| costs.stat);
         let mut threads: Vec<&Life> = watched.world.lives.iter().filter(|life| life.tgid == tgid).collect();
         threads.sort_unstable_by_key(|life| life.id);
         threads.iter().map(|life| life.tid).take(most).collect()
     }
 
     fn process_of(&self, tid: Tid) -> Option<Tid> {
-        let watched = self.enter(false);
+        let watched = self.enter(false, |costs| costs.status);
         watched.world.find(tid).map(|index| watched.world.lives[index].tgid)
     }
 
@@ -278,7 +293,7 @@ impl Kernel for Calls {
     }
 
     fn is_child(&self, _tgid: Tid, tid: Tid, child: Tid) -> Option<bool> {
-        let watched = self.enter(false);
+        let watched = self.enter(false, |costs| costs.stat);
         let parent = watched.world.find(tid).map(|index| watched.world.lives[index].id)?;
         watched.world.find(child).map(|index| watched.world.lives[index].parent == parent)
     }
@@ -287,7 +302,7 @@ impl Kernel for Calls {
     fn births(&self, walk: &mut Walk, since: u64, each: &mut dyn FnMut(Option<Birth>) -> bool) -> bool {
         loop {
             let birth = {
-                let watched = self.enter(false);
+                let watched = self.enter(false, |costs| costs.stat);
                 let lives = &watched.world.lives;
                 let unmet = lives.iter().filter(|life| life.id > walk.top as u64);
                 let Some(next) = unmet.min_by_key(|life| life.id) else { return true };
@@ -316,11 +331,13 @@ impl Kernel for Calls {
     }
 
     fn sleep_until(&self, moment: Nanos) {
-        self.enter(true).world.lend(moment);
+        let mut watched = self.enter(true, |_| Nanos::ZERO);
+        let late = watched.world.wakes_late;
+        watched.world.lend(moment + late);
     }
 
     fn spin_until(&self, moment: Nanos) {
-        self.enter(true).world.lend(moment);
+        self.enter(true, |_| Nanos::ZERO).world.lend(moment);
     }
 }
 
@@ -340,7 +357,7 @@ impl Backend for SimulatedBackend {
         let mut watched = lock(&self.watched);
         let world = &mut watched.world;
         snapshot.clear();
-        world.now = world.now + CALL;
+        world.now = world.now + Nanos(world.costs.queue.0 * world.cores.len() as u64);
         if world.setup.has(Trouble::Lost) && world.random.one_in(50) {
             return Err(Error::new("simulated"));
         }

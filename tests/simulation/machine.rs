@@ -1,12 +1,14 @@
 //! The machine: CPUs, and what happens to tasks. It knows nothing of stalld.
 
+use crate::kernel::QUICK;
 use crate::setup::{Random, Setup, Trouble};
 use crate::tasks::{Hidden, Judged, Life, Scheduled, State};
+use rig::costs::Costs;
 use stalld::sys::sched::{Attr, RESET_ON_FORK};
 use stalld::task::{Cpu, Nanos, Policy, Tid};
 
-/// The number of tids, so that they are used again soon.
-const TIDS: u64 = 100;
+/// The fewest tids of a machine, so that they are used again soon.
+const MIN_TIDS: usize = 100;
 
 /// The machine has been up for some time.
 pub const BEGINNING: Nanos = Nanos::from_secs(100);
@@ -39,9 +41,16 @@ pub struct World {
     pub waits: u64,
     /// Tasks of which stalld has a restore record, by tid and tgid.
     pub noted: Vec<(Tid, Tid)>,
+    /// The time that each call takes.
+    pub costs: Costs,
+    /// The time from a boost to the moment at which the task gets its CPU.
+    pub reach: Nanos,
+    /// How much later than planned a sleep ends.
+    pub wakes_late: Nanos,
     ids: u64,
     pace: Nanos,
-    last_start: [u64; TIDS as usize],
+    /// The start of the last task with each tid.
+    last_start: Vec<u64>,
 }
 
 impl World {
@@ -66,15 +75,36 @@ impl World {
             turn: 0,
             waits: 0,
             noted: Vec::new(),
+            costs: QUICK,
+            reach: Nanos::ZERO,
+            wakes_late: Nanos::ZERO,
             ids: 0,
             pace: Nanos(threshold.0 / 20),
-            last_start: [0; TIDS as usize],
+            last_start: vec![0; MIN_TIDS.max(3 * setup.tasks)],
         };
         for _ in 0..setup.tasks {
             let born = world.born(None);
             world.lives.push(born);
         }
+        if setup.is_large() {
+            world.crowd();
+        }
         world
+    }
+
+    /// Starts hogs on half of the CPUs, and queues half of the tasks.
+    fn crowd(&mut self) {
+        for index in 0..self.cores.len().min(self.lives.len()) {
+            if self.random.one_in(2) {
+                self.lives[index].cpu = Cpu(index as u32);
+                self.hog(index);
+            }
+        }
+        for index in self.cores.len()..self.lives.len() {
+            if self.random.one_in(2) {
+                self.wake(index);
+            }
+        }
     }
 
     pub fn ticks(&self) -> u64 {
@@ -113,7 +143,8 @@ impl World {
         self.now = self.now.max(until);
         for index in 0..self.lives.len() {
             let life = self.lives[index];
-            if life.is_foreign() && life.state == State::Queued && !life.stuck && !self.random.one_in(10) {
+            let may_run = life.state == State::Queued && !life.stuck && life.reached_at <= self.now;
+            if life.is_foreign() && may_run && !self.random.one_in(10) {
                 self.run_briefly(index);
                 self.lives[index].cpu_time =
                     self.lives[index].cpu_time + Nanos(self.random.below(most.0 + 1));
@@ -383,7 +414,7 @@ impl World {
     fn born(&mut self, tid: Option<Tid>) -> Life {
         let tid = tid.unwrap_or_else(|| {
             loop {
-                let tid = Tid(1 + self.random.below(TIDS - 1) as i32);
+                let tid = Tid(1 + self.random.below(self.last_start.len() as u64 - 1) as i32);
                 if !self.lives.iter().any(|it| it.tid == tid || it.tgid == tid) {
                     break tid;
                 }
@@ -412,6 +443,7 @@ impl World {
             stamp: None,
             runs: 0,
             ran_at: Nanos::ZERO,
+            reached_at: Nanos::ZERO,
             cpu_time: Nanos::ZERO,
             now: own,
             own,

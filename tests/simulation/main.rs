@@ -8,6 +8,7 @@
 
 mod kernel;
 mod machine;
+mod many_cpus;
 mod promises;
 mod run;
 mod scans;
@@ -100,6 +101,23 @@ fn a_machine_of_an_odd_seed_finds_all_promises_kept() {
     if std::env::var_os("STALLD_SIMULATION").is_none() {
         keeps_its_promises(1);
     }
+}
+
+/// The number of steps of a large machine: each one takes long.
+const STEPS_OF_LARGE: u64 = 300;
+
+#[test]
+fn a_machine_with_up_to_512_cpus_and_5000_tasks_finds_all_promises_kept() {
+    let machines = steps() / 650_000;
+    let mut tally = Tally::default();
+    for seed in 0..machines {
+        match run(Setup::large(seed, STEPS_OF_LARGE), None) {
+            Ok(of_one) => tally = tally.plus(of_one),
+            Err(broken) => panic!("{broken}"),
+        }
+    }
+    println!("{machines} machines: {tally:?}");
+    assert!(tally.boosts > 100 * machines, "this shows too little: {tally:?}");
 }
 
 /// The number of steps in which each fault must be found.

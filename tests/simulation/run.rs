@@ -17,7 +17,11 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex};
 
-const RECORDS: usize = 64;
+/// Returns a journal as large as that of a host with so many CPUs, or as a test needs it.
+pub fn journal(records: usize) -> Arc<Journal> {
+    let words = SharedWords::map(&nameless_file().unwrap(), Journal::words(records)).unwrap();
+    Arc::new(Journal::over(words))
+}
 
 /// stalld rests no longer than this after a scan.
 const MAX_REST: Nanos = Nanos::from_millis(300);
@@ -69,8 +73,7 @@ pub fn run(setup: Setup, lie: Option<Lie>) -> Result<Tally, Broken> {
 
 impl Run {
     fn new(setup: Setup, lie: Option<Lie>) -> Run {
-        let words = SharedWords::map(&nameless_file().unwrap(), Journal::words(RECORDS)).unwrap();
-        let journal = Arc::new(Journal::over(words));
+        let journal = journal(64.max(4 * setup.cpus as usize));
         let orders = setup.orders();
         let world = World::new(setup, orders.limits.threshold);
         let watched = Arc::new(Mutex::new(Watched::new(world, orders, Arc::clone(&journal), lie)));
@@ -193,10 +196,9 @@ impl Run {
 }
 
 /// Starts a new stalld.
-fn start(watched: &Arc<Mutex<Watched>>, journal: &Arc<Journal>, calls: &Calls) -> Engine {
+pub fn start(watched: &Arc<Mutex<Watched>>, journal: &Arc<Journal>, calls: &Calls) -> Engine {
     journal.begin(1, Tid(1));
-    let setup = lock(watched).world.setup;
-    let orders = setup.orders();
+    let orders = lock(watched).orders;
     let backend = SimulatedBackend { watched: Arc::clone(watched), eyes: orders.eyes, asks: orders.asks };
     let mut engine = Engine::new(Box::new(backend), orders.limits, Ignore::default());
     if orders.boosts {

@@ -90,6 +90,8 @@ pub enum Eyes {
     Presence,
 }
 
+const MANY_TASKS: u64 = 100;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Setup {
     pub seed: u64,
@@ -113,6 +115,25 @@ impl Setup {
             }
         }
         setup
+    }
+
+    /// Returns the setup of a machine with up to 512 CPUs and 5,000 tasks.
+    pub fn large(seed: u64, steps: u64) -> Setup {
+        let mut random = Random::new(seed ^ 0xface);
+        let cpus = random.of(&[8, 16, 64, 256, 512]);
+        let tasks = (cpus * random.of(&[2, 4, 10])).clamp(MANY_TASKS, 5000);
+        Setup { cpus: cpus as u32, tasks: tasks as usize, ..Setup::new(seed, steps) }
+    }
+
+    /// Returns whether it is too large for its hogs and crowds to come by chance.
+    pub fn is_large(&self) -> bool {
+        self.tasks as u64 >= MANY_TASKS
+    }
+
+    /// Returns the setup of a machine without trouble.
+    pub fn quiet(seed: u64, cpus: u32, tasks: usize) -> Setup {
+        let setup = Setup { seed, steps: 0, cpus, tasks, without: 0 };
+        TROUBLES.into_iter().fold(setup, Setup::without)
     }
 
     pub fn has(&self, trouble: Trouble) -> bool {
@@ -170,6 +191,7 @@ impl Setup {
     }
 }
 
+#[derive(Clone, Copy)]
 pub struct Orders {
     pub limits: Limits,
     pub boost: Boost,
@@ -215,8 +237,8 @@ impl FromStr for Setup {
         };
         let mut setup = Setup::new(number("seed")?.ok_or("seed= is missing")?, 1_000_000);
         setup.steps = number("steps")?.unwrap_or(setup.steps);
-        setup.cpus = number("cpus")?.map_or(setup.cpus, |cpus| cpus.clamp(1, 64) as u32);
-        setup.tasks = number("tasks")?.map_or(setup.tasks, |tasks| tasks.clamp(1, 64) as usize);
+        setup.cpus = number("cpus")?.map_or(setup.cpus, |cpus| cpus.clamp(1, 512) as u32);
+        setup.tasks = number("tasks")?.map_or(setup.tasks, |tasks| tasks.clamp(1, 5000) as usize);
         if let Some((_, with)) = words().find(|&(key, _)| key == "with") {
             setup.without = 0;
             for trouble in TROUBLES.iter().filter(|it| !with.split('+').any(|word| word == format!("{it:?}")))

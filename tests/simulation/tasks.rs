@@ -47,6 +47,8 @@ pub struct Life {
     pub runs: u64,
     /// When it was last given a CPU.
     pub ran_at: Nanos,
+    /// When a boost that was made gives it its CPU, at the earliest.
+    pub reached_at: Nanos,
     /// The CPU time that it has used.
     pub cpu_time: Nanos,
     /// How the task is scheduled now.
