@@ -2,8 +2,8 @@
 
 use crate::boost::counters::Counters;
 use crate::boost::event::Event;
-use crate::boost::plan::Booster;
 use crate::boost::plan::request::Denial;
+use crate::boost::plan::{Booster, PulsesOnly};
 use crate::denylist::{Ignore, Ignored};
 use crate::detect::{Detector, Exclusions, Limits, MAX_SCAN_DELAY, Starving, Verdict};
 use crate::error::Result;
@@ -148,7 +148,7 @@ impl Engine {
             if now >= self.next_lending {
                 self.next_lending = now + LENDING;
                 if booster.has_deadline() && self.backend.lends_deadline() && !fault::is(Fault::RankLent) {
-                    booster.only_pulse(now);
+                    booster.only_pulse(PulsesOnly::Lent, now);
                 }
             }
         }
@@ -206,6 +206,11 @@ impl Engine {
     /// Returns the events since the last call.
     pub fn events(&mut self) -> impl Iterator<Item = Event> {
         self.booster.iter_mut().flat_map(|booster| booster.events())
+    }
+
+    /// Returns why all boosts are pulses from now on, once for each such time.
+    pub fn take_pulses_only(&mut self, now: Nanos) -> Option<PulsesOnly> {
+        self.booster.as_mut()?.take_pulses_only(now)
     }
 
     pub fn booster(&self) -> Option<&Booster> {

@@ -2,8 +2,8 @@
 //! more boost. Also lowers ranks that pulses have left behind.
 
 use super::{
-    Actuator, Booster, Cpu, Event, Fault, Nanos, RestoreOutcome, SPACING, Saved, Snapshot, Starving, Task,
-    fault, steps,
+    Actuator, Booster, Cpu, Event, Fault, Nanos, PulsesOnly, RestoreOutcome, SPACING, Saved, Snapshot,
+    Starving, Task, fault, steps,
 };
 use crate::boost::active::Active;
 use crate::boost::journal::BoostPolicy;
@@ -54,7 +54,7 @@ impl<A: Actuator + ?Sized> Booster<A> {
         self.next_start = None;
         let mut queued = snapshot.waiters.iter().map(|waiter| &waiter.task).chain(&snapshot.running);
         if self.rules.how != BoostPolicy::Fifo && queued.any(changes_cpus) {
-            self.only_pulse(snapshot.at);
+            self.only_pulse(PulsesOnly::Hotplug, snapshot.at);
         }
         self.follow(snapshot);
         self.rank(snapshot);

@@ -159,7 +159,7 @@ fn after_a_loan_deadline_boosts_end_and_pulses_follow_for_a_minute() {
     let mut scene = Scene::new(rules(20));
     scene.scan(&[1], Some(49));
     assert!(scene.booster.has_deadline());
-    scene.booster.only_pulse(scene.now);
+    scene.booster.only_pulse(PulsesOnly::Lent, scene.now);
     assert_eq!((&scene.booster.actuator.restored[..], scene.booster.has_deadline()), (&[Tid(1)][..], false));
     assert!(scene.booster.next_scan() <= Some(scene.now + SCAN_AFTER_END));
     scene.pass(ONLY_PULSES - Nanos(1));

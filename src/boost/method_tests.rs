@@ -51,6 +51,8 @@ fn while_a_cpu_comes_or_goes_all_boosts_are_pulses() {
         assert_eq!(scene.booster.load().0 == 1, is_deadline, "{owner:?}");
         // This scan did not see the task of the boost that has just ended. The next one comes soon.
         scene.booster.serve(&snapshot, &[]);
+        let told = [scene.now, scene.now].map(|now| scene.booster.take_pulses_only(now));
+        assert_eq!(told, [(!is_deadline).then_some(PulsesOnly::Hotplug), None], "{owner:?}");
         let is_soon = scene.booster.next_scan() == Some(scene.now + SCAN_AFTER_END);
         assert_eq!(is_soon, !is_deadline, "{owner:?} {:?}", scene.booster.next_scan());
         scene.scan_at(&[task(2, 120)], Some(49));

@@ -26,7 +26,16 @@ use turns::{MAX_TURNS, PlannedStart};
 
 /// After a boost was lent to another task, or a CPU came or went, all boosts are pulses for this
 /// long.
-const ONLY_PULSES: Nanos = Nanos::from_secs(60);
+pub const ONLY_PULSES: Nanos = Nanos::from_secs(60);
+
+/// Why all boosts are pulses for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PulsesOnly {
+    /// A task has inherited a boost by SCHED_DEADLINE through a lock.
+    Lent,
+    /// A CPU comes or goes.
+    Hotplug,
+}
 
 /// The time from the end of a boost to the scan that follows it. One scan may follow several ends.
 const SCAN_AFTER_END: Nanos = Nanos::from_millis(1);
@@ -82,6 +91,8 @@ pub struct Booster<A: ?Sized = dyn Actuator> {
     order: Vec<(Nanos, usize)>,
     /// All boosts are pulses until then.
     pulses_until: Nanos,
+    /// The reason, until the caller takes it.
+    pulses_only: Option<PulsesOnly>,
     counters: Counters,
     actuator: Box<A>,
 }
@@ -112,6 +123,7 @@ impl<A: Actuator + ?Sized> Booster<A> {
             turns: Vec::with_capacity(MAX_TURNS),
             order: prefaulted_vec(ROOM, (Nanos::MAX, usize::MAX)),
             pulses_until: Nanos::ZERO,
+            pulses_only: None,
             counters: Counters::default(),
             actuator,
         }
@@ -166,7 +178,11 @@ impl<A: Actuator + ?Sized> Booster<A> {
     }
 
     /// Ends all boosts by SCHED_DEADLINE, and makes only pulses for a while.
-    pub(crate) fn only_pulse(&mut self, now: Nanos) {
+    pub(crate) fn only_pulse(&mut self, why: PulsesOnly, now: Nanos) {
+        let is_change = self.rules.pulsed != Pulsed::All || self.has_deadline();
+        if now >= self.pulses_until && is_change {
+            self.pulses_only = Some(why);
+        }
         self.pulses_until = now + ONLY_PULSES;
         if !self.has_deadline() {
             return;
@@ -177,6 +193,11 @@ impl<A: Actuator + ?Sized> Booster<A> {
         }
         self.actuator.descend();
         self.scan_at(now + SCAN_AFTER_END);
+    }
+
+    /// Returns why all boosts are pulses now, once for each such time.
+    pub(crate) fn take_pulses_only(&mut self, now: Nanos) -> Option<PulsesOnly> {
+        self.pulses_only.take().filter(|_| now < self.pulses_until)
     }
 
     /// Returns when to check the ranks of tasks whose pulses are over.

@@ -5,6 +5,7 @@ use super::metrics::Figures;
 use super::options::{Mode, Options};
 use crate::boost::counters::Counters;
 use crate::boost::event::{Event, Refusal};
+use crate::boost::plan::{ONLY_PULSES, PulsesOnly};
 use crate::detect::Starving;
 use crate::engine::{Engine, Hog, LATE};
 use crate::error::Error;
@@ -196,13 +197,30 @@ impl Reporter {
 
     /// Reports the events of boosts since the last call.
     pub(super) fn boosts(&mut self, engine: &mut Engine) {
+        let mut boosts = 0;
         for event in engine.events() {
             self.event(event);
+            boosts += 1;
+        }
+        // The reason matters only to the reader of a line about a boost.
+        if boosts > 0 {
+            if let Some(why) = engine.take_pulses_only(clock::monotonic()) {
+                self.only_pulses(why);
+            }
         }
         if let Some(booster) = engine.booster() {
             let monitor = if let Role::Of(cpu) = self.role { cpu } else { Cpu(0) };
             self.figures.boosted(monitor, booster.load().0);
         }
+    }
+
+    fn only_pulses(&self, why: PulsesOnly) {
+        let why = match why {
+            PulsesOnly::Lent => "a task has inherited a boost by SCHED_DEADLINE through a lock",
+            PulsesOnly::Hotplug => "a CPU comes or goes",
+        };
+        let seconds = ONLY_PULSES.as_secs();
+        self.log.info(format_args!("{why}: tasks are boosted in pulses for {seconds} s"));
     }
 
     fn event(&mut self, event: Event) {
