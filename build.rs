@@ -38,7 +38,7 @@ fn compile_all() -> Result<(), String> {
 fn regenerate() {
     let stalld = bindgen::Builder::default()
         .allowlist_type("record|queue|wait|settings|losses")
-        .allowlist_var("RECORD_.*|OWNER_.*|RUNNABLE_UNKNOWN|MAX_QUEUED|QUEUE_CHANGED");
+        .allowlist_var("RECORD_.*|OWNER_.*|RUNNABLE_UNKNOWN|MAX_QUEUED|QUEUE_CHANGED|CPUS_PER_RUN");
     write_bindings(stalld, "bpf/records.h", "src/observe/bpf/records.rs");
     let stallstat = bindgen::Builder::default()
         .allowlist_type("cpu_info|entry|turn|settings|losses|histogram")

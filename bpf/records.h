@@ -56,6 +56,10 @@ struct queue {
 #define MAX_QUEUED 128
 #define QUEUE_CHANGED 0xffffffff
 
+/* The most CPUs whose queues are counted in one run. The verifier takes 8,192 jumps, and the count
+ * of a queue has four. */
+#define CPUS_PER_RUN 512
+
 /* When a task was last queued, in the clock of the run queue, and how often it had been switched
  * out until then. If that number has changed, the task has run since. */
 struct wait {

@@ -87,13 +87,16 @@ static __always_inline void note_running(struct queue *queue, struct rq *rq)
 		queue->prio = 0;
 }
 
-/* Run by BPF_PROG_TEST_RUN. Returns the CPU on which it ran. It needs bpf_probe_read, so a kernel
- * in lockdown mode confidentiality rejects it, and every scan is a walk. */
+/* Run by BPF_PROG_TEST_RUN with the number of a CPU, for this one and the next CPUS_PER_RUN - 1.
+ * Returns the CPU on which it ran. It needs bpf_probe_read, so a kernel in lockdown mode
+ * confidentiality rejects it, and every scan is a walk. */
 SEC("raw_tp")
-int runnable(void *ctx)
+int runnable(struct bpf_raw_tracepoint_args *ctx)
 {
-	for (unsigned int cpu = 0; cpu < settings.cpus; cpu++) {
-		unsigned int key = cpu;
+	unsigned int first = ctx->args[0];
+
+	for (unsigned int i = 0; i < CPUS_PER_RUN && i < settings.cpus; i++) {
+		unsigned int key = first + i;
 		struct queue *queue = bpf_map_lookup_elem(&queues, &key);
 		struct rq *rq;
 

@@ -217,19 +217,14 @@ impl Program {
         self.fd.as_fd()
     }
 
-    /// Runs the program once, on this CPU, and returns its result.
-    pub(crate) fn run(&self) -> io::Result<u32> {
-        self.run_with(&[])
-    }
-
     /// Runs the program once, on this CPU, with these arguments, and returns its result.
-    pub(crate) fn run_with(&self, arguments: &[u64]) -> io::Result<u32> {
-        let mut options =
-            bpf::bpf_test_run_opts { sz: size_of::<bpf::bpf_test_run_opts>() as _, ..Default::default() };
-        if !arguments.is_empty() {
-            options.ctx_in = arguments.as_ptr().cast();
-            options.ctx_size_in = size_of_val(arguments) as u32;
-        }
+    pub(crate) fn run(&self, arguments: &[u64]) -> io::Result<u32> {
+        let mut options = bpf::bpf_test_run_opts {
+            sz: size_of::<bpf::bpf_test_run_opts>() as _,
+            ctx_in: arguments.as_ptr().cast(),
+            ctx_size_in: size_of_val(arguments) as u32,
+            ..Default::default()
+        };
         // SAFETY: `options` passes `arguments`, which outlive the call, and no other buffers.
         negative(unsafe { bpf::bpf_prog_test_run_opts(self.fd.as_raw_fd(), &mut options) })?;
         Ok(options.retval)

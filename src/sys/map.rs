@@ -80,6 +80,10 @@ impl<T: Plain> SharedArray<T> {
         }
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
     pub(crate) fn get(&self, index: usize) -> Option<T> {
         // SAFETY: within the mapping; volatile, because the kernel writes there at any time.
         (index < self.len).then(|| unsafe { self.start.as_ptr().add(index).read_volatile() })

@@ -157,7 +157,7 @@ impl BpfBackend {
     /// Makes the cheap check: reads how many tasks each CPU has. Returns whether a task can be
     /// waiting; `None` if it is unknown.
     fn ask(&mut self, load: &mut Vec<Load>) -> Option<bool> {
-        let own_cpu = self.runnable.as_ref()?.run().ok()?;
+        let own_cpu = self.count_all()?;
         // Read it each time, because a reservation (-R) changes it.
         let own_policy = sched::get_attr(Tid(0)).ok().map(|attr| attr.policy);
         let (mut may_wait, mut knows_all) = (false, true);
@@ -175,6 +175,14 @@ impl BpfBackend {
             load.push(Load { cpu, runnable, realtime });
         }
         (knows_all || !self.may_have_more_cpus()).then_some(may_wait)
+    }
+
+    /// Has the tasks of each queue counted. Returns the CPU on which that was done; `None` if it
+    /// failed.
+    fn count_all(&self) -> Option<u32> {
+        let runnable = self.runnable.as_ref()?;
+        let firsts = (0..self.queues.len() as u32).step_by(records::CPUS_PER_RUN as usize);
+        firsts.map(|first| runnable.run(&[first.into()]).ok()).try_fold(0, |_, cpu| cpu)
     }
 
     /// Returns whether a CPU may have come online that was offline at every walk so far. Only a
@@ -329,12 +337,11 @@ impl Backend for BpfBackend {
     }
 
     fn lends_deadline(&mut self) -> bool {
-        let Some(Ok(_)) = self.runnable.as_ref().map(Program::run) else { return false };
+        let is_counted = self.count_all().is_some();
         let queues = self.watch.cpus.iter().map_while(|cpu| self.queues.get(cpu.0 as usize));
         // A task with the rank, but without the policy, of SCHED_DEADLINE has inherited the rank.
-        queues
-            .filter(|queue| queue.address != 0)
-            .any(|queue| queue.prio < 0 && queue.policy != Policy::DEADLINE.0)
+        let mut known = queues.filter(|queue| queue.address != 0);
+        is_counted && known.any(|queue| queue.prio < 0 && queue.policy != Policy::DEADLINE.0)
     }
 
     fn helper(&self) -> Option<Tid> {

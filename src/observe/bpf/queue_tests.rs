@@ -52,6 +52,17 @@ fn churn(is_over: &Arc<AtomicBool>) -> Vec<thread::JoinHandle<()>> {
 
 #[test]
 #[ignore = "loads BPF programs, as root"]
+fn the_kernel_accepts_the_programs_for_any_number_of_cpus() {
+    for kind in [Kind::TaskIter, Kind::QueueTrack] {
+        for cpus in [1, 2, 64, 256, 2048, 8192] {
+            let (_, reads, refusal) = load_best(kind, &settings { cpus, ..settings_for(kind) }).unwrap();
+            assert_eq!(Some(&reads), Reads::of(kind).first(), "{kind:?} for {cpus} CPUs: {refusal:?}");
+        }
+    }
+}
+
+#[test]
+#[ignore = "loads BPF programs, as root"]
 fn a_reading_of_the_queues_misses_no_wait_between_two_walks() {
     let rounds = std::env::var("STALLD_ROUNDS").map_or(10_000, |text| text.parse().unwrap());
     let watch = Watch { cpus: CpuSet::first(cpu::configured()), idle_detection: true, own_threads: true };

@@ -27,7 +27,7 @@ impl Reader {
     /// Reads the queue of a CPU. Returns the number of records; `None` if the queue changed each
     /// time.
     pub(super) fn read(&self, cpu: Cpu) -> Option<usize> {
-        let attempts = (0..MAX_READINGS).map(|_| self.program.run_with(&[cpu.0.into()]).ok());
+        let attempts = (0..MAX_READINGS).map(|_| self.program.run(&[cpu.0.into()]).ok());
         attempts.flatten().find(|&count| count != records::QUEUE_CHANGED).map(|count| count as usize)
     }
 }

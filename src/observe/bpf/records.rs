@@ -11,6 +11,7 @@ pub const OWNER_PRIVILEGED: u32 = 2;
 pub const RUNNABLE_UNKNOWN: u32 = 4294967295;
 pub const MAX_QUEUED: u32 = 128;
 pub const QUEUE_CHANGED: u32 = 4294967295;
+pub const CPUS_PER_RUN: u32 = 512;
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
 pub struct record {
