@@ -133,6 +133,8 @@ fn is_of_stalld(line: &str) -> bool {
 fn calls_of_the_loader(call: &str) -> u32 {
     let mut strace = Command::new("strace");
     strace.args(["-f", "-qqq", "-e", &format!("trace={call}"), env!("CARGO_BIN_EXE_stalld"), "--version"]);
+    // The variable of cargo would make the loader search more directories.
+    strace.env_remove("LD_LIBRARY_PATH");
     let output = strace.output().unwrap();
     assert!(output.status.success(), "{output:?}");
     let is_call = |line: &&str| line.contains(&format!("{call}("));
