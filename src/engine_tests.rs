@@ -146,7 +146,7 @@ fn the_end_of_a_boost_waits_for_no_rest_and_a_rest_is_short() {
     let how = BoostPolicy::Deadline { runtime: boost.runtime, period: boost.period };
     let script = vec![running(100, &[7]), running(163, &[7])];
     let mut engine = Engine::new(Box::new(Script(script)), limits, Ignore::default());
-    engine.boost(Booster::new(Rules::new(how, &boost, &limits, boost.runtime), Box::new(Obliging)));
+    engine.boost(Booster::new(Rules::new(how, &boost, &limits, boost.runtime), Box::new(Obliging), 2));
     engine.scan(secs(100), secs(100)).unwrap();
     let task = Task { tid: Tid(5), ..Task::default() };
     assert!(matches!(engine.boost_task(&task, true, secs(100)), Some(Ok(()))));
@@ -224,7 +224,7 @@ fn a_task_that_is_boosted_is_reported_in_the_same_scan() {
     };
     let script = vec![scan(100, &waiters), scan(104, &waiters[1..]), scan(108, &waiters[1..2])];
     let mut engine = Engine::new(Box::new(Script(script)), limits, Ignore::default());
-    engine.boost(Booster::new(Rules::new(how, &boost, &limits, boost.runtime), Box::new(Obliging)));
+    engine.boost(Booster::new(Rules::new(how, &boost, &limits, boost.runtime), Box::new(Obliging), 2));
     let mut scan = |at| {
         engine.advance(secs(at));
         engine.scan(secs(at), secs(at)).unwrap();

@@ -117,7 +117,7 @@ fn a_warm_boost_allocates_nothing() {
                 })
                 .collect();
             let tasks: Vec<Task> = tids.iter().take(VICTIMS).map(task).collect();
-            let mut booster = Booster::new(rules, Box::new(actuator));
+            let mut booster = Booster::new(rules, Box::new(actuator), 2);
             let mut rounds = Vec::new();
             for _ in 0..3 {
                 let mut allocated = 0;

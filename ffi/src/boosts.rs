@@ -15,7 +15,7 @@ use stalld::guardian::{self, GuardedProgram, Guardian};
 use stalld::host::privilege::{Capability, capabilities};
 use stalld::host::settings::{self, UNTHROTTLED};
 use stalld::host::{Namespace, debugfs, pid_namespace, time_namespace};
-use stalld::sys::{clock, process};
+use stalld::sys::{clock, cpu, process};
 use stalld::task::{Nanos, Tid};
 use std::ffi::CStr;
 use std::io;
@@ -92,7 +92,7 @@ impl Boosts {
         };
         let rules = Rules { max_loss, ..Rules::new(how, boost, &options.limits, cost) };
         let actuator = KernelActuator::new(journal, boost.runtime, boost.period, wake);
-        Ok((boosts, Booster::new(rules, Box::new(actuator))))
+        Ok((boosts, Booster::new(rules, Box::new(actuator), cpu::configured() as usize)))
     }
 
     fn lift_throttling(&mut self) -> stalld::error::Result<()> {

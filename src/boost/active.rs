@@ -136,9 +136,9 @@ fn priority(task: &Task) -> i32 {
 }
 
 impl TopPriorities {
-    pub(super) fn new() -> TopPriorities {
+    pub(super) fn new(cpus: usize) -> TopPriorities {
         let none = Best { tid: Tid(-1), priority: NO_PRIORITY, second: NO_PRIORITY };
-        TopPriorities { cpus: Sorted::with_room(64, (Cpu(0), none)) }
+        TopPriorities { cpus: Sorted::with_room(cpus, (Cpu(0), none)) }
     }
 
     /// Replaces the priorities by those of a scan, in one step for each task.
@@ -199,7 +199,7 @@ mod tests {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             (seed >> 33) % limit
         };
-        let mut priorities = TopPriorities::new();
+        let mut priorities = TopPriorities::new(2);
         let (mut outranked, mut not) = (0, 0);
         for _ in 0..5_000 {
             // Few tids, so that one is there twice now and then, with another start or another

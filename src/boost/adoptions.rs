@@ -25,12 +25,13 @@ pub(super) struct Adoptions {
 }
 
 impl Adoptions {
-    pub(super) fn new() -> Adoptions {
+    /// `boosts` is the number of boosts that may be in flight.
+    pub(super) fn new(boosts: usize) -> Adoptions {
         Adoptions {
             next: Nanos::MAX,
-            ended: Vec::with_capacity(64),
+            ended: Vec::with_capacity(boosts),
             passes: 0,
-            of_pass: Vec::with_capacity(64),
+            of_pass: Vec::with_capacity(2 * boosts),
         }
     }
 

@@ -21,10 +21,6 @@ const PULSE_PRIORITY: i32 = 99 - FIFO_PRIORITY as i32;
 /// CPU.
 const MEMORY_OF_TURNS: Nanos = Nanos::from_secs(10);
 
-/// The number of boosts remembered for that. If there are more, all are forgotten, because a user
-/// may have thousands of uids.
-const MAX_REMEMBERED_OWNERS: usize = 1024;
-
 /// The number of real-time tasks per scan for which the parent is read.
 const MAX_FAMILIES: u32 = 64;
 
@@ -85,9 +81,9 @@ impl<A: Actuator + ?Sized> Booster<A> {
     /// Sorts the starving tasks, which come in the order of their waits, by the last boost of their
     /// owner on their CPU, the oldest first.
     pub(super) fn put_in_order(&mut self, now: Nanos, starving: &[Starving]) {
-        let Booster { served, order, .. } = self;
+        let Booster { served, order, max_owners, .. } = self;
         served.retain(|&at| now < at + MEMORY_OF_TURNS);
-        if served.len() >= MAX_REMEMBERED_OWNERS {
+        if served.len() >= *max_owners {
             served.clear();
         }
         let last = |task: &Task| match fault::is(Fault::TurnsIgnored) {

@@ -13,7 +13,7 @@ use super::event::{Event, Refusal};
 use super::journal::{BoostPolicy, Saved};
 use super::probation::Probation;
 use super::restore::RestoreOutcome;
-use super::rules::SPACING;
+use super::rules::{PLACES, SPACING};
 pub use super::rules::{Pulsed, Rules};
 use crate::detect::Starving;
 use crate::fault::{self, Fault};
@@ -22,7 +22,7 @@ use crate::room::{ROOM, prefaulted_vec};
 use crate::sorted::Sorted;
 use crate::steps;
 use crate::task::{Cpu, Nanos, Owner, Task, TaskId, Tid};
-use turns::{MAX_TURNS, PlannedStart};
+use turns::PlannedStart;
 
 /// After a boost was lent to another task, or a CPU came or went, all boosts are pulses for this
 /// long.
@@ -39,6 +39,14 @@ pub enum PulsesOnly {
 
 /// The time from the end of a boost to the scan that follows it. One scan may follow several ends.
 const SCAN_AFTER_END: Nanos = Nanos::from_millis(1);
+
+/// The least number of entries for which the lists of a booster have memory.
+const MIN_ROOM: usize = 64;
+
+/// The number of owners whose last boosts are remembered: a user may have thousands of uids. A host
+/// with more than 64 CPUs remembers `OWNERS_OF_CPU` for each.
+const MAX_OWNERS: usize = 1024;
+const OWNERS_OF_CPU: usize = 16;
 
 /// The identity of no task, to fill memory with.
 const NO_TASK: TaskId = TaskId { tid: Tid(-1), start: 0 };
@@ -82,6 +90,8 @@ pub struct Booster<A: ?Sized = dyn Actuator> {
     probation: Probation,
     /// When a boost of each owner last began on a CPU. With `Rules::max_loss` each pulse counts.
     served: Sorted<(Cpu, Owner), Nanos>,
+    /// If more owners than these are remembered, all are forgotten.
+    max_owners: usize,
     /// The tasks that were raised since the last call of `finish_starts`.
     raised: Vec<RaisedTask>,
     /// The boosts that may start without a further scan.
@@ -98,29 +108,33 @@ pub struct Booster<A: ?Sized = dyn Actuator> {
 }
 
 impl<A: Actuator + ?Sized> Booster<A> {
-    pub fn new(rules: Rules, actuator: Box<A>) -> Booster<A> {
+    /// `cpus` is the number of CPUs whose tasks it boosts. Their boosts need no more memory later.
+    pub fn new(rules: Rules, actuator: Box<A>, cpus: usize) -> Booster<A> {
+        let (owners, boosts) = (MAX_OWNERS.max(OWNERS_OF_CPU * cpus), MIN_ROOM.max(PLACES * cpus));
+        let cpus = MIN_ROOM.max(cpus);
         Booster {
             rules,
-            events: Vec::with_capacity(ROOM),
-            active: Vec::with_capacity(64),
-            boosted: Sorted::with_room(64, (NO_TASK, ())),
+            events: Vec::with_capacity(ROOM.max(2 * boosts)),
+            active: Vec::with_capacity(boosts),
+            boosted: Sorted::with_room(boosts, (NO_TASK, ())),
             refused: Sorted::with_room(ROOM, (NO_TASK, Nanos::MAX)),
-            spacing: Sorted::with_room(64, (Cpu(0), Nanos::MAX)),
-            longest_pulses: Sorted::with_room(64, (Cpu(u32::MAX), Nanos::ZERO)),
-            claimed: Sorted::with_room(64, (Cpu(u32::MAX), false)),
-            full: Sorted::with_room(64, (Cpu(u32::MAX), ())),
-            priorities: TopPriorities::new(),
-            running: Sorted::with_room(64, (NO_TASK, Cpu(0))),
+            spacing: Sorted::with_room(cpus, (Cpu(0), Nanos::MAX)),
+            longest_pulses: Sorted::with_room(cpus, (Cpu(u32::MAX), Nanos::ZERO)),
+            claimed: Sorted::with_room(cpus, (Cpu(u32::MAX), false)),
+            full: Sorted::with_room(cpus, (Cpu(u32::MAX), ())),
+            priorities: TopPriorities::new(cpus),
+            running: Sorted::with_room(2 * cpus, (NO_TASK, Cpu(0))),
             by_cpu: prefaulted_vec(ROOM, (Cpu(0), usize::MAX)),
             counts_runs: false,
             waiting: 0,
             next_start: None,
             next_recheck: Nanos::MAX,
-            adoptions: Adoptions::new(),
+            adoptions: Adoptions::new(boosts),
             probation: Probation::default(),
-            served: Sorted::with_room(64, ((Cpu(0), Owner::Kernel), Nanos::MAX)),
-            raised: Vec::with_capacity(64),
-            turns: Vec::with_capacity(MAX_TURNS),
+            max_owners: owners,
+            served: Sorted::with_room(boosts, ((Cpu(0), Owner::Kernel), Nanos::MAX)),
+            raised: Vec::with_capacity(cpus),
+            turns: Vec::with_capacity(cpus),
             order: prefaulted_vec(ROOM, (Nanos::MAX, usize::MAX)),
             pulses_until: Nanos::ZERO,
             pulses_only: None,

@@ -35,7 +35,7 @@ fn task(tid: i32, prio: i32) -> Task {
 
 impl Scene {
     fn new(rules: Rules) -> Scene {
-        Scene { booster: Booster::new(rules, Box::default()), now: Nanos::from_secs(100) }
+        Scene { booster: Booster::new(rules, Box::default(), 4), now: Nanos::from_secs(100) }
     }
 
     /// Scans, and finds these tasks starving except the boosted ones, because these have run.

@@ -10,9 +10,6 @@ use crate::task::TaskId;
 /// The most owners on a CPU that wait for their turns at a scan, without the one that is served.
 const MAX_TURNS_OF_CPU: usize = 4;
 
-/// The most turns on all CPUs.
-pub(super) const MAX_TURNS: usize = 64;
-
 /// A boost that may start without a further scan.
 #[derive(Clone, Copy)]
 pub(super) struct PlannedStart {
@@ -28,7 +25,9 @@ impl<A: Actuator + ?Sized> Booster<A> {
     /// for the next scan. `next` is when a boost may start on the CPU.
     pub(super) fn plan_turn(&mut self, starving: &Starving, next: Nanos, now: Nanos) {
         let (cpu, owner) = (starving.task.cpu, starving.task.owner);
-        if self.served.get((cpu, owner)).is_some_and(|at| at >= now) || self.turns.len() >= MAX_TURNS {
+        if self.served.get((cpu, owner)).is_some_and(|at| at >= now)
+            || self.turns.len() >= self.turns.capacity()
+        {
             return;
         }
         let here = || self.turns.iter().map(|turn| &turn.starving.task).filter(|task| task.cpu == cpu);

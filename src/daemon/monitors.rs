@@ -118,7 +118,7 @@ impl Monitors {
         let only: CpuSet = [cpu].into_iter().collect();
         let mut engine = engine.for_cpu(self.shared.view(only), self.limits);
         if let Some((rules, actuator)) = &self.boosts {
-            engine.boost(Booster::new(*rules, Box::new(actuator.clone())));
+            engine.boost(Booster::new(*rules, Box::new(actuator.clone()), 1));
         }
         let flags = Arc::new(MonitorShared {
             scanned: AtomicU64::new(clock::monotonic().0),

@@ -145,7 +145,7 @@ impl<'a> Start<'a> {
         let (watcher, mut monitors) = if options.mode == Mode::Power {
             let mut engine = Engine::new(backend, limits, ignore);
             if let Some((rules, actuator)) = boosts {
-                engine.boost(Booster::new(rules, Box::new(actuator)));
+                engine.boost(Booster::new(rules, Box::new(actuator), cpu::configured() as usize));
             }
             (Watcher::new(engine, reporter(Role::Alone), false), None)
         } else {

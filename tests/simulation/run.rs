@@ -199,6 +199,7 @@ impl Run {
 pub fn start(watched: &Arc<Mutex<Watched>>, journal: &Arc<Journal>, calls: &Calls) -> Engine {
     journal.begin(1, Tid(1));
     let orders = lock(watched).orders;
+    let setup = lock(watched).world.setup;
     let backend = SimulatedBackend { watched: Arc::clone(watched), eyes: orders.eyes, asks: orders.asks };
     let mut engine = Engine::new(Box::new(backend), orders.limits, Ignore::default());
     if orders.boosts {
@@ -218,7 +219,7 @@ pub fn start(watched: &Arc<Mutex<Watched>>, journal: &Arc<Journal>, calls: &Call
             orders.boost.period,
             Arc::new(wake),
         );
-        engine.boost(Booster::new(orders.rules, Box::new(actuator)));
+        engine.boost(Booster::new(orders.rules, Box::new(actuator), setup.cpus as usize));
     }
     engine
 }
