@@ -3,14 +3,18 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A directory that is removed with its content when dropped.
 pub struct Scratch(PathBuf);
 
 impl Scratch {
-    /// Creates the directory. No other test uses this name.
+    /// Creates the directory.
     pub fn new(name: &str) -> Scratch {
-        let path = std::env::temp_dir().join(format!("stalld-{}-{name}", std::process::id()));
+        // Tests of one process run at the same time, and several may use the same name.
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let (process, number) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(format!("stalld-{process}-{name}-{number}"));
         let _ = fs::remove_dir_all(&path);
         fs::create_dir(&path).unwrap();
         Scratch(path)
