@@ -26,7 +26,7 @@ use turns::PlannedStart;
 
 /// After a boost was lent to another task, or a CPU came or went, all boosts are pulses for this
 /// long.
-pub const ONLY_PULSES: Nanos = Nanos::from_secs(60);
+const ONLY_PULSES: Nanos = Nanos::from_secs(60);
 
 /// Why all boosts are pulses for a while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use super::metrics::Figures;
 use super::options::{Mode, Options};
 use crate::boost::counters::Counters;
 use crate::boost::event::{Event, Refusal};
-use crate::boost::plan::{ONLY_PULSES, PulsesOnly};
+use crate::boost::plan::PulsesOnly;
 use crate::detect::Starving;
 use crate::engine::{Engine, Hog, LATE};
 use crate::error::Error;
@@ -215,12 +215,10 @@ impl Reporter {
     }
 
     fn only_pulses(&self, why: PulsesOnly) {
-        let why = match why {
-            PulsesOnly::Lent => "a task has inherited a boost by SCHED_DEADLINE through a lock",
-            PulsesOnly::Hotplug => "a CPU comes or goes",
-        };
-        let seconds = ONLY_PULSES.as_secs();
-        self.log.info(format_args!("{why}: tasks are boosted in pulses for {seconds} s"));
+        self.log.info(match why {
+            PulsesOnly::Lent => format_args!("a lock has lent a boost: tasks are boosted in pulses for 60 s"),
+            PulsesOnly::Hotplug => format_args!("a CPU comes or goes: tasks are boosted in pulses for 60 s"),
+        });
     }
 
     fn event(&mut self, event: Event) {

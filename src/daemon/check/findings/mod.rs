@@ -71,33 +71,25 @@ pub(crate) fn of(facts: &Facts, options: &Options) -> Vec<Finding> {
     findings.push(scanning::sched_info(facts, options));
     findings.push(rights::lockdown(facts));
     findings.extend(rights::capabilities(facts, options));
-    if options.log_only {
-        findings.push(Finding::note("with -l stalld logs starving tasks, and boosts none of them"));
-    } else {
-        findings.push(boosting::boosting(facts, options));
-        findings.push(boosting::throttling(facts, options));
-        findings.extend(boosting::budgets(facts, options));
-        findings.extend(boosting::max_loss(facts, options));
-    }
+    findings.push(boosting::boosting(facts, options));
+    findings.push(boosting::throttling(facts, options));
+    findings.extend(boosting::budgets(facts, options));
+    findings.extend(boosting::max_loss(facts, options));
     findings.extend(kernel::dl_server(facts));
     findings.extend(kernel::thresholds(facts, options));
     findings.extend(kernel::left_behind(facts));
     findings
 }
 
-/// Returns the last line: whether stalld would protect this host, or watch it with `-l`, and with
-/// which backend and policy, or why not.
+/// Returns the last line: whether stalld would protect this host, and with which backend and
+/// policy, or why not.
 pub(crate) fn verdict(facts: &Facts, options: &Options, findings: &[Finding]) -> String {
     let mut hindrances: Vec<&str> = findings.iter().filter_map(|f| f.hinders.as_deref()).collect();
     hindrances.dedup();
-    let verb = if options.log_only { "watch" } else { "protect" };
     if !hindrances.is_empty() {
-        return format!("stalld would not {verb} this host: {}", hindrances.join(", "));
+        return format!("stalld would not protect this host: {}", hindrances.join(", "));
     }
     let sees = scanning::chosen(facts, options).map_or("nothing", Kind::name);
-    if options.log_only {
-        return format!("stalld would watch this host: {sees} finds starving tasks");
-    }
     let boosts = boosting::policy(facts, options);
     format!("stalld would protect this host: {sees} finds starving tasks, {boosts} lets them run")
 }

@@ -107,7 +107,7 @@ pub(super) fn capabilities(facts: &Facts, options: &Options) -> Vec<Finding> {
         return vec![Finding::warning(unknown).cure("mount /proc")];
     };
     let mut findings = Vec::new();
-    if !own.has(Capability::SysNice) && !options.log_only {
+    if !own.has(Capability::SysNice) {
         findings.push(
             Finding::failure("stalld lacks CAP_SYS_NICE, so it can boost no task", "it lacks CAP_SYS_NICE")
                 .cure("run it as root, or with AmbientCapabilities=CAP_SYS_NICE in its unit"),

@@ -427,6 +427,3 @@ fn few_descriptors_are_a_warning() {
 
 #[path = "budget_tests.rs"]
 mod budget_tests;
-
-#[path = "watch_tests.rs"]
-mod watch_tests;
