@@ -3,6 +3,7 @@
 use super::journal::BoostPolicy;
 use super::plan::{BoostHandle, Run};
 use super::restore::RestoreOutcome;
+use super::rules::Rules;
 use crate::observe::Snapshot;
 use crate::sorted::Sorted;
 use crate::steps;
@@ -94,20 +95,20 @@ impl Ancestor {
 }
 
 impl Active {
-    /// Plans the pulse that follows one made now, after `interval`, or after a period if the task
-    /// seems to sleep. The time until then counts from now, even if this pulse is late.
-    pub(super) fn plan_pulse(&mut self, now: Nanos, run: Run, interval: Nanos, period: Nanos) {
+    /// Plans the pulse that follows one made now, which is a period later if the task seems to
+    /// sleep. The time until then counts from now, even if this pulse is late.
+    pub(super) fn plan_pulse(&mut self, now: Nanos, run: Run, rules: &Rules) {
         let (again, tries) =
             if self.sleeps { (REPEAT_INTERVAL_ASLEEP, 1) } else { (REPEAT_INTERVAL, MAX_REPEATS) };
         let pause = if run != Run::Missed {
             (self.missed, self.sleeps) = (0, false);
-            interval
+            rules.pulse_interval()
         } else if self.missed < tries {
             self.missed += 1;
             again
         } else {
             (self.missed, self.sleeps) = (0, true);
-            period
+            rules.period
         };
         self.next_pulse = Some(now + pause);
     }

@@ -53,10 +53,9 @@ impl<A: Actuator + ?Sized> Booster<A> {
         let task = Task { owner: identified.owner, ..task };
         let outcome = self.make_pulse(&identified, Some(raised.boosted.before), now);
         let run = outcome.as_ref().map_or(Run::Unknown, |pulse| pulse.run);
-        let (interval, period) = (self.rules.pulse_interval(), self.rules.period);
         let active = &mut self.active[index];
         active.task = task;
-        active.plan_pulse(now, run, interval, period);
+        active.plan_pulse(now, run, &self.rules);
         if let Ok(Pulse { raised, .. }) = &outcome {
             self.probation.begin(&task, raised, now);
         }

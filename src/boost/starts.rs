@@ -194,7 +194,7 @@ impl<A: Actuator + ?Sized> Booster<A> {
             is_for_one_budget: false,
         };
         if how == BoostPolicy::Fifo {
-            active.plan_pulse(at, run, self.rules.pulse_interval(), self.rules.period);
+            active.plan_pulse(at, run, &self.rules);
             self.probation.begin(&task, &raised, at);
         }
         self.boosted.insert(task.id(), ());

@@ -36,9 +36,12 @@ impl<A: Actuator + ?Sized> Booster<A> {
             return;
         }
         let at = next + Nanos(SPACING.0 * before as u64);
+        let runs = match self.counts_runs {
+            true => Some(starving.task.progress),
+            false => self.actuator.runs(&starving.task),
+        };
         // Without this count, only a scan shows whether the task still waits.
-        let Some(now) = self.actuator.runs(&starving.task) else { return };
-        let runs = if self.counts_runs { starving.task.progress } else { now };
+        let Some(runs) = runs else { return };
         self.turns.push(PlannedStart { starving: *starving, at, runs });
     }
 
