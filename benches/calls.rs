@@ -3,7 +3,7 @@
 use crate::figures::{Effort, Line, Row, quantile};
 use rig::costs::ASSUMED;
 use stalld::boost::kernel::{Host, Kernel};
-use stalld::error::Result;
+use stalld::error::{Error, Result};
 use stalld::sys::{clock, sched};
 use stalld::task::{Nanos, Policy, Tid};
 use std::sync::mpsc;
@@ -42,7 +42,8 @@ fn measure(effort: &Effort) -> Result<Vec<Line>> {
         let _ = told.send(sched::gettid());
         thread::park();
     });
-    let tid = tid.recv().unwrap_or(Tid(0));
+    // The number 0 would be this thread, which the calls must not raise.
+    let tid = tid.recv().map_err(|_| Error::new("the thread to measure by has not started"))?;
     let rounds = effort.choose(500, 5000);
     let mut lines = Vec::new();
     for (name, assumed, call) in CALLS {

@@ -214,7 +214,7 @@ impl Kernel for Calls {
     }
 
     fn tgid(&self, tid: Tid) -> Option<Tid> {
-        // The backends that scan so many CPUs know it.
+        // On a host it takes no time, because the BPF backends know the process of a task.
         let mut watched = self.enter(true, |_| Nanos::ZERO);
         let index = watched.world.find(tid)?;
         watched.begins(index);

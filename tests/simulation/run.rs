@@ -17,7 +17,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex};
 
-/// Returns a journal as large as that of a host with so many CPUs, or as a test needs it.
+/// Returns a journal with room for so many restore records.
 pub fn journal(records: usize) -> Arc<Journal> {
     let words = SharedWords::map(&nameless_file().unwrap(), Journal::words(records)).unwrap();
     Arc::new(Journal::over(words))

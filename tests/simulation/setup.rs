@@ -90,6 +90,7 @@ pub enum Eyes {
     Presence,
 }
 
+/// The fewest tasks of a large machine.
 const MANY_TASKS: u64 = 100;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
